@@ -121,12 +121,12 @@ def load_settings(
             values[key] = _check(key, value, "setting")
     return replace(Settings(), **values)
 
-# %% ../nbs/00_config.ipynb #5dcd6291
+# %% ../nbs/00_config.ipynb #10b4d3f3
 def seed_everything(
     seed: int,  # seed for Python, NumPy and the deep-learning backend
     networks: bool = True,  # also seed Keras and ask TensorFlow for deterministic operations (imports them)
 ) -> None:  # nothing; changes the state of this process
-    "Make this process repeatable: seeds and deterministic operations."
+    "Make this process repeatable and quiet: seeds, deterministic operations, no advice from TensorFlow."
     import numpy as np
 
     random.seed(seed)
@@ -140,3 +140,4 @@ def seed_everything(
             import tensorflow as tf
 
             tf.config.experimental.enable_op_determinism()
+            tf.get_logger().setLevel("ERROR")

@@ -1,0 +1,82 @@
+# Everything a user or a developer runs. `make help` lists it.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup report test test-oldest lab export readme docs constraints clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+SUITE := $(BIN)/python tools/step.py
+
+# An option reaches `cryptolab run` only when it was given on make's command line, so that settings.ini decides otherwise.
+given = $(if $(findstring command,$(origin $1)),$($1))
+option = $(if $(call given,$1),$2 "$($1)")
+REPORT = $(call given,SYMBOL) $(call given,TIMEFRAME) $(call option,SOURCE,--source) $(call option,DATA_DIR,--data-dir) \
+	$(call option,PROFILE,--profile) $(call option,LIMIT,--limit) $(call option,SEED,--seed) $(call option,OUT,--out)
+
+ifneq ($(and $(call given,TIMEFRAME),$(if $(call given,SYMBOL),,missing)),)
+$(error TIMEFRAME needs SYMBOL: make report SYMBOL=BTCUSDT TIMEFRAME=$(TIMEFRAME))
+endif
+
+help:  ## show this list
+	@echo "cryptolab: make TARGET [VARIABLE=value …]"
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r t h; do printf '  %-14s %s\n' "$$t" "$$h"; done
+
+setup: .venv/.stamp  ## make .venv with the pinned packages (PYTHON=python3.12 chooses another Python)
+
+.venv/.stamp: pyproject.toml constraints.txt tools/make_venv.py
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev
+
+.venv-oldest/.stamp: pyproject.toml constraints-oldest.txt tools/make_venv.py
+	@$(PYTHON) tools/make_venv.py .venv-oldest constraints-oldest.txt dev
+
+.venv/.lab-stamp: .venv/.stamp
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev,lab
+	@touch $@
+
+report: setup  ## one report: SYMBOL= TIMEFRAME= SOURCE= DATA_DIR= PROFILE= LIMIT= SEED= OUT= (defaults: settings.ini)
+	@$(BIN)/cryptolab run $(strip $(REPORT))
+
+test: setup  ## all checks and tests, in the order of README.md
+	@$(SUITE) --start
+	@$(SUITE) "1/7 notebooks clean, library in sync with them" $(BIN)/python tools/check_sync.py
+	@$(SUITE) "2/7 no module without its notebook" $(BIN)/python tools/check_modules.py
+	@$(SUITE) "3/7 ruff" $(BIN)/ruff check cryptolab tests tools setup.py
+	@$(SUITE) "4/7 notebook examples against the exported library" $(BIN)/pytest tests/test_notebooks.py -n 2 --durations=5
+	@$(SUITE) "5/7 whole-program tests" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2 --durations=10
+	@$(SUITE) "6/7 wheel in a clean environment" $(BIN)/python tools/check_wheel.py
+	@$(SUITE) "7/7 report notebook by papermill on a tiny sample" $(BIN)/python tools/check_report.py
+	@$(SUITE) --summary
+
+test-oldest: .venv-oldest/.stamp  ## notebooks, tests and report with the oldest allowed versions (Python 3.11 or 3.12)
+	@$(MAKE) --no-print-directory _suite_oldest BIN=.venv-oldest/bin
+
+_suite_oldest:
+	@$(SUITE) --start
+	@$(SUITE) "1/3 notebook examples, oldest versions" $(BIN)/pytest tests/test_notebooks.py -n 2
+	@$(SUITE) "2/3 whole-program tests, oldest versions" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2
+	@$(SUITE) "3/3 report notebook, oldest versions" $(BIN)/python tools/check_report.py
+	@$(SUITE) --summary
+
+lab: .venv/.lab-stamp  ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab --notebook-dir=nbs
+
+export: setup  ## write cryptolab/ from the notebooks and clean the notebooks
+	@$(BIN)/nbdev-export
+	@$(BIN)/nbdev-clean
+	@if [ -d colab ]; then $(BIN)/nbdev-clean --fname colab; fi
+
+readme: setup  ## write README.md from nbs/index.ipynb
+	@$(BIN)/python tools/make_readme.py
+
+docs: setup  ## build the documentation site into _docs/ (needs quarto)
+	@command -v quarto >/dev/null || { echo "quarto is not installed, so no site was built; install it and run make docs again"; exit 1; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev-docs
+	@echo "_docs/index.html"
+
+constraints:  ## resolve constraints.txt and constraints-oldest.txt anew
+	@test -x $(BIN)/uv || $(MAKE) --no-print-directory setup
+	@$(BIN)/python tools/make_constraints.py
+
+clean:  ## remove caches and built files; keeps .venv, reports and data
+	@rm -rf build dist _docs _proc .cache .pytest_cache .ruff_cache nbs/sidebar.yml
+	@find cryptolab tests tools nbs -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +

@@ -1,0 +1,124 @@
+"""Can V9 find what is there, and does it find nothing where nothing is?
+
+python -m benchmarks.skill [planted] [null] [rivals] [--data-dir FOLDER] [--profile quick] [--seeds 5]
+
+planted  a market with an edge of 0.15 (best possible accuracy 0.65): the direction model's accuracy per seed
+null     markets without direction: p-values of direction and price, volatility beside the market's true sigma
+rivals   BTCUSDT 1h, 20,000 candles: V9's AUC beside LightGBM's and logistic regression's on the same rows and features
+
+Results are stored in benchmarks/results/skill.json, with the command that made each; finished seeds are not computed again
+unless the library's fitting code has changed (--force computes all).
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cryptolab.config import seed_everything
+from cryptolab.data import load_candles, null_market, planted_market
+from cryptolab.evaluation import baselines, board
+from cryptolab.features.v9 import v9_features
+from cryptolab.models.volatility import range_to_sigma
+from cryptolab.reports.results import plain, write_json
+from cryptolab.systems.rows import v9_labels
+from cryptolab.systems.v9 import V9
+
+HERE = Path(__file__).parent
+STORE = HERE / "results" / "skill.json"
+
+
+def code_hash() -> str:  # hash of the modules that shape these numbers
+    "Fingerprint of the fitting code."
+    root = HERE.parent / "cryptolab"
+    files = sorted(p for room in ("data", "features", "models", "systems", "evaluation") for p in (root / room).glob("*.py"))
+    return hashlib.sha256(b"".join(p.read_bytes() for p in [*files, root / "labels.py", root / "validation.py"])).hexdigest()[:12]
+
+
+def fit(candles, profile, seed, **params):
+    "One system, its forecasts, labels and test rows."
+    seed_everything(seed)
+    start = time.perf_counter()
+    system = V9(profile=profile, seed=seed, **params).fit(candles, log=None)
+    forecast = system.forecast(candles)
+    return system, forecast, v9_labels(candles), {k: system.index_["direction"][k] for k in ("train", "val", "test")}, time.perf_counter() - start
+
+
+def planted(profile, seed, data_dir):
+    "Accuracy of the direction model where 0.65 is the best possible."
+    candles = planted_market(edge=0.15, seed=seed)
+    system, forecast, labels, rows, seconds = fit(candles, profile, seed, price_epochs=1, trees=10)
+    test, y = rows["test"], labels["direction"].y
+    r = labels["price"].y[test]
+    b = board.direction_board(y[test], {"V9": forecast.p_up[test], "best possible": candles.true_p_up[test]}, baselines.majority_class(y[rows["train"]]), r)
+    return {"n": len(test), "accuracy": b.accuracy["V9"], "low": b.accuracy_low["V9"], "high": b.accuracy_high["V9"], "best": b.accuracy["best possible"],
+            "best_epoch": system.histories_["direction"].attrs["best_epoch"], "seconds": round(seconds, 1)}  # fmt: skip
+
+
+def null(profile, seed, data_dir):
+    "p-values where there is nothing to find, and the volatility forecast beside the market's true sigma."
+    candles = null_market(seed=seed)
+    system, forecast, labels, rows, seconds = fit(candles, profile, seed)
+    test, train = rows["test"], rows["train"]
+    y, r = labels["direction"].y, labels["price"].y
+    d = board.direction_board(y[test], {"V9": forecast.p_up[test]}, baselines.majority_class(y[train]), r[test])
+    after = candles.close[test] * np.exp(r[test])
+    p = board.price_board(candles.close[test], after, {"V9": forecast.mu[test]})
+    har = baselines.har_vol(candles, labels["volatility"].y[system.index_["volatility"]["train"]])
+    sigmas = {"V9": forecast.sigma[test], "HAR": range_to_sigma(r[train], har[train]) * har[test], "true sigma": candles.true_sigma[test]}
+    s = board.volatility_board(r[test].abs(), sigmas, "true sigma", 1)
+    return {"n": len(test), "p_direction": d.p_majority["V9"], "p_price": p.p_zero["V9"], "qlike": s.qlike.to_dict(),
+            "skill_over_true_sigma": s.skill["V9"], "p_over_true_sigma": s.p_reference["V9"], "seconds": round(seconds, 1)}  # fmt: skip
+
+
+def rivals(profile, seed, data_dir):
+    "AUC beside LightGBM and logistic regression on real candles."
+    candles = load_candles("BTCUSDT", "1h", source="local", data_dir=data_dir, limit=20_000, warmup=200)
+    system, forecast, labels, rows, seconds = fit(candles, profile, seed, price_epochs=1, trees=10)
+    features, y, (train, val, test) = v9_features(candles), labels["direction"].y, rows.values()
+    methods = {
+        "V9": forecast.p_up[test],
+        "LightGBM": baselines.lightgbm_baseline(features.loc[train], y[train], features.loc[val], y[val], features.loc[test], seed=seed),
+        "logistic regression": baselines.logistic_baseline(features.loc[train], y[train], features.loc[test]),
+    }
+    b = board.direction_board(y[test], methods, baselines.majority_class(y[train]), labels["price"].y[test])
+    keep = ["accuracy", "roc_auc", "roc_auc_low", "roc_auc_high"]
+    return {"n": len(test), "last": str(test[-1]), "best_epoch": system.histories_["direction"].attrs["best_epoch"],
+            **{name: b.loc[name, keep].to_dict() for name in methods}, "seconds": round(seconds, 1)}  # fmt: skip
+
+
+STUDIES = {"planted": (planted, 3), "null": (null, 5), "rivals": (rivals, 3)}
+
+
+def main():
+    cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.add_argument("studies", nargs="*", help="planted, null, rivals; all when none is named")
+    cli.add_argument("--data-dir", default="../shared/data", help="folder with BTCUSDT_1h for `rivals`")
+    cli.add_argument("--profile", default="quick")
+    cli.add_argument("--seeds", type=int, help="how many seeds (default: 3, 5, 3)")
+    cli.add_argument("--force", action="store_true", help="compute finished seeds again")
+    asked = cli.parse_args()
+    if unknown := set(asked.studies) - set(STUDIES):
+        cli.error(f"unknown study {', '.join(unknown)}; choose from {', '.join(STUDIES)}")
+    stored = json.loads(STORE.read_text()) if STORE.exists() else {}
+    code = code_hash()
+    for name in asked.studies or STUDIES:
+        study, seeds = STUDIES[name]
+        for seed in range(asked.seeds or seeds):
+            done = stored.get(name, {})
+            if asked.force or done.get("code") != code or done.get("profile") != asked.profile:
+                done = {"command": f"python -m benchmarks.skill {name}", "code": code, "profile": asked.profile, "seeds": {}} if seed == 0 else done
+            if str(seed) not in done["seeds"]:
+                done["seeds"][str(seed)] = plain(study(asked.profile, seed, asked.data_dir))
+                stored[name] = done
+                STORE.parent.mkdir(exist_ok=True)
+                write_json(STORE, stored)
+            print(name, seed, json.dumps(done["seeds"][str(seed)]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The command line as its user meets it: exit codes, defaults from settings.ini, kind errors, JSON forecasts."""
+import inspect
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import cryptolab
+from cryptolab.config import ModelError
+
+PROGRAM = [sys.executable, "-c", "from cryptolab.reports.cli import main; main()"]
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch):
+    "Run a command inside this process, in an empty folder; returns exit code, output and errors."
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        from typer.testing import CliRunner
+
+        from cryptolab.reports.cli import app
+
+        apart = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}  # always apart since click 8.2
+        done = CliRunner(**apart).invoke(app, [str(a) for a in args])
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    "Replaces `run_report`; returns what it was called with."
+    from cryptolab.reports import run
+
+    calls, shape = [], inspect.signature(run.run_report)
+
+    def fake(*args, **kwargs):
+        calls.append(shape.bind(*args, **kwargs).arguments)
+        return tmp_path / "reports" / "BTCUSDT-1h-v9"
+
+    monkeypatch.setattr(run, "run_report", fake)
+    return calls
+
+
+def test_program_answers_as_a_program():
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120"}
+    done = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and all(name in done.stdout for name in ("run", "predict", "doctor", "settings"))
+    assert subprocess.run([*PROGRAM, "--version"], capture_output=True, text=True).stdout.strip() == cryptolab.__version__
+    heavy = "pandas numpy tensorflow keras xgboost plotly papermill nbconvert jupyter_client".split()
+    code = f"import cryptolab.reports.cli, sys; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("args", [["run", "BTCUSDT", "1h", "--sorce", "hub"], ["fly"], ["run", "BTCUSDT", "1h", "--limit", "many"], ["predict"]])
+def test_wrong_usage_ends_with_2(cli, args):
+    assert cli(*args)[0] == 2
+
+
+@pytest.mark.parametrize("args, text", [
+    (["--source", "ftp"], "unknown source"), (["--profile", "huge"], "unknown profile"), (["--limit", "0"], "out of range"),
+    (["--set", "dropout"], "key=value"), (["--set", "a=1", "--set", "a=2"], "given twice"), (["--source", "local", "--data-dir", "no"], "no does not exist"),
+    (["--system", "v99"], "no report notebook"), (["--template", "no.ipynb"], "does not exist"),
+])  # fmt: skip
+def test_bad_input_is_four_lines_and_code_1(cli, args, text):
+    code, output, errors = cli("run", "BTCUSDT", "1h", *args)
+    assert code == 1 and output == "" and text in errors and "expected: " in errors and "what to do: " in errors and "Traceback" not in errors
+
+
+def test_debug_lets_the_traceback_through(cli):
+    with pytest.raises(ValueError, match="unknown source"):
+        cli("run", "BTCUSDT", "1h", "--source", "ftp", "--debug")
+
+
+def test_defaults_come_from_settings_and_options_replace_them(cli, asked, tmp_path):
+    Path("settings.ini").write_text("[data]\nsource = local\ndata_dir = candles\nsymbols = ETHUSDT, BTCUSDT\ntimeframes = 15m\nlimit = 777\n"
+                                    "[model]\nprofile = smoke\nseed = 3\n[costs]\nfee = 0.002\nslippage = 0\n[run]\nout = results\n")
+    code, output, _ = cli("run")
+    assert code == 0 and output.strip() == str(Path("reports/BTCUSDT-1h-v9/report.html"))
+    got = asked[-1]
+    assert [got[k] for k in ("symbol", "timeframe", "source", "data_dir", "limit", "profile", "seed", "out", "fee", "slippage", "system")] == [
+        "ETHUSDT", "15m", "local", "candles", 777, "smoke", 3, "results", 0.002, 0.0, "v9"]
+    cli("run", "SOLUSDT", "1d", "--source", "sample", "--limit", 5, "--set", "rate=1e-3", "--set", "variant=published", "--start", "2024-01-31")
+    got = asked[-1]
+    assert [got[k] for k in ("symbol", "timeframe", "source", "limit", "profile", "start")] == ["SOLUSDT", "1d", "sample", 5, "smoke", "2024-01-31"]
+    assert got["params"] == {"rate": 0.001, "variant": "published"}
+
+
+def test_a_misspelt_setting_is_refused(cli, asked):
+    Path("settings.ini").write_text("[data]\nsorce = hub\n")
+    code, _, errors = cli("run", "BTCUSDT", "1h")
+    assert code == 1 and "unknown key `sorce`" in errors and not asked
+    code, output, _ = cli("settings", "settings.ini")
+    assert code == 1
+
+
+def test_settings_shows_the_plan(cli):
+    code, output, _ = cli("settings")
+    assert code == 0 and "source = sample" in output and "symbols = BTCUSDT" in output
+
+
+def test_unknown_parameter_of_a_system_is_refused(cli, monkeypatch):
+    from cryptolab.reports import run
+
+    class V9:
+        def __init__(self, *, profile="quick", seed=0, dropout=0.3):
+            pass
+
+    monkeypatch.setattr(run, "system_class", lambda name: V9)
+    for item, text in (("droput=0.5", "no parameter `droput`"), ("seed=3", "place of its own")):
+        code, _, errors = cli("run", "BTCUSDT", "1h", "--set", item)
+        assert code == 1 and text in errors and "what to do" in errors
+
+
+def test_doctor_prints_json(cli, monkeypatch):
+    from cryptolab.reports import doctor
+
+    monkeypatch.setattr(doctor, "gpu", lambda backend: {"backend": backend, "works": True, "devices": ["card"], "cards": [], "message": ""})
+    code, output, _ = cli("doctor", "--json")
+    assert code == 0 and json.loads(output)["gpu"]["devices"] == ["card"]
+    assert "card" in cli("doctor")[1]
+
+
+# ---- predict, with a stand-in for the trained system
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    "A model folder, and a system and a source that answer without training and data."
+    folder = tmp_path / "model"
+    folder.mkdir()
+    manifest = {"system": "v9", "fitted": {"symbol": "BTCUSDT", "timeframe": "1h"}, "features": ["a"] * 46, "files": {}, "sha256": "f00d"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    times = pd.date_range("2024-05-01", periods=500, freq="h", tz="UTC", name="open_time")
+    candles = pd.DataFrame({"close": 100.0}, index=times)
+    table = pd.DataFrame({"p_up": 0.55, "mu": 0.001, "sigma": 0.01, "price": 100.1, "lower": 99.0, "upper": 101.2, "natr": float("nan")}, index=times)
+    table.attrs["coverage"] = 0.9
+    system = types.SimpleNamespace(forecast=lambda c: table)
+    fake = types.ModuleType("cryptolab.systems.v9")
+    fake.V9 = types.SimpleNamespace(load=lambda f: system)
+    monkeypatch.setitem(sys.modules, "cryptolab.systems.v9", fake)
+    import cryptolab.data
+
+    asked = {}
+    monkeypatch.setattr(cryptolab.data, "load_candles", lambda *a, **k: asked.update(k) or candles, raising=False)
+    return types.SimpleNamespace(folder=folder, table=table, asked=asked, times=times)
+
+
+def test_predict_prints_one_json_object(cli, stand_in):
+    code, output, _ = cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-21T20:30")
+    answer = json.loads(output)
+    assert code == 0
+    assert (answer["open_time"], answer["known_at"]) == ("2024-05-21T19:00:00+00:00", "2024-05-21T20:00:00+00:00")
+    assert (answer["p_up"], answer["price"], answer["natr"], answer["coverage"]) == (0.55, 100.1, None, 0.9)
+    assert answer["ensemble_output"] == {"direction": 0.55, "volatility": None, "price": 100.1}
+    assert answer["staleness"] == {"seconds": 1800.0, "candles": 0, "stale": False}
+    assert answer["model"]["sha256"] == "f00d" and answer["model"]["fitted"]["symbol"] == "BTCUSDT" and "features" not in answer["model"]
+    assert stand_in.asked["now"] == pd.Timestamp("2024-05-21T20:30", tz="UTC") and stand_in.asked["warmup"] == 200
+
+
+def test_predict_says_when_it_is_too_late(cli, stand_in):
+    answer = json.loads(cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-22")[1])
+    assert answer["staleness"] == {"seconds": 4 * 3600.0, "candles": 4, "stale": True}
+
+
+def test_predict_refuses_what_it_cannot_know(cli, stand_in, tmp_path):
+    stand_in.table.loc[stand_in.times[-1], "p_up"] = float("nan")
+    code, output, errors = cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder)
+    assert code == 1 and output == "" and "no forecast for the newest candle" in errors
+    code, _, errors = cli("predict", "BTCUSDT", "1h", "--model", tmp_path)
+    assert code == 1 and errors.startswith(ModelError.__name__) and "not a model folder" in errors

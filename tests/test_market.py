@@ -1,0 +1,107 @@
+"""The generated markets keep their promises: a rule that no single feature shows, and nothing to find where nothing is planted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryptolab.config import DataError, SettingsError
+from cryptolab.data import fingerprint, load_candles, null_market, planted_market, sample_market, validate_candles
+from cryptolab.features.v9 import v9_features
+
+LAGS = range(5)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    "A long planted market with its features and outcomes, warm-up and last row left out."
+    candles = planted_market(edge=0.15, n=40_000, seed=3)
+    features, up = v9_features(candles), (candles.close.shift(-1) > candles.close).to_numpy()
+    keep = slice(250, -1)
+    return candles[keep], features[keep], up[keep]
+
+
+def best_threshold(x, up):
+    "Accuracy of the best rule `x above (or below) a threshold`."
+    hits = np.cumsum(2 * up[np.argsort(x, kind="stable")] - 1)
+    return 0.5 + np.abs(hits[-1] - 2 * hits).max() / len(x) / 2
+
+
+def test_no_single_feature_shows_the_rule(planted):
+    _, features, up = planted
+    found = {(name, lag): best_threshold(np.roll(features[name].to_numpy(), lag)[5:], up[5:]) for name in features for lag in LAGS}
+    worst = max(found, key=found.get)
+    assert found[worst] < 0.55, (worst, found[worst])
+
+
+def test_the_rule_is_a_function_of_lagged_features(planted):
+    candles, f, _ = planted
+    wick = f.close_location - f.body
+    z = lambda x, mean, sd: (x - mean) / sd
+    ratio = f.volume_20
+    score = (z(ratio.shift(1), -0.19, 0.70) - z(ratio.shift(3), -0.19, 0.70) - z(f.true_range_atr.shift(2), -0.11, 0.47)
+             + 0.7 * f.body.shift(2) / 0.51 + wick.shift(1) / 0.28 - wick.shift(2) / 0.28)  # fmt: skip
+    clear = score.abs() > 0.05  # the library's columns are float32, and its volume ratio has a floor
+    assert ((score > 0) == (candles.true_p_up > 0.5))[clear].mean() > 0.9999
+
+
+def test_a_linear_learner_with_lags_finds_it(planted):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    _, features, up = planted
+    x = np.hstack([np.roll(features.to_numpy(), lag, axis=0) for lag in LAGS])[5:]
+    x, y, cut = StandardScaler().fit_transform(x), up[5:], 28_000
+    assert LogisticRegression(C=0.01, max_iter=200).fit(x[:cut], y[:cut]).score(x[cut:], y[cut:]) > 0.62
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_possible_accuracy_is_what_was_planted(seed):
+    candles = planted_market(edge=0.1, n=20_000, seed=seed)
+    up = (candles.close.shift(-1) > candles.close)[:-1]
+    hit = ((candles.true_p_up[:-1] > 0.5) == up).mean()
+    assert abs(hit - 0.6) < 4 * np.sqrt(0.24 / 20_000)
+
+
+def test_null_market_has_fair_coins_and_clustered_fat_tails():
+    candles = null_market(n=50_000, seed=5)
+    r = np.log(candles.close).diff().dropna()
+    assert (candles.true_p_up == 0.5).all() and abs((r > 0).mean() - 0.5) < 0.01
+    assert r.abs().autocorr(1) > 0.1 and r.abs().autocorr(24) > 0.05 and r.kurt() > 3
+    assert abs(r.autocorr(1)) < 0.02
+
+
+@pytest.mark.parametrize("timeframe, n", [("1m", 3000), ("15m", 1000), ("4h", 500), ("1d", 3000), ("1w", 100)])
+def test_every_timeframe_gives_clean_candles_on_its_grid(timeframe, n):
+    candles = sample_market("SOLUSDT", timeframe, n)
+    quality = validate_candles(candles, timeframe).set_index("check")["count"]
+    assert len(candles) == n and str(candles.index.tz) == "UTC"
+    assert quality.drop(["rows", "rows kept"], errors="ignore").drop("long wicks", errors="ignore").sum() == 0
+
+
+def test_same_seed_same_market_and_each_symbol_its_own():
+    one, two = (fingerprint(sample_market("BTCUSDT", n=500, seed=s)) for s in (0, 0))
+    assert one == two
+    others = {fingerprint(sample_market(s, t, 500, seed=k)) for s, t, k in (("BTCUSDT", "1h", 1), ("ETHUSDT", "1h", 0), ("BTCUSDT", "15m", 0))}
+    assert one not in others and len(others) == 3
+
+
+def test_truth_columns_do_not_reach_the_features():
+    candles = planted_market(n=400)
+    blind = candles.assign(true_p_up=0.123, true_sigma=9.0)
+    pd.testing.assert_frame_equal(v9_features(candles), v9_features(blind))
+
+
+def test_impossible_markets_are_refused():
+    for edge in (-0.1, 0.5, 1):
+        with pytest.raises(SettingsError, match="edge"):
+            planted_market(edge=edge)
+    with pytest.raises(DataError, match="at least one"):
+        null_market(n=0)
+    with pytest.raises(DataError, match="calendar"):
+        sample_market(timeframe="1w", n=200_000)
+
+
+def test_load_candles_brings_warm_up_along():
+    candles = load_candles("BTCUSDT", "1h", source="sample", limit=300, warmup=200)
+    assert len(candles) == 500 and candles.attrs["warmup"] == 200
+    assert pd.Timestamp(candles.attrs["warmup_until"]) == candles.index[200]

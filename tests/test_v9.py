@@ -1,0 +1,231 @@
+"""V9 as a whole: rows, honesty, files, errors. Networks are the smallest that show the behaviour."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryptolab.config import DataError, ModelError, SettingsError, seed_everything
+from cryptolab.data import load_candles, null_market, planted_market, sample_market
+from cryptolab.evaluation import baselines, board
+from cryptolab.systems.rows import prepare_rows, v9_labels
+from cryptolab.systems.v9 import V9
+
+
+@pytest.fixture(scope="module")
+def candles():
+    return sample_market(n=1_500, edge=0.1)
+
+
+@pytest.fixture(scope="module")
+def fitted(candles):
+    seed_everything(0)
+    return V9(profile="smoke").fit(candles, log=None)
+
+
+@pytest.fixture(scope="module")
+def folder(fitted, tmp_path_factory):
+    return fitted.save(tmp_path_factory.mktemp("v9") / "model")
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_candles_give_the_documents_rows(shared_data):
+    candles = load_candles("BTCUSDT", "1h", source="local", data_dir=shared_data, limit=10_000, warmup=200)
+    rows = prepare_rows(candles)
+    assert rows.counts["labelled"] == 9_940
+    assert rows.counts["parts"]["direction"] == {"train": 6_958, "val": 1_491, "test": 1_491}
+    assert rows.counts["parts"]["volatility"] == {"train": 6_958 - 13, "val": 1_491 - 13, "test": 1_491 - 13}
+    assert rows.windows.view.base is not None and rows.windows.values.nbytes < 10_200 * 46 * 4 + 1
+
+
+def test_windows_and_labels_never_span_a_gap(shared_data):
+    candles = load_candles("ETHUSDT", "1h", source="local", data_dir=shared_data, start="2018-01-20", end="2018-04-01")
+    steps = candles.index.to_series().diff()
+    assert (steps > pd.Timedelta("1h")).any()
+    rows = prepare_rows(candles)
+    assert rows.counts["dropped"]["gap"] > 0
+    one_hour = (steps == pd.Timedelta("1h")).to_numpy()
+    for part in ("train", "val", "test"):
+        for number in rows.parts["direction"][part][0]:
+            end = rows.windows.ends[number]
+            assert one_hour[end - 58 : end + 2].all()  # the 60 rows of the window, and the candle of the label
+
+
+def test_rows_of_a_part_end_before_the_next_begins(candles):
+    rows = prepare_rows(candles)
+    for name, table in v9_labels(candles).items():
+        t0, t1 = table.t0, table.t1
+        at = {part: rows.windows.index[rows.parts[name][part][0]] for part in ("train", "val", "test")}
+        assert t1[at["train"]].max() <= t0[at["val"]].min() and t1[at["val"]].max() <= t0[at["test"]].min()
+
+
+# --- honesty ------------------------------------------------------------------------------------------------------------------
+
+
+def test_quick_direction_finds_a_planted_edge():
+    seed_everything(11)
+    candles = planted_market(edge=0.15, seed=11)
+    system = V9(profile="quick", seed=11, price_epochs=1, trees=5).fit(candles, log=None)
+    test = system.index_["direction"]["test"]
+    up = (candles.close.shift(-1) > candles.close)[test]
+    assert ((system.forecast(candles).p_up[test] > 0.5) == up).mean() >= 0.60
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_found_where_nothing_is(seed):
+    seed_everything(seed)
+    candles = null_market(n=3_000, seed=seed)
+    system = V9(profile="smoke", seed=seed).fit(candles, log=None)
+    forecast, labels, rows = system.forecast(candles), v9_labels(candles), system.index_["direction"]
+    y, r, test = labels["direction"].y, labels["price"].y, rows["test"]
+    direction = board.direction_board(y[test], {"V9": forecast.p_up[test]}, baselines.majority_class(y[rows["train"]]), r[test])
+    price = board.price_board(candles.close[test], candles.close[test] * np.exp(r[test]), {"V9": forecast.mu[test]})
+    assert direction.p_majority["V9"] > 0.001 and price.p_zero["V9"] > 0.001
+    sigma = {"V9": forecast.sigma[test], "true sigma": candles.true_sigma[test]}
+    assert board.volatility_board(r[test].abs(), sigma, "true sigma", 1).skill["V9"] <= 0
+
+
+def test_training_never_sees_test_rows(candles, fitted):
+    edge = fitted.index_["direction"]["test"][0]
+    altered = candles.copy()
+    altered.loc[altered.index > edge, ["open", "high", "low", "close"]] *= np.linspace(1, 3, (altered.index > edge).sum())[:, None]
+    seed_everything(0)
+    again = V9(profile="smoke").fit(altered, log=None)
+    before = candles.index[candles.index < edge]
+    pd.testing.assert_frame_equal(again.forecast(altered).loc[:before[-1]], fitted.forecast(candles).loc[:before[-1]])
+    assert again.ensemble_ == fitted.ensemble_
+
+
+def test_same_seed_same_numbers_and_another_seed_others(candles, fitted):
+    seed_everything(0)
+    again = V9(profile="smoke").fit(candles, log=None)
+    pd.testing.assert_frame_equal(again.forecast(candles), fitted.forecast(candles))
+    seed_everything(1)
+    other = V9(profile="smoke", seed=1, wide=0).fit(candles, log=None)
+    assert not np.allclose(other.forecast(candles).p_up, fitted.forecast(candles).p_up)
+
+
+def test_the_published_form_runs(candles):
+    published = V9(profile="smoke", variant="published", pooling="average", wide=0, standard=False, gap=1, vol_target="natr_next", weights="published")
+    forecast = published.fit(candles, log=None).forecast(candles)
+    assert forecast.p_up.between(0, 1).all() and forecast.attrs["horizon"] == 2
+    assert list(published.results_["price_metrics"]) == ["rmse", "mae", "mape", "r2"]
+
+
+# --- forecasts ------------------------------------------------------------------------------------------------------------------
+
+
+def test_forecast_of_candles_it_was_not_fitted_on(fitted):
+    other = sample_market("ETHUSDT", n=600)
+    table = fitted.forecast(other)
+    assert table.index[-1] == other.index[-1] and len(table) == 600 - 167 - 59
+    alone = fitted.forecast(other.iloc[-420:])
+    np.testing.assert_allclose(alone.p_up.iloc[-1], table.p_up.iloc[-1], atol=0.02)  # slow averages remember a little of what was cut
+
+
+def test_forecast_refuses_what_does_not_fit(fitted, candles):
+    with pytest.raises(ModelError, match="another timeframe"):
+        fitted.forecast(sample_market(timeframe="15m", n=400))
+    with pytest.raises(DataError, match="candles|rows"):
+        fitted.forecast(candles.iloc[:100])
+    with pytest.raises(ModelError, match="not fitted"):
+        V9().forecast(candles)
+
+
+@pytest.mark.parametrize("wrong", [{"profile": "huge"}, {"variant": "secret"}, {"dropout": 2}, {"coverage": 1.0}, {"window": 0}, {"vol_target": "rsi"},
+                                   {"batch_size": 0}, {"weights": "mine"}, {"fractions": (0.5, 0.5)}])  # fmt: skip
+def test_impossible_parameters_are_refused_before_training(candles, wrong):
+    with pytest.raises(SettingsError):
+        V9(**{"profile": "smoke", **wrong}).fit(candles, log=lambda line: pytest.fail("training had begun"))
+
+
+def test_a_misspelt_parameter_is_never_ignored():
+    with pytest.raises(SettingsError, match="did you mean `window`"):
+        V9(windw=40)
+
+
+def test_sizes_can_be_anything(candles):
+    system = V9(profile="smoke", window=40, batch_size=16, direction_units=(6, 3), direction_epochs=1, price_epochs=1, wide=100).fit(candles, log=None)
+    assert system.models_["direction"].input_shape == (None, 40, 46)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_folder_holds_the_documents_files(folder):
+    expected = {"direction_model_v9.keras", "direction_model_v9.h5", "volatility_model_v9.json", "price_model_v9.keras", "price_model_v9.h5", "scaler_v9.json",
+                "ensemble_v9.json", "manifest.json", "v9_results.json", "training.log"}  # fmt: skip
+    assert {p.name for p in folder.iterdir()} == expected
+    results = json.loads((folder / "v9_results.json").read_text())
+    assert {k: list(v) for k, v in results.items() if isinstance(v, dict)} == {
+        "direction_metrics": ["accuracy", "precision", "recall", "f1", "roc_auc"],
+        "volatility_metrics": ["rmse", "mae", "mape", "r2"],
+        "price_metrics": ["rmse", "mae", "mape", "r2"],
+    }
+
+
+def test_the_documents_loading_code_works(folder, fitted, candles):
+    tf, xgb = pytest.importorskip("tensorflow"), pytest.importorskip("xgboost")
+    dir_model = tf.keras.models.load_model(folder / "direction_model_v9.h5")
+    price_model = tf.keras.models.load_model(folder / "price_model_v9.h5")
+    vol_model = xgb.XGBRegressor()
+    vol_model.load_model(folder / "volatility_model_v9.json")
+    x = np.random.default_rng(0).random((3, 60, 46)).astype("float32")
+    np.testing.assert_allclose(dir_model.predict(x, verbose=0), fitted.models_["direction"].predict(x, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(price_model.predict(x, verbose=0), fitted.models_["price"].predict(x, verbose=0), atol=1e-6)
+    assert vol_model.predict(x.reshape(3, -1)).shape == (3,)
+
+
+@pytest.mark.parametrize("name", ["direction_model_v9.keras", "volatility_model_v9.json", "price_model_v9.h5", "scaler_v9.json", "ensemble_v9.json", "manifest.json"])
+def test_one_changed_byte_is_found(folder, tmp_path, name):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    data = bytearray((copy / name).read_bytes())
+    at = data.index(b"0.") + 2 if name == "manifest.json" else len(data) // 2
+    data[at] ^= 1
+    (copy / name).write_bytes(bytes(data))
+    with pytest.raises(ModelError, match=name.split("_")[0]):
+        V9.load(copy)
+
+
+def test_a_missing_file_and_a_foreign_folder_are_named(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "scaler_v9.json").unlink()
+    with pytest.raises(ModelError, match="scaler_v9.json is missing"):
+        V9.load(copy)
+    with pytest.raises(ModelError, match="no model folder"):
+        V9.load(tmp_path)
+
+
+def test_a_model_for_another_feature_set_is_refused(folder, tmp_path):
+    from cryptolab.systems.artefacts import write_manifest
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    facts = {k: v for k, v in manifest.items() if k not in ("files", "sha256")}
+    write_manifest(copy, **facts | {"features": ["rsi_99", *facts["features"][1:]]})
+    with pytest.raises(ModelError, match="another feature set"):
+        V9.load(copy)
+
+
+def test_predict_prints_the_newest_forecast_and_needs_no_training_data(folder, fitted):
+    from typer.testing import CliRunner
+
+    from cryptolab.reports.cli import app
+
+    done = CliRunner().invoke(app, ["predict", "BTCUSDT", "1h", "--model", str(folder), "--source", "sample"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert 0 < said["p_up"] < 1 and said["lower"] < said["price"] < said["upper"]
+    assert set(said["ensemble_output"]) == {"direction", "volatility", "price"}
+
+
+def test_a_constant_price_and_too_few_candles_are_refused(candles):
+    flat = candles.assign(open=5.0, high=5.0, low=5.0, close=5.0)
+    with pytest.raises(DataError, match="all prices are the same"):
+        V9(profile="smoke").fit(flat, log=None)
+    with pytest.raises(DataError):
+        V9(profile="smoke").fit(candles.iloc[:180], log=None)

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Build the wheel, install it into a clean environment and import every module there, one by one, away from the checkout."""
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from tree import ROOT, copy_tree
+
+HERE = Path(sys.executable).parent
+
+
+def run(*command, cwd):
+    "Run one command; its output is shown when it fails."
+    done = subprocess.run([str(c) for c in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}")
+    return done.stdout
+
+
+def build(tmp: Path) -> Path:  # the wheel
+    "Build from a copy, so that neither left-over files get in nor build folders stay behind."
+    copy = copy_tree(ROOT, tmp / "tree")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp / "dist", copy, cwd=tmp)
+    return next((tmp / "dist").glob("*.whl"))
+
+
+def module_names(wheel: Path) -> list:  # dotted names
+    "Every module in the wheel; fails when it lacks a module or report template of the checkout, or holds anything but the library."
+    inside = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
+    wanted = {str(p.relative_to(ROOT)) for p in (ROOT / "cryptolab").rglob("*.py") if "__pycache__" not in p.parts}
+    wanted |= {f"cryptolab/reports/templates/{p.name}" for p in (ROOT / "nbs" / "reports").glob("*.ipynb")}
+    if missing := wanted - inside:
+        sys.exit(f"the wheel lacks {sorted(missing)}")
+    if strange := {n for n in inside if not n.startswith("cryptolab/")}:
+        sys.exit(f"the wheel holds files outside the library: {sorted(strange)}")
+    return sorted(n.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for n in inside if n.endswith(".py"))
+
+
+def install(wheel: Path, tmp: Path) -> Path:  # the clean environment's Python
+    "The wheel and what it declares, nothing else, in the pinned versions."
+    run(sys.executable, "-m", "venv", tmp / "venv", cwd=tmp)
+    python, pins = tmp / "venv" / "bin" / "python", ROOT / "constraints.txt"
+    if (HERE / "uv").exists():
+        run(HERE / "uv", "pip", "install", "--python", python, "-c", pins, wheel, cwd=tmp)
+    else:
+        run(python, "-m", "pip", "install", "-q", "-c", pins, wheel, cwd=tmp)
+    run(python, "-m", "pip", "check", cwd=tmp)
+    return python
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        tmp = Path(folder)
+        away = tmp / "elsewhere"
+        away.mkdir()
+        wheel = build(tmp)
+        names = module_names(wheel)
+        python = install(wheel, tmp)
+        for name in names:
+            run(python, "-c", f"import {name}", cwd=away)
+        run(python.with_name("cryptolab"), "--help", cwd=away)
+        run(python, "-c", "from cryptolab.reports.run import find_template; find_template('v9')", cwd=away)
+        print(f"{wheel.name}: {len(names)} modules import on their own; `cryptolab --help` answers")
