@@ -1,7 +1,7 @@
 # Everything a user or a developer runs. `make help` lists it.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup report test test-oldest lab export readme docs constraints clean
+.PHONY: help setup report test test-oldest lab export readme screenshot bench-skill docs constraints clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -67,6 +67,12 @@ export: setup  ## write cryptolab/ from the notebooks and clean the notebooks
 
 readme: setup  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/make_readme.py
+
+screenshot: setup  ## picture of reports/BTCUSDT-1h-v9 for the README (needs chromium)
+	@$(BIN)/python tools/screenshot.py
+
+bench-skill: setup  ## V9 on planted and null markets and beside LightGBM; stored in benchmarks/results (DATA_DIR= real candles)
+	@$(BIN)/python -m benchmarks.skill $(call option,DATA_DIR,--data-dir)
 
 docs: setup  ## build the documentation site into _docs/ (needs quarto)
 	@command -v quarto >/dev/null || { echo "quarto is not installed, so no site was built; install it and run make docs again"; exit 1; }

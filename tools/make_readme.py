@@ -20,10 +20,16 @@ def from_root(match: re.Match, folder: Path) -> str:
     return match[1] + path.relative_to(ROOT).as_posix() + hash_ + anchor
 
 
+def output_only(cell) -> nbformat.NotebookNode:  # a markdown cell
+    "A cell whose code is not shown (`#| echo: false`): the markdown it displayed."
+    return nbformat.v4.new_markdown_cell("\n\n".join(o.data["text/markdown"] for o in cell.outputs if "text/markdown" in o.get("data", {})))
+
+
 def readme(index: Path = INDEX) -> str:  # markdown
     "The notebook as markdown: hidden cells and directives left out, links seen from the top of the repository."
     book = nbformat.read(index, as_version=4)
     book.cells = [c for c in book.cells if not re.search(r"^#\s*\|\s*(hide|default_exp|export\w*)\b", c.source, re.M)]
+    book.cells = [output_only(c) if re.search(r"^#\s*\|\s*echo:\s*false", c.source, re.M) else c for c in book.cells]
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.source = DIRECTIVE.sub("", cell.source)

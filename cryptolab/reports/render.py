@@ -182,9 +182,10 @@ def notebook_body(
             parts += [output_html(output) for output in _merged(cell.get("outputs", []))]
     return "\n".join(part for part in parts if part)
 
-# %% ../../nbs/81_reports.render.ipynb #6e7c3d6c
+# %% ../../nbs/81_reports.render.ipynb #aa536fef
 _CSS = """
 :root{color-scheme:light dark;--ink:#1d2330;--soft:#5c6575;--line:#dfe3ea;--back:#fff;--tint:#f5f7fa;--link:#1a5fb4}
+@media (max-width: 600px) { .modebar { display: none !important } }
 @media(prefers-color-scheme:dark){:root{--ink:#e3e6ec;--soft:#9aa3b2;--line:#353b47;--back:#15181e;--tint:#1e222a;--link:#8ab4f8}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--back);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}

@@ -18,13 +18,13 @@ from ..config import DataError
 from ..evaluation import board
 from ..systems.artefacts import package_versions
 
-# %% ../../nbs/85_reports.results.ipynb #164de21f
+# %% ../../nbs/85_reports.results.ipynb #e93af780
 def plain(
     value,  # anything made of dicts, lists, tables, numbers, times and text
 ):  # the same as JSON-able Python: NaN and infinities become None
     "Turn tables and NumPy values into plain JSON."
     if isinstance(value, pd.DataFrame):
-        return {str(k): plain(row.to_dict()) for k, row in value.iterrows()}
+        return {str(k): plain(row) for k, row in value.to_dict("index").items()}
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -35,7 +35,7 @@ def plain(
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
-# %% ../../nbs/85_reports.results.ipynb #f700be7b
+# %% ../../nbs/85_reports.results.ipynb #0622dc31
 def v9_result(
     system,  # fitted V9
     origin: dict,  # where the candles come from, with their fingerprint
@@ -61,7 +61,7 @@ def finding_markdown(
     "The plain sentences at the top of a report."
     points = result["finding"].replace(" Volatility:", "\n- **Volatility:**").replace(" Price:", "\n- **Price:**").replace("Direction:", "- **Direction:**", 1)
     d = result["data"]
-    note = "a *generated* market whose truth is known" if d["source"] == "sample" else f"candles from {d['source']}"
+    note = "a *generated* market whose truth is known" if d["source"] == "sample" else f"source {d['source']}: {d.get('file') or d['symbol']}"
     return f"**{d['symbol']} {d['timeframe']}**, {d['candles']:,} candles from {d['first'][:10]} to {d['last'][:10]} ({note}).\n\n{points}"
 
 # %% ../../nbs/85_reports.results.ipynb #b6e17400
