@@ -132,7 +132,7 @@ def _text_to_ns(text, place):
     good = (dates >= 0) & (clocks >= 0) & np.isfinite(t)
     return np.where(good, np.round(np.where(good, t, 0)).astype("int64"), _NAT)
 
-# %% ../../nbs/11_data.parsing.ipynb #f9b9d750
+# %% ../../nbs/11_data.parsing.ipynb #785907c3
 def parse_times(
     values: pd.Series,  # a column as it stands in a file: datetimes, epochs, dates, text, or a mix
     place: str = "times",  # how errors call the column
@@ -158,9 +158,12 @@ def parse_times(
         ns = np.where(compact & (t >= _EARLIEST) & (t < _LATEST), np.nan_to_num(t).astype("int64"), ns)
     if written.any():
         some = text[written]
-        got = pd.to_datetime(some, format="ISO8601", utc=True, errors="coerce").dt.as_unit("ns")
-        iso = pd.DatetimeIndex(got).asi8.copy()
-        rest = got.isna().to_numpy()
+        iso = np.full(len(some), _NAT, dtype="int64")
+        zoned = some.str.contains(r"(?:[zZ]|[+-]\d{2}:?\d{2})$", regex=True).to_numpy(bool)
+        for group in (zoned, ~zoned):  # apart: pandas before 2.3 gives a time without a zone the offset of the row above
+            got = pd.to_datetime(some[group], format="ISO8601", utc=True, errors="coerce").dt.as_unit("ns")
+            iso[group] = pd.DatetimeIndex(got).asi8
+        rest = iso == _NAT
         if rest.any():
             iso[rest] = _text_to_ns(some[rest], place)
         ns[written] = np.where((iso >= _EARLIEST) & (iso < _LATEST), iso, _NAT)

@@ -87,7 +87,7 @@ def price_board(
         rows[name] = {k: m[k] for k in ("n", "mae", "mape", "mase", "mase_low", "mase_high", "r2")} | {"p_zero": significance.p_value_zero_return(actual, mu)}
     return pd.DataFrame(rows).T.rename_axis("method").astype({"n": int})
 
-# %% ../../nbs/73_evaluation.board.ipynb #3487263f
+# %% ../../nbs/73_evaluation.board.ipynb #6c6df81f
 def _direction_words(row, majority, cost_bp):
     "What the direction row supports."
     edge = 100 * (row.accuracy - majority)
@@ -118,5 +118,5 @@ def finding(
                  f"the best simple method here is {best} with R² {volatility.r2[best]:.2f}.")  # fmt: skip
     p = price.iloc[0]
     word = "better than" if p.mase_high < 1 else "worse than" if p.mase_low > 1 else "as good as"
-    words.append(f"Price: {word} repeating the last close (error {p.mase:.3f} times that of persistence, interval {p.mase_low:.3f} to {p.mase_high:.3f}).")
+    words.append(f"Price: {word} repeating the last close (error {p.mase:.4f} times that of persistence, interval {p.mase_low:.4f} to {p.mase_high:.4f}).")
     return " ".join(words)
