@@ -138,7 +138,7 @@ def null_market(
     "A market without any direction to predict; volatility clusters and tails are fat all the same."
     return _market(n, timeframe, seed, 0.0, end, "NULL", 100.0)
 
-# %% ../../nbs/12_data.market.ipynb #445e23dc
+# %% ../../nbs/12_data.market.ipynb #b9d7ba94
 _PRICES = {"BTCUSDT": 60_000.0, "ETHUSDT": 3_000.0, "BNBUSDT": 600.0, "SOLUSDT": 150.0, "XRPUSDT": 0.6, "ADAUSDT": 0.5, "DOGEUSDT": 0.15}
 
 
@@ -147,7 +147,7 @@ def sample_market(
     timeframe: str = "1h",  # any timeframe of the candle table
     n: int = 10_000,  # candles
     seed: int = 0,  # same seed, same market
-    edge: float = 0.04,  # probability minus one half, planted as in `planted_market`
+    edge: float = 0.08,  # probability minus one half, planted as in `planted_market`
     end: str = "2025-01-01",  # the market's last candle closes here (UTC)
 ) -> pd.DataFrame:  # candle table with the truth columns; attrs hold symbol, timeframe, source, seed, edge
     "The embedded sample market: looks like crypto, needs no network, and its truth is known."
