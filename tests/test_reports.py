@@ -241,7 +241,8 @@ def test_interruption_leaves_nothing_half_written(tmp_path, number, code):
     mine, out = template(tmp_path / "mine.ipynb", SLOW, END), tmp_path / "out"
     old = run_report("BTCUSDT", "1h", "mine", out=out, template=mine, seed=1)
     program = [sys.executable, "-c", "from cryptolab.reports.cli import main; main()", "run", "BTCUSDT", "1h", "--template", str(mine)]
-    run = subprocess.Popen([*program, "--out", str(out), "--seed", "0"], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background of a shell would pass on that Ctrl-C is ignored
+    run = subprocess.Popen([*program, "--out", str(out), "--seed", "0"], stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=heed)
     kernel = next(int(line.split()[-1]) for line in run.stderr if "at work" in line)
     run.send_signal(number)
     _, errors = run.communicate(timeout=60)
