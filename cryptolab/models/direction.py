@@ -87,15 +87,16 @@ def build_direction(
     logit = layers.Add(name="logit")([linear, deep])
     return keras.Model(inputs, layers.Activation("sigmoid", name="up")(logit), name="direction_v9")
 
-# %% ../../nbs/51_models.direction.ipynb #73d9b8ec
-def _l1():
-    "The L1 penalty as this scikit-learn spells it (`penalty` is deprecated from 1.8 on)."
+# %% ../../nbs/51_models.direction.ipynb #0e7319f3
+def _l1(x, y, c, seed):
+    "Logistic regression with an L1 penalty, as this scikit-learn spells it (`penalty` is deprecated from 1.8 on)."
     from inspect import signature
 
     from sklearn.linear_model import LogisticRegression
 
     penalty = signature(LogisticRegression).parameters.get("penalty")
-    return {"penalty": "l1"} if penalty is not None and penalty.default == "l2" else {"l1_ratio": 1}
+    kind = {"penalty": "l1"} if penalty is not None and penalty.default == "l2" else {"l1_ratio": 1}
+    return LogisticRegression(**kind, C=c, solver="liblinear", random_state=seed, max_iter=200).fit(x, y)
 
 
 def fit_wide(
@@ -103,25 +104,31 @@ def fit_wide(
     y_train: np.ndarray,  # (n,) 0/1
     x_val: np.ndarray,  # (m, wide * features) the same for validation windows
     y_val: np.ndarray,  # (m,) 0/1
-    penalties: tuple = (0.002, 0.005, 0.01, 0.02, 0.04),  # inverse strengths to choose from
+    first: tuple = (0.01, 0.02, 0.04, 0.08),  # inverse strengths of the first pass
+    second: tuple = (0.02, 0.05, 0.1, 0.2, 0.5, 2.0),  # inverse strengths of the second pass
     seed: int = 0,  # seed of the solver
-) -> tuple:  # (weights (wide * features, 1), bias (1,), chosen penalty or None for the base rate)
-    "Sparse logistic regression (L1) whose penalty is chosen on validation rows."
-    from sklearn.linear_model import LogisticRegression
+) -> tuple:  # (weights (wide * features, 1), bias (1,), chosen pair of strengths or None for the base rate)
+    "Sparse logistic regression (adaptive lasso) whose strengths are chosen on validation rows."
     from sklearn.metrics import log_loss
 
     rate = float(np.clip(y_train.mean(), 1e-3, 1 - 1e-3))
-    bias = np.log(rate / (1 - rate))
-    best = (log_loss(y_val, np.full(len(y_val), rate), labels=[0, 1]), np.zeros((x_train.shape[1], 1)), np.array([bias]), None)
-    for c in penalties if 0 < y_train.mean() < 1 else ():
-        model = LogisticRegression(**_l1(), C=c, solver="liblinear", random_state=seed, max_iter=200)
-        model.fit(x_train, y_train)
-        loss = log_loss(y_val, model.predict_proba(x_val)[:, 1], labels=[0, 1])
-        if loss < best[0]:
-            best = (loss, model.coef_.T, model.intercept_, c)
+    best = (log_loss(y_val, np.full(len(y_val), rate), labels=[0, 1]), np.zeros((x_train.shape[1], 1)), np.array([np.log(rate / (1 - rate))]), None)
+    for c1 in first if 0 < y_train.mean() < 1 else ():
+        scale = np.abs(_l1(x_train, y_train, c1, seed).coef_[0])
+        used = np.flatnonzero(scale)
+        if not len(used):
+            continue
+        scale = scale[used] / scale.max()
+        for c2 in second:
+            model = _l1(x_train[:, used] * scale, y_train, c2, seed)
+            loss = log_loss(y_val, model.predict_proba(x_val[:, used] * scale)[:, 1], labels=[0, 1])
+            if loss < best[0]:
+                weights = np.zeros((x_train.shape[1], 1))
+                weights[used, 0] = model.coef_[0] * scale
+                best = (loss, weights, model.intercept_, (c1, c2))
     return best[1:]
 
-# %% ../../nbs/51_models.direction.ipynb #f35cfad5
+# %% ../../nbs/51_models.direction.ipynb #3e5a1582
 def train_direction(
     view: np.ndarray,  # (rows, window, features) scaled view
     train: tuple,  # (positions, targets 0/1) of training rows
@@ -148,7 +155,7 @@ def train_direction(
         weights, bias, chosen = fit_wide(rows[0], train[1], rows[1], val[1], seed=seed)
         model.get_layer("wide").set_weights([weights.astype("float32"), bias.astype("float32")])
         if log:
-            log(f"direction  wide path: {int((weights != 0).sum())} of {len(weights)} weights kept (C = {chosen})")
+            log(f"direction  wide path: {int((weights != 0).sum())} of {len(weights)} weights kept (strengths {chosen})")
     s = {k[len("direction_") :]: v for k, v in sizes.items() if k.startswith("direction_")}
     history = train_network(model, view, train, val, "binary_crossentropy", s["epochs"], s["rate"], sizes["batch_size"], s["patience"], s["plateau"],
                             1e-6, seed, "direction", log)  # fmt: skip
