@@ -605,6 +605,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'cryptolab/systems/artefacts.py'),
                                              'cryptolab.systems.artefacts.check_manifest': ( 'systems.artefacts.html#check_manifest',
                                                                                              'cryptolab/systems/artefacts.py'),
+                                             'cryptolab.systems.artefacts.library_code': ( 'systems.artefacts.html#library_code',
+                                                                                           'cryptolab/systems/artefacts.py'),
                                              'cryptolab.systems.artefacts.package_versions': ( 'systems.artefacts.html#package_versions',
                                                                                                'cryptolab/systems/artefacts.py'),
                                              'cryptolab.systems.artefacts.whole_folder': ( 'systems.artefacts.html#whole_folder',

@@ -241,3 +241,15 @@ def test_two_runs_with_one_seed_give_the_same_result(tmp_path):
         assert result.pop("run")["seconds"]["total"] > 0
         results.append(result)
     assert results[0] == results[1]
+
+
+def test_work_of_other_code_is_not_taken_up(monkeypatch):
+    "A finished model of an interrupted run is used again only by the very code that made it."
+    from cryptolab.data import load_candles
+    from cryptolab.systems import artefacts, v9
+
+    candles = load_candles("BTCUSDT", "1h", source="sample", limit=300)
+    before = v9._key(v9.V9(), candles)
+    assert before == v9._key(v9.V9(), candles)
+    monkeypatch.setattr(artefacts, "library_code", lambda: "another state")
+    assert v9._key(v9.V9(), candles) != before

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['plain', 'v9_result', 'finding_markdown', 'write_json', 'write_results', 'read_result']
 
-# %% ../../nbs/85_reports.results.ipynb #29fe95ba
+# %% ../../nbs/85_reports.results.ipynb #85986f73
 import json
 import math
 import os
@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..config import DataError
 from ..evaluation import board
-from ..systems.artefacts import package_versions
+from ..systems.artefacts import library_code, package_versions
 
 # %% ../../nbs/85_reports.results.ipynb #e93af780
 def plain(
@@ -35,7 +35,7 @@ def plain(
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
-# %% ../../nbs/85_reports.results.ipynb #0622dc31
+# %% ../../nbs/85_reports.results.ipynb #851f6f72
 def v9_result(
     system,  # fitted V9
     origin: dict,  # where the candles come from, with their fingerprint
@@ -51,7 +51,7 @@ def v9_result(
         "system": "v9", "symbol": origin["symbol"], "timeframe": origin["timeframe"], "finding": words, "cost_per_side": cost, "data": origin,
         "quality": quality.to_dict("records"), "params": system.get_params(), "rows": system.counts_, "parts": system.edges_, "ensemble": system.ensemble_,
         "best_epoch": {name: h.attrs["best_epoch"] for name, h in system.histories_.items()}, **boards,
-        "interval": {"stated": system.coverage, **coverage}, "versions": package_versions(), "run": run,
+        "interval": {"stated": system.coverage, **coverage}, "versions": package_versions(), "code": library_code(), "run": run,
     })  # fmt: skip
 
 

@@ -106,13 +106,12 @@ def _sizes(system):
             raise SettingsError(f"`{name}` is out of range", f"{low} to {high}", repr(value), "choose a value in the range")
     return profile_sizes(system.profile, **{name: getattr(system, name) for name in _SIZES})
 
-# %% ../../nbs/63_systems.v9.ipynb #1447608f
+# %% ../../nbs/63_systems.v9.ipynb #a34252a0
 def _key(system, candles):
-    "Hash of everything that shapes a fit."
-    from cryptolab import __version__
+    "Hash of everything that shapes a fit: parameters, candles, our code and the packages."
     from cryptolab.data.candles import fingerprint
 
-    facts = [__version__, system.get_params(), fingerprint(candles), candles.attrs.get("warmup_until"), artefacts.package_versions()]
+    facts = [artefacts.library_code(), system.get_params(), fingerprint(candles), candles.attrs.get("warmup_until"), artefacts.package_versions()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -327,7 +326,7 @@ def _errors(y, f, r2):
     e = np.asarray(f) - y
     return {"rmse": _finite(np.sqrt(np.mean(e**2))), "mae": _finite(np.abs(e).mean()), "mape": _finite(np.abs(e / y).mean()), "r2": _finite(r2)}
 
-# %% ../../nbs/63_systems.v9.ipynb #f49598b2
+# %% ../../nbs/63_systems.v9.ipynb #7a7e377b
 def _save_h5(model, path):
     "The legacy copy for the document's loading code, without Keras' advice about legacy formats."
     import logging
@@ -359,7 +358,8 @@ def _save(
         _write_json(new / "v9_results.json", self.results_)
         (new / "training.log").write_text(_training_log(self))
         artefacts.write_manifest(new, system="v9", format=1, params=self.get_params(), features=self.scaler_.names, fitted=self.fitted_,
-                                 counts=self.counts_, seconds=self.seconds_, versions=artefacts.package_versions())  # fmt: skip
+                                 counts=self.counts_, seconds=self.seconds_, versions=artefacts.package_versions(),
+                                 code=artefacts.library_code())  # fmt: skip
     return Path(folder)
 
 
