@@ -1,7 +1,7 @@
 # Everything a user or a developer runs. `make help` lists it.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup report test test-oldest lab export readme screenshot bench-skill docs constraints clean
+.PHONY: help setup report test test-oldest lab export readme screenshot bench-skill bench-features docs constraints clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,13 +24,13 @@ help:  ## show this list
 setup: .venv/.stamp  ## make .venv with the pinned packages (PYTHON=python3.12 chooses another Python)
 
 .venv/.stamp: pyproject.toml constraints.txt tools/make_venv.py
-	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt tools/make_venv.py
 	@$(PYTHON) tools/make_venv.py .venv-oldest constraints-oldest.txt dev
 
 .venv/.lab-stamp: .venv/.stamp
-	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev,lab
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers,lab
 	@touch $@
 
 report: setup  ## one report: SYMBOL= TIMEFRAME= SOURCE= DATA_DIR= PROFILE= LIMIT= SEED= OUT= (defaults: settings.ini)
@@ -73,6 +73,9 @@ screenshot: setup  ## picture of reports/BTCUSDT-1h-v9 for the README (needs chr
 
 bench-skill: setup  ## V9 on planted and null markets and beside LightGBM; stored in benchmarks/results (DATA_DIR= real candles)
 	@$(BIN)/python -m benchmarks.skill $(call option,DATA_DIR,--data-dir)
+
+bench-features: setup  ## speed, memory and latency of the features beside other libraries; stored in benchmarks/results (DATA_DIR= real candles)
+	@$(BIN)/python -m benchmarks.features $(call option,DATA_DIR,--data-dir)
 
 docs: setup  ## build the documentation site into _docs/ (needs quarto)
 	@command -v quarto >/dev/null || { echo "quarto is not installed, so no site was built; install it and run make docs again"; exit 1; }

@@ -11,7 +11,6 @@ unless the library's fitting code has changed (--force computes all).
 """
 
 import argparse
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -25,18 +24,13 @@ from cryptolab.evaluation import baselines, board
 from cryptolab.features.v9 import v9_features
 from cryptolab.models.volatility import range_to_sigma
 from cryptolab.reports.results import plain, write_json
+from cryptolab.systems.artefacts import library_code
 from cryptolab.systems.rows import v9_labels
 from cryptolab.systems.v9 import V9
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "skill.json"
-
-
-def code_hash() -> str:  # hash of the modules that shape these numbers
-    "Fingerprint of the fitting code."
-    root = HERE.parent / "cryptolab"
-    files = sorted(p for room in ("data", "features", "models", "systems", "evaluation") for p in (root / room).glob("*.py"))
-    return hashlib.sha256(b"".join(p.read_bytes() for p in [*files, root / "labels.py", root / "validation.py"])).hexdigest()[:12]
+ROOMS = ("data", "features", "labels", "validation", "models", "systems", "evaluation")  # whose code shapes these numbers
 
 
 def fit(candles, profile, seed, **params):
@@ -105,7 +99,7 @@ def main():
     if unknown := set(asked.studies) - set(STUDIES):
         cli.error(f"unknown study {', '.join(unknown)}; choose from {', '.join(STUDIES)}")
     stored = json.loads(STORE.read_text()) if STORE.exists() else {}
-    code = code_hash()
+    code = library_code(ROOMS)
     for name in asked.studies or STUDIES:
         study, seeds = STUDIES[name]
         for seed in range(asked.seeds or seeds):

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import DataError, ModelError, SettingsError
-from cryptolab.labels import natr_future, natr_next, next_direction, next_log_return, rv_future
+from cryptolab.labels import (horizon_direction, horizon_return, natr_future, natr_next, next_direction, next_log_return, parkinson_future, rv_future,
+                              three_class, touch, triple_barrier)
 from cryptolab.validation import MinMax, Split, Windows, chronological_split, fit_minmax, make_windows
 
 HOUR = pd.Timedelta("1h")
@@ -38,12 +39,22 @@ def true_range(candles, i):
     return max(candles["high"].iloc[i], c) - min(candles["low"].iloc[i], c)
 
 
+def dead_band(move, band):
+    return 1.0 if move > band else -1.0 if move < -band else 0.0
+
+
 GAPS = (40, 41, 97, 250, 398)
 LABELS = {
     "direction": (next_direction, 1, lambda t, i: float(t["close"].iloc[i + 1] > t["close"].iloc[i])),
     "as published": (lambda t: next_direction(t, gap=1), 2, lambda t, i: float(t["close"].iloc[i + 2] > t["close"].iloc[i + 1])),
     "return": (next_log_return, 1, lambda t, i: np.log(t["close"].iloc[i + 1] / t["close"].iloc[i])),
     "natr_future": (natr_future, 14, lambda t, i: np.mean([true_range(t, j) for j in range(i + 1, i + 15)]) / t["close"].iloc[i + 14]),
+    "horizon return": (lambda t: horizon_return(t, 9), 9, lambda t, i: np.log(t["close"].iloc[i + 9] / t["close"].iloc[i])),
+    "horizon": (lambda t: horizon_direction(t, 9, gap=2), 11, lambda t, i: float(t["close"].iloc[i + 11] > t["close"].iloc[i + 2])),
+    "three classes": (lambda t: three_class(t, 3, 0.003), 3, lambda t, i: dead_band(t["close"].iloc[i + 3] / t["close"].iloc[i] - 1, 0.003)),
+    "parkinson": (lambda t: parkinson_future(t, 6), 6, lambda t, i: np.sqrt(
+        np.sum(np.log(t["high"].iloc[i + 1 : i + 7] / t["low"].iloc[i + 1 : i + 7]) ** 2) / (4 * np.log(2)))),
+    "touch": (lambda t: touch(t, 4, 0.008), 4, lambda t, i: float((t["high"].iloc[i + 1 : i + 5] >= t["close"].iloc[i] * 1.008).any())),
     "rv": (lambda t: rv_future(t, 5), 5, lambda t, i: np.sqrt(np.sum(np.diff(np.log(t["close"].iloc[i : i + 6])) ** 2))),
 }
 
@@ -104,10 +115,225 @@ def test_few_candles_give_empty_labels():
     (lambda: next_log_return(market().drop(columns="close")), DataError, "`close` is missing"),
     (lambda: natr_future(market(), window=1.5), SettingsError, "`window`"),
     (lambda: rv_future(market(), horizon=0), SettingsError, "`horizon`"),
+    (lambda: horizon_direction(market(), 3, gap=-1), SettingsError, "`gap`"),
+    (lambda: three_class(market(), 3, -0.1), SettingsError, "`band`"),
+    (lambda: touch(market(), 3, np.nan), SettingsError, "`threshold`"),
+    (lambda: parkinson_future(market(), 0), SettingsError, "`window`"),
 ])
 def test_bad_labels_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# ---------------------------------------------------------------- triple barrier
+
+
+def slow_trade(candles, i, side, stop, target, timeout, trail=None, trail_from=0.0):
+    "The rules, one by one: (row of the exit, price, reason)."
+    rows = candles[["open", "high", "low", "close"]].to_numpy()
+    entry = best = rows[i + 1, 0]
+    for j in range(i + 1, len(candles)):
+        o, h, l, c = rows[j]
+        level, reason = stop, "stop"
+        if side == "long":
+            if trail is not None and best - entry >= trail_from and best - trail > stop:
+                level, reason = best - trail, "trailing"
+            if o <= level:
+                return j, o, reason
+            if o >= target:
+                return j, o, "target"
+            if l <= level:
+                return j, level, reason
+            if h >= target:
+                return j, target, "target"
+            best = max(best, h)
+        else:
+            if trail is not None and entry - best >= trail_from and best + trail < stop:
+                level, reason = best + trail, "trailing"
+            if o >= level:
+                return j, o, reason
+            if o <= target:
+                return j, o, "target"
+            if h >= level:
+                return j, level, reason
+            if l <= target:
+                return j, target, "target"
+            best = min(best, l)
+        if j - i == timeout:
+            return j, c, "timeout"
+    return len(candles) - 1, candles["close"].iloc[-1], "end"
+
+
+def jumpy(rows=400, seed=0, gaps=()):
+    "Candles whose open differs from the last close, so that barriers are jumped."
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.005, rows)))
+    opened = np.append(100.0, close[:-1]) + rng.normal(0, 0.4, rows)
+    high, low = np.maximum(opened, close) + 0.5 * rng.random(rows), np.minimum(opened, close) - 0.5 * rng.random(rows)
+    clock = pd.date_range("2024-01-01", periods=rows, freq="h", tz="UTC", name="open_time")
+    table = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close, "volume": 1.0}, index=clock)
+    return table.drop(clock[list(gaps)])
+
+
+@pytest.mark.parametrize("side", ["long", "short"])
+@pytest.mark.parametrize(("unit", "target", "stop", "trailing"), [
+    ("fraction", 0.015, 0.012, None), ("atr", 2.0, 1.0, None), ("atr", 2.0, 1.5, (1.3, 0.8)), ("fraction", 0.02, 0.012, (0.013, 0.004))])
+def test_triple_barrier_equals_the_slow_loop(side, unit, target, stop, trailing):
+    candles = jumpy(600, gaps=GAPS)
+    trail, trail_from = trailing or (None, None)
+    table = triple_barrier(candles, target, stop, 12, unit=unit, side=side, trailing=trail, trailing_from=trail_from)
+    s = 1 if side == "long" else -1
+    ranges = pd.concat([candles["high"], candles["close"].shift()], axis=1).max(axis=1) - pd.concat([candles["low"], candles["close"].shift()], axis=1).min(axis=1)
+    atr = ranges.copy()
+    atr.iloc[:13] = np.nan
+    atr.iloc[13] = ranges.iloc[:14].mean()
+    for i in range(14, len(atr)):
+        atr.iloc[i] = (atr.iloc[i - 1] * 13 + ranges.iloc[i]) / 14
+    run = np.cumsum(np.diff(candles.index, prepend=candles.index[0]) > HOUR)
+    seen = set()
+    for i in range(len(candles) - 1):
+        row = table.iloc[i]
+        entry = candles["open"].iloc[i + 1]
+        one = entry if unit == "fraction" else atr.iloc[i]
+        if np.isnan(one):
+            assert row["exit"] == "warm_up" and np.isnan(row["y"])
+            continue
+        j, price, reason = slow_trade(candles, i, side, entry - s * stop * one, entry + s * target * one, 12,
+                                      None if trail is None else trail * one, 0.0 if trail_from is None else trail_from * one)
+        reason = "gap" if run[j] != run[i] else reason
+        seen.add(reason)
+        assert row["exit"] == reason
+        if reason in ("gap", "end"):
+            assert np.isnan(row["y"]) and np.isnan(row["ret"])
+        else:
+            assert row["y"] == (reason == "target") and row["ret"] == pytest.approx(s * (price / entry - 1), abs=1e-12)
+            assert row["t1"] == candles.index[j] + HOUR and row["t0"] == candles.index[i] + HOUR
+    assert {"target", "stop", "timeout", "gap", "end"} <= seen and (trailing is None or "trailing" in seen)
+    assert sum(table.attrs["dropped"].values()) == table["y"].isna().sum() and table["exit"].iloc[-1] == "end"
+    json.dumps(table.attrs)
+
+
+def trade(*candles, side="long", timeout=4, **barriers):
+    "First row of the label of a few candles (open, high, low, close) that follow a candle at 100."
+    rows = [(100, 100, 100, 100), *candles]
+    clock = pd.date_range("2024-01-01", periods=len(rows), freq="h", tz="UTC", name="open_time")
+    table = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=clock, dtype="float64")
+    row = triple_barrier(table, **{"target": 0.03, "stop": 0.02, **barriers}, timeout=timeout, unit="fraction", side=side, timeframe="1h").iloc[0]
+    return row["exit"], None if np.isnan(row["ret"]) else round(row["ret"], 6), (row["t1"] - row["t0"]) // HOUR
+
+
+CALM = (100, 101, 99, 100)
+
+
+@pytest.mark.parametrize(("candles", "options", "expected"), [
+    ([CALM, (100, 103, 99, 101)], {}, ("target", 0.03, 2)),  # touching is reaching
+    ([CALM, (100, 101, 98, 99)], {}, ("stop", -0.02, 2)),
+    ([CALM, (100, 104, 97, 103)], {}, ("stop", -0.02, 2)),  # both in one candle
+    ([(100, 104, 97, 103)], {}, ("stop", -0.02, 1)),  # … in the candle of the entry
+    ([CALM, (95, 96, 94, 95)], {}, ("stop", -0.05, 2)),  # opens beyond the stop
+    ([CALM, (95, 105, 94, 95)], {}, ("stop", -0.05, 2)),
+    ([CALM, (105, 106, 97, 98)], {}, ("target", 0.05, 2)),  # opens beyond the target
+    ([CALM, CALM, CALM, (100, 101, 99, 100.5)], {}, ("timeout", 0.005, 4)),
+    ([CALM, CALM], {}, ("end", None, 4)),
+    ([CALM, (100, 101, 96, 97)], {"side": "short"}, ("target", 0.03, 2)),
+    ([CALM, (100, 102, 99, 101)], {"side": "short"}, ("stop", -0.02, 2)),
+    ([CALM, (104, 105, 96, 97)], {"side": "short"}, ("stop", -0.04, 2)),
+    ([CALM, (95, 103, 94, 95)], {"side": "short"}, ("target", 0.05, 2)),
+    ([CALM, CALM, CALM, (100, 101, 99, 100.5)], {"side": "short"}, ("timeout", -0.005, 4)),
+    ([(100, 102.5, 99.5, 102), (102, 102.2, 100.5, 101)], {"trailing": 0.01}, ("trailing", 0.015, 2)),
+    ([(100, 102.5, 99.5, 102), (101, 102.2, 100.5, 101)], {"trailing": 0.01}, ("trailing", 0.01, 2)),  # opens beyond the trailing stop
+    ([(100, 102.5, 99, 102), (102, 102.2, 100.5, 101), CALM, CALM], {"trailing": 0.01, "trailing_from": 0.028}, ("timeout", 0.0, 4)),
+    ([(100, 100.5, 97.5, 98), (98, 99.5, 98, 99)], {"side": "short", "trailing": 0.015}, ("trailing", 0.01, 2)),
+    ([(100, 103, 90, 101)], {"stop": None}, ("target", 0.03, 1)),
+    ([(100, 103, 90, 101), *[CALM] * 3], {"stop": None, "target": None}, ("timeout", 0.0, 4)),
+])
+def test_every_way_a_trade_can_end(candles, options, expected):
+    assert trade(*candles, **options) == expected
+
+
+@pytest.mark.parametrize("side", ["long", "short"])
+def test_lower_candles_give_the_truth(side):
+    "Hours made of minutes: with the minutes the label is that of the trade walked in minutes."
+    rng = np.random.default_rng(3)
+    clock = pd.date_range("2024-01-01", periods=60 * 300, freq="min", tz="UTC", name="open_time")
+    price = np.round(100 * np.exp(np.cumsum(rng.normal(0, 0.0012, len(clock)))), 4)
+    minutes = pd.DataFrame({"open": np.append(100.0, price[:-1]), "close": price, "volume": 1.0}, index=clock)
+    minutes["high"], minutes["low"] = minutes[["open", "close"]].max(axis=1), minutes[["open", "close"]].min(axis=1)
+    hours = minutes.resample("h").agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})
+    plain, exact = (triple_barrier(hours, 0.006, 0.006, 6, unit="fraction", side=side, lower=x) for x in (None, minutes))
+    s = 1 if side == "long" else -1
+    for i in range(0, len(hours) - 7):
+        entry = hours["open"].iloc[i + 1]
+        start = 60 * (i + 1) - 1
+        j, price, reason = slow_trade(minutes.iloc[start : start + 361], 0, side, entry * (1 - s * 0.006), entry * (1 + s * 0.006), 360)
+        assert (exact["exit"].iloc[i], exact["ret"].iloc[i]) == (reason, pytest.approx(s * (price / entry - 1)))
+    assert plain.attrs["both"]["assumed_stop"] > 20 and exact.attrs["both"] == {"assumed_stop": 0, "decided": plain.attrs["both"]["assumed_stop"]}
+    assert exact["y"].mean() > plain["y"].mean()
+
+
+def test_lower_candles_that_are_missing_leave_the_stop():
+    hours = jumpy(100)
+    quarters = hours.set_axis(hours.index - pd.Timedelta("99h")).iloc[-1:].reindex(pd.date_range(hours.index[0], periods=3, freq="15min", tz="UTC")).ffill().bfill()
+    quarters.index.name = "open_time"
+    pd.testing.assert_series_equal(triple_barrier(hours, 0.5, 0.5, 5, lower=quarters)["y"], triple_barrier(hours, 0.5, 0.5, 5)["y"])
+
+
+def test_full_interval_takes_no_early_ends():
+    candles = jumpy(gaps=(200,))
+    early, whole = (triple_barrier(candles, 2.0, 1.0, 12, full_interval=x) for x in (False, True))
+    assert (whole["t1"] - whole["t0"]).eq(12 * HOUR).all() and whole["y"].iloc[-12:].isna().all() and whole["y"].iloc[188:200].isna().all()
+    both = whole["y"].notna()
+    assert (whole["y"] == early["y"])[both].all() and early["y"].notna().sum() > both.sum() == 399 - 13 - 12 - 12
+
+
+def test_the_label_sees_nothing_after_its_interval():
+    candles = jumpy()
+    table = triple_barrier(candles, 2.0, 1.0, 12)
+    changed = candles.copy()
+    changed.iloc[300:, :4] *= 3
+    again = triple_barrier(changed, 2.0, 1.0, 12)
+    settled = (table["t1"] <= candles.index[300]) & table["y"].notna()
+    pd.testing.assert_frame_equal(table[settled], again[settled])
+    assert settled.sum() > 250
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda c: triple_barrier(c, 0.0, 1.0, 5), SettingsError, "`target`"),
+    (lambda c: triple_barrier(c, 1.0, -1.0, 5), SettingsError, "`stop`"),
+    (lambda c: triple_barrier(c, 1.0, 1.0, 0), SettingsError, "`timeout`"),
+    (lambda c: triple_barrier(c, 1.0, 1.0, 5, unit="percent"), SettingsError, "`unit`"),
+    (lambda c: triple_barrier(c, 1.0, 1.0, 5, side="both"), SettingsError, "`side`"),
+    (lambda c: triple_barrier(c.iloc[::-1], 1.0, 1.0, 5, timeframe="1h"), DataError, "not in order"),
+    (lambda c: triple_barrier(c.drop(columns="open"), 1.0, 1.0, 5), DataError, "`open` is missing"),
+    (lambda c: triple_barrier(c.mask(c > 100.2), 1.0, 1.0, 5), DataError, "a price is missing"),
+    (lambda c: triple_barrier(c, 1.0, 1.0, 5, lower=c), DataError, "are not lower"),
+])
+def test_bad_barriers_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call(jumpy(60))
+
+
+def test_the_walk_is_quick_and_takes_any_float64_array():
+    from cryptolab.labels.walk import exits_of_trades
+
+    rng = np.random.default_rng(0)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.002, 1_000_000)))
+    opened = np.append(100.0, close[:-1])
+    prices = opened, np.maximum(opened, close) * 1.001, np.minimum(opened, close) * 0.999, close
+    rows = np.arange(len(close) - 1)
+    exits_of_trades(prices, rows[:5], timeout=2)
+    best = 0
+    for _ in range(3):
+        start = time.perf_counter()
+        row, *_ = exits_of_trades(prices, rows, stop=opened[1:] * 0.99, target=opened[1:] * 1.015, timeout=60)
+        best = max(best, (row - rows).sum() / (time.perf_counter() - start))
+    assert best > 20e6, f"{best / 1e6:.0f} million candles per second"
+    strided = tuple(np.stack(prices, axis=1)[:, k] for k in range(4))  # columns of a C-ordered matrix
+    for array in prices:
+        array.flags.writeable = False
+    some = rows[:5_000]
+    for a, b in zip(exits_of_trades(strided, some, stop=90.0, timeout=60), exits_of_trades(prices, some, stop=90.0, timeout=60)):
+        np.testing.assert_array_equal(a, b)
 
 
 # ---------------------------------------------------------------- windows

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..config import DataError
 
-# %% ../../nbs/11_data.parsing.ipynb #aa960405
+# %% ../../nbs/11_data.parsing.ipynb #39933cdb
 _UNITS = (("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000), ("ns", 1))
 _EARLIEST, _LATEST = pd.Timestamp("1990-01-01").value, pd.Timestamp("2100-01-01").value
 _NAT = np.iinfo("int64").min
@@ -25,7 +25,7 @@ def epoch_to_ns(
     "Epoch numbers as nanoseconds, each row by its own magnitude."
     x = np.asarray(numbers)
     known = np.isfinite(x) & (np.abs(x) < 9e18)
-    whole = np.where(known, np.floor(x), 0).astype("int64")
+    whole = np.where(known, np.floor(x) if x.dtype.kind == "f" else x, 0).astype("int64")
     size = np.abs(whole)
     unit = (size >= 10**11).astype("int8") + (size >= 10**14) + (size >= 10**17)
     factor = np.array([f for _, f in _UNITS])[unit]

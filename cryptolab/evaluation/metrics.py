@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['accuracy_interval', 'block_length', 'block_interval', 'auc_interval', 'reliability_table', 'confidence_deciles',
-           'direction_metrics', 'qlike_loss', 'volatility_metrics', 'price_metrics', 'interval_coverage']
+           'direction_metrics', 'qlike_loss', 'volatility_metrics', 'mase', 'price_metrics', 'interval_coverage']
 
 # %% ../../nbs/70_evaluation.metrics.ipynb #52cb7338
 import inspect
@@ -16,7 +16,7 @@ from scipy import stats
 
 from ..config import DataError, SettingsError
 
-# %% ../../nbs/70_evaluation.metrics.ipynb #61771c26
+# %% ../../nbs/70_evaluation.metrics.ipynb #d8e981b0
 def _column(name, values):
     "One column as a float array without NaN, or an error that names the row."
     try:
@@ -40,6 +40,9 @@ def _aligned(**columns):
     indexed = {name: values.index for name, values in columns.items() if isinstance(values, (pd.Series, pd.DataFrame))}
     first = next(iter(indexed), None)
     for name, index in indexed.items():
+        if isinstance(index, pd.DatetimeIndex) and not (index.is_monotonic_increasing and index.is_unique):
+            raise DataError(f"`{name}` is not in time order", "sorted times, each once", "unsorted or repeated times",
+                            "sort the rows; stacked coins need an index of (time, symbol)")
         if not index.equals(indexed[first]):
             row = int(np.flatnonzero(index != indexed[first])[0])
             raise DataError(f"`{name}` and `{first}` belong to different rows (first difference: row {row})", indexed[first][row], index[row],
@@ -94,7 +97,7 @@ def block_length(
     best = (g**2 / spectrum**2 * n) ** (1 / 3)
     return float(np.clip(best, floor, max(floor, min(3 * np.sqrt(n), n / 3))))
 
-# %% ../../nbs/70_evaluation.metrics.ipynb #a4d9a787
+# %% ../../nbs/70_evaluation.metrics.ipynb #5a0ac7d9
 def _block_rows(n, block, draws, rng):
     "Row numbers of `draws` stationary bootstrap samples, shape (draws, n)."
     at = np.arange(n)
@@ -103,6 +106,21 @@ def _block_rows(n, block, draws, rng):
     since = np.maximum.accumulate(np.where(fresh, at, 0), axis=1)
     start = rng.integers(n, size=(draws, n))
     return (np.take_along_axis(start, since, axis=1) + at - since) % n
+
+
+def _block_statistics(values, statistic, block, n, seed):
+    "The statistic of `n` stationary bootstrap samples of the rows, shape (n,)."
+    rng, found, rows = np.random.default_rng(seed), [], len(values)
+    at_once = max(1, 4_000_000 // rows)
+    fast = "axis" in inspect.signature(statistic).parameters
+    for done in range(0, n, at_once):
+        sample = values[_block_rows(rows, block, min(at_once, n - done), rng)]
+        found.append(np.asarray(statistic(sample, axis=1) if fast else [statistic(s) for s in sample]))
+    found = np.concatenate(found)
+    if found.ndim != 1:
+        raise DataError("block bootstrap: the statistic gives more than one number", "one number per sample", found.shape[1:],
+                        "reduce the columns inside the statistic")
+    return found
 
 
 def block_interval(
@@ -119,16 +137,7 @@ def block_interval(
     block = max(block_length(c) for c in columns) if block is None else block
     if not (block >= 1 and n >= 2 and 0 < level < 1):
         raise SettingsError("block bootstrap", "block >= 1, n >= 2, 0 < level < 1", (block, n, level), "correct the argument")
-    rng, found, rows = np.random.default_rng(seed), [], len(values)
-    at_once = max(1, 4_000_000 // rows)
-    fast = "axis" in inspect.signature(statistic).parameters
-    for done in range(0, n, at_once):
-        sample = values[_block_rows(rows, block, min(at_once, n - done), rng)]
-        found.append(np.asarray(statistic(sample, axis=1) if fast else [statistic(s) for s in sample]))
-    found = np.concatenate(found)
-    if found.ndim != 1:
-        raise DataError("block bootstrap: the statistic gives more than one number", "one number per sample", found.shape[1:],
-                        "reduce the columns inside the statistic")
+    found = _block_statistics(values, statistic, block, n, seed)
     low, high = np.quantile(found, [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)
 
@@ -263,13 +272,31 @@ def volatility_metrics(
             "mae": float(np.abs(error).mean()), "mape": float(np.abs(error[moved] / y[moved]).mean()),
             "qlike": float(qlike_loss(y[moved], f[moved]).mean()), "bias": float(error.mean()), "n_zero": int((~moved).sum())}
 
-# %% ../../nbs/70_evaluation.metrics.ipynb #c53d85c8
+# %% ../../nbs/70_evaluation.metrics.ipynb #06fbc14f
 def _ratio_of_means(pairs, axis):
     "Mean of the first column divided by that of the second."
     mean = pairs.mean(axis=axis)
     return mean[..., 0] / mean[..., 1]
 
 
+def mase(
+    y,  # what happened per row, in time order
+    forecast,  # its forecast, same unit
+    naive,  # the naive forecast on the same rows: the last close, the value one season ago
+    level: float = 0.95,  # coverage of the interval
+    n_samples: int = 1000,  # bootstrap samples
+    seed: int = 0,  # seed of the bootstrap
+) -> dict:  # n, mase, low, high (block bootstrap of both errors in pairs), mae, mae_naive (unit of y)
+    "Mean absolute error as a multiple of the naive forecast's (Hyndman & Koehler 2006, on the scored rows)."
+    y, forecast, naive = _aligned(y=y, forecast=forecast, naive=naive)
+    loss, still = np.abs(y - forecast), np.abs(y - naive)
+    if not still.any():
+        raise DataError("the naive forecast never errs", "at least one error", f"{len(y)} rows without", "check the rows; there is nothing to divide by")
+    low, high = block_interval(np.column_stack([loss, still]), _ratio_of_means, n=n_samples, seed=seed, level=level)
+    return {"n": len(y), "mase": float(loss.mean() / still.mean()), "low": low, "high": high,
+            "mae": float(loss.mean()), "mae_naive": float(still.mean())}
+
+# %% ../../nbs/70_evaluation.metrics.ipynb #1e1c1e75
 def _price_columns(close, next_close, forecast_price):
     "The three price columns, checked."
     columns = _aligned(close=close, next_close=next_close, forecast_price=forecast_price)
@@ -281,7 +308,7 @@ def _price_columns(close, next_close, forecast_price):
         raise DataError("the price never changes", "at least one move", f"{len(columns[0])} equal closes", "check the candles")
     return columns
 
-# %% ../../nbs/70_evaluation.metrics.ipynb #8c80ccd2
+# %% ../../nbs/70_evaluation.metrics.ipynb #e9662f21
 def price_metrics(
     close,  # last known close per row
     next_close,  # close that followed, per row
@@ -294,7 +321,7 @@ def price_metrics(
     close, after, forecast = _price_columns(close, next_close, forecast_price)
     loss, still = np.abs(after - forecast), np.abs(after - close)
     ret, mu = np.log(after / close), np.log(forecast / close)
-    low, high = block_interval(np.column_stack([loss, still]), _ratio_of_means, n=n_samples, seed=seed, level=level)
+    scaled = mase(after, forecast, close, level, n_samples, seed)
     correct = (mu > 0) == (ret > 0)
     hit_low, hit_high = accuracy_interval(correct, level)
     squares = ((ret - mu) ** 2).sum()
@@ -302,7 +329,7 @@ def price_metrics(
     return {"n": len(close), "mae": float(loss.mean()), "rmse": float(np.sqrt((loss**2).mean())), "mape": float((loss / after).mean()),
             "mae_persistence": float(still.mean()), "rmse_persistence": float(np.sqrt((still**2).mean())),
             "mape_persistence": float((still / after).mean()),
-            "mase": float(loss.mean() / still.mean()), "mase_low": low, "mase_high": high,
+            "mase": scaled["mase"], "mase_low": scaled["low"], "mase_high": scaled["high"],
             "r2": float(1 - squares / spread) if spread > 0 else 0.0,  # of the next log return, around its mean
             "r2_zero": float(1 - squares / (ret**2).sum()),  # of the next log return, against the forecast "no change"
             "directional_accuracy": float(correct.mean()), "directional_low": hit_low, "directional_high": hit_high}

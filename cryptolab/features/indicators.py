@@ -6,52 +6,64 @@
 __all__ = ['rsi', 'tsi', 'aroon', 'typical_price', 'cci', 'atr', 'adx', 'ulcer', 'mfi', 'close_location', 'cmf', 'obv',
            'obv_zscore', 'force_index', 'vwap']
 
-# %% ../../nbs/20_features.indicators.ipynb #ea3112a7
+# %% ../../nbs/20_features.indicators.ipynb #49d17a63
 import numpy as np
 
-from .rolling import ema, kernel, rolling_extremes, rolling_sum, share, sma
+from .operators import kernel, recursive, windowed
+from .rolling import change, ema, rolling_extremes, rolling_sum, share, sma
 
-# %% ../../nbs/20_features.indicators.ipynb #8b11ae5b
+# %% ../../nbs/20_features.indicators.ipynb #0bf26f2b
+@recursive(4)
 @kernel
 def rsi(
     close,  # prices
     window,  # rows of Wilder's average
     flat,  # value while the price has never moved; `ta` says 100, neutral is 50
+    state,  # rows seen, last close, mean rise, mean fall
 ):  # 0 … 100; NaN for window − 1 rows
     "Relative strength index."
-    n, up, down = len(close), 0.0, 0.0
-    out = np.full(n, np.nan)
-    for i in range(n):
-        step = close[i] - close[i - 1] if i else 0.0
-        up += (max(step, 0.0) - up) / window
-        down += (max(-step, 0.0) - down) / window
-        if i >= window - 1:
+    out = np.full(len(close), np.nan)
+    seen, last, up, down = state
+    alpha = 1.0 / window
+    for i in range(len(close)):
+        step = close[i] - last if seen else 0.0
+        last, seen = close[i], seen + 1
+        up += (max(step, 0.0) - up) * alpha
+        down += (max(-step, 0.0) - down) * alpha
+        if seen >= window:
             out[i] = 100.0 * up / (up + down) if up + down > 0 else flat
+    state[:] = seen, last, up, down
     return out
 
 
+@recursive(6)
 @kernel
 def tsi(
     close,  # prices
     slow,  # span of the first smoothing
     fast,  # span of the second smoothing
+    state,  # rows seen, last close, four averages
 ):  # −100 … 100; 0 while the price has never moved; NaN for slow + fast − 1 rows
     "True strength index: twice-smoothed change over twice-smoothed absolute change."
-    n = len(close)
-    out = np.full(n, np.nan)
+    out = np.full(len(close), np.nan)
     a, b = 2.0 / (slow + 1.0), 2.0 / (fast + 1.0)
-    x = x_abs = y = y_abs = 0.0
-    for i in range(1, n):
-        step = close[i] - close[i - 1]
-        x = step if i == 1 else x + a * (step - x)
-        x_abs = abs(step) if i == 1 else x_abs + a * (abs(step) - x_abs)
-        y = x if i == slow else y + b * (x - y)
-        y_abs = x_abs if i == slow else y_abs + b * (x_abs - y_abs)
-        if i >= slow + fast - 1:
-            out[i] = 100.0 * y / y_abs if y_abs > 0 else 0.0
+    seen, last, x, x_abs, y, y_abs = state
+    for i in range(len(close)):
+        step = close[i] - last
+        last = close[i]
+        if seen:
+            x = step if seen == 1 else x + a * (step - x)
+            x_abs = abs(step) if seen == 1 else x_abs + a * (abs(step) - x_abs)
+            y = x if seen == slow else y + b * (x - y)
+            y_abs = x_abs if seen == slow else y_abs + b * (x_abs - y_abs)
+            if seen >= slow + fast - 1:
+                out[i] = 100.0 * y / y_abs if y_abs > 0 else 0.0
+        seen += 1
+    state[:] = seen, last, x, x_abs, y, y_abs
     return out
 
-# %% ../../nbs/20_features.indicators.ipynb #8357c4fa
+# %% ../../nbs/20_features.indicators.ipynb #59fd9b6a
+@windowed(lambda window, sign: window)
 @kernel
 def _newest_extreme(x, window, sign):
     "Aroon of one side: position of the largest sign·x among the last window + 1 rows, in percent."
@@ -59,10 +71,10 @@ def _newest_extreme(x, window, sign):
     out = np.full(n, np.nan)
     for i in range(n):
         if best < i - window:
-            best = i - window
+            best, top = i - window, sign * x[i - window]
             for j in range(best + 1, i + 1):
-                if sign * x[j] > sign * x[best]:
-                    best = j
+                if sign * x[j] > top:
+                    best, top = j, sign * x[j]
         elif sign * x[i] > sign * x[best]:
             best = i
         if i >= window:
@@ -78,7 +90,7 @@ def aroon(
     "How recent are the highest high and the lowest low?"
     return _newest_extreme(high, window, 1.0), _newest_extreme(low, window, -1.0)
 
-# %% ../../nbs/20_features.indicators.ipynb #9054e980
+# %% ../../nbs/20_features.indicators.ipynb #301eae00
 @kernel
 def typical_price(
     high,  # prices
@@ -89,14 +101,22 @@ def typical_price(
     return (high + low + close) / 3.0
 
 
+@windowed(lambda window: window - 1)
 @kernel
 def _absolute_deviations(x, mean, window):
     "(x − mean) in units of the mean absolute deviation of the last `window` rows; 0 when they are all equal."
     out = np.full(len(x), np.nan)
     for i in range(window - 1, len(x)):
-        total = 0.0
-        for j in range(i - window + 1, i + 1):
-            total += abs(x[j] - mean[i])
+        total = one = two = three = 0.0  # four sums at once, as in `rolling_std`
+        rest, center = i - window + 1 + window % 4, mean[i]
+        for j in range(i - window + 1, rest):
+            total += abs(x[j] - center)
+        for j in range(rest, i + 1, 4):
+            total += abs(x[j] - center)
+            one += abs(x[j + 1] - center)
+            two += abs(x[j + 2] - center)
+            three += abs(x[j + 3] - center)
+        total = (total + one) + (two + three)
         out[i] = 0.0 if total <= 1e-12 * window * abs(mean[i]) else (x[i] - mean[i]) / (total / window)
     return out
 
@@ -111,25 +131,33 @@ def cci(
     tp = typical_price(high, low, close)
     return _absolute_deviations(tp, sma(tp, window), window) / 0.015
 
-# %% ../../nbs/20_features.indicators.ipynb #36c41a70
+# %% ../../nbs/20_features.indicators.ipynb #f6769d64
+@recursive(3)
 @kernel
 def atr(
     high,  # prices
     low,  # prices
     close,  # prices
     window,  # rows of Wilder's average
+    state,  # rows seen, last close, average
 ):  # (true range, average true range) in price units; the average is NaN for window − 1 rows
     "True range and its Wilder average."
-    n, mean = len(close), 0.0
-    tr, out = np.empty(n), np.full(n, np.nan)
-    for i in range(n):
-        tr[i] = max(high[i], close[i - 1]) - min(low[i], close[i - 1]) if i else high[i] - low[i]
-        mean += tr[i] / window if i < window else (tr[i] - mean) / window
-        if i >= window - 1:
+    tr, out = np.empty(len(close)), np.full(len(close), np.nan)
+    seen, last, mean = state
+    for i in range(len(close)):
+        before = close[i - 1] if i else last if seen else close[i]
+        tr[i] = max(high[i], before) - min(low[i], before)
+    alpha = 1.0 / window
+    for i in range(len(close)):
+        mean += tr[i] * alpha if seen < window else (tr[i] - mean) * alpha
+        seen += 1
+        if seen >= window:
             out[i] = mean
+    state[:] = seen, close[-1] if len(close) else last, mean
     return tr, out
 
-# %% ../../nbs/20_features.indicators.ipynb #f05e27c9
+# %% ../../nbs/20_features.indicators.ipynb #27e266ed
+@recursive(8)
 @kernel
 def adx(
     high,  # prices
@@ -137,24 +165,28 @@ def adx(
     close,  # prices
     window,  # rows of Wilder's sums
     tie,  # movements that differ by less than tie · price are equal; 0 = compare exactly, as `ta` does
+    state,  # rows seen, last high, low and close, sums of true range and moves, average
 ):  # (adx, +di, −di), 0 … 100, 0 when nothing moved; NaN for 2·window − 1 rows (adx) and window + 1 rows (di)
     "Average directional movement index with both directional indicators."
     n = len(close)
     out, plus, minus = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
-    tr = up = down = mean = 0.0
-    for i in range(1, n):
-        gain, loss, noise = high[i] - high[i - 1], low[i - 1] - low[i], tie * close[i]
-        keep = 1.0 if i <= window else 1.0 - 1.0 / window
-        tr = keep * tr + (max(high[i], close[i - 1]) - min(low[i], close[i - 1]))
-        up = keep * up + (gain if gain > loss + noise and gain > noise else 0.0)
-        down = keep * down + (loss if loss > gain + noise and loss > noise else 0.0)
-        if i >= window:
-            direction = 100.0 * abs(up - down) / (up + down) if up + down > 0 and tr > 0 else 0.0
-            mean += direction / window if i < 2 * window else (direction - mean) / window
-        if i > window:
-            plus[i], minus[i] = (100.0 * up / tr, 100.0 * down / tr) if tr > 0 else (0.0, 0.0)
-        if i >= 2 * window - 1:
-            out[i] = mean
+    seen, last_high, last_low, last, tr, up, down, mean = state
+    for i in range(n):
+        if seen:
+            gain, loss, noise = high[i] - last_high, last_low - low[i], tie * close[i]
+            keep = 1.0 if seen <= window else 1.0 - 1.0 / window
+            tr = keep * tr + (max(high[i], last) - min(low[i], last))
+            up = keep * up + (gain if gain > loss + noise and gain > noise else 0.0)
+            down = keep * down + (loss if loss > gain + noise and loss > noise else 0.0)
+            if seen >= window:
+                direction = 100.0 * abs(up - down) / (up + down) if up + down > 0 and tr > 0 else 0.0
+                mean += direction / window if seen < 2 * window else (direction - mean) / window
+            if seen > window:
+                plus[i], minus[i] = (100.0 * up / tr, 100.0 * down / tr) if tr > 0 else (0.0, 0.0)
+            if seen >= 2 * window - 1:
+                out[i] = mean
+        last_high, last_low, last, seen = high[i], low[i], close[i], seen + 1
+    state[:] = seen, last_high, last_low, last, tr, up, down, mean
     return out, plus, minus
 
 # %% ../../nbs/20_features.indicators.ipynb #c463fe4b
@@ -166,16 +198,16 @@ def ulcer(
     top, _ = rolling_extremes(close, close, window)
     return np.sqrt(sma((100.0 * (close - top) / top) ** 2, window))
 
-# %% ../../nbs/20_features.indicators.ipynb #12384fa5
+# %% ../../nbs/20_features.indicators.ipynb #bdd7d445
+@windowed(lambda tie: 1)
 @kernel
 def _money_flows(tp, volume, tie):
     "Turnover of candles whose typical price rose, and of those where it fell."
     gain, loss = np.zeros(len(tp)), np.zeros(len(tp))
     for i in range(1, len(tp)):
-        if tp[i] > tp[i - 1] + tie * tp[i]:
-            gain[i] = tp[i] * volume[i]
-        elif tp[i] < tp[i - 1] - tie * tp[i]:
-            loss[i] = tp[i] * volume[i]
+        step, noise, money = tp[i] - tp[i - 1], tie * tp[i], tp[i] * volume[i]
+        gain[i] = money if step > noise else 0.0
+        loss[i] = money if step < -noise else 0.0
     return gain, loss
 
 
@@ -216,22 +248,28 @@ def cmf(
     "Chaikin money flow: volume-weighted mean of the close location."
     return share(rolling_sum(close_location(high, low, close) * volume, window), rolling_sum(volume, window), 0.0)
 
-# %% ../../nbs/20_features.indicators.ipynb #c86b4dc6
+# %% ../../nbs/20_features.indicators.ipynb #60b2ad29
+@recursive(4)
 @kernel
 def obv(
     close,  # prices
     volume,  # base units
+    state,  # rows seen, last close, sum and what rounding lost
 ):  # base units, summed since the first row
     "On-balance volume, with compensated summation."
-    out, total, lost = np.empty(len(close)), 0.0, 0.0
+    out = np.empty(len(close))
+    seen, last, total, lost = state
     for i in range(len(close)):
-        step = (-volume[i] if i and close[i] < close[i - 1] else volume[i]) - lost
+        step = (-volume[i] if seen and close[i] < last else volume[i]) - lost
         new = total + step
         lost, total = (new - total) - step, new
+        last, seen = close[i], seen + 1
         out[i] = total
+    state[:] = seen, last, total, lost
     return out
 
 
+@windowed(lambda window: window)
 @kernel
 def obv_zscore(
     close,  # prices
@@ -255,17 +293,14 @@ def obv_zscore(
         out[i] = (level - mean) / np.sqrt(total / window) if total > 0 else 0.0
     return out
 
-# %% ../../nbs/20_features.indicators.ipynb #2b5fb908
+# %% ../../nbs/20_features.indicators.ipynb #b7f8d8bc
 def force_index(
     close,  # prices
     volume,  # base units
     window,  # span of the smoothing
 ):  # price · base units; NaN for `window` rows
     "Smoothed product of price change and volume."
-    force = np.empty(len(close))
-    force[:1] = np.nan
-    np.multiply(close[1:] - close[:-1], volume[1:], out=force[1:])
-    return ema(force, window)
+    return ema(change(close, 1) * volume, window)
 
 
 def vwap(
@@ -277,8 +312,4 @@ def vwap(
 ):  # price; the plain mean when nothing was traded; NaN for window − 1 rows
     "Rolling volume-weighted mean of the typical price."
     tp, total = typical_price(high, low, close), rolling_sum(volume, window)
-    out = share(rolling_sum(tp * volume, window), total, 0.0)
-    silent = total == 0
-    if silent.any():
-        out[silent] = sma(tp, window)[silent]
-    return out
+    return np.where(total == 0, sma(tp, window), share(rolling_sum(tp * volume, window), total, 0.0))

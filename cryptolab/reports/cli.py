@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Symbol', 'Timeframe', 'Source', 'DataDir', 'Debug', 'kindly', 'PlainProgress', 'RichProgress', 'run_command',
-           'staleness', 'newest_forecast', 'held_back', 'predict_command', 'doctor_command', 'settings_command', 'main']
+           'staleness', 'newest_forecast', 'held_back', 'predict_command', 'certify_command', 'doctor_command',
+           'settings_command', 'main']
 
 # %% ../../nbs/84_reports.cli.ipynb #9212b8a2
 import json
@@ -275,6 +276,42 @@ def predict_command(
         with held_back(not debug):
             answer = newest_forecast(symbol, timeframe, model, plan.source, plan.data_dir, now)
         typer.echo(json.dumps(answer, indent=2, allow_nan=False))
+
+# %% ../../nbs/84_reports.cli.ipynb #39d83af4
+@app.command("certify")
+def certify_command(
+    symbol: Annotated[str, typer.Argument(help="such as BTCUSDT")] = "BTCUSDT",
+    timeframe: Annotated[str, typer.Argument(help="such as 1h")] = "1h",
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME", help="v9 | v9_published | v2 | hybrid | v3 | ultimate; repeatable; default: all")] = None,
+    source: Annotated[str, typer.Option(help="sample | local | hub | exchange")] = "sample",
+    data_dir: DataDir = None,
+    limit: Annotated[int, typer.Option(help="newest candles to use")] = 3_000,
+    context: Annotated[list[str] | None, typer.Option(metavar="KIND=FILE", help="funding=…, onchain=…, coins.ETHUSDT=…; Parquet or CSV; repeatable")] = None,
+    seed: Annotated[int, typer.Option(help="of the random cuts")] = 0,
+    every: Annotated[bool, typer.Option("--all", help="a line for every column")] = False,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="also write everything to this file")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print markdown")] = False,
+    debug: Debug = False,
+) -> None:
+    "Certify feature sets: no knowledge of the future, honest warm-up, memory, scale. Exit code 1 if a column fails."
+    with kindly(debug):
+        from cryptolab.data import load_candles
+        from cryptolab.features.certificate import certifiable_sets, certificate_records, certificate_text, certify, read_context
+
+        tables = read_context(context or [])
+        candles = load_candles(symbol, timeframe, source=source, data_dir=data_dir or load_settings().data_dir, limit=limit)
+        candles = candles.drop(columns=[name for name in candles.columns if name.startswith("true_")])
+        done = []
+        for name in sets or certifiable_sets():
+            done.append(certify(name, candles, tables or None, seed=seed))
+            typer.echo(certificate_text(done[-1], every, markdown) + "\n")
+        if json_file:
+            target = Path(json_file)
+            fresh = target.with_name(target.name + ".part")
+            fresh.write_text(json.dumps([certificate_records(table) for table in done], indent=1, allow_nan=False), encoding="utf-8")
+            fresh.replace(target)
+    if any((table["verdict"] == "fail").any() for table in done):
+        raise typer.Exit(1)
 
 # %% ../../nbs/84_reports.cli.ipynb #578eac89
 @app.command("doctor")

@@ -35,7 +35,13 @@ def plain(
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
-# %% ../../nbs/85_reports.results.ipynb #851f6f72
+# %% ../../nbs/85_reports.results.ipynb #3a1c3080
+def _certificate_facts(certificate):
+    "What a result says of the features it stands on."
+    passed = int((certificate["verdict"] == "pass").sum())
+    return {"set": certificate.attrs["name"], "rows": certificate.attrs["rows"], "columns": len(certificate), "passed": passed, "sha256": certificate.attrs["sha256"]}
+
+
 def v9_result(
     system,  # fitted V9
     origin: dict,  # where the candles come from, with their fingerprint
@@ -44,6 +50,7 @@ def v9_result(
     coverage: dict,  # of `interval_coverage` on the test rows
     cost: float,  # fee + slippage per side, fraction
     run: dict,  # started, seconds: all that may differ between two runs
+    certificate: pd.DataFrame | None = None,  # of `certify` for the features used
 ) -> dict:  # JSON-able
     "Collect the numbers of a V9 report."
     words = board.finding(boards["direction"], boards["volatility"], boards["price"], cost)
@@ -51,7 +58,8 @@ def v9_result(
         "system": "v9", "symbol": origin["symbol"], "timeframe": origin["timeframe"], "finding": words, "cost_per_side": cost, "data": origin,
         "quality": quality.to_dict("records"), "params": system.get_params(), "rows": system.counts_, "parts": system.edges_, "ensemble": system.ensemble_,
         "best_epoch": {name: h.attrs["best_epoch"] for name, h in system.histories_.items()}, **boards,
-        "interval": {"stated": system.coverage, **coverage}, "versions": package_versions(), "code": library_code(), "run": run,
+        "interval": {"stated": system.coverage, **coverage}, "versions": package_versions(), "code": library_code(),
+        **({} if certificate is None else {"certificate": _certificate_facts(certificate)}), "run": run,
     })  # fmt: skip
 
 
