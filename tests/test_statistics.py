@@ -459,21 +459,22 @@ def test_mase_is_the_ratio_that_price_metrics_shows():
 
 @pytest.mark.data
 def test_real_candles_give_the_expected_orders_of_size(shared_data):
-    "Hourly bitcoin: season helps log-HAR (R² of levels 0.25 to 0.45), and a late entry leaves nothing of the reversal rule."
-    hourly = pd.read_parquet(shared_data / "BTCUSDT_1h.parquet").iloc[-14000:]
+    "Hourly bitcoin: the season helps log-HAR, GARCH is worse, and a late entry costs the reversal rule a part of its small edge."
+    read = lambda name: pd.read_parquet(shared_data / f"{name}.parquet").set_index("timestamp").rename_axis("open_time")[["high", "low", "close"]].astype(float)
+    hourly, quarter = read("BTCUSDT_1h").iloc[-14000:], read("BTCUSDT_15m")
     y = (np.log(hourly["high"] / hourly["low"]) / np.sqrt(4 * np.log(2))).shift(-1).dropna()
     train, test = y.iloc[200:9000], y.iloc[9001:]
     test = test[test > 0]
-    scores = {k: metrics.volatility_metrics(test, f[test.index]) for k, f in {
-        "timed": volatility.log_har(hourly, train), "plain": volatility.log_har(hourly, train, season=False),
-        "garch": volatility.garch(hourly, train), "seasonal": volatility.seasonal_vol(hourly, train).clip(lower=1e-5)}.items()}
+    found = {"timed": volatility.log_har(hourly, train), "plain": volatility.log_har(hourly, train, season=False),
+             "garch": volatility.garch(hourly, train), "seasonal": volatility.seasonal_vol(hourly, train).clip(lower=1e-5)}
+    scores = {name: metrics.volatility_metrics(test, f[test.index]) for name, f in found.items()}
     assert 0.2 < scores["timed"]["r2"] < 0.5
     assert scores["timed"]["qlike"] < scores["plain"]["qlike"] < scores["garch"]["qlike"] < scores["seasonal"]["qlike"]
-    quarter = pd.read_parquet(shared_data / "BTCUSDT_15m.parquet")
-    hourly = hourly[hourly.index >= quarter.index[0]]
+    assert 0.4 < volatility.mincer_zarnowitz(test, found["timed"][test.index], log=True)["r2"] < 0.6
     against = (np.log(hourly["close"]).diff().dropna() < 0).astype(float)
-    late = calibration.delayed_entry(against, hourly.iloc[1:], quarter, delays=(0, 1), n_samples=200)
-    assert late.accuracy[0] > 0.505 > late.accuracy[1] - 0.01 and late.gross_bp[0] > late.gross_bp[1] and late.attrs["dropped"] < 60
+    late = calibration.delayed_entry(against, hourly.iloc[1:], quarter, delays=(0, 1), n_samples=100)
+    assert 0.52 < late.accuracy[0] < 0.55 and late.accuracy[0] > late.accuracy[1] + 0.004 and late.gross_bp[0] > late.gross_bp[1]
+    assert late.attrs["dropped"] <= 5
 
 
 # ---- conformal
@@ -625,7 +626,7 @@ SERIES = pd.Series(np.arange(40.0), index=pd.date_range("2024-01-01", periods=40
 
 @pytest.mark.parametrize(("call", "error", "words"), [
     (lambda: metrics.direction_metrics((SERIES % 2).iloc[::-1], np.full(40, 0.5)), DataError, "not in time order"),
-    (lambda: costs.gross_edge(SERIES.set_axis(SERIES.index[[0] * 2 + list(range(2, 40))]), SERIES), DataError, "not in time order"),
+    (lambda: costs.gross_edge(SERIES.set_axis(SERIES.index[[0] * 2 + list(range(2, 40))]), np.ones(40)), DataError, "not in time order"),
     (lambda: costs.gross_edge(SERIES, SERIES.shift(1, freq="h")), DataError, "belong to different rows"),
     (lambda: costs.sign_position([0.5, 1.2]), DataError, "not a probability in row 1"),
     (lambda: costs.random_entries([1.0, np.nan]), DataError, "not a number in row 1"),

@@ -6,9 +6,10 @@
 __all__ = ['FAMILIES', 'SCORES', 'fit_lightgbm', 'fit_logistic', 'switched', 'run_switch', 'window_slices', 'ablation',
            'ablation_table', 'smallest_leak']
 
-# %% ../../nbs/79_evaluation.ablation.ipynb #bef7f33f
+# %% ../../nbs/79_evaluation.ablation.ipynb #d2a3ae5b
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from ..config import DataError, SettingsError
 from .metrics import auc_interval
 from .switches import SWITCHES, Switch
 
-# %% ../../nbs/79_evaluation.ablation.ipynb #1821c1d9
+# %% ../../nbs/79_evaluation.ablation.ipynb #2770c272
 _TREES = {"learning_rate": 0.05, "num_leaves": 31, "min_data_in_leaf": 20, "feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1,
           "max_bin": 63, "deterministic": True, "force_row_wise": True, "verbosity": -1}  # fmt: skip
 
@@ -28,7 +29,6 @@ def fit_lightgbm(
     y,  # classes 0 … k-1
     Z,  # rows to forecast
     seed: int = 0,  # same seed, same numbers
-    threads: int = 1,  # threads of the trees
     trees: int = 300,  # number of trees
 ) -> np.ndarray:  # probability per row of Z and class, (n, k)
     "Gradient boosting without early stopping."
@@ -36,17 +36,19 @@ def fit_lightgbm(
 
     k = int(y.max()) + 1
     task = {"objective": "binary"} if k == 2 else {"objective": "multiclass", "num_class": k}
-    p = lgb.train({**_TREES, **task, "seed": seed, "num_threads": threads}, lgb.Dataset(X, y), trees if k == 2 else trees // k).predict(Z)
+    p = lgb.train({**_TREES, **task, "seed": seed, "num_threads": 1}, lgb.Dataset(X, y), trees if k == 2 else trees // k).predict(Z)
     return np.column_stack([1 - p, p]) if k == 2 else p
 
 
-def fit_logistic(X, y, Z, seed=0, threads=1):
+def fit_logistic(X, y, Z, seed=0):
     "Standardised logistic regression; the same arguments and answer as `fit_lightgbm`."
     from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)).fit(X, y).predict_proba(Z)
+    model = LogisticRegression(C=0.1, max_iter=500)
+    return make_pipeline(StandardScaler(), model if y.max() == 1 else OneVsRestClassifier(model)).fit(X, y).predict_proba(Z)
 
 
 FAMILIES = {"LightGBM": fit_lightgbm, "logistic": fit_logistic}
@@ -81,7 +83,7 @@ def _scores(y, p):
         out |= {"precision": hits / said if said else 0.0, "recall": hits / true, "f1": 2 * hits / (said + true)}
     return out
 
-# %% ../../nbs/79_evaluation.ablation.ipynb #1777c056
+# %% ../../nbs/79_evaluation.ablation.ipynb #be4e71a8
 def switched(
     switch: Switch,  # what is changed
     candles: pd.DataFrame,  # all candles, so that nothing is cut off at the edges of a window
@@ -99,7 +101,6 @@ def run_switch(
     label: pd.DataFrame,  # label table of the same rows
     family: str = "LightGBM",  # LightGBM | logistic
     seed: int = 0,  # of the learner and the random split
-    threads: int = 1,  # threads of the learner
 ) -> dict:  # n, accuracy, roc_auc, base_rate and, for two classes, precision, recall, f1
     "One score."
     known = label["y"].notna().to_numpy() & np.isfinite(X.to_numpy()).all(axis=1)
@@ -111,7 +112,7 @@ def run_switch(
     train, test = _parts(label, switch.split, seed)
     if switch.step is not None:
         X, train = switch.step(X, y, train, test, np.random.default_rng([seed, 7]))
-    found = [_scores(y[test], FAMILIES[family](X[train], y[train], X[test], seed=100 * seed + i, threads=threads)) for i in range(switch.best_of)]
+    found = [_scores(y[test], FAMILIES[family](X[train], y[train], X[test], seed=100 * seed + i)) for i in range(switch.best_of)]
     return max(found, key=lambda s: s["accuracy"])
 
 # %% ../../nbs/79_evaluation.ablation.ipynb #965d90a5
@@ -140,7 +141,7 @@ def _mean_interval(values, level=0.95):
     half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return mean, mean - float(half), mean + float(half)
 
-# %% ../../nbs/79_evaluation.ablation.ipynb #251f1eeb
+# %% ../../nbs/79_evaluation.ablation.ipynb #858fcaa1
 def ablation(
     candles: pd.DataFrame,  # candle table
     windows: int = 4,  # windows of history
@@ -148,7 +149,7 @@ def ablation(
     seeds: tuple = (0, 1),  # of learner and random split
     switches: list | None = None,  # names; None = all that have their tables
     families: tuple = ("LightGBM", "logistic"),  # learners; seeds beyond the first are run for LightGBM only
-    threads: int = 1,  # threads of the learners
+    workers: int = 1,  # fits at once, in threads of this process; the numbers do not depend on it
     store: dict | None = None,  # finished runs by key; is filled and read
     log: Callable | None = None,  # told one line per switch
     **extra,  # tables that some switches need: other=candles of another coin
@@ -164,10 +165,11 @@ def ablation(
         keys = {job: json.dumps(["ablation", name, job[0], str(candles.index[slices[job[1]].start]), rows, job[2]]) for job in wanted}
         if any(key not in store for key in keys.values()):
             X, label = switched(SWITCHES[name], candles, features, **extra)
-        for (family, w, seed), key in keys.items():
-            if key not in store:
-                store[key] = run_switch(SWITCHES[name], X.iloc[slices[w]], label.iloc[slices[w]], family, seed, threads)
-            runs.append({"switch": name, "family": family, "window": w, "seed": seed, **store[key]})
+        with ThreadPoolExecutor(workers) as pool:
+            jobs = {key: pool.submit(run_switch, SWITCHES[name], X.iloc[slices[w]], label.iloc[slices[w]], family, seed)
+                    for (family, w, seed), key in keys.items() if key not in store}  # fmt: skip
+            store.update({key: job.result() for key, job in jobs.items()})
+        runs += [{"switch": name, "family": family, "window": w, "seed": seed, **store[key]} for (family, w, seed), key in keys.items()]
         if log:
             mean = np.mean([r["accuracy"] for r in runs[-len(wanted) :] if r["family"] == families[0]])
             log(f"ablation {i + 1:>2}/{len(names)}  {name}: accuracy {mean:.3f}")

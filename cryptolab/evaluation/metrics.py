@@ -16,7 +16,7 @@ from scipy import stats
 
 from ..config import DataError, SettingsError
 
-# %% ../../nbs/70_evaluation.metrics.ipynb #d8e981b0
+# %% ../../nbs/70_evaluation.metrics.ipynb #c6e3d805
 def _column(name, values):
     "One column as a float array without NaN, or an error that names the row."
     try:
@@ -40,13 +40,14 @@ def _aligned(**columns):
     indexed = {name: values.index for name, values in columns.items() if isinstance(values, (pd.Series, pd.DataFrame))}
     first = next(iter(indexed), None)
     for name, index in indexed.items():
-        if isinstance(index, pd.DatetimeIndex) and not (index.is_monotonic_increasing and index.is_unique):
-            raise DataError(f"`{name}` is not in time order", "sorted times, each once", "unsorted or repeated times",
-                            "sort the rows; stacked coins need an index of (time, symbol)")
         if not index.equals(indexed[first]):
             row = int(np.flatnonzero(index != indexed[first])[0])
             raise DataError(f"`{name}` and `{first}` belong to different rows (first difference: row {row})", indexed[first][row], index[row],
                             "select both by the same index")
+    index = indexed.get(first)
+    if isinstance(index, pd.DatetimeIndex) and not (index.is_monotonic_increasing and index.is_unique):
+        raise DataError(f"`{first}` is not in time order", "sorted times, each once", "unsorted or repeated times",
+                        "sort the rows; stacked coins need an index of (time, symbol)")
     return list(arrays.values())
 
 # %% ../../nbs/70_evaluation.metrics.ipynb #3ff3bdd8

@@ -84,7 +84,7 @@ def _sliced(x, start, stop):
     "Rows of the prepared inputs."
     return SimpleNamespace(**{k: v[start:stop] if isinstance(v, np.ndarray) else v for k, v in vars(x).items()})
 
-# %% ../../nbs/24_features.lookahead.ipynb #43ceed12
+# %% ../../nbs/24_features.lookahead.ipynb #c321ef38
 def check_newest(
     trial: SimpleNamespace,  # result of `prepare`
     seconds: float = 18.0,  # stop after this time
@@ -106,10 +106,10 @@ def check_newest(
 def _try_rows(trial, blocks, chosen, chunk, seconds):
     "Try rows in the order of `telling_rows`, then the others; with a chunk, tables begin at most 2 · chunk rows earlier."
     began, tried, bases, place = time.perf_counter(), 0, {}, trial.subject
-    telling = telling_rows(trial)
-    rest = trial.rng.permutation(np.setdiff1d(np.arange(trial.rows - 1), telling))
+    telling, rng = telling_rows(trial), np.random.default_rng(trial.seed)  # not trial.rng: what follows must not depend on the time that is left
+    rest = rng.permutation(np.setdiff1d(np.arange(trial.rows - 1), telling))
     if chunk:
-        telling, rest = (rows[np.argsort(trial.rng.permutation(trial.rows // chunk + 1)[rows // chunk], kind="stable")] for rows in (telling, rest))
+        telling, rest = (rows[np.argsort(rng.permutation(trial.rows // chunk + 1)[rows // chunk], kind="stable")] for rows in (telling, rest))
     for row in map(int, np.concatenate([telling, rest])):
         if time.perf_counter() - began > seconds or all((i, "prefix") in trial.evidence for i in chosen):
             break

@@ -170,7 +170,7 @@ def in_words(
     "A value in words."
     return "missing" if np.isnan(value) else f"{value:.6g}"
 
-# %% ../../nbs/24_features.subject.ipynb #58554b61
+# %% ../../nbs/24_features.subject.ipynb #c93200d7
 def prepare(
     function,  # as of `Subject`
     candles: pd.DataFrame | None = None,  # candle table; None for 3,000 hours of the sample market
@@ -195,7 +195,7 @@ def prepare(
     need = int(max([d["candles"] for d in info if d and d["candles"]] + [f for f in first if f <= rows] + [1]))
     if rows < need + 100 or (first > rows).all():
         hungry = subject.names[int(np.argmax([d["candles"] if d and d["candles"] else min(f, rows + 1) for d, f in zip(info, first)]))]
-        wanted = f"at least {need + 100}, because `{hungry}` needs {need}"
+        wanted = "a value in some column" if (first > rows).all() else f"at least {need + 100}, because `{hungry}` needs {need}"
         raise DataError(f"too few candles to certify `{subject.name}`", wanted, f"{rows} candles", "give more candles")
     sd, scale = spread(whole)
     step = x.step
