@@ -20,6 +20,8 @@ import platform
 import time
 from pathlib import Path
 
+import pandas as pd
+
 from cryptolab.data import load_candles
 from cryptolab.evaluation.controls import EDGES, control_code, controls, lightgbm_walk_forward, minimum_detectable_edge
 from cryptolab.features.v9 import v9_feature_names
@@ -53,13 +55,15 @@ def run(system, n, what, jobs, candles):
         real = candles() if what != "garch" else None
         table = controls(system, n, what, real, jobs=jobs, work=WORK, log=show)
         facts = {} if real is None else {"data": {k: real.attrs.get(k) for k in ("symbol", "timeframe", "fingerprint")} | {"last": str(real.index[-1])}}
-        return {"kind": what, **facts, "summary": table.attrs["summary"], "p_values": table["p_value"].round(5).tolist(),
-                "p_uniform": table["p_uniform"].round(5).tolist(), "judged_rows": int(table["n"].min()), "seconds_per_market": round(table["seconds"].mean(), 2)}  # fmt: skip
+        columns = {"p_values": "p_value", "p_uniform": "p_uniform", "p_stakes": "p_stakes"}
+        return {"kind": what, **facts, "summary": table.attrs["summary"], **{k: table[column].round(5).tolist() for k, column in columns.items()},
+                "judged_rows": int(table["n"].min()), "seconds_per_market": round(table["seconds"].mean(), 2)}  # fmt: skip
     curve = minimum_detectable_edge(system, what, n, jobs=jobs, work=WORK, log=show)
-    runs = curve.attrs["runs"]
-    return {"kind": "planted", "smallest_edge": curve.attrs["smallest"], "curve": {str(e): row for e, row in plain(curve).items()}, "judged_rows": min(runs["n"]),
-            "p_values": {str(e): [round(p, 5) for p, at in zip(runs["p_value"], runs["edge"]) if at == e] for e in what},
-            "seconds_per_market": round(sum(runs["seconds"]) / len(runs["seconds"]), 2)}  # fmt: skip
+    runs = pd.DataFrame(curve.attrs["runs"])
+    of = {p: {str(e): runs.loc[runs["edge"] == e, p].round(5).tolist() for e in what} for p in ("p_value", "p_stakes")}
+    return {"kind": "planted", "smallest_edge": {"paired": curve.attrs["smallest"], "stakes": curve.attrs["smallest_stakes"]},
+            "curve": {str(e): row for e, row in plain(curve).items()}, "p_values": of["p_value"], "p_stakes": of["p_stakes"],
+            "judged_rows": int(runs["n"].min()), "seconds_per_market": round(runs["seconds"].mean(), 2)}  # fmt: skip
 
 
 def main():
@@ -80,12 +84,13 @@ def main():
             if asked.only or asked.force or done.get("code") != code or done.get("markets") != n:
                 start = time.perf_counter()
                 found = run(system, min(n, asked.only or n), what, asked.jobs, candles)
-                done = {"command": f"python -m benchmarks.controls {study}", "code": code, "markets": n, "rows": 10_000, **found, "versions": package_versions(),
-                        "machine": {"cores": os.cpu_count(), "machine": platform.machine()}, "run": {"minutes": round((time.perf_counter() - start) / 60, 1)}}  # fmt: skip
+                made = {"command": f"python -m benchmarks.controls {study}", "code": code, "markets": n, "rows": 10_000, "versions": package_versions()}
+                machine = {"cores": os.cpu_count(), "machine": platform.machine()}
+                done = {**made, **found, "machine": machine, "run": {"minutes": round((time.perf_counter() - start) / 60, 1)}}
                 if not asked.only:
                     stored[name] = plain(done)
                     write_json(STORE, stored)
-            show(f"{name}: {json.dumps(plain(done.get('summary') or {e: [c['found'], c['n']] for e, c in done['curve'].items()}))}")
+            show(f"{name}: {json.dumps(plain(done.get('summary') or {e: [c['found'], c['found_stakes'], c['n']] for e, c in done['curve'].items()}))}")
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ def reversing(n=6_000, seed=0, gap=True):
     close = 100 * np.exp(np.cumsum(move + jump))
     open_ = np.r_[100, close[:-1]] * np.exp(jump)
     wick = np.exp(np.abs(rng.standard_normal((2, n))) * sigma)
+    hours = pd.date_range("2024-01-01", periods=n, freq="h", tz="UTC", name="open_time")
     table = pd.DataFrame({"open": open_, "high": np.maximum(open_, close) * wick[0], "low": np.minimum(open_, close) / wick[1], "close": close,
-                          "volume": np.exp(rng.standard_normal(n)), "trades": 5.0}, index=pd.date_range("2024-01-01", periods=n, freq="h", tz="UTC", name="open_time"))  # fmt: skip
+                          "volume": np.exp(rng.standard_normal(n)), "trades": 5.0}, index=hours)  # fmt: skip
     return table.drop(table.index[1000:1010]) if gap else table
 
 
@@ -170,9 +171,26 @@ def test_a_silent_system_cannot_reject_but_stays_uniform():
 
 
 def test_summary_counts_by_the_binomial_law():
-    table = pd.DataFrame({"p_value": np.linspace(0.0025, 0.9975, 200), "p_uniform": np.linspace(0.0025, 0.9975, 200)})
+    table = pd.DataFrame({"p_value": np.linspace(0.0025, 0.9975, 200), "p_uniform": np.linspace(0.0025, 0.9975, 200), "p_stakes": 0.5, "contradicts": 9})
     found = c.control_summary(table)
     assert (found["rejections"], found["expected_low"], found["expected_high"]) == (10, 4, 16) and found["ks_p_value"] > 0.99
+    assert found["rejections_stakes"] == 0 and found["ks_p_stakes"] < 0.001
+
+
+def test_stakes_are_the_binomial_test_when_all_are_equal():
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 2, 5_000)
+    normal = stats.norm.sf((y.sum() - 2_500) / np.sqrt(1_250))
+    assert c.p_value_stakes(y, np.full(5_000, 0.51)) == pytest.approx(normal) == pytest.approx(c.p_value_stakes(y, np.full(5_000, 0.9)))
+    assert c.p_value_stakes(y, np.full(5_000, 0.5)) == 1.0
+
+
+def test_stakes_that_follow_the_past_are_fair_too():
+    def gambler(seed):  # always bets on a run to go on, and doubles after a loss, up to a limit
+        y = np.random.default_rng(seed).integers(0, 2, 1_000)
+        p = 0.5 + np.r_[0, np.where(y[:-1] == 1, 0.01, -0.01)] * np.r_[1, 1, np.where(y[1:-1] == y[:-2], 1, 4)]
+        return c.p_value_stakes(y, p)
+    assert stats.kstest([gambler(s) for s in range(1_000)], "uniform").pvalue > 0.01
 
 
 # ---- studies
@@ -239,8 +257,8 @@ def test_power_rises_with_the_edge():
     assert curve["share"].is_monotonic_increasing and curve.loc[0.06, "share"] == 1 and curve.loc[0.01, "share"] < 0.7
     assert curve.attrs["smallest"] in (0.03, 0.06) and abs(curve.loc[0.06, "accuracy"] - 0.56) < 0.01
     assert (curve["low"] <= curve["share"]).all() and (curve["share"] <= curve["high"]).all()
-    assert len(c.plot_power({"best": curve}).data) == 1
-    assert np.isnan(c.smallest_edge(pd.DataFrame({"share": [0.1, 0.2]}, index=[0.01, 0.02])))
+    assert len(c.plot_power({"best": curve}).data) == 2 and (curve["share_stakes"] >= curve["share"]).all()
+    assert np.isnan(c.smallest_edge(pd.Series([0.1, 0.2], index=[0.01, 0.02])))
 
 
 # ---- LightGBM and V9
@@ -318,13 +336,15 @@ def test_stored_lightgbm_keeps_quiet():
     assert study["command"] == "python -m benchmarks.controls null" and len(study["p_values"]) == 200
     assert 3 <= sum(p < 0.05 for p in study["p_values"]) == study["summary"]["rejections"] <= 19
     assert stats.kstest(study["p_uniform"], "uniform").pvalue > 0.01
+    assert 3 <= study["summary"]["rejections_stakes"] <= 19 and stats.kstest(study["p_stakes"], "uniform").pvalue > 0.01
 
 
 @pytest.mark.parametrize("kind", ["flipped", "shuffled"])
 def test_stored_lightgbm_keeps_quiet_on_real_candles(kind):
     study = stored(f"LightGBM, {kind}")
-    assert stats.kstest(study["p_uniform"], "uniform").pvalue > 0.01 and study["data"]["symbol"] == "BTCUSDT"
-    assert study["summary"]["rejections"] <= stats.binom.ppf(0.999, len(study["p_values"]), 0.05)
+    assert study["data"]["symbol"] == "BTCUSDT" and len(study["p_values"]) == 60
+    assert all(stats.kstest(study[p], "uniform").pvalue > 0.01 for p in ("p_uniform", "p_stakes"))
+    assert max(study["summary"]["rejections"], study["summary"]["rejections_stakes"]) <= stats.binom.ppf(0.999, 60, 0.05)
 
 
 def test_stored_v9_keeps_quiet():
@@ -334,7 +354,8 @@ def test_stored_v9_keeps_quiet():
 
 def test_stored_power_curve():
     study = stored("LightGBM")
-    share = {float(e): row["share"] for e, row in study["curve"].items()}
-    assert sorted(share) == list(c.EDGES) and all(row["n"] == 40 for row in study["curve"].values()) and study["judged_rows"] >= 5_000
-    assert share[0.04] >= 0.8 and share[0.06] > share[0.03] > share[0.01]
-    assert all(b >= a - 0.05 for a, b in zip([share[e] for e in sorted(share)], [share[e] for e in sorted(share)][1:]))  # two runs of noise at most
+    curve = pd.DataFrame(study["curve"]).T.set_axis([float(e) for e in study["curve"]])
+    assert list(curve.index) == list(c.EDGES) and (curve["n"] == 40).all() and study["judged_rows"] >= 5_000
+    for share in (curve["share"], curve["share_stakes"]):
+        assert share.diff().dropna().ge(-0.05).all() and share[0.06] - share[0.005] > 0.5  # rises; two runs of noise at most
+    assert curve.loc[0.04, "share_stakes"] >= 0.8 and curve.loc[0.06, "share"] >= 0.8

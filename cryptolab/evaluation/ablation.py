@@ -141,7 +141,7 @@ def _mean_interval(values, level=0.95):
     half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return mean, mean - float(half), mean + float(half)
 
-# %% ../../nbs/79_evaluation.ablation.ipynb #858fcaa1
+# %% ../../nbs/79_evaluation.ablation.ipynb #357697a4
 def ablation(
     candles: pd.DataFrame,  # candle table
     windows: int = 4,  # windows of history
@@ -155,6 +155,8 @@ def ablation(
     **extra,  # tables that some switches need: other=candles of another coin
 ) -> pd.DataFrame:  # one row per switch and family: leak, beside, mean scores with _low and _high over the windows, lift, n; attrs: windows, runs
     "What each leak is worth."
+    from threadpoolctl import threadpool_limits
+
     from cryptolab.features.v9 import v9_features
 
     names = _chosen(switches, families, extra)
@@ -165,7 +167,7 @@ def ablation(
         keys = {job: json.dumps(["ablation", name, job[0], str(candles.index[slices[job[1]].start]), rows, job[2]]) for job in wanted}
         if any(key not in store for key in keys.values()):
             X, label = switched(SWITCHES[name], candles, features, **extra)
-        with ThreadPoolExecutor(workers) as pool:
+        with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:  # threads of libraries inside our threads only wait for each other
             jobs = {key: pool.submit(run_switch, SWITCHES[name], X.iloc[slices[w]], label.iloc[slices[w]], family, seed)
                     for (family, w, seed), key in keys.items() if key not in store}  # fmt: skip
             store.update({key: job.result() for key, job in jobs.items()})
@@ -205,29 +207,43 @@ def ablation_table(
     table.insert(2, "lift", table["accuracy"] - partner)
     return table.drop(columns=["base_rate_low", "base_rate_high"], errors="ignore")
 
-# %% ../../nbs/79_evaluation.ablation.ipynb #4d08f154
+# %% ../../nbs/79_evaluation.ablation.ipynb #5cef289e
 _METRIC = {"roc_auc_target": "roc_auc", "accuracy_gate": "accuracy", "f1_gate": "f1"}
+
+
+def _candidates(claim, table):
+    "Leaks that reach a claim where their partners do not, smallest first: value and partner."
+    metric = _METRIC.get(claim["metric"], claim["metric"])
+    if metric not in table.columns or np.isnan(claim["low"]):
+        return None, metric
+    fits = np.array([SWITCHES[name].of in ("", claim["system"]) for name in table.index.get_level_values("switch")])
+    t = table[table[metric].notna() & table["leak"].astype(bool) & fits]
+    partner = [table[metric].get((beside, family), np.nan) for (_, family), beside in t["beside"].items()]
+    t = t.assign(value=t[metric], partner=partner)
+    return t[(t["partner"] < claim["low"]) & (t["value"] >= claim["low"])].sort_values("value"), metric
+
+
+def _names(leaks, most=4):
+    "The first few names of leaks, and how many more there are."
+    names = list(dict.fromkeys(leaks.index.get_level_values("switch")))
+    return "; ".join(names[:most]) + (f"; {len(names) - most} more" if len(names) > most else "")
 
 
 def smallest_leak(
     claims: pd.DataFrame,  # of `claims_table`
     table: pd.DataFrame,  # of `ablation`
-) -> pd.DataFrame:  # per direction claim: low, high, honest (score of the honest pipeline), leak, family, value, value_low, value_high, inside
+) -> pd.DataFrame:  # per direction claim: low, high, honest (the same pipeline without the mistake), leak, family, value, value_low, value_high, inside
     "Which single mistake is enough for each direction claim."
     rows = []
     for name, claim in claims[claims["kind"] == "direction"].iterrows():
-        metric = _METRIC.get(claim["metric"], claim["metric"])
-        if metric not in table.columns or np.isnan(claim["low"]):
+        possible, metric = _candidates(claim, table)
+        if possible is None:
             continue
-        values = table[metric].dropna()
-        partner = pd.Series([values.get((table["beside"][key], key[1]), np.nan) for key in values.index], index=values.index)
-        possible = values[table["leak"].reindex(values.index) & (partner < claim["low"]) & (values >= claim["low"])].sort_values()
-        row = {"claim": name, "low": claim["low"], "high": claim["high"], "honest": values.get(("honest", "LightGBM"), np.nan), "leak": None, "inside": ""}
+        row = {"claim": name, "low": claim["low"], "high": claim["high"], "honest": table[metric].get(("honest", "LightGBM"), np.nan), "leak": None, "inside": ""}
         if len(possible):
-            key = possible.index[0]
-            inside = possible[possible <= (claim["high"] if claim["high"] == claim["high"] else 1.0)]
-            row |= {"leak": key[0], "family": key[1], "value": possible.iloc[0], "value_low": table[f"{metric}_low"][key], "value_high": table[f"{metric}_high"][key],
-                    "inside": "; ".join(dict.fromkeys(k[0] for k in inside.index))}  # fmt: skip
+            key, first = possible.index[0], possible.iloc[0]
+            row |= {"honest": first["partner"], "leak": key[0], "family": key[1], "value": first["value"], "value_low": first[f"{metric}_low"],
+                    "value_high": first[f"{metric}_high"], "inside": _names(possible[~(possible["value"] > claim["high"])])}  # fmt: skip
         rows.append(row)
     columns = ["claim", "low", "high", "honest", "leak", "family", "value", "value_low", "value_high", "inside"]
     return pd.DataFrame(rows, columns=columns).set_index("claim")

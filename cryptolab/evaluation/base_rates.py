@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['exit_shares', 'edge_at', 'v2_base_rates', 'v3_base_rates', 'ultimate_base_rates', 'hybrid_base_rates']
 
-# %% ../../nbs/79_evaluation.base_rates.ipynb #f26b87db
+# %% ../../nbs/79_evaluation.base_rates.ipynb #503d8df5
 import numpy as np
 import pandas as pd
 
-from .measurements import audit_folds, data_words, direction_scores, doing_nothing, learner_forecasts, measurements
+from .measurements import data_words, direction_scores, doing_nothing, learner_forecasts, measurements
 from .metrics import accuracy_interval, block_interval
 from ..labels import three_class, touch, triple_barrier
 

@@ -79,7 +79,7 @@ def shuffled_market(
     new = pd.DataFrame({**shapes, "volume": parts["volume"].to_numpy()[drawn] * volume / volume[drawn]}, index=candles.index)
     return _chained(new, candles["open"].iloc[0], symbol="SHUFFLED", timeframe=candles.attrs.get("timeframe"), source="control", seed=seed)
 
-# %% ../../nbs/79_evaluation.nulls.ipynb #d5791b5a
+# %% ../../nbs/79_evaluation.nulls.ipynb #a13d674d
 KINDS = ("garch", "flipped", "shuffled", "planted")
 
 
@@ -96,6 +96,7 @@ def control_market(
     if kind in ("garch", "planted"):
         return null_market(rows, seed) if kind == "garch" else planted_market(edge, rows, seed)
     if candles is None or len(candles) < rows:
-        raise DataError(f"`{kind}` needs real candles", f"at least {rows}", "none" if candles is None else len(candles), "pass candles=load_candles(…), or fewer rows")
+        found = "none" if candles is None else len(candles)
+        raise DataError(f"`{kind}` needs real candles", f"at least {rows}", found, "pass candles=load_candles(…), or ask for fewer rows")
     make = flipped_market if kind == "flipped" else shuffled_market
     return make(candles.iloc[-rows:], seed)

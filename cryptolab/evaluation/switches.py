@@ -15,7 +15,7 @@ import pandas as pd
 from ..data.timegrid import infer_timeframe, timeframe_delta
 from ..labels import horizon_direction, next_direction, three_class, touch, triple_barrier
 
-# %% ../../nbs/79_evaluation.switches.ipynb #fa58a376
+# %% ../../nbs/79_evaluation.switches.ipynb #b967a3cc
 @dataclass(frozen=True)
 class Switch:
     "One change to the honest pipeline."
@@ -30,6 +30,7 @@ class Switch:
     step: Callable | None = None  # function of (X, y, train, test, rng) -> (X, train rows), run before the fit; None = nothing
     best_of: int = 1  # fit so many models and keep the one that is best on the test rows
     needs: str | None = None  # name of an extra table that must be given
+    of: str = ""  # system whose own label it uses; "" for the direction of closes, which any of them may mean
 
 
 SWITCHES = {}
@@ -60,10 +61,10 @@ for _h in (5, 15, 24):
     add_switch(f"{_h} candles, random split", f"direction over {_h} candles, random split", beside=f"{_h} candles", label=_ahead(_h), split="random")
 add_switch("15 candles, not purged", "direction over 15 candles, split by time, the seam not purged", beside="15 candles", label=_ahead(15), split="touching")
 
-# %% ../../nbs/79_evaluation.switches.ipynb #b2f0a82c
-_THREE = {"label": lambda c: three_class(c, 15, 0.001)}
-_TOUCH = {"label": lambda c: touch(c, 5, 0.005)}
-_BARRIER = {"label": lambda c: triple_barrier(c, 3.0, 1.5, 16)}
+# %% ../../nbs/79_evaluation.switches.ipynb #af955583
+_THREE = {"label": lambda c: three_class(c, 15, 0.001), "of": "v3"}
+_TOUCH = {"label": lambda c: touch(c, 5, 0.005), "of": "hybrid"}
+_BARRIER = {"label": lambda c: triple_barrier(c, 3.0, 1.5, 16), "of": "v2"}
 
 
 def _copies_first(X, y, train, test, rng):
