@@ -494,6 +494,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'cryptolab/evaluation/leak_fit.py'),
                                                'cryptolab.evaluation.leak_fit._own_label': ( 'evaluation.leak_fit.html#_own_label',
                                                                                              'cryptolab/evaluation/leak_fit.py'),
+                                               'cryptolab.evaluation.leak_fit._rows_differ': ( 'evaluation.leak_fit.html#_rows_differ',
+                                                                                               'cryptolab/evaluation/leak_fit.py'),
                                                'cryptolab.evaluation.leak_fit._same_training': ( 'evaluation.leak_fit.html#_same_training',
                                                                                                  'cryptolab/evaluation/leak_fit.py'),
                                                'cryptolab.evaluation.leak_fit._spread': ( 'evaluation.leak_fit.html#_spread',

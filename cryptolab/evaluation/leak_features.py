@@ -15,7 +15,7 @@ from .leak_case import ask_again, differences, note_finding, other_future, some,
 from ..features.lookahead import telling_rows
 from ..features.subject import in_words
 
-# %% ../../nbs/77_evaluation.leak_features.ipynb #41509630
+# %% ../../nbs/77_evaluation.leak_features.ipynb #1be7f774
 def _collect(case, found, cut, kind, table):
     "Compare one changed run with the base and keep what rows up to the cut have noticed."
     diff = differences(case.view, table_view(table, case.candles))
@@ -59,7 +59,7 @@ def try_futures(
         table = ask_again(case, "features", other_future(case.candles, cut + 1, kind, case.seed + number))
         if table is not None:
             _collect(case, found, cut, kind, table)
-    case.lag = max(0, found.lag if found.lag < case.n else 0)
+    case.lag = max(0, found.lag)
     if found.lag == case.n and not found.evidence:
         case.notes.append("the features do not react to the candles: only calendar columns may do that")
     return found
@@ -129,7 +129,7 @@ def _lost_rows(case, lost, step):
                 "rows are chosen by what happened later")  # fmt: skip
         note_finding(case, "survivorship", step, text, len(rows))
 
-# %% ../../nbs/77_evaluation.leak_features.ipynb #0abecf14
+# %% ../../nbs/77_evaluation.leak_features.ipynb #66ffe779
 def _flat(context, path=()):
     "All tables of a nested dict with their paths."
     for name, value in (context or {}).items():
@@ -144,19 +144,19 @@ def _replaced(context, path, table):
     return {**context, path[0]: table if len(path) == 1 else _replaced(context[path[0]], path[1:], table)}
 
 
-def _known_times(path, table):
+def _known_times(path, table, base):
     "ns at which each row of a table was known, and the length of its own rows (0: it has none)."
-    from cryptolab.features.known import known_at
-
     column = next((n for n in ("timestamp", "open_time") if isinstance(table, pd.DataFrame) and n in table.columns), None)
     index = table.index if column is None else pd.DatetimeIndex(pd.to_datetime(table[column], utc=True))
     if not isinstance(index, pd.DatetimeIndex):
         return None, 0
     times = (index.tz_localize("UTC") if index.tz is None else index).as_unit("ns").asi8
-    if path[0] in ("onchain", "funding"):
-        return known_at(path[0], table, 0).as_unit("ns").asi8, 0
-    candle = isinstance(table, pd.Series) or any(str(n).lower() in ("close", "c", "price") for n in table.columns)
-    step = int(np.median(np.diff(np.unique(times)))) if candle and len(np.unique(times)) > 1 else 0
+    if path[0] == "onchain":
+        return (times // (24 * _HOUR) + 1) * 24 * _HOUR, 0
+    gaps = np.diff(np.unique(times))
+    step = int(np.median(gaps)) if len(gaps) else 0
+    candles = isinstance(table, pd.DataFrame) and any(str(n).lower() == "close" for n in table.columns)
+    step = step if candles or step == base and np.mean(gaps == step) > 0.9 else 0
     return times + step, step
 
 
@@ -177,7 +177,7 @@ def try_context(
     "Change the later rows of every table beside the candles."
     trail = max(0, 1 - case.reach)  # the row decided at a cut
     for path, table in _flat(case.context):
-        known, step = _known_times(path, table)
+        known, step = _known_times(path, table, case.step)
         if known is None:
             case.notes.append(f"the table `{'.'.join(map(str, path))}` has no times: it cannot be judged")
             continue

@@ -96,7 +96,7 @@ def _declared(case):
         return "; the labels use all candles of the table"
     return f"; the declared end is too early: the label needs up to {case.reach} candles" if case.broken else ""
 
-# %% ../../nbs/77_evaluation.leak_split.ipynb #c1b815ed
+# %% ../../nbs/77_evaluation.leak_split.ipynb #83851d0a
 def judge_duplicates(
     case: SimpleNamespace,  # after `judge_overlap`
 ) -> None:  # nothing; findings are noted
@@ -160,5 +160,5 @@ def judge_test_rows(
                 continue
             other = np.unique(np.concatenate([case.view.at[test] for _, test in changed.folds]))
             rows = np.setxor1d(base, other)  # a border may move by a row when more labels are known at the end
-            lost.append((int(cut), kind, rows[(rows <= cut) & (rows > max(base.min(), other.min(initial=case.n)))]))
+            lost.append((int(cut), kind, rows[(rows <= cut) & (np.abs(rows - base.min()) > case.reach + 5)]))
     _lost_rows(case, [entry for entry in lost if len(entry[2])], "split")
