@@ -87,19 +87,38 @@ def price_board(
         rows[name] = {k: m[k] for k in ("n", "mae", "mape", "mase", "mase_low", "mase_high", "r2")} | {"p_zero": significance.p_value_zero_return(actual, mu)}
     return pd.DataFrame(rows).T.rename_axis("method").astype({"n": int})
 
-# %% ../../nbs/73_evaluation.board.ipynb #6c6df81f
-def _direction_words(row, majority, cost_bp):
-    "What the direction row supports."
-    edge = 100 * (row.accuracy - majority)
-    size = f"right in {row.accuracy:.1%} of {int(row.n):,} test candles (95 % interval {row.accuracy_low:.1%} to {row.accuracy_high:.1%}); always saying the majority class of the training rows scores {majority:.1%}"
-    if row.p_majority < 0.01 and edge > 0:
-        words = f"Direction: {size}. The edge of {edge:.1f} points is more than luck (p = {row.p_majority:.2g})"
-    else:
-        words = f"Direction: {size}. That is not distinguishable from guessing (p = {row.p_majority:.2f})"
+# %% ../../nbs/73_evaluation.board.ipynb #b7a0e3f4
+def _edge_words(row, majority, rivals):
+    "How often right, and how much more often than the majority class."
+    words = f"right in {row.accuracy:.1%} of {int(row.n):,} test candles (95 % interval {row.accuracy_low:.1%} to {row.accuracy_high:.1%})"
+    edge = f"{100 * (row.accuracy - majority):+.1f} points against always saying the majority class of the training rows ({majority:.1%}"
+    if rivals is not None and "majority" in rivals.index:
+        edge += f"; interval of the difference {rivals.edge_low['majority']:+.1f} to {rivals.edge_high['majority']:+.1f}"
+    return f"{words}, {edge})"
+
+
+def _cost_words(row, cost_bp, costs):
+    "What trading by the sign would have left."
+    if not row.turnover:
+        return "Its sign never takes a position, so there is nothing to trade."
+    low, high = ("", "") if costs is None else (f" (interval {costs.gross_low.iloc[0]:+.2f} to {costs.gross_high.iloc[0]:+.2f})",
+                                                f" (interval {costs.break_even_low.iloc[0]:.1f} to {costs.break_even_high.iloc[0]:.1f})")  # fmt: skip
+    earned = f"Traded by its sign it would have earned {row.gross_bp:+.2f} basis points per candle before costs{low}"
     if not row.gross_bp > 0:
-        return f"{words}; traded by its sign it would have lost before any cost."
-    verdict = f"less than the stated costs of {cost_bp:.0f}" if row.break_even_bp < cost_bp else f"more than the stated costs of {cost_bp:.0f}: look for a leak"
-    return f"{words}; traded by its sign it would break even at a cost of {row.break_even_bp:.1f} basis points per side, {verdict}."
+        return f"{earned}: it would have lost before any cost."
+    net, verdict = row.gross_bp - cost_bp * row.turnover, "less than" if row.break_even_bp < cost_bp else "more than"
+    words = f"{earned} and broken even at a cost of {row.break_even_bp:.1f} per side{high}, {verdict} the stated {cost_bp:.0f}: after costs {net:+.2f} per candle"
+    return words + ("." if verdict == "less than" else "; look for a leak before believing it.")
+
+
+def _direction_words(row, majority, cost_bp, rivals=None, costs=None):
+    "What the direction row supports."
+    words = f"Direction: {_edge_words(row, majority, rivals)}. "
+    if row.p_majority < 0.01 and row.accuracy > majority:
+        words += f"That edge is more than luck (p = {row.p_majority:.2g}). "
+    else:
+        words += f"That is not distinguishable from guessing (p = {row.p_majority:.2f}). "
+    return words + _cost_words(row, cost_bp, costs)
 
 
 def finding(
@@ -108,11 +127,13 @@ def finding(
     price: pd.DataFrame,  # of `price_board`; the model first
     cost: float,  # cost per side, fraction (fee + slippage)
     reference: str = "persistence",  # volatility baseline that the sentence names
-) -> str:  # three sentences of plain text
+    rivals: pd.DataFrame | None = None,  # of `rival_board`: adds the interval of the edge
+    costs: pd.DataFrame | None = None,  # of `cost_board`, the model first: adds the intervals of gross edge and break-even cost
+) -> str:  # plain text: direction (three sentences), volatility, price
     "What the boards support, in words."
-    words = [_direction_words(direction.iloc[0], direction.accuracy["majority"], 1e4 * cost)]
-    v, rivals = volatility.iloc[0], volatility.iloc[1:]
-    best = rivals.qlike.idxmin()
+    words = [_direction_words(direction.iloc[0], direction.accuracy["majority"], 1e4 * cost, rivals, costs)]
+    v, others = volatility.iloc[0], volatility.iloc[1:]
+    best = others.qlike.idxmin()
     beaten = "better" if v.skill_low > 0 else "worse" if v.skill_high < 0 else "not distinguishably different"
     words.append(f"Volatility: {beaten} than {reference} (QLIKE {v.skill:+.1%}, interval {v.skill_low:+.1%} to {v.skill_high:+.1%}; R² {v.r2:.2f}); "
                  f"the best simple method here is {best} with R² {volatility.r2[best]:.2f}.")  # fmt: skip

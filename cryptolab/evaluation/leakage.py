@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TAXONOMY', 'DETECTORS', 'ALARM', 'audit_pipeline', 'audit_text']
 
-# %% ../../nbs/77_evaluation.leakage.ipynb #bdfcdf4c
+# %% ../../nbs/77_evaluation.leakage.ipynb #6619e843
 import time
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..config import SettingsError
 from .leak_case import open_case
-from .leak_features import judge_features, try_context, try_futures
+from .leak_features import judge_beginning, judge_features, try_context, try_futures
 from .leak_fit import judge_fit
 from .leak_labels import judge_same_bar, judge_smoothed, measure_labels
 from .leak_split import judge_duplicates, judge_overlap, judge_test_rows
@@ -42,7 +42,7 @@ DETECTORS = pd.DataFrame(
     columns=["kind", "tests", "covers"],
 ).set_index("kind")
 
-# %% ../../nbs/77_evaluation.leakage.ipynb #7c6de6d2
+# %% ../../nbs/77_evaluation.leakage.ipynb #e9e1efea
 ALARM = 0.60  # accuracy on test rows that is a leak until proven otherwise
 
 
@@ -66,7 +66,9 @@ def audit_pipeline(
         raise SettingsError("`seconds` is out of range", "above 0", seconds, "give the audit some time")
     began = time.perf_counter()
     case = open_case(pipeline, candles, context, seed, seconds)
-    judge_features(case, try_futures(case))
+    futures = try_futures(case)
+    judge_features(case, futures)
+    judge_beginning(case, futures)
     measure_labels(case)
     judge_same_bar(case)
     judge_smoothed(case)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['plot_candles', 'plot_volatility', 'plot_learning_curves', 'plot_reliability', 'plot_deciles', 'plot_accuracy_bars',
-           'plot_forecast_interval', 'plot_price_error']
+           'plot_rivals', 'plot_forecast_interval', 'plot_price_error']
 
 # %% ../../nbs/80_reports.plots.ipynb #b38ceb8d
 import textwrap
@@ -234,6 +234,22 @@ def plot_accuracy_bars(
     fig.update_yaxes(categoryorder="array", categoryarray=table["name"].tolist()[::-1], tickvals=table["name"].tolist(), ticktext=labels)
     fig.update_xaxes(tickformat=".0%", title_text="accuracy, 95 % interval")
     return _look(fig, title, 190 + 36 * len(table)).update_layout(hovermode="closest")
+
+# %% ../../nbs/80_reports.plots.ipynb #72d0792f
+def plot_rivals(
+    board: pd.DataFrame,  # of `rival_board`: index rival; edge, edge_low, edge_high in points
+    title: str = "Points of accuracy ahead of each rival: an interval right of zero is an edge",  # what is to be seen
+):  # plotly Figure
+    "Differences of accuracy with intervals."
+    import plotly.graph_objects as go
+
+    names = board.index.tolist()
+    fig = go.Figure(_points(_numbers(board["edge"]), names, board["edge_low"], board["edge_high"], "edge", _BLUE, "x", showlegend=False))
+    fig.add_vline(x=0, line={"color": _GREY, "dash": "dash", "width": 1.2})
+    labels = [f"{name} {edge:+.1f}" for name, edge in zip(names, board["edge"])]
+    fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], tickvals=names, ticktext=labels)
+    fig.update_xaxes(title_text="points, 95 % interval", ticksuffix="")
+    return _look(fig, title, 170 + 36 * len(names)).update_layout(hovermode="closest")
 
 # %% ../../nbs/80_reports.plots.ipynb #4d3d852e
 def plot_forecast_interval(

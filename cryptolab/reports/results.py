@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['plain', 'v9_result', 'finding_markdown', 'write_json', 'write_results', 'read_result']
 
-# %% ../../nbs/85_reports.results.ipynb #85986f73
+# %% ../../nbs/85_reports.results.ipynb #bde6f555
 import json
 import math
 import os
@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..config import DataError
 from ..evaluation import board
+from ..evaluation.leakage import DETECTORS
 from ..systems.artefacts import library_code, package_versions
 
 # %% ../../nbs/85_reports.results.ipynb #e93af780
@@ -35,31 +36,39 @@ def plain(
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
-# %% ../../nbs/85_reports.results.ipynb #3a1c3080
+# %% ../../nbs/85_reports.results.ipynb #cb7a1417
 def _certificate_facts(certificate):
     "What a result says of the features it stands on."
     passed = int((certificate["verdict"] == "pass").sum())
     return {"set": certificate.attrs["name"], "rows": certificate.attrs["rows"], "columns": len(certificate), "passed": passed, "sha256": certificate.attrs["sha256"]}
 
 
+def _leak_facts(leaks):
+    "What a result says of the search for leaks; without the audit's own time."
+    return {"candles": leaks.attrs["candles"], "detectors": len(DETECTORS), "found": leaks[["kind", "step", "evidence"]].to_dict("records")}
+
+
 def v9_result(
     system,  # fitted V9
     origin: dict,  # where the candles come from, with their fingerprint
     quality: pd.DataFrame,  # data-quality table
-    boards: dict,  # direction, volatility, next_sigma, price: boards with the model first
+    boards: dict,  # direction, volatility, next_sigma, price: boards with the model first; rivals, costs and any other table
     coverage: dict,  # of `interval_coverage` on the test rows
     cost: float,  # fee + slippage per side, fraction
     run: dict,  # started, seconds: all that may differ between two runs
     certificate: pd.DataFrame | None = None,  # of `certify` for the features used
+    leaks: pd.DataFrame | None = None,  # of `audit_pipeline` for the pipeline used
+    trials: dict | None = None,  # of `record_trial`
 ) -> dict:  # JSON-able
     "Collect the numbers of a V9 report."
-    words = board.finding(boards["direction"], boards["volatility"], boards["price"], cost)
+    words = board.finding(boards["direction"], boards["volatility"], boards["price"], cost, rivals=boards.get("rivals"), costs=boards.get("costs"))
     return plain({
         "system": "v9", "symbol": origin["symbol"], "timeframe": origin["timeframe"], "finding": words, "cost_per_side": cost, "data": origin,
         "quality": quality.to_dict("records"), "params": system.get_params(), "rows": system.counts_, "parts": system.edges_, "ensemble": system.ensemble_,
         "best_epoch": {name: h.attrs["best_epoch"] for name, h in system.histories_.items()}, **boards,
         "interval": {"stated": system.coverage, **coverage}, "versions": package_versions(), "code": library_code(),
-        **({} if certificate is None else {"certificate": _certificate_facts(certificate)}), "run": run,
+        **({} if certificate is None else {"certificate": _certificate_facts(certificate)}),
+        **({} if leaks is None else {"leaks": _leak_facts(leaks)}), **({} if trials is None else {"trials": trials}), "run": run,
     })  # fmt: skip
 
 

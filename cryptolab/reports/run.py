@@ -93,7 +93,7 @@ def parse_params(
         params[key] = value
     return params
 
-# %% ../../nbs/82_reports.run.ipynb #38d84872
+# %% ../../nbs/82_reports.run.ipynb #8bd0c567
 _CONTRACT = ("symbol", "timeframe", "source", "data_dir", "start", "end", "limit", "profile", "seed", "fee", "slippage", "params", "out", "work")
 
 
@@ -110,6 +110,17 @@ def find_template(
     raise SettingsError(f"no report notebook for the system {system!r}", ", ".join(there) or "a notebook in nbs/reports", system, "choose one of them")
 
 
+def _stored_names(source):
+    "Names that a cell gives a value."
+    return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def _takes_ledger(template):
+    "Does the parameters cell of a template ask for the ledger of trials?"
+    cells = json.loads(template.read_text(encoding="utf-8"))["cells"]
+    return any("ledger" in _stored_names("".join(c["source"])) for c in cells if "parameters" in c["metadata"].get("tags", []))
+
+
 def _check_template(template):
     "Refuse a template whose parameters cell lacks a name."
     template = Path(template)
@@ -117,7 +128,7 @@ def _check_template(template):
         raise SettingsError(f"{template} does not exist", "a report notebook", "nothing", "check the path")
     cells = json.loads(template.read_text(encoding="utf-8"))["cells"]
     source = "\n".join("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
-    has = {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    has = _stored_names(source)
     missing = [name for name in _CONTRACT if name not in has]
     if missing:
         what = f"{template}: the cell tagged `parameters` is incomplete"
@@ -207,7 +218,7 @@ def _report_error(error, kept, tail):
         return ReportError(f"a cell of the report failed: {kind}: {text}", None, f"cell {error.exec_count}", remedy, notebook=kept, kind=kind)
     return ReportError(f"the report could not be executed: {kind}: {text}", None, tail or None, remedy, notebook=kept, kind=kind)
 
-# %% ../../nbs/82_reports.run.ipynb #f65b3898
+# %% ../../nbs/82_reports.run.ipynb #f5276ab9
 def _execute(template, partial, values, env, progress):
     "Execute the template with the values; the executed notebook is `partial/report.ipynb`."
     from papermill import execute_notebook
@@ -234,7 +245,7 @@ def _tidy(path, shown, hidden):
     for cell in book["cells"]:
         if "injected-parameters" in cell["metadata"].get("tags", []):
             lines = cell["source"] if isinstance(cell["source"], list) else cell["source"].splitlines(keepends=True)
-            cell["source"] = [re.sub(r"^(out|work) = .*", r"\1 = None", line) for line in lines]
+            cell["source"] = [re.sub(r"^(out|work|ledger) = .*", r"\1 = None", line) for line in lines]
     book["metadata"].setdefault("papermill", {}).update(parameters=shown, output_path=path.name, input_path=hidden)
     write_whole(path, json.dumps(book, indent=1, ensure_ascii=False) + "\n")
     return book
@@ -267,7 +278,7 @@ def _check_target(out, target):
     if target.exists() and any(target.iterdir()) and not (target / "report.html").exists():
         raise SettingsError(f"{target} is not a report", "a report or nothing", "other files", "move them away or choose another --out")
 
-# %% ../../nbs/82_reports.run.ipynb #a8420819
+# %% ../../nbs/82_reports.run.ipynb #badff235
 def run_report(
     symbol: str,  # such as BTCUSDT
     timeframe: str,  # such as 1h
@@ -299,11 +310,12 @@ def run_report(
     key = json.dumps([values, system, str(template), cryptolab.__version__], sort_keys=True, default=str)
     work = out / ".work" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     kept = out / f"{name}.failed.ipynb"
+    paths = {"out": str(partial), "work": str(work)} | ({"ledger": str(out / "trials.jsonl")} if _takes_ledger(template) else {})
     with termination_raises(), only_one(out / ".work" / f"{name}.lock") as locked:
         sweep(target, locked)
         try:
             partial.mkdir(), work.mkdir(exist_ok=True)
-            _make(template, partial, {**values, "out": str(partial), "work": str(work)}, shown, kept, progress)
+            _make(template, partial, {**values, **paths}, shown, kept, progress)
             swap_in(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
