@@ -1,7 +1,7 @@
 # Everything a user or a developer runs. `make help` lists it.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup report test test-oldest lab export readme screenshot bench-skill bench-features docs constraints clean
+.PHONY: help setup report test test-oldest lab export readme screenshot bench-skill bench-features bench-zoo bench-controls docs constraints clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -76,6 +76,12 @@ bench-skill: setup  ## V9 on planted and null markets and beside LightGBM; store
 
 bench-features: setup  ## speed, memory and latency of the features beside other libraries; stored in benchmarks/results (DATA_DIR= real candles)
 	@$(BIN)/python -m benchmarks.features $(call option,DATA_DIR,--data-dir)
+
+bench-zoo: setup  ## sensitivity and false alarms of the leak detectors; stored in benchmarks/results (DATA_DIR= real candles)
+	@$(BIN)/python -m benchmarks.zoo $(call option,DATA_DIR,--data-dir)
+
+bench-controls: setup  ## null markets and planted edges; stored in benchmarks/results (DATA_DIR= real candles)
+	@$(BIN)/python -m benchmarks.controls null v9 planted $(call option,DATA_DIR,--data-dir)
 
 docs: setup  ## build the documentation site into _docs/ (needs quarto)
 	@command -v quarto >/dev/null || { echo "quarto is not installed, so no site was built; install it and run make docs again"; exit 1; }

@@ -38,7 +38,7 @@ def compile_pins(which: str) -> str:  # newest | oldest
             fixed.writelines(f"{k}=={v}\n" for k, v in (lower_bounds(project) | COMPANIONS).items())
         fixed.flush()
         command = [Path(sys.executable).with_name("uv"), "pip", "compile", "-q", "pyproject.toml", "--extra", "dev", "--extra", "lab",
-                   *(["--extra", "peers"] if which == "newest" else []), "--python-version", "3.11", "--no-header", "--no-annotate", "--upgrade", "-c", fixed.name]
+                   *(["--extra", "peers", "--extra", "docs"] if which == "newest" else []), "--python-version", "3.11", "--no-header", "--no-annotate", "--upgrade", "-c", fixed.name]
         lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     return "".join(f"{line}\n" for line in lines if "==" in line and not line.startswith(("#", "-", "cryptolab")))
 

@@ -87,7 +87,7 @@ def price_board(
         rows[name] = {k: m[k] for k in ("n", "mae", "mape", "mase", "mase_low", "mase_high", "r2")} | {"p_zero": significance.p_value_zero_return(actual, mu)}
     return pd.DataFrame(rows).T.rename_axis("method").astype({"n": int})
 
-# %% ../../nbs/73_evaluation.board.ipynb #b7a0e3f4
+# %% ../../nbs/73_evaluation.board.ipynb #b3972466
 def _edge_words(row, majority, rivals):
     "How often right, and how much more often than the majority class."
     words = f"right in {row.accuracy:.1%} of {int(row.n):,} test candles (95 % interval {row.accuracy_low:.1%} to {row.accuracy_high:.1%})"
@@ -117,7 +117,7 @@ def _direction_words(row, majority, cost_bp, rivals=None, costs=None):
     if row.p_majority < 0.01 and row.accuracy > majority:
         words += f"That edge is more than luck (p = {row.p_majority:.2g}). "
     else:
-        words += f"That is not distinguishable from guessing (p = {row.p_majority:.2f}). "
+        words += f"That is not distinguishable from guessing (p = {row.p_majority:.2f}; below 0.01 is asked for). "
     return words + _cost_words(row, cost_bp, costs)
 
 

@@ -96,13 +96,13 @@ def differences(
         out.wrong = unequal(out.values, out.old, base.spread[mine])
     return out
 
-# %% ../../nbs/77_evaluation.leak_case.ipynb #9fea6c12
+# %% ../../nbs/77_evaluation.leak_case.ipynb #f5b0109e
 def open_case(
     pipeline,  # any pipeline
     candles: pd.DataFrame,  # candle table
     context: dict | None = None,  # other tables; None takes those of the pipeline
     seed: int = 0,  # of seeds and changes
-    seconds: float = 5.0,  # time for what may be cut short
+    seconds: float = 5.0,  # processor time for what may be cut short
 ) -> SimpleNamespace:  # what the detectors share: run, view (features), y, zone (first judged candle), chronological, calls, findings, notes
     "Run a pipeline once and note what the detectors need; DataError for candles or a pipeline that cannot be used."
     if not isinstance(candles.index, pd.DatetimeIndex) or not (candles.index.is_monotonic_increasing and candles.index.is_unique):
@@ -112,7 +112,7 @@ def open_case(
     candles = candles.drop(columns=[name for name in candles.columns if str(name).startswith("true_")])
     case = SimpleNamespace(pipeline=pipeline, candles=candles, context=getattr(pipeline, "context", None) if context is None else context, seed=seed,
                            n=len(candles), time=row_times(candles, candles), step=timeframe_delta(infer_timeframe(candles)).value, complete=False,
-                           seconds=seconds, began=time.perf_counter(), rng=np.random.default_rng(seed), findings=[], notes=[], failed=0, lag=0, reach=1)  # fmt: skip
+                           seconds=seconds, began=time.process_time(), rng=np.random.default_rng(seed), findings=[], notes=[], failed=0, lag=0, reach=1)  # fmt: skip
     case.run = _first_run(case)
     case.view, case.y = table_view(case.run.features, candles), outcome(case.run.labels).to_numpy()
     known = case.y[~np.isnan(case.y)]
@@ -147,7 +147,7 @@ def _judged(case):
     first = int(at[case.view.values.shape[1] // 10]) if len(at) else 0
     case.zone = int(min(max(min(test_starts), first), n - 60)) if case.chronological else first
 
-# %% ../../nbs/77_evaluation.leak_case.ipynb #d63149c4
+# %% ../../nbs/77_evaluation.leak_case.ipynb #4208a4d2
 def ask_again(
     case: SimpleNamespace,  # result of `open_case`
     step: str,  # "features" | "labels"
@@ -169,7 +169,7 @@ def time_left(
     share: float = 1.0,  # of the time of the whole audit
 ) -> bool:  # whether there is time for what may be cut short
     "Is there time left?"
-    return time.perf_counter() - case.began < share * case.seconds
+    return time.process_time() - case.began < share * case.seconds
 
 
 def note_finding(

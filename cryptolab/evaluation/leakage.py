@@ -42,7 +42,7 @@ DETECTORS = pd.DataFrame(
     columns=["kind", "tests", "covers"],
 ).set_index("kind")
 
-# %% ../../nbs/77_evaluation.leakage.ipynb #e9e1efea
+# %% ../../nbs/77_evaluation.leakage.ipynb #5a4df7a1
 ALARM = 0.60  # accuracy on test rows that is a leak until proven otherwise
 
 
@@ -59,7 +59,7 @@ def audit_pipeline(
     candles: pd.DataFrame,  # candle table; 2,000 candles are plenty
     context: dict | None = None,  # other tables by name; None takes those of the pipeline
     seed: int = 0,  # of the changes, and of global generators before each step
-    seconds: float = 5.0,  # time after which rarer trials are left out; slow learners are fitted at least six times
+    seconds: float = 5.0,  # processor time after which rarer trials are left out; slow learners are fitted at least six times
 ) -> pd.DataFrame:  # findings: kind, step, evidence, rows; empty if none; attrs: notes, accuracy, reach, seconds …; raises DataError
     "Run all leak detectors on a pipeline."
     if not seconds > 0:

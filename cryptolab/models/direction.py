@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['standardise', 'recurrent', 'attend', 'build_direction', 'fit_wide', 'train_direction']
 
-# %% ../../nbs/51_models.direction.ipynb #96a119d9
+# %% ../../nbs/51_models.direction.ipynb #fe079958
 import numpy as np
 import pandas as pd
 
-from .training import predict_network, train_network
+from .training import predict_network, take_over, train_network
 
 # %% ../../nbs/51_models.direction.ipynb #bc9755f3
 def standardise(
@@ -128,7 +128,7 @@ def fit_wide(
                 best = (loss, weights, model.intercept_, (c1, c2))
     return best[1:]
 
-# %% ../../nbs/51_models.direction.ipynb #3e5a1582
+# %% ../../nbs/51_models.direction.ipynb #78d80d3f
 def train_direction(
     view: np.ndarray,  # (rows, window, features) scaled view
     train: tuple,  # (positions, targets 0/1) of training rows
@@ -140,6 +140,7 @@ def train_direction(
     standard: bool = True,  # standardise inside the network
     seed: int = 0,  # order of training windows and solver
     log=print,  # receives progress lines
+    start=None,  # trained network of another coin whose weights are the beginning (see `take_over`); None begins anew
 ) -> tuple:  # (trained keras model, history DataFrame)
     "Build and train the direction model; epoch 0 of the history is the wide path alone."
     newest = view[train[0], -1].astype("float64")
@@ -156,6 +157,8 @@ def train_direction(
         model.get_layer("wide").set_weights([weights.astype("float32"), bias.astype("float32")])
         if log:
             log(f"direction  wide path: {int((weights != 0).sum())} of {len(weights)} weights kept (strengths {chosen})")
+    if start is not None:
+        take_over(model, start, leave=("wide",))
     s = {k[len("direction_") :]: v for k, v in sizes.items() if k.startswith("direction_")}
     history = train_network(model, view, train, val, "binary_crossentropy", s["epochs"], s["rate"], sizes["batch_size"], s["patience"], s["plateau"],
                             1e-6, seed, "direction", log)  # fmt: skip

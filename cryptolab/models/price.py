@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['build_price', 'train_price', 'to_price']
 
-# %% ../../nbs/53_models.price.ipynb #f9bd52ae
+# %% ../../nbs/53_models.price.ipynb #2f36aad9
 import numpy as np
 import pandas as pd
 
-from .training import predict_network, train_network
+from .training import predict_network, take_over, train_network
 
 # %% ../../nbs/53_models.price.ipynb #0d88b566
 def build_price(
@@ -40,7 +40,7 @@ def build_price(
     out = layers.Dense(1, kernel_initializer="zeros", name="standard_return")(x)
     return keras.Model(inputs, layers.Rescaling(float(scale), name="log_return")(out), name="price_v9")
 
-# %% ../../nbs/53_models.price.ipynb #6c94b4a8
+# %% ../../nbs/53_models.price.ipynb #dec8650e
 def train_price(
     view: np.ndarray,  # (rows, window, features) scaled view
     train: tuple,  # (positions, next log returns) of training rows
@@ -50,6 +50,7 @@ def train_price(
     standard: bool = True,  # standardise inside the network
     seed: int = 0,  # order of training windows
     log=print,  # receives progress lines
+    start=None,  # trained network of another coin whose weights are the beginning (see `take_over`); None begins anew
 ) -> tuple:  # (trained keras model, history DataFrame); epoch 0 of the history is the forecast "no change"
     "Build and train the price model on log returns."
     import keras
@@ -60,6 +61,8 @@ def train_price(
     _, window, features = view.shape
     model = build_price(window, features, sizes["price_units"], sizes["price_dense"], dropout, scale, *moments)
     inner = keras.Model(model.inputs, model.get_layer("standard_return").output)
+    if start is not None:
+        take_over(model, start)
     unit = [(positions, (y / scale).astype("float32")) for positions, y in (train, val)]
     s = {k[len("price_") :]: v for k, v in sizes.items() if k.startswith("price_")}
     history = train_network(inner, view, *unit, "huber", s["epochs"], s["rate"], sizes["batch_size"], s["patience"], s["plateau"],

@@ -36,7 +36,7 @@ def plain(
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
-# %% ../../nbs/85_reports.results.ipynb #cb7a1417
+# %% ../../nbs/85_reports.results.ipynb #623dc643
 def _certificate_facts(certificate):
     "What a result says of the features it stands on."
     passed = int((certificate["verdict"] == "pass").sum())
@@ -64,7 +64,7 @@ def v9_result(
     words = board.finding(boards["direction"], boards["volatility"], boards["price"], cost, rivals=boards.get("rivals"), costs=boards.get("costs"))
     return plain({
         "system": "v9", "symbol": origin["symbol"], "timeframe": origin["timeframe"], "finding": words, "cost_per_side": cost, "data": origin,
-        "quality": quality.to_dict("records"), "params": system.get_params(), "rows": system.counts_, "parts": system.edges_, "ensemble": system.ensemble_,
+        "quality": quality.to_dict("records"), "params": system.shown_params(), "rows": system.counts_, "parts": system.edges_, "ensemble": system.ensemble_,
         "best_epoch": {name: h.attrs["best_epoch"] for name, h in system.histories_.items()}, **boards,
         "interval": {"stated": system.coverage, **coverage}, "versions": package_versions(), "code": library_code(),
         **({} if certificate is None else {"certificate": _certificate_facts(certificate)}),

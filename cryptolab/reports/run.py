@@ -218,7 +218,7 @@ def _report_error(error, kept, tail):
         return ReportError(f"a cell of the report failed: {kind}: {text}", None, f"cell {error.exec_count}", remedy, notebook=kept, kind=kind)
     return ReportError(f"the report could not be executed: {kind}: {text}", None, tail or None, remedy, notebook=kept, kind=kind)
 
-# %% ../../nbs/82_reports.run.ipynb #f5276ab9
+# %% ../../nbs/82_reports.run.ipynb #673c0079
 def _execute(template, partial, values, env, progress):
     "Execute the template with the values; the executed notebook is `partial/report.ipynb`."
     from papermill import execute_notebook
@@ -245,7 +245,7 @@ def _tidy(path, shown, hidden):
     for cell in book["cells"]:
         if "injected-parameters" in cell["metadata"].get("tags", []):
             lines = cell["source"] if isinstance(cell["source"], list) else cell["source"].splitlines(keepends=True)
-            cell["source"] = [re.sub(r"^(out|work|ledger) = .*", r"\1 = None", line) for line in lines]
+            cell["source"] = [re.sub(r"^(out|work|ledger) = .*", r"\1 = None", re.sub(r'("init_from": ")[^"]*?([^/"]+/[^/"]+")', r"\1\2", line)) for line in lines]
     book["metadata"].setdefault("papermill", {}).update(parameters=shown, output_path=path.name, input_path=hidden)
     write_whole(path, json.dumps(book, indent=1, ensure_ascii=False) + "\n")
     return book
@@ -278,7 +278,7 @@ def _check_target(out, target):
     if target.exists() and any(target.iterdir()) and not (target / "report.html").exists():
         raise SettingsError(f"{target} is not a report", "a report or nothing", "other files", "move them away or choose another --out")
 
-# %% ../../nbs/82_reports.run.ipynb #badff235
+# %% ../../nbs/82_reports.run.ipynb #0d955f76
 def run_report(
     symbol: str,  # such as BTCUSDT
     timeframe: str,  # such as 1h
@@ -307,6 +307,8 @@ def run_report(
     target, partial = out / name, out / f".{name}.partial-{os.getpid()}"
     _check_target(out, target)
     values["data_dir"] = str(Path(data_dir).absolute())
+    if values["params"].get("init_from"):  # the notebook runs in another folder
+        values["params"] = {**values["params"], "init_from": str(Path(values["params"]["init_from"]).absolute())}
     key = json.dumps([values, system, str(template), cryptolab.__version__], sort_keys=True, default=str)
     work = out / ".work" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     kept = out / f"{name}.failed.ipynb"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['V9', 'v9_results']
 
-# %% ../../nbs/63_systems.v9.ipynb #6491ae90
+# %% ../../nbs/63_systems.v9.ipynb #2a2c028e
 import difflib
 import hashlib
 import inspect
@@ -20,9 +20,9 @@ import pandas as pd
 from ..config import DataError, ModelError, SettingsError
 from ..models.training import predict_network, profile_sizes
 from . import artefacts, ensemble
-from .rows import Rows, prepare_rows, v9_windows
+from .rows import Rows, prepare_rows, v9_windows, with_pool
 
-# %% ../../nbs/63_systems.v9.ipynb #a5e36a54
+# %% ../../nbs/63_systems.v9.ipynb #3378a5e3
 class V9:
     "Bi-LSTM direction, XGBoost volatility, LSTM price and their ensemble (`seeds/v9_multi_task.md`)."
 
@@ -43,6 +43,8 @@ class V9:
         standard: bool = True,  # standardise inside the networks; False = as published
         dropout: float = 0.3,  # dropout of the networks
         weights: str = "fitted",  # ensemble weights: fitted | equal | published
+        init_from: str | None = None,  # model folder of a V9 of another coin whose networks are the beginning; None begins anew
+        pool: tuple | str = (),  # symbols of other coins that are learned from too ("ETHUSDT,SOLUSDT"); their candles are given to `fit`
         threads: int | None = None,  # threads of the trees; None = all cores
         direction_units: tuple | None = None,  # Bi-LSTM units, document (128, 64)
         direction_dense: tuple | None = None,  # dense units, document (128, 64)
@@ -84,6 +86,15 @@ class V9:
         "The parameters of this system."
         return {name: getattr(self, name) for name in self.parameters()}
 
+    def shown_params(self) -> dict:  # parameters without the folders of this machine
+        "The parameters as they are stored and shown."
+        return self.get_params() | ({"init_from": "/".join(Path(self.init_from).parts[-2:])} if self.init_from else {})
+
+    def pool_symbols(self) -> list:  # such as ["ETHUSDT", "SOLUSDT"]
+        "The other coins to learn from."
+        names = self.pool.split(",") if isinstance(self.pool, str) else self.pool
+        return [str(name).strip().upper() for name in names if str(name).strip()]
+
     def __repr__(self):
         default = inspect.signature(V9.__init__).parameters
         changed = {k: v for k, v in self.get_params().items() if v != default[k].default}
@@ -106,12 +117,13 @@ def _sizes(system):
             raise SettingsError(f"`{name}` is out of range", f"{low} to {high}", repr(value), "choose a value in the range")
     return profile_sizes(system.profile, **{name: getattr(system, name) for name in _SIZES})
 
-# %% ../../nbs/63_systems.v9.ipynb #a34252a0
-def _key(system, candles):
+# %% ../../nbs/63_systems.v9.ipynb #5029734a
+def _key(system, candles, pool=None):
     "Hash of everything that shapes a fit: parameters, candles, our code and the packages."
     from cryptolab.data.candles import fingerprint
 
     facts = [artefacts.library_code(), system.get_params(), fingerprint(candles), candles.attrs.get("warmup_until"), artefacts.package_versions()]
+    facts += [{symbol: fingerprint(table) for symbol, table in (pool or {}).items()}, artefacts.check_manifest(system.init_from, "v9") if system.init_from else None]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -158,10 +170,12 @@ def _load_model(path):
 
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
-# %% ../../nbs/63_systems.v9.ipynb #03a0a9dc
-def _train_one(system, name, rows, sizes, log):
-    "Train the direction, volatility or price model on its own rows."
+# %% ../../nbs/63_systems.v9.ipynb #161ef0b0
+def _train_one(system, name, rows, sizes, log, source=None):
+    "Train the direction, volatility or price model on its own rows, and on those of the pool."
     (train, y_train), (val, y_val) = (rows.parts[name][p] for p in ("train", "val"))
+    if rows.pool:
+        train, y_train = (np.concatenate(both) for both in zip((train, y_train), rows.pool[name]))
     if name == "volatility":
         from cryptolab.models.volatility import train_volatility
 
@@ -174,22 +188,23 @@ def _train_one(system, name, rows, sizes, log):
     if name == "price":
         from cryptolab.models.price import train_price
 
-        return train_price(*data, standard=system.standard, seed=system.seed, log=log)
+        return train_price(*data, standard=system.standard, seed=system.seed, log=log, start=source and source.models_["price"])
     from cryptolab.models.direction import train_direction
 
-    return train_direction(*data, pooling=system.pooling, wide=system.wide, standard=system.standard, seed=system.seed, log=log)
+    start = source and source.models_["direction"]
+    return train_direction(*data, pooling=system.pooling, wide=system.wide, standard=system.standard, seed=system.seed, log=log, start=start)
 
 
-def _train_all(system, candles, rows, sizes, work, log):
+def _train_all(system, candles, rows, sizes, work, log, pool=None, source=None):
     "Train the three models, taking finished ones from the work folder."
-    work = Path(work) / _key(system, candles) if work else None
+    work = Path(work) / _key(system, candles, pool) if work else None
     models, histories, seconds = {}, {}, {}
     for name in ("volatility", "direction", "price"):
         start = time.perf_counter()
         found = _fetch(work, name) if work else None
         if found and log:
             log(f"{name:10} taken from the interrupted run")
-        model, history = found or _train_one(system, name, rows, sizes, log)
+        model, history = found or _train_one(system, name, rows, sizes, log, source)
         seconds[name] = history.attrs.setdefault("seconds", round(time.perf_counter() - start, 2))
         if work and not found:
             _store(work, name, model, history)
@@ -227,24 +242,39 @@ def _fit_ensemble(system, models, rows):
     return {"vol_factor": vol_factor, "size_factor": size_factor, "coverage": system.coverage, "width": width,
             "weights": weights if isinstance(weights, str) else [float(w) for w in weights], "validation_rows": len(val)}  # fmt: skip
 
-# %% ../../nbs/63_systems.v9.ipynb #abd34309
+# %% ../../nbs/63_systems.v9.ipynb #9fc2482c
 def _fit(
     self: V9,
     candles: pd.DataFrame,  # candle table, at least a few hundred rows
     work: str | Path | None = None,  # folder for finished models, so that an interrupted fit can resume
     log=print,  # receives progress lines; None for silence
+    pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol
 ) -> V9:  # itself; learned attributes end in _
     "Train the three models and the ensemble on the training and validation rows."
-    sizes = _sizes(self)
+    sizes, pool = _sizes(self), pool or {}
+    if set(pool) != set(self.pool_symbols()):
+        raise SettingsError("the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin", ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins")
     timeframe = self.timeframe or candles.attrs.get("timeframe")
     rows = prepare_rows(candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe)
-    self.models_, self.histories_, self.seconds_ = _train_all(self, candles, rows, sizes, work, log)
+    source = _source(self, rows) if self.init_from else None
+    rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if pool else rows
+    self.models_, self.histories_, self.seconds_ = _train_all(self, candles, rows, sizes, work, log, pool, source)
     self.scaler_, self.counts_, self.edges_ = rows.scaler, rows.counts, rows.edges
     self.index_ = {name: {p: rows.windows.index[n] for p, (n, _) in parts.items()} for name, parts in rows.parts.items()}
     self.ensemble_ = _fit_ensemble(self, self.models_, rows)
     self.fitted_ = _facts(candles, rows)
     self.results_ = v9_results(self, candles, rows)
     return self
+
+
+def _source(system, rows):
+    "The system whose networks are the beginning; refused when it has seen the test period."
+    source = V9.load(system.init_from)
+    seen, test = pd.Timestamp(source.fitted_["parts"]["val"][1]), pd.Timestamp(rows.edges["test"][0])
+    if seen >= test:
+        raise DataError("the source model was chosen with candles of this test period", f"its validation part to end before {test}", str(seen),
+                        "train the source on older candles (--end), or judge this coin on later ones")  # fmt: skip
+    return source
 
 
 def _facts(candles, rows):
@@ -326,7 +356,7 @@ def _errors(y, f, r2):
     e = np.asarray(f) - y
     return {"rmse": _finite(np.sqrt(np.mean(e**2))), "mae": _finite(np.abs(e).mean()), "mape": _finite(np.abs(e / y).mean()), "r2": _finite(r2)}
 
-# %% ../../nbs/63_systems.v9.ipynb #7a7e377b
+# %% ../../nbs/63_systems.v9.ipynb #e975d23d
 def _save_h5(model, path):
     "The legacy copy for the document's loading code, without Keras' advice about legacy formats."
     import logging
@@ -357,7 +387,7 @@ def _save(
         _write_json(new / "ensemble_v9.json", self.ensemble_)
         _write_json(new / "v9_results.json", self.results_)
         (new / "training.log").write_text(_training_log(self))
-        artefacts.write_manifest(new, system="v9", format=1, params=self.get_params(), features=self.scaler_.names, fitted=self.fitted_,
+        artefacts.write_manifest(new, system="v9", format=1, params=self.shown_params(), features=self.scaler_.names, fitted=self.fitted_,
                                  counts=self.counts_, seconds=self.seconds_, versions=artefacts.package_versions(),
                                  code=artefacts.library_code())  # fmt: skip
     return Path(folder)

@@ -1,0 +1,95 @@
+"""The model against its rivals, the information sheet, the ledger in a report: against statsmodels and arch, and by hand."""
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from cryptolab.config import DataError, SettingsError
+from cryptolab.evaluation.board import direction_board, finding
+from cryptolab.evaluation.costs import cost_board, sign_position
+from cryptolab.evaluation.leakage import DETECTORS, TAXONOMY
+from cryptolab.evaluation.rivals import best_methods, rival_board, rival_words
+from cryptolab.reports.sheet import record_trial, taxonomy_sheet, words
+
+
+@pytest.fixture(scope="module")
+def market():
+    rng = np.random.default_rng(5)
+    truth = np.clip(0.5 + 0.1 * rng.standard_normal(2_000), 0.05, 0.95)
+    y = (rng.random(2_000) < truth).astype(float)
+    forecasts = {"model": truth, "noisy": np.clip(truth + 0.1 * rng.standard_normal(2_000), 0, 1), "coin": rng.random(2_000), "majority": np.full(2_000, 0.52)}
+    return y, forecasts
+
+
+def test_each_duel_agrees_with_statsmodels(market):
+    y, forecasts = market
+    board = rival_board(y, forecasts)
+    right = {name: (p > 0.5) == (y == 1) for name, p in forecasts.items()}
+    for rival in board.index:
+        table = pd.crosstab(right["model"], right[rival]).to_numpy()
+        two_sided = sm_mcnemar(table, exact=True).pvalue
+        assert 2 * min(board.p_mcnemar[rival], 0.5) == pytest.approx(two_sided, rel=1e-9) or board.edge[rival] < 0
+        assert board.edge[rival] == pytest.approx(100 * (right["model"].mean() - right[rival].mean()))
+        assert board.edge_low[rival] < board.edge[rival] < board.edge_high[rival]
+    assert board.p_holm.to_numpy() == pytest.approx(multipletests(board.p_mcnemar, method="holm")[1])
+
+
+def test_the_order_of_rows_matters_only_to_intervals(market):
+    y, forecasts = market
+    turned = rival_board(y[::-1], {name: p[::-1] for name, p in forecasts.items()})
+    board = rival_board(y, forecasts)
+    for column in ("edge", "only_model", "only_rival", "p_mcnemar", "p_holm"):
+        assert turned[column].to_numpy(dtype=float) == pytest.approx(board[column].to_numpy(dtype=float))
+
+
+def test_where_nothing_can_be_known_the_words_say_so():
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 1_000).astype(float)
+    board = rival_board(y, {"model": rng.random(1_000), "coin": rng.random(1_000), "majority": np.full(1_000, 0.51)})
+    assert (board.p_holm > 0.05).all() and rival_words(board).startswith("More often right than none of them")
+
+
+def test_best_methods_refuses_a_board_without_its_benchmark(market):
+    y, forecasts = market
+    losses = {name: (p - y) ** 2 for name, p in forecasts.items()}
+    assert best_methods(losses, "majority").attrs["p_spa"] < 0.05
+    with pytest.raises(SettingsError, match="benchmark"):
+        best_methods(losses, "absent")
+    with pytest.raises(DataError, match="nothing to compare"):
+        rival_board(y, {"model": forecasts["model"]})
+
+
+def test_the_sentence_names_edge_uncertainty_and_cost(market):
+    y, forecasts = market
+    rng = np.random.default_rng(2)
+    returns = (2 * y - 1) * rng.exponential(0.002, len(y))
+    direction = direction_board(y, forecasts, 1, returns)
+    volatility = pd.DataFrame({"qlike": [0.1, 0.2], "r2": [0.5, 0.4], "skill": [0.5, 0.0], "skill_low": [0.4, 0.0], "skill_high": [0.6, 0.0]}, index=["V9", "persistence"])
+    price = pd.DataFrame({"mase": [1.0], "mase_low": [0.99], "mase_high": [1.01]}, index=["V9"])
+    rivals, costs = rival_board(y, forecasts), cost_board(returns, {"model": sign_position(forecasts["model"])})
+    text = finding(direction, volatility, price, 0.0015, rivals=rivals, costs=costs)
+    for part in (f"{rivals.edge_low['majority']:+.1f} to {rivals.edge_high['majority']:+.1f}", f"{costs.break_even_bp.iloc[0]:.1f} per side", "less than the stated 15", "after costs -"):
+        assert part in text
+    flat = direction_board(y, {"model": np.full(len(y), 0.5), "majority": forecasts["majority"]}, 1, returns)
+    assert "never takes a position" in finding(flat, volatility, price, 0.0015)
+
+
+def test_every_type_of_leakage_has_a_detector():
+    sheet = taxonomy_sheet()
+    assert list(sheet.index) == list(TAXONOMY) and len(sheet) == 8
+    assert all(set(row.split(", ")) <= set(DETECTORS.index) and row for row in sheet.detectors) and (sheet.verdict == "not looked for").all()
+    assert "Read it &amp; weep" in words(pd.DataFrame({"a": ["Read it & weep" + "x" * 100]})).data
+
+
+def test_a_ledger_counts_configurations_and_survives_between_reports(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "deep" / "trials.jsonl"
+    returns = rng.normal(0.0005, 0.01, 1_000)
+    seen = [record_trial(path, "candles", {"seed": seed}, 0.5, rng.normal(0, 0.01, 1_000)) for seed in (0, 1, 1, 2)]
+    assert [t["trials"] for t in seen] == [1, 2, 2, 3]
+    assert record_trial(path, "other candles", {"seed": 0}, 0.5, returns)["trials"] == 1
+    judged = record_trial(path, "candles", {"seed": 3}, 0.5, returns)
+    assert judged["deflated"] < judged["probabilistic"] == record_trial(None, "candles", {"seed": 3}, 0.5, returns)["deflated"]
+    assert len(path.read_text().splitlines()) == 6 and all(json.loads(line)["kind"] == "trial" for line in path.read_text().splitlines())

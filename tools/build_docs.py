@@ -1,0 +1,472 @@
+#!/usr/bin/env python3
+"""Build the documentation site from the notebooks and the outputs stored in them: build_docs.py [FOLDER] [--only TEXT …].
+
+No notebook is executed and nothing is fetched; the site works from the file system. `--only` takes pages whose name contains one
+of the texts, for a quick look. The folder is replaced in whole, and only by a site without warnings and without broken links.
+"""
+import argparse
+import importlib
+import inspect
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from site_check import check_site
+from tree import ROOT
+
+sys.path.insert(0, str(ROOT))
+NBS, ASSETS = ROOT / "nbs", Path(__file__).parent / "docs"
+ROOMS = {
+    "config": ("Settings", "What a researcher chooses, in one file, and the errors that tell what was wrong and what to do."),
+    "data": ("Data", "Candles from a file, a public history, an exchange or a made-up market, as one checked table. Missing candles stay missing, and every "
+             "repair is counted."),
+    "features": ("Features", "The columns of the five systems from one registry, computed for whole tables, in pieces and candle by candle, and the "
+                 "certificates that say whether a column can see the future."),
+    "labels": ("Labels", "What is to be forecast, with the interval of candles from the decision to the moment when the outcome is known."),
+    "validation": ("Validation", "Windows, and splits that keep training and test rows apart in time, with purge and embargo."),
+    "models": ("Models", "The networks and learners, one per notebook, each block with the idea behind it."),
+    "systems": ("Systems", "Models put together behind one protocol: `fit`, `forecast`, `save`, `load`."),
+    "evaluation": ("Evaluation", "Every number beside its baseline, its interval and its costs; detectors of leaks; markets on which nothing can be found; the "
+                   "audit of the documents' claims."),
+    "reports": ("Reports", "One parameterised notebook run for any coin, rendered as a page that opens offline, and the command line."),
+}  # fmt: skip
+PARTS = {
+    "tutorials": ("Tutorials", "Each takes a few minutes, follows one idea, and runs from top to bottom on a laptop or in Colab."),
+    "studies": ("Studies", "Longer questions, answered with stored numbers: which indicators of three libraries know the future, and what is left of published "
+                "claims when they are measured."),
+    "report": ("Report templates", "The notebooks that `cryptolab run` fills in for a coin and a timeframe, here with what they found on the sample market."),
+    "colab": ("Colab", "Notebooks for Google Colab that run anywhere else too."),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Page:
+    "One notebook and where it stands in the site."
+
+    path: Path  # the notebook
+    name: str  # page without suffix, such as features/indicators
+    module: str = ""  # module it exports, such as features.indicators; empty for none
+
+    @property
+    def part(self) -> str:  # room of a module, else folder; empty for the start page
+        "Chapter of the site."
+        return self.name.split("/")[0] if "/" in self.name else ""
+
+
+# ---- which pages there are
+
+def read_notebook(path: Path) -> dict:  # the notebook as JSON, sources and texts joined
+    "A notebook whose lists of lines are texts."
+    book = json.loads(path.read_text(encoding="utf-8"))
+    for cell in book["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return book
+
+
+def exported_module(path: Path) -> str:  # dotted, without the library's name; empty if it exports none
+    "The module a notebook exports."
+    found = re.search(r"#\s*\|\s*default_exp +([\w.]+)", path.read_text(encoding="utf-8"))
+    return found[1] if found else ""
+
+
+def site_pages(root: Path = ROOT) -> list:  # pages in reading order
+    "The notebooks of the site."
+    nbs, pages = root / "nbs", [Page(root / "nbs" / "index.ipynb", "index")]
+    for path in sorted(nbs.glob("[0-9]*.ipynb")):
+        module = exported_module(path)
+        room, dot, rest = module.removesuffix(".__init__").partition(".")
+        pages.append(Page(path, f"{room}/{rest or 'package'}" if dot or module.endswith("__init__") else f"{room}/{room}", module))
+    folders = (("tutorials", nbs / "tutorials"), ("studies", nbs / "studies"), ("report", nbs / "reports"), ("colab", root / "colab"))
+    for part, folder in folders:
+        pages += [Page(path, f"{part}/{path.stem}", exported_module(path)) for path in sorted(folder.glob("[!._]*.ipynb"))]
+    return pages
+
+
+def title_and_line(book: dict, name: str) -> tuple:  # heading, and the quoted line below it (or the first paragraph)
+    "What a page is called and what it says of itself."
+    text = "\n\n".join(c["source"] for c in book["cells"] if c["cell_type"] == "markdown")
+    title = re.search(r"^# +(.+)$", text, re.M)
+    after = text[title.end() :] if title else text
+    quote = re.match(r"\s*> *(.+)", after)
+    line = quote[1] if quote else re.sub(r"\s+", " ", next((p for p in after.split("\n\n") if re.match(r"\s*\w", p)), "").strip())
+    return (title[1].strip() if title else name), line.strip()
+
+
+# ---- one notebook becomes one page
+
+DIRECTIVE = re.compile(r"^#\s*\|\s*(\S+?):?(?:\s+(.*))?$")
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+def directives(source: str) -> tuple:  # {directive: value}, source without them
+    "The `#|` lines of a cell."
+    lines, found = source.split("\n"), {}
+    while lines and (match := DIRECTIVE.match(lines[0])):
+        found[match[1]] = (match[2] or "").strip()
+        lines.pop(0)
+    return found, "\n".join(lines).strip("\n")
+
+
+def only_imports(source: str) -> bool:
+    "Whether a cell does nothing but import."
+    return bool(re.fullmatch(r"(?:\s*(?:from\s+\S+\s+)?import\s+(?:\([^)]*\)|[^\n]*)\s*(?:#[^\n]*)?\n?)+", source))
+
+
+def page_output(output: dict) -> dict | None:  # the output as the site shows it; None to leave it out
+    "Charts as a place and its data; messages of libraries are left out."
+    from cryptolab.reports.render import chart_html, without_requests
+
+    if output["output_type"] == "stream":
+        return None if output["name"] == "stderr" else output
+    if output["output_type"] == "error":
+        return output
+    data = {kind: value if isinstance(value, (dict, list)) and kind.endswith("json") else "".join(value) for kind, value in output.get("data", {}).items()}
+    if PLOTLY in data:
+        data = {"text/html": chart_html(data[PLOTLY]), "text/plain": "chart"}
+    elif "text/html" in data:
+        data["text/html"] = without_requests(re.sub(r"<style scoped>.*?</style>", "", data["text/html"], flags=re.S))
+    return {"output_type": "display_data", "data": data, "metadata": {}}
+
+
+def page_cell(cell: dict, link, folded: bool = False) -> dict | None:  # the cell as the site shows it; None to leave it out
+    "One cell without directives, tagged for the builder."
+    if cell["cell_type"] == "markdown":
+        source = link(BADGE.sub("", cell["source"]).strip())
+        return {"cell_type": "markdown", "metadata": {}, "source": source} if source else None
+    if cell["cell_type"] != "code":
+        return None
+    known, source = directives(cell["source"])
+    if "default_exp" in known and not source or "hide" in known or not source.strip():
+        return None
+    tags = ["export"] if {"export", "exporti", "exports"} & set(known) else []
+    if known.get("echo", "").lower() == "false" or known.get("code-fold") == "hide":
+        tags.append("remove-input")
+    elif folded or only_imports(source):
+        tags.append("hide-input")
+    outputs = [shown for output in cell.get("outputs", []) if (shown := page_output(output))]
+    return {"cell_type": "code", "metadata": {"tags": tags}, "source": source, "outputs": outputs, "execution_count": None}
+
+
+class Links:
+    "Turns links between notebooks into links between pages, and links to files of the project into downloads."
+
+    def __init__(self, pages, stage, files):
+        self.stage, self.files = stage, files
+        self.by_path = {page.path.resolve(): page.name for page in pages}
+        self.by_word = {page.path.stem: page.name for page in pages if page.path.name[:1].isdigit() and page.module}
+        self.by_word |= {f"cryptolab.{page.module}".removesuffix(".__init__"): page.name for page in pages if page.module}
+
+    def __call__(self, page: Page, text: str) -> str:  # markdown with the links of the site
+        "The links of one cell; code stays as it is."
+        parts = re.split(r"(^```.*?^```|\$\$.*?\$\$)", text, flags=re.S | re.M)
+        return "".join(part if i % 2 else self._prose(page, part) for i, part in enumerate(parts))
+
+    def _prose(self, page, text):
+        text = re.sub(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)", lambda m: self._one(page, *m.groups()), text)
+        return re.sub(r"(?<![\[`])`((?:\d\d_|cryptolab\.)[\w.]+)`(?!`|\])", lambda m: self._word(page, m), text)
+
+    def _word(self, page, match):
+        name = self.by_word.get(match[1].removesuffix(".ipynb"))
+        return match[0] if name in (None, page.name) else f"[`{match[1]}`]({self._to(page, name)}.ipynb)"
+
+    def _to(self, page, name):
+        return os.path.relpath(name, Path(page.name).parent)
+
+    def _one(self, page, image, label, target):
+        if re.match(r"[a-z]+:|#", target):
+            return f"{image}[{label}]({target})"
+        bare, _, anchor = target.partition("#")
+        path = (page.path.parent / bare).resolve()
+        if path in self.by_path:
+            return f"[{label}]({self._to(page, self.by_path[path])}.ipynb{'#' + anchor if anchor else ''})"
+        if not path.is_file():
+            if not path.is_dir():
+                raise SystemExit(f"{page.path.name}: the link to {target} leads nowhere")
+            return label
+        if image:
+            to = self.stage / "images" / path.name
+            to.parent.mkdir(exist_ok=True, parents=True)
+            shutil.copy(path, to)
+            return f"![{label}]({self._to(page, f'images/{path.name}')})"
+        (self.files / "files").mkdir(exist_ok=True, parents=True)
+        shutil.copy(path, self.files / "files" / path.name)
+        shown = re.sub(r"`([^`]*)`", r"<code>\1</code>", label)
+        return f'<a href="{self._to(page, f"files/{path.name}")}">{shown}</a>'
+
+
+def source_line(page: Page, book: dict) -> dict:  # a markdown cell
+    "Where the notebook behind a page is."
+    up = os.path.relpath(".", Path(page.name).parent)
+    about = "cells with a blue edge are the library" if page.module else "everything on this page was computed by its cells"
+    badge = next((match[1] for c in book["cells"] if (match := BADGE.search(c["source"]))), None)
+    colab = f' · <a href="{badge}">open Colab</a>' if badge else ""
+    text = f'<p class="source">Notebook <a href="{up}/notebooks/{page.name}.ipynb" download>{page.path.name}</a>{colab} · {about}</p>'
+    return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def page_notebook(page: Page, links: Links) -> dict:  # notebook for the builder
+    "One notebook, ready for the site."
+    book = read_notebook(page.path)
+    cells = [made for cell in book["cells"] if (made := page_cell(cell, lambda text: links(page, text), page.part == "report"))]
+    if page.name != "index":
+        cells.insert(1, source_line(page, book))
+    if page.module:
+        cells += [{"cell_type": "markdown", "metadata": {}, "source": text} for text in reference(page.module)]
+    if any('class="plot"' in o.get("data", {}).get("text/html", "") for c in cells for o in c.get("outputs", [])):
+        up = os.path.relpath("_static", Path(page.name).parent)
+        scripts = f'<script>{(ASSETS / "guard.js").read_text().strip()}</script><script src="{up}/plotly.min.js"></script><script src="{up}/charts.js"></script>'
+        cells.append({"cell_type": "markdown", "metadata": {}, "source": scripts})
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
+    return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+
+
+# ---- the reference at the end of a module's page
+
+def plain_text(text: str) -> str:  # markdown that shows the text as it is; `code` stays code
+    "Escape what markdown would take for itself."
+    parts = re.split(r"(`[^`]+`)", re.sub(r"\s+", " ", text))
+    return "".join(part.replace("|", "\\|") if i % 2 else re.sub(r"([\\`*_\[\]<>$|{}#~])", r"\\\1", part) for i, part in enumerate(parts))
+
+
+def short(value) -> str:  # Python as one would write it
+    "A default value or an annotation in few characters."
+    if isinstance(value, type) or inspect.isroutine(value):
+        return value.__name__
+    text = re.sub(r"\b(?:pathlib|pandas|numpy|collections\.abc|typing|pd|np)\.(?:core\.\w+\.)?", "", str(value) if "[" in str(type(value)) or "Union" in type(value).__name__ else repr(value))
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def parameters(function) -> list:  # (name, kind, default text or None, type, comment), then the return value under the name "return"
+    "The parameters of a function with the comments beside them."
+    from fastcore.docments import docments
+
+    try:
+        found = docments(function, full=True, returns=True, eval_str=False)
+    except (TypeError, OSError, ValueError, AttributeError, NameError, SyntaxError):
+        found = {}
+    rows = []
+    for name, facts in found.items():
+        if name in ("self", "cls"):
+            continue
+        kind, note, comment = facts.get("kind"), facts.get("anno", inspect.Parameter.empty), facts.get("docment") or ""
+        extra = getattr(note, "__metadata__", ())
+        if extra:
+            comment, note = comment or getattr(extra[0], "help", "") or "", note.__origin__
+        default = None if facts.get("default", inspect.Parameter.empty) is inspect.Parameter.empty else short(facts["default"])
+        rows.append((name, kind, default, "" if note is inspect.Parameter.empty else note if isinstance(note, str) else short(note), comment))
+    return rows
+
+
+def signature(rows: list) -> str:  # "(x, *, y=1)"
+    "The signature without annotations; the table below has them."
+    P, parts, star = inspect.Parameter, [], False
+    for name, kind, default, *_ in rows:
+        if name == "return":
+            continue
+        if kind is P.KEYWORD_ONLY and not star:
+            parts.append("*")
+        star = star or kind in (P.VAR_POSITIONAL, P.KEYWORD_ONLY)
+        mark = {P.VAR_POSITIONAL: "*", P.VAR_KEYWORD: "**"}.get(kind, "")
+        parts.append(f"{mark}{name}" + ("" if default is None else f"={default}"))
+    return f"({', '.join(parts)})"
+
+
+def parameter_table(rows: list) -> str:  # markdown
+    "Names, types and comments as a table."
+    lines = []
+    for name, _, _, note, comment in rows:
+        if name != "return" or comment or note:
+            lines.append(f"| {'*returns*' if name == 'return' else f'`{name}`'} | {f'`{note}`'.replace('|', chr(92) + '|') if note else ''} | {plain_text(comment)} |")
+    return "\n".join(["| | type | |", "| --- | --- | --- |", *lines]) if lines else ""
+
+
+def entry(kind: str, name: str, function, text: str, more: str = "", flags: str = "") -> str:  # markdown
+    "One function, class or method in the language of the site's builder."
+    rows = parameters(function) if function is not None else []
+    head = f"{name}{signature(rows) if function is not None else ''}"
+    fence = "`" * (6 if more else 4)
+    body = "\n\n".join(filter(None, [plain_text(inspect.cleandoc(text or "")), parameter_table(rows), more]))
+    return f"{fence}{{py:{kind}}} {head}\n{flags}\n{body}\n{fence}"
+
+
+def class_entry(cls) -> str:  # markdown
+    "A class, its parameters and its public methods."
+    from dataclasses import is_dataclass
+
+    methods = []
+    for name, value in vars(cls).items():
+        function = getattr(value, "__func__", value)
+        if name.startswith("_") and name != "__call__":
+            continue
+        if isinstance(value, property):
+            methods.append(entry("property", name, None, value.__doc__))
+        elif inspect.isfunction(function):
+            flag = ":staticmethod:\n" if isinstance(value, staticmethod) else ":classmethod:\n" if isinstance(value, classmethod) else ""
+            methods.append(entry("method", name, function, function.__doc__, flags=flag))
+    init = vars(cls).get("__init__")
+    made = cls if is_dataclass(cls) else init if inspect.isfunction(init) else None
+    return entry("class", cls.__name__, made, inspect.getdoc(cls), "\n\n".join(methods))
+
+
+def one_name(module, name: str) -> str | None:  # markdown; None for what was only imported from elsewhere
+    "One public name of a module."
+    value, dotted = getattr(module, name), module.__name__
+    home = getattr(value, "__module__", dotted)
+    if (inspect.isclass(value) or callable(value)) and home != dotted:
+        return None
+    if inspect.isclass(value):
+        return class_entry(value)
+    if callable(value) and hasattr(value, "__name__"):
+        return entry("function", name, value, value.__doc__)
+    shown = repr(value) if isinstance(value, (str, int, float, tuple, list, dict, set)) else ""
+    return entry("data", name, None, "", f"`{shown}`" if shown and len(shown) <= 100 and "`" not in shown else "A value of the module; see above.")
+
+
+def reference(module: str) -> list:  # markdown cells
+    "What a module exports, with the comments of every parameter."
+    dotted = f"cryptolab.{module}".removesuffix(".__init__")
+    found = importlib.import_module(dotted)
+    names, cells, others = list(getattr(found, "__all__", [])), [], []
+    defined = Path(inspect.getfile(found)).read_text(encoding="utf-8")
+    for name in names:
+        own = re.search(rf"^(?:def|class) {name}\b|^{name}\b.*=|^[\w, ]*\b{name}\b[\w, ]*=", defined, re.M)
+        text = one_name(found, name) if own else None
+        (cells if text else others).append(text or name)
+    if not cells and not others:
+        return []
+    intro = f"## Reference\n\nWhat `from {dotted} import …` offers."
+    if others:
+        intro += " From other modules, for convenience: " + ", ".join(f"{{py:obj}}`{name}`" for name in others) + "."
+    return [f"{intro}\n\n```{{py:currentmodule}} {dotted}\n```", *cells]
+
+
+# ---- chapters
+
+def module_mark(page: Page) -> str:  # `cryptolab.features.rolling`, or nothing
+    "The name of a page's module as code."
+    return f"`cryptolab.{page.module}`".replace(".__init__", "") if page.module else ""
+
+
+def chapter(title: str, text: str, pages: list, lines: dict) -> str:  # markdown
+    "A page that introduces the pages of one part."
+    rows = [f"| [{lines[p.name][0]}]({Path(p.name).name}.ipynb) | {module_mark(p)} | {lines[p.name][1].replace('|', chr(92) + '|')} |" for p in pages]
+    tree = "\n".join(Path(p.name).name for p in pages)
+    heads = ["| page | module | |", "| --- | --- | --- |"]
+    if not any(p.module for p in pages):
+        rows, heads = [re.sub(r"\) \|  \|", ") |", row) for row in rows], ["| page | |", "| --- | --- |"]
+    return "\n".join([f"# {title}", "", text, "", *heads, *rows, "", "```{toctree}", ":hidden:", "", tree, "```", ""])
+
+
+def start_trees(parts: list) -> dict:  # a markdown cell
+    "The contents of the whole site, for the side bar."
+    trees = []
+    for caption, names in (("Learn", ("tutorials", "colab")), ("Library", ROOMS), ("Findings", ("studies", "report"))):
+        inside = [f"{name}/index" for name in names if name in parts]
+        if inside:
+            trees.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *inside, "```"]))
+    text = "## All names\n\nThe {ref}`index <genindex>` lists every function and class; the search field finds words in all pages.\n\n"
+    return {"cell_type": "markdown", "metadata": {}, "id": "contents", "source": text + "\n\n".join(trees)}
+
+
+def stage_site(pages: list, stage: Path, files: Path) -> dict:  # {page: (title, line)}
+    "Write what the builder reads."
+    links, lines = Links(site_pages(), stage, files), {}
+    chosen = {page.name for page in pages}
+    for page in pages:
+        lines[page.name] = title_and_line(read_notebook(page.path), page.name)
+        book = page_notebook(page, links)
+        if page.name == "index":
+            book["cells"].append(start_trees(sorted({p.part for p in pages})))
+        text = json.dumps(book)
+        if len(chosen) < len(links.by_path):  # a part of the site: no links to what is left out
+            text = re.sub(r"\[([^\[\]]+)\]\(([\w./]+)\.ipynb(?:#[\w-]*)?\)", lambda m: m[0] if os.path.normpath(Path(page.name).parent / m[2]) in chosen else m[1], text)
+        for folder, content in ((stage, text), (files / "notebooks", page.path.read_text(encoding="utf-8"))):
+            path = folder / f"{page.name}.ipynb"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+    for part, (title, text) in {**ROOMS, **PARTS}.items():
+        inside = [p for p in pages if p.part == part]
+        if inside:
+            (stage / part / "index.md").write_text(chapter(title, text, inside, lines), encoding="utf-8")
+            lines[f"{part}/index"] = (title, text)
+    return lines
+
+
+# ---- the builder
+
+def settings(files: Path) -> dict:  # of Sphinx
+    "The builder's settings; there is no file of them."
+    import cryptolab
+
+    return {
+        "project": "cryptolab", "version": cryptolab.__version__, "release": cryptolab.__version__, "extensions": ["myst_nb", "site_math"], "root_doc": "index",
+        "nb_execution_mode": "off", "nb_render_markdown_format": "myst", "nb_merge_streams": True, "nb_code_prompt_show": "show {type}", "nb_code_prompt_hide": "hide {type}", "myst_enable_extensions": ["dollarmath"],
+        "myst_heading_anchors": 3, "html_theme": "furo", "html_title": f"cryptolab {cryptolab.__version__}", "html_show_sphinx": False,
+        "html_show_copyright": False, "html_copy_source": False, "html_show_sourcelink": False, "html_extra_path": [str(files)],
+        "html_static_path": [str(ASSETS / "static")], "html_css_files": ["site.css"], "html_js_files": ["summaries.js", "search.js"],
+        "html_math_renderer": "mathml", "add_module_names": False, "python_maximum_signature_line_length": 90, "templates_path": [],
+        "html_domain_indices": False, "toc_object_entries": False, "pygments_style": "default",
+        "mathjax_path": "", "exclude_patterns": ["_build"], "suppress_warnings": ["config.cache"],
+    }  # fmt: skip
+
+
+def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's folder; exits with what is wrong
+    "Build the site and put it in place, all or nothing."
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+    began, out = time.perf_counter(), Path(out).resolve()
+    if out.exists() and any(out.iterdir()) and not (out / "searchindex.js").exists():
+        raise SystemExit(f"{out} is not a site of this program; choose another folder")
+    pages = [p for p in site_pages() if not only or p.name == "index" or any(text in p.name for text in only)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".docs-") as work:
+        stage, files, html = (Path(work) / name for name in ("source", "files", "html"))
+        lines = stage_site(pages, stage, files)
+        log(f"{len(pages)} notebooks read in {time.perf_counter() - began:.0f} s")
+        with patch_docutils(), docutils_namespace(), (Path(work) / "warnings").open("w+") as warnings:
+            app = Sphinx(stage, None, html, Path(work) / "doctrees", "html", settings(files), status=None, warning=warnings, parallel=1)
+            app.build()
+            warnings.seek(0)
+            said = re.sub(r"\x1b\[[0-9;]*m", "", warnings.read()).replace(str(stage), "").strip()
+        finish(html, lines)
+        problems = [line for line in said.splitlines() if line.strip()] + check_site(html)
+        if problems:
+            raise SystemExit("\n".join(["the site was not built:", *problems[:40]]))
+        old = Path(work) / "old"
+        if out.exists():
+            out.replace(old)
+        html.replace(out)
+    log(f"{out / 'index.html'}: {len(pages)} notebooks, {sum(1 for _ in out.rglob('*.html'))} pages, {time.perf_counter() - began:.0f} s")
+    return out
+
+
+def finish(html: Path, lines: dict) -> None:
+    "What the builder does not write: the library of charts, and one line per page for the search."
+    static = html / "_static"
+    if 'class="plot"' in "".join(p.read_text(encoding="utf-8") for p in html.rglob("*.html")):
+        from plotly.offline import get_plotlyjs
+
+        (static / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    text = {name: re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", line) for name, (_, line) in lines.items()}
+    (static / "summaries.js").write_text(f"const SUMMARIES = {json.dumps(text, ensure_ascii=False)};\n", encoding="utf-8")
+    for name in (".buildinfo", "objects.inv"):
+        (html / name).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", default=str(ROOT / "_docs"))
+    parser.add_argument("--only", nargs="+", help="pages whose name contains one of these texts")
+    given = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    build(Path(given.folder), given.only)
