@@ -1,7 +1,7 @@
 # Everything a user or a developer runs. `make help` lists it.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup report test test-oldest lab export readme screenshot bench-skill bench-features bench-zoo bench-controls docs constraints clean
+.PHONY: help setup report test test-oldest lab export readme screenshot bench-skill bench-features bench-zoo bench-controls docs docs-quarto constraints clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -83,8 +83,12 @@ bench-zoo: setup  ## sensitivity and false alarms of the leak detectors; stored 
 bench-controls: setup  ## null markets and planted edges; stored in benchmarks/results (DATA_DIR= real candles)
 	@$(BIN)/python -m benchmarks.controls null v9 planted $(call option,DATA_DIR,--data-dir)
 
-docs: setup  ## build the documentation site into _docs/ (needs quarto)
-	@command -v quarto >/dev/null || { echo "quarto is not installed, so no site was built; install it and run make docs again"; exit 1; }
+docs: setup  ## build the documentation site into _docs/; opens from the file system, needs no network
+	@$(BIN)/python -c "import furo, myst_nb, sphinx" 2>/dev/null || $(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers,docs
+	@$(BIN)/python tools/build_docs.py _docs
+
+docs-quarto: setup  ## the same notebooks as a site made by nbdev (needs quarto)
+	@command -v quarto >/dev/null || { echo "quarto is not installed, so no site was built; make docs needs none"; exit 1; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev-docs
 	@echo "_docs/index.html"
 

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -263,7 +264,20 @@ def parameters(function) -> list:  # (name, kind, default text or None, type, co
             comment, note = comment or getattr(extra[0], "help", "") or "", note.__origin__
         default = None if facts.get("default", inspect.Parameter.empty) is inspect.Parameter.empty else short(facts["default"])
         rows.append((name, kind, default, "" if note is inspect.Parameter.empty else note if isinstance(note, str) else short(note), comment))
+    if rows and not any(row[0] == "return" and row[4] for row in rows) and (comment := return_comment(function)):
+        rows = [row for row in rows if row[0] != "return"] + [("return", None, None, "", comment)]
     return rows
+
+
+def return_comment(function) -> str:
+    "The comment behind the end of a signature that states no type."
+    try:
+        lines = inspect.getsource(function).splitlines()
+    except (TypeError, OSError):
+        return ""
+    start = next((i for i, line in enumerate(lines) if re.match(r"\s*def ", line)), len(lines))
+    ends = (re.match(r"(?:\s*def .*)?\s*\)\s*(?:->[^#]*)?:\s*#\s*(.+)$", line) for line in lines[start : start + 60])
+    return next((found[1] for found in ends if found), "")
 
 
 def signature(rows: list) -> str:  # "(x, *, y=1)"
@@ -281,12 +295,14 @@ def signature(rows: list) -> str:  # "(x, *, y=1)"
 
 
 def parameter_table(rows: list) -> str:  # markdown
-    "Names, types and comments as a table."
-    lines = []
-    for name, _, _, note, comment in rows:
-        if name != "return" or comment or note:
-            lines.append(f"| {'*returns*' if name == 'return' else f'`{name}`'} | {f'`{note}`'.replace('|', chr(92) + '|') if note else ''} | {plain_text(comment)} |")
-    return "\n".join(["| | type | |", "| --- | --- | --- |", *lines]) if lines else ""
+    "Names, types and comments as a table; the column of types only where there are any."
+    shown = [row for row in rows if row[0] != "return" or row[3] or row[4]]
+    typed = any(row[3] for row in shown)
+    lines = [["parameter", "type", "meaning"], ["---"] * 3]
+    for name, _, _, note, comment in shown:
+        note = note.replace("|", "\\|")
+        lines.append(["*returns*" if name == "return" else f"`{name}`", f"`{note}`" if note else "", plain_text(comment)])
+    return "\n".join(f"| {' | '.join(line if typed else [line[0], line[2]])} |" for line in lines) if shown else ""
 
 
 def entry(kind: str, name: str, function, text: str, more: str = "", flags: str = "") -> str:  # markdown
@@ -317,12 +333,9 @@ def class_entry(cls) -> str:  # markdown
     return entry("class", cls.__name__, made, inspect.getdoc(cls), "\n\n".join(methods))
 
 
-def one_name(module, name: str) -> str | None:  # markdown; None for what was only imported from elsewhere
-    "One public name of a module."
-    value, dotted = getattr(module, name), module.__name__
-    home = getattr(value, "__module__", dotted)
-    if (inspect.isclass(value) or callable(value)) and home != dotted:
-        return None
+def one_name(module, name: str) -> str:  # markdown
+    "One name that a module defines."
+    value = getattr(module, name)
     if inspect.isclass(value):
         return class_entry(value)
     if callable(value) and hasattr(value, "__name__"):
@@ -339,8 +352,7 @@ def reference(module: str) -> list:  # markdown cells
     defined = Path(inspect.getfile(found)).read_text(encoding="utf-8")
     for name in names:
         own = re.search(rf"^(?:def|class) {name}\b|^{name}\b.*=|^[\w, ]*\b{name}\b[\w, ]*=", defined, re.M)
-        text = one_name(found, name) if own else None
-        (cells if text else others).append(text or name)
+        (cells if own else others).append(one_name(found, name) if own else name)
     if not cells and not others:
         return []
     intro = f"## Reference\n\nWhat `from {dotted} import …` offers."
@@ -377,6 +389,14 @@ def start_trees(parts: list) -> dict:  # a markdown cell
     return {"cell_type": "markdown", "metadata": {}, "id": "contents", "source": text + "\n\n".join(trees)}
 
 
+def without_links(text: str, page: Page, chosen: set) -> str:  # the page's notebook as text
+    "For a part of the site: links to pages that are left out become plain words."
+    def one(match):
+        return match[0] if os.path.normpath(Path(page.name).parent / match[2]) in chosen else match[1]
+
+    return re.sub(r"\[([^\[\]]+)\]\(([\w./]+)\.ipynb(?:#[\w-]*)?\)", one, text)
+
+
 def stage_site(pages: list, stage: Path, files: Path) -> dict:  # {page: (title, line)}
     "Write what the builder reads."
     links, lines = Links(site_pages(), stage, files), {}
@@ -387,8 +407,8 @@ def stage_site(pages: list, stage: Path, files: Path) -> dict:  # {page: (title,
         if page.name == "index":
             book["cells"].append(start_trees(sorted({p.part for p in pages})))
         text = json.dumps(book)
-        if len(chosen) < len(links.by_path):  # a part of the site: no links to what is left out
-            text = re.sub(r"\[([^\[\]]+)\]\(([\w./]+)\.ipynb(?:#[\w-]*)?\)", lambda m: m[0] if os.path.normpath(Path(page.name).parent / m[2]) in chosen else m[1], text)
+        if len(chosen) < len(links.by_path):
+            text = without_links(text, page, chosen)
         for folder, content in ((stage, text), (files / "notebooks", page.path.read_text(encoding="utf-8"))):
             path = folder / f"{page.name}.ipynb"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -433,11 +453,13 @@ def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's
         stage, files, html = (Path(work) / name for name in ("source", "files", "html"))
         lines = stage_site(pages, stage, files)
         log(f"{len(pages)} notebooks read in {time.perf_counter() - began:.0f} s")
-        with patch_docutils(), docutils_namespace(), (Path(work) / "warnings").open("w+") as warnings:
-            app = Sphinx(stage, None, html, Path(work) / "doctrees", "html", settings(files), status=None, warning=warnings, parallel=1)
+        with patch_docutils(), docutils_namespace(), warnings.catch_warnings(), (Path(work) / "said").open("w+") as told:
+            warnings.simplefilter("ignore", DeprecationWarning)  # between the builder's own parts
+            warnings.simplefilter("ignore", PendingDeprecationWarning)
+            app = Sphinx(stage, None, html, Path(work) / "doctrees", "html", settings(files), status=None, warning=told, parallel=1)
             app.build()
-            warnings.seek(0)
-            said = re.sub(r"\x1b\[[0-9;]*m", "", warnings.read()).replace(str(stage), "").strip()
+            told.seek(0)
+            said = re.sub(r"\x1b\[[0-9;]*m", "", told.read()).replace(str(stage), "").strip()
         finish(html, lines)
         problems = [line for line in said.splitlines() if line.strip()] + check_site(html)
         if problems:

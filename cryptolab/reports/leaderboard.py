@@ -74,7 +74,7 @@ def _money(result):
             "break_even_low": here("break_even_low"), "break_even_high": here("break_even_high"), "cost_bp": 1e4 * _number(result, "cost_per_side"),
             "net_bp": here("net_bp"), "hold_bp": _number(result, "costs", "buy_and_hold", "net_bp")}  # fmt: skip
 
-# %% ../../nbs/86_reports.leaderboard.ipynb #fb4ce2fd
+# %% ../../nbs/86_reports.leaderboard.ipynb #858904d0
 def _forecasts(result):
     "Volatility skill over persistence and over the best simple method, price error, coverage of the interval."
     model, board = _first(result, "volatility"), _at(result, "volatility")
@@ -88,9 +88,9 @@ def _forecasts(result):
     for end in ("low", "high"):
         answer[f"vol_best_{end}"] = _number(result, "volatility_rivals", best, f"skill_{end}")
     answer |= {key: _number(result, "price", price, key) for key in ("mase", "mase_low", "mase_high")}
-    return answer | {"stated": _number(result, "interval", "stated")} | {k: _number(result, "interval", k) for k in ("coverage", "coverage_low", "coverage_high")}
+    return answer | {key: _number(result, "interval", key) for key in ("stated", "coverage", "coverage_low", "coverage_high")}
 
-# %% ../../nbs/86_reports.leaderboard.ipynb #4d6d6dff
+# %% ../../nbs/86_reports.leaderboard.ipynb #cb42632e
 def _groups(result):
     "Accuracy by confidence as a list of points: group, accuracy, low, high, n."
     deciles = _at(result, "deciles")
@@ -99,18 +99,20 @@ def _groups(result):
         found = [point(str(group), at) for group, at in deciles.items()]
     else:
         model, sure = _first(result, "direction"), _at(result, "probabilities", "accuracy of the surest tenth") or {}
-        whole = {k: _number(result, "direction", model, name) for k, name in (("accuracy", "accuracy"), ("low", "accuracy_low"), ("high", "accuracy_high"), ("n", "n"))}
+        names = {"accuracy": "accuracy", "low": "accuracy_low", "high": "accuracy_high", "n": "n"}
+        whole = {key: _number(result, "direction", model, name) for key, name in names.items()}
         found = [point("all rows", whole), point("surest tenth", {**sure, "accuracy": _at(sure, "value")} if isinstance(sure, dict) else {})]
         found = found if not math.isnan(found[1]["accuracy"]) else []
     return [at for at in found if not math.isnan(at["accuracy"])]
 
-# %% ../../nbs/86_reports.leaderboard.ipynb #e2c64b78
+# %% ../../nbs/86_reports.leaderboard.ipynb #fa389a44
 def _trust(result):
     "Leaks, certificate, trials, data range and duration."
     found = _at(result, "leaks", "found")
     return {"leaks": float(len(found)) if isinstance(found, list) else math.nan, "certified": _number(result, "certificate", "passed"),
-            "columns": _number(result, "certificate", "columns"), "trials": _number(result, "trials", "trials"), "deflated": _number(result, "trials", "deflated"),
-            "source": _text(result, "data", "source"), "candles": _number(result, "data", "candles"), "first": _text(result, "data", "first")[:10],
+            "columns": _number(result, "certificate", "columns"), "trials": _number(result, "trials", "trials"),
+            "deflated": _number(result, "trials", "deflated"), "source": _text(result, "data", "source"),
+            "candles": _number(result, "data", "candles"), "first": _text(result, "data", "first")[:10],
             "last": _text(result, "data", "last")[:10], "seconds": _number(result, "run", "seconds", "total")}  # fmt: skip
 
 
@@ -161,7 +163,7 @@ def corrected(
         table.loc[known.index, "q"] = stats.false_discovery_control(known.to_numpy(), method="bh")
     return table
 
-# %% ../../nbs/86_reports.leaderboard.ipynb #7758fa9b
+# %% ../../nbs/86_reports.leaderboard.ipynb #d76ab9b8
 def _link(out, folder, name):
     "Relative address of a file that exists, or nothing."
     return quote(f"{folder}{name}") if (Path(out) / f"{folder}{name}").is_file() else ""
@@ -179,7 +181,8 @@ def _rows(out):
             result = read_result(path)
             rows.append(_row(result, folder) | {"link": _link(out, folder, "/report.html")})
         except (CryptolabError, RecursionError) as e:
-            rows.append(_row({}, folder) | {"status": "unreadable", "error": f"result.json cannot be read: {getattr(e, 'found', e)}", "link": _link(out, folder, "/report.html")})
+            words = f"result.json cannot be read: {getattr(e, 'found', e)}"
+            rows.append(_row({}, folder) | {"status": "unreadable", "error": words, "link": _link(out, folder, "/report.html")})
         if folder in failed:
             rows[-1] |= {"status": "stale" if rows[-1]["status"] == "done" else "failed", "error": failed[folder]["error"]}
     have = {row["folder"] for row in rows}
@@ -248,7 +251,7 @@ def _luck_words(board, tests, whole):
     named = _several(f"{name} ({edge:+.1f} points{leak})" for name, edge, leak in zip(_called(found), found["edge"], spoilt))
     return f"{len(found)} of {len(scored)} {'is' if len(found) == 1 else 'are'} distinguishable from guessing {after}: {named}."
 
-# %% ../../nbs/86_reports.leaderboard.ipynb #0854cd7e
+# %% ../../nbs/86_reports.leaderboard.ipynb #f75e4832
 def _cost_words(board):
     "What would be left after costs."
     scored = board[board["net_bp"].notna()]
@@ -278,7 +281,8 @@ def _trust_words(board):
     have, words = board[board["status"].isin(["done", "stale"])], []
     leaky, unsearched = have[have["leaks"] > 0], int(have["leaks"].isna().sum())
     if len(leaky):
-        words.append(f"A leak was found in {_count(len(leaky), 'report')} ({_several(_called(leaky))}): do not believe {'its' if len(leaky) == 1 else 'their'} numbers.")
+        whose = "its" if len(leaky) == 1 else "their"
+        words.append(f"A leak was found in {_count(len(leaky), 'report')} ({_several(_called(leaky))}): do not believe {whose} numbers.")
     elif len(have) > unsearched:
         words.append("No leak was found.")
     if unsearched:
@@ -288,10 +292,11 @@ def _trust_words(board):
     if (made := int((have["source"] == "sample").sum())):
         words.append(f"{_count(made, 'report')} {'is' if made == 1 else 'are'} about a generated market whose edge was put there.")
     if (stale := int((have["status"] == "stale").sum())):
-        words.append(f"{_count(stale, 'result')} {'is' if stale == 1 else 'are'} from an earlier run: the newest run of {'that job' if stale == 1 else 'these jobs'} failed.")
+        which = "is from an earlier run: the newest run of that job" if stale == 1 else "are from earlier runs: the newest runs of these jobs"
+        words.append(f"{_count(stale, 'result')} {which} failed.")
     return words
 
-# %% ../../nbs/86_reports.leaderboard.ipynb #1f592880
+# %% ../../nbs/86_reports.leaderboard.ipynb #3cf33678
 def board_words(
     board: pd.DataFrame,  # of `leaderboard`, or some of its rows
     tests: int | None = None,  # number of tests that p_holm is corrected for, where `board` is a part; None: the board is whole
@@ -300,8 +305,8 @@ def board_words(
     if board.empty:
         return "There is no report here yet. Write one with `cryptolab run`, or many with `cryptolab batch`, and then call `cryptolab leaderboard`."
     count = int(board["p"].notna().sum()) if tests is None else tests
-    parts = [_size_words(board), _luck_words(board, count, tests is None), _cost_words(board), _volatility_words(board), *_trust_words(board), *board.attrs.get("problems", [])]
-    return " ".join(part for part in parts if part)
+    parts = [_size_words(board), _luck_words(board, count, tests is None), _cost_words(board), _volatility_words(board), *_trust_words(board)]
+    return " ".join(part for part in [*parts, *board.attrs.get("problems", [])] if part)
 
 # %% ../../nbs/86_reports.leaderboard.ipynb #1fd379fe
 def page_names(

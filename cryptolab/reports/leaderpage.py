@@ -56,7 +56,7 @@ def _duration(seconds):
         return ""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
-# %% ../../nbs/86_reports.leaderpage.ipynb #b3a11c2d
+# %% ../../nbs/86_reports.leaderpage.ipynb #e03e7a6f
 def _join(*parts):
     "The parts that are not empty."
     return " · ".join(part for part in parts if part)
@@ -76,8 +76,8 @@ def _said(word, value):
 _NUMBERS = [
     ("Edge", "points of accuracy over the majority class, with its 95 % interval", "edge", True,
      lambda r: _fixed(r.edge, "{:+.1f}"), lambda r: _interval(r.edge_low, r.edge_high), True),
-    ("p, corrected", "Holm: probability that luck alone gives any such finding on this board; beneath it the single p-value and the false discovery rate q", "p_holm", False,
-     lambda r: _p(r.p_holm), lambda r: _join(_said("p", _p(r.p)), _said("q", _p(r.q))), True),
+    ("p, corrected", "Holm: probability that luck alone gives any such finding on this board; beneath it the single p-value and the false discovery rate q",
+     "p_holm", False, lambda r: _p(r.p_holm), lambda r: _join(_said("p", _p(r.p)), _said("q", _p(r.q))), True),
     ("Accuracy", "share of test candles whose direction was right; beneath it that of the majority class of the training rows", "accuracy", True,
      lambda r: _percent(r.accuracy), lambda r: _said("majority", _percent(r.majority)), True),
     ("Over best rival", "points of accuracy over the simple method that comes closest", "rival_edge", True,
@@ -87,7 +87,8 @@ _NUMBERS = [
     ("Gross", "basis points per candle before costs, trading by the sign of the forecast", "gross_bp", True,
      lambda r: _fixed(r.gross_bp, "{:+.2f}"), lambda r: _interval(r.gross_low, r.gross_high, "{:+.2f}"), False),
     ("Break-even cost", "cost per side in basis points at which nothing is left, and the stated cost", "break_even_bp", True,
-     lambda r: _fixed(r.break_even_bp, "{:.1f}"), lambda r: _lines(_interval(r.break_even_low, r.break_even_high, "{:.1f}"), _said("cost", _fixed(r.cost_bp, "{:.0f}"))), True),
+     lambda r: _fixed(r.break_even_bp, "{:.1f}"),
+     lambda r: _lines(_interval(r.break_even_low, r.break_even_high, "{:.1f}"), _said("cost", _fixed(r.cost_bp, "{:.0f}"))), True),
     ("Net", "basis points per candle after the stated costs; beneath it buying and holding", "net_bp", True,
      lambda r: _fixed(r.net_bp, "{:+.2f}"), lambda r: _said("holding", _fixed(r.hold_bp, "{:+.2f}")), True),
     ("Volatility skill", "how much smaller the QLIKE loss is than that of persistence", "vol_skill", True,
@@ -97,7 +98,8 @@ _NUMBERS = [
     ("MASE", "price error as a multiple of that of repeating the last close; below 1 is better", "mase", False,
      lambda r: _fixed(r.mase, "{:.4f}"), lambda r: _interval(r.mase_low, r.mase_high, "{:.4f}"), False),
     ("Coverage", "share of next closes inside the interval, and the share it promised", "coverage", True,
-     lambda r: _percent(r.coverage), lambda r: _lines(_interval(r.coverage_low, r.coverage_high, "{:.1f}", 100), _said("stated", _percent(r.stated, "{:.0f} %"))), False),
+     lambda r: _percent(r.coverage),
+     lambda r: _lines(_interval(r.coverage_low, r.coverage_high, "{:.1f}", 100), _said("stated", _percent(r.stated, "{:.0f} %"))), False),
     ("Leaks", "what the search for leaks in the pipeline found", "leaks", True,
      lambda r: _fixed(r.leaks, "{:.0f}") and ("none" if r.leaks == 0 else f"{r.leaks:.0f} found"), lambda r: "", True),
     ("Certified", "feature columns with a certificate, of all", "certified", True,
@@ -185,7 +187,7 @@ def _filters(board):
             '<label><input type="checkbox" data-filter="found"> only p, corrected, below 0.05</label>'
             '<label><input type="checkbox" id="all"> all columns</label><span id="shown" role="status"></span></form>')  # fmt: skip
 
-# %% ../../nbs/86_reports.leaderpage.ipynb #477d2ea1
+# %% ../../nbs/86_reports.leaderpage.ipynb #9f6bdeca
 def _scale(low, high, steps=(0.5, 1, 2, 5, 10, 20, 50)):
     "Round ends around the values and the ticks between them."
     step = next((s for s in steps if (high - low) / s <= 6), 100)
@@ -204,10 +206,11 @@ def _forest_row(r, place):
     ends = [e if _is_number(e) else r.edge for e in (r.edge_low, r.edge_high)]
     left, right, at = (place(v) for v in (*ends, r.edge))
     leak = '<em class="bad">leak</em> ' if r.leaks > 0 else ""
-    words = f"{_name(r)}: edge {_fixed(r.edge, '{:+.1f}')} points, {_said('interval', _interval(r.edge_low, r.edge_high)) or 'no interval'}, corrected p {_p(r.p_holm) or 'missing'}"
+    interval = _said("interval", _interval(r.edge_low, r.edge_high)) or "no interval"
+    words = _esc(f"{_name(r)}: edge {_fixed(r.edge, '{:+.1f}')} points, {interval}, corrected p {_p(r.p_holm) or 'missing'}")
     return (f'<div class="line" {_data(r)}><span class="name">{leak}{_anchor(r.link, _name(r))}</span>'
-            f'<span class="track" role="img" title="{_esc(words)}" aria-label="{_esc(words)}"><i class="bar" style="left:{left:.2f}%;width:{right - left:.2f}%"></i>'
-            f'<i class="dot" style="left:{at:.2f}%"></i></span></div>')  # fmt: skip
+            f'<span class="track" role="img" title="{words}" aria-label="{words}"><i class="bar" '
+            f'style="left:{left:.2f}%;width:{right - left:.2f}%"></i><i class="dot" style="left:{at:.2f}%"></i></span></div>')  # fmt: skip
 
 
 def _forest(board):
@@ -250,7 +253,7 @@ def _multiples(board):
     figures = (f'<figure {_data(r)}>{_drawing(r.groups, r.majority, low, high)}<figcaption>{_anchor(r.link, _name(r))}</figcaption></figure>' for r in rows)
     return f'<div class="multiples">{chr(10).join(figures)}</div>'
 
-# %% ../../nbs/86_reports.leaderpage.ipynb #fb1d4dc6
+# %% ../../nbs/86_reports.leaderpage.ipynb #a858cb37
 MARK = '<meta name="generator" content="cryptolab leaderboard">'
 _LOOK = """
 :root{--mark:#0072b2;--warn:#b3261e}@media(prefers-color-scheme:dark){:root{--mark:#56b4e9;--warn:#ff8a80}}
@@ -263,17 +266,22 @@ main{max-width:92rem}.lead{font-size:1.05rem;max-width:56rem}small{display:block
 #board button{all:unset;cursor:pointer;padding:.5em .7em;font-weight:600;display:block;box-sizing:border-box;width:100%;white-space:nowrap;text-align:inherit}
 #board button:focus-visible{outline:2px solid var(--mark);outline-offset:-2px}#board button::after{content:" ↕";opacity:.35}
 [aria-sort=ascending] button::after{content:" ↑"!important;opacity:1!important}[aria-sort=descending] button::after{content:" ↓"!important;opacity:1!important}
-tr[data-sure="1"] td:nth-child(3),tr[data-sure="1"] td:nth-child(4){font-weight:700}small{font-weight:400}td.bad a,td.bad small,em.bad{color:var(--warn);font-style:normal}
+tr[data-sure="1"] td:nth-child(3),tr[data-sure="1"] td:nth-child(4){font-weight:700}small{font-weight:400}
+td.bad a,td.bad small,em.bad{color:var(--warn);font-style:normal}
 #filters{display:flex;flex-wrap:wrap;gap:.5rem 1.2rem;align-items:center;margin:1rem 0;color:var(--soft);font-size:.92rem}#filters[hidden]{display:none}
 select,input{font:inherit;color:var(--ink);background:var(--back);border:1px solid var(--line);border-radius:4px;padding:.15em .3em;accent-color:var(--mark)}
-.forest{max-width:60rem;font-size:.88rem}.line{display:flex;align-items:center;min-height:1.55rem}.line .name{flex:0 0 13rem;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.forest{max-width:60rem;font-size:.88rem}.line{display:flex;align-items:center;min-height:1.55rem}
+.line .name{flex:0 0 13rem;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .track{position:relative;flex:1;height:1.55rem;margin:0 1.2rem;background:linear-gradient(var(--soft),var(--soft)) var(--zero)/1px 100% no-repeat}
 .bar,.dot{position:absolute;top:50%}.bar{height:2px;margin-top:-1px;background:var(--soft)}
 .dot{width:10px;height:10px;margin:-5px 0 0 -5px;border-radius:50%;background:var(--back);border:2px solid var(--soft)}
 [data-sure="1"] .bar{background:var(--mark)}[data-sure="1"] .dot{background:var(--mark);border-color:var(--mark)}
-.axis{color:var(--soft)}.axis .track{background:none;border-top:1px solid var(--line)}.axis b{position:absolute;transform:translateX(-50%);font-weight:400;font-size:.8rem}
-.multiples{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.6rem}figure{margin:0;border:1px solid var(--line);border-radius:6px;padding:.4rem}
-figcaption{font-size:.82rem;text-align:center}svg{display:block;width:100%}svg path{stroke:var(--mark);fill:none;stroke-width:1.2;opacity:.7}svg circle{fill:var(--mark)}
+.axis{color:var(--soft)}.axis .track{background:none;border-top:1px solid var(--line)}
+.axis b{position:absolute;transform:translateX(-50%);font-weight:400;font-size:.8rem}
+.multiples{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.6rem}
+figure{margin:0;border:1px solid var(--line);border-radius:6px;padding:.4rem}
+figcaption{font-size:.82rem;text-align:center}svg{display:block;width:100%}
+svg path{stroke:var(--mark);fill:none;stroke-width:1.2;opacity:.7}svg circle{fill:var(--mark)}
 svg .base{stroke:var(--soft);stroke-dasharray:4 3;opacity:1}svg text{font:11px system-ui,sans-serif;fill:var(--soft);text-anchor:end}svg .x{text-anchor:middle}
 tr[hidden],.line[hidden],figure[hidden]{display:none}.errors li,.lead{overflow-wrap:anywhere}dt{font-weight:600}dd{margin:0 0 .4rem 1.2rem}
 @media(max-width:600px){.line .name{flex-basis:8.2rem}.track{margin:0 .8rem}.multiples{grid-template-columns:1fr 1fr}
@@ -315,7 +323,7 @@ show();
 """
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
-# %% ../../nbs/86_reports.leaderpage.ipynb #be12786a
+# %% ../../nbs/86_reports.leaderpage.ipynb #41bebaab
 def _errors(board):
     "What went wrong, in full."
     rows = board[board["error"] != ""]
@@ -338,8 +346,9 @@ def _pictures(board):
         parts.append('<h2 id="edges">Edges</h2><p>Points of accuracy over the majority class, with 95 % intervals. An interval that crosses the line is '
                      f"compatible with guessing; a filled dot is distinguishable from it after the correction.</p>{forest}")  # fmt: skip
     if multiples:
-        parts.append('<h2 id="confidence">Accuracy by confidence</h2><p>From the least to the most confident test candles, with 95 % intervals; dashed: the majority '
-                     f"class. A model that knows something rises to the right, above the dashed line. All on one scale.</p>{multiples}")  # fmt: skip
+        parts.append('<h2 id="confidence">Accuracy by confidence</h2><p>From the least to the most confident test candles, with 95 % intervals; '
+                     f"dashed: the majority class. A model that knows something rises to the right, above the dashed line. All on "
+                     f"one scale.</p>{multiples}")  # fmt: skip
     return "".join(parts)
 
 
@@ -350,7 +359,7 @@ def _how(tests):
             "Benjamini and Hochberg's for <em>q</em>. Earlier trials on the same candles are not in it; they are counted in the column <em>Trials</em>.</p>"
             f"<details><summary>What the columns mean</summary><dl>{meanings}</dl></details>")  # fmt: skip
 
-# %% ../../nbs/86_reports.leaderpage.ipynb #03d742c7
+# %% ../../nbs/86_reports.leaderpage.ipynb #23580019
 def board_page(
     board: pd.DataFrame,  # of `leaderboard`, or some of its rows
     words: str,  # the first paragraph, plain text
@@ -369,4 +378,5 @@ def board_page(
     script = f"<script>{_SORT}{_FILTER}</script>" if len(board) else ""
     return (f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{MARK}<title>{_esc(title)}</title>'
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<link rel="icon" href="data:,"><style>{_CSS}{_LOOK}</style></head>\n<body><main>{chr(10).join(parts)}</main>{script}</body></html>\n')  # fmt: skip
+            f'<link rel="icon" href="data:,"><style>{_CSS}{_LOOK}</style></head>\n'
+            f'<body><main>{chr(10).join(parts)}</main>{script}</body></html>\n')  # fmt: skip

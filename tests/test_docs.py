@@ -1,0 +1,167 @@
+"""The documentation site: what it is made of, what its checks find, and the whole of it in a browser."""
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import build_docs
+import pytest
+import site_check
+
+ROOT = Path(__file__).parents[1]
+BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+QUIET = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+         "--disable-sync --hide-scrollbars --virtual-time-budget=8000 --enable-logging=stderr --dump-dom").split()  # fmt: skip
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome found")
+
+
+# ---- what the site is made of
+
+def test_every_notebook_has_a_page_of_its_own():
+    pages = build_docs.site_pages()
+    found = {p.path.resolve() for p in pages}
+    wanted = {p.resolve() for folder in ("nbs", "colab") for p in (ROOT / folder).rglob("*.ipynb") if not any(q[0] in "._" for q in p.relative_to(ROOT).parts)}
+    assert found == wanted
+    assert len({p.name for p in pages}) == len(pages)
+    assert {p.part for p in pages} == {"", *build_docs.ROOMS, *build_docs.PARTS}
+
+
+def test_every_page_says_what_it_is_for():
+    for page in build_docs.site_pages():
+        title, line = build_docs.title_and_line(build_docs.read_notebook(page.path), page.name)
+        assert title != page.name and len(line.split()) >= 4, page.path.name
+
+
+def test_every_public_name_is_in_the_reference_once():
+    import cryptolab.features.rolling as rolling
+    import cryptolab.systems.v9 as v9
+
+    text = "\n".join(build_docs.reference("features.rolling"))
+    assert all(text.count(f"{{py:function}} {name}(") == 1 for name in rolling.__all__ if callable(getattr(rolling, name)))
+    text = "\n".join(build_docs.reference("systems.v9"))
+    assert v9.__all__ == ["V9", "v9_results"] and "{py:class} V9(*, profile='quick'" in text
+    assert all(f"{{py:method}} {name}(" in text for name in ("fit", "forecast", "save", "load", "get_params"))
+    assert "candle table, at least a few hundred rows" in text, "the comment beside a parameter is its documentation"
+
+
+def test_names_imported_from_elsewhere_are_links():
+    cells = build_docs.reference("data.__init__")
+    assert "{py:obj}`sample_market`" in cells[0] and not any("{py:function} sample_market" in c for c in cells)
+
+
+@pytest.mark.parametrize("source, tags, shown", [
+    ("#| export\ndef f(): pass", ["export"], "def f(): pass"),
+    ("#| export\nimport os\nfrom a import (\n    b,\n    c,\n)", ["export", "hide-input"], "import os\nfrom a import (\n    b,\n    c,\n)"),
+    ("#| echo: false\nf()", ["remove-input"], "f()"),
+    ("import os\nos.getcwd()", [], "import os\nos.getcwd()"),
+])
+def test_directives_become_tags(source, tags, shown):
+    made = build_docs.page_cell({"cell_type": "code", "source": source, "outputs": []}, str)
+    assert (made["metadata"]["tags"], made["source"]) == (tags, shown)
+
+
+@pytest.mark.parametrize("source", ["#| default_exp a.b", "#| hide\nf()", "  "])
+def test_cells_left_out(source):
+    assert build_docs.page_cell({"cell_type": "code", "source": source, "outputs": []}, str) is None
+
+
+def test_outputs_are_drawn_or_left_out():
+    chart = {"output_type": "display_data", "data": {build_docs.PLOTLY: {"data": [{"y": [1, 2], "name": "</script>"}], "layout": {}}}}
+    made = build_docs.page_output(chart)["data"]["text/html"]
+    assert 'class="plot"' in made and made.count("</script>") == 1
+    assert build_docs.page_output({"output_type": "stream", "name": "stderr", "text": "noise"}) is None
+    table = {"output_type": "execute_result", "data": {"text/html": ["<style scoped>td{}</style>", "<table></table>"]}}
+    assert build_docs.page_output(table)["data"]["text/html"] == "<table></table>"
+
+
+def test_links_between_notebooks_become_links_between_pages(tmp_path):
+    pages = build_docs.site_pages()
+    links = build_docs.Links(pages, tmp_path / "stage", tmp_path / "files")
+    start, rolling = (next(p for p in pages if p.name == name) for name in ("index", "features/rolling"))
+    assert links(start, "[a study](studies/certificates.ipynb)") == "[a study](studies/certificates.ipynb)"
+    assert links(start, "[`tests/`](../tests)") == "`tests/`"
+    assert links(start, "[`settings.ini`](../settings.ini)") == '<a href="files/settings.ini"><code>settings.ini</code></a>'
+    assert links(rolling, "see `24_features.certificate`") == "see [`24_features.certificate`](certificate.ipynb)"
+    assert links(rolling, "of `cryptolab.labels.walk`, not `20_features.rolling`") == "of [`cryptolab.labels.walk`](../labels/walk.ipynb), not `20_features.rolling`"
+    assert links(rolling, "```\n`24_features.certificate`\n```") == "```\n`24_features.certificate`\n```"
+    with pytest.raises(SystemExit, match="leads nowhere"):
+        links(start, "[gone](studies/nowhere.ipynb)")
+
+
+def test_another_folder_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SystemExit, match="not a site"):
+        build_docs.build(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+# ---- the check of a built site finds what it is for
+
+GOOD = "<h1 id='a'>A</h1><article><p>One two three four five six seven eight nine ten eleven twelve.</p></article>"
+
+
+@pytest.mark.parametrize("added, words", [
+    ("", None),
+    ("<a href='b.html'>b</a>", "b.html does not exist"),
+    ("<a href='#nowhere'>b</a>", "names a place that does not exist"),
+    ("<a href='https://example.org/'>b</a><a href='#a'>a</a>", None),
+    ("<script src='https://example.org/x.js'></script>", "from a network"),
+    ("<link rel='stylesheet' href='//example.org/x.css'>", "from a network"),
+    ("<img src='none.png'>", "none.png does not exist"),
+    ("<h1>B</h1>", "2 titles"),
+])
+def test_the_check_finds(tmp_path, added, words):
+    (tmp_path / "page.html").write_text(GOOD + added)
+    problems = site_check.check_site(tmp_path)
+    assert problems == [] if words is None else len(problems) == 1 and words in problems[0]
+
+
+def test_the_check_finds_pages_without_prose(tmp_path):
+    (tmp_path / "page.html").write_text("<h1>A</h1><article><p>Nothing much.</p><pre>a b c d e f g h i j k l m n</pre></article>")
+    assert site_check.check_site(tmp_path) == ["page.html: a page without prose"]
+
+
+# ---- the whole site
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    "The site, built by the program as `make docs` does, from everything."
+    for name in ("sphinx", "myst_nb", "furo"):
+        pytest.importorskip(name, reason="the extra `docs` is not installed")
+    return build_docs.build(tmp_path_factory.mktemp("site") / "docs")
+
+
+def opened(address, width=1280):
+    "The page as the browser made it, and what it wrote to its console."
+    with tempfile.TemporaryDirectory() as profile:
+        command = [BROWSER, *QUIET, f"--user-data-dir={profile}", f"--window-size={width},1000", address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.slow
+def test_the_site_is_whole(site):
+    assert site_check.check_site(site) == []
+    names = {p.relative_to(site).with_suffix("").as_posix() for p in site.rglob("*.html")}
+    assert {p.name for p in build_docs.site_pages()} | {f"{part}/index" for part in (*build_docs.ROOMS, *build_docs.PARTS)} <= names
+    assert sorted(p.name for p in site.parent.iterdir()) == ["docs"], "work folders were left"
+    assert json.loads((site / "notebooks" / "features" / "rolling.ipynb").read_text())["nbformat"] == 4
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 500])
+def test_charts_are_drawn_without_a_network(site, width):
+    page, console = opened((site / "report" / "v9.html").as_uri(), width)
+    charts = page.count('class="plot')
+    assert charts >= 5 and page.count('class="main-svg"') >= charts and console == []
+
+
+@pytest.mark.slow
+@needs_browser
+def test_search_works_from_the_file_system(site):
+    page, console = opened((site / "search.html").as_uri() + "?q=embargo")
+    assert "validation/splitters.html" in page and 'class="context"' in page and console == []
+    page, _ = opened((site / "search.html").as_uri() + "?q=sample_market")
+    assert "data/market.html#cryptolab.data.market.sample_market" in page
