@@ -24,13 +24,13 @@ help:  ## show this list
 setup: .venv/.stamp  ## make .venv with the pinned packages (PYTHON=python3.12 chooses another Python)
 
 .venv/.stamp: pyproject.toml constraints.txt tools/make_venv.py
-	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers,docs
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt tools/make_venv.py
 	@$(PYTHON) tools/make_venv.py .venv-oldest constraints-oldest.txt dev
 
 .venv/.lab-stamp: .venv/.stamp
-	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers,lab
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers,docs,lab
 	@touch $@
 
 report: setup  ## one report: SYMBOL= TIMEFRAME= SOURCE= DATA_DIR= PROFILE= LIMIT= SEED= OUT= (defaults: settings.ini)

@@ -277,3 +277,28 @@ def test_jobs_with_networks_ask_for_a_gpu_where_there_is_one():
         with pytest.raises(InterruptedError):
             batch._collect(Client(), {job.name: job}, ("out", "b", False, None, 1, None), None, gpu)
     assert asked == [{"GPU": 1}, None, None]
+
+
+# ---- the command line
+
+def test_command_takes_its_plan_from_settings_and_options_replace_it(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from cryptolab.reports.cli import app
+
+    calls = []
+
+    def fake(work, *rest):
+        calls.append((work, rest))
+        return {job.name: {"state": "failed", "error": {"name": "E", "message": "m"}} if job.symbol == "BADUSDT" else {"state": "done"} for job in work}
+
+    monkeypatch.setattr(batch, "run_batch", fake)
+    monkeypatch.chdir(tmp_path)
+    Path("settings.ini").write_text("[data]\nsymbols = BTCUSDT, ETHUSDT\ntimeframes = 15m, 1d\nlimit = 777\n[model]\nprofile = smoke\n[run]\nworkers = 3\nout = results\n")
+    done = CliRunner().invoke(app, ["batch"])
+    work, (out, workers, scheduler, force, timeout, _) = calls[-1]
+    assert done.exit_code == 0 and [job.name for job in work] == [f"{s}-{t}-v9" for s in ("BTCUSDT", "ETHUSDT") for t in ("15m", "1d")]
+    assert (out, workers, scheduler, force, timeout, work[0].limit, work[0].profile) == ("results", 3, None, False, None, 777, "smoke")
+    done = CliRunner().invoke(app, ["batch", "--symbols", "BADUSDT", "--timeframes", "1h", "--jobs", "1", "--scheduler", "tcp://a:1", "--force", "--timeout", "9"])
+    work, (out, workers, scheduler, force, timeout, _) = calls[-1]
+    assert done.exit_code == 1 and (workers, scheduler, force, timeout) == (1, "tcp://a:1", True, 9.0) and "BADUSDT-1h-v9 failed: E" in done.output

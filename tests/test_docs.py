@@ -73,6 +73,8 @@ def test_outputs_are_drawn_or_left_out():
     assert build_docs.page_output({"output_type": "stream", "name": "stderr", "text": "noise"}) is None
     table = {"output_type": "execute_result", "data": {"text/html": ["<style scoped>td{}</style>", "<table></table>"]}}
     assert build_docs.page_output(table)["data"]["text/html"] == "<table></table>"
+    link = {"output_type": "execute_result", "data": {"text/html": "<a class='x' href='run/report.html'>r</a> <a href=\"https://example.org/\">e</a>"}}
+    assert build_docs.page_output(link)["data"]["text/html"] == "<a class='x'>r</a> <a href=\"https://example.org/\">e</a>"
 
 
 def test_links_between_notebooks_become_links_between_pages(tmp_path):
@@ -85,13 +87,13 @@ def test_links_between_notebooks_become_links_between_pages(tmp_path):
     assert links(rolling, "see `24_features.certificate`") == "see [`24_features.certificate`](certificate.ipynb)"
     assert links(rolling, "of `cryptolab.labels.walk`, not `20_features.rolling`") == "of [`cryptolab.labels.walk`](../labels/walk.ipynb), not `20_features.rolling`"
     assert links(rolling, "```\n`24_features.certificate`\n```") == "```\n`24_features.certificate`\n```"
-    with pytest.raises(SystemExit, match="leads nowhere"):
+    with pytest.raises(build_docs.SiteError, match="leads nowhere"):
         links(start, "[gone](studies/nowhere.ipynb)")
 
 
 def test_another_folder_is_not_replaced(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(SystemExit, match="not a site"):
+    with pytest.raises(build_docs.SiteError, match="not a site"):
         build_docs.build(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 
@@ -154,8 +156,8 @@ def test_the_site_is_whole(site):
 @pytest.mark.parametrize("width", [1280, 500])
 def test_charts_are_drawn_without_a_network(site, width):
     page, console = opened((site / "report" / "v9.html").as_uri(), width)
-    charts = page.count('class="plot')
-    assert charts >= 5 and page.count('class="main-svg"') >= charts and console == []
+    charts = page.count('class="figure"')
+    assert charts >= 5 and page.count('class="plot js-plotly-plot"') == charts and page.count('class="main-svg"') >= charts and console == []
 
 
 @pytest.mark.slow

@@ -46,6 +46,10 @@ PARTS = {
 }  # fmt: skip
 
 
+class SiteError(Exception):
+    "What is wrong, one line per problem."
+
+
 @dataclass(frozen=True)
 class Page:
     "One notebook and where it stands in the site."
@@ -132,7 +136,9 @@ def page_output(output: dict) -> dict | None:  # the output as the site shows it
     if PLOTLY in data:
         data = {"text/html": chart_html(data[PLOTLY]), "text/plain": "chart"}
     elif "text/html" in data:
-        data["text/html"] = without_requests(re.sub(r"<style scoped>.*?</style>", "", data["text/html"], flags=re.S))
+        shown = re.sub(r"<style scoped>.*?</style>", "", data["text/html"], flags=re.S)
+        shown = re.sub(r"(<a\b[^>]*?)\shref=([\"'])(?![a-z]+:|#)[^\"']*\2", r"\1", shown)  # files of another place
+        data["text/html"] = without_requests(shown)
     return {"output_type": "display_data", "data": data, "metadata": {}}
 
 
@@ -189,7 +195,7 @@ class Links:
             return f"[{label}]({self._to(page, self.by_path[path])}.ipynb{'#' + anchor if anchor else ''})"
         if not path.is_file():
             if not path.is_dir():
-                raise SystemExit(f"{page.path.name}: the link to {target} leads nowhere")
+                raise SiteError(f"{page.path.name}: the link to {target} leads nowhere")
             return label
         if image:
             to = self.stage / "images" / path.name
@@ -439,14 +445,14 @@ def settings(files: Path) -> dict:  # of Sphinx
     }  # fmt: skip
 
 
-def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's folder; exits with what is wrong
+def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's folder; raises SiteError
     "Build the site and put it in place, all or nothing."
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
     began, out = time.perf_counter(), Path(out).resolve()
     if out.exists() and any(out.iterdir()) and not (out / "searchindex.js").exists():
-        raise SystemExit(f"{out} is not a site of this program; choose another folder")
+        raise SiteError(f"{out} is not a site of this program; choose another folder")
     pages = [p for p in site_pages() if not only or p.name == "index" or any(text in p.name for text in only)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".docs-") as work:
@@ -463,7 +469,7 @@ def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's
         finish(html, lines)
         problems = [line for line in said.splitlines() if line.strip()] + check_site(html)
         if problems:
-            raise SystemExit("\n".join(["the site was not built:", *problems[:40]]))
+            raise SiteError("\n".join(["the site was not built:", *problems[:40]]))
         old = Path(work) / "old"
         if out.exists():
             out.replace(old)
@@ -491,4 +497,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="+", help="pages whose name contains one of these texts")
     given = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    build(Path(given.folder), given.only)
+    try:
+        build(Path(given.folder), given.only)
+    except SiteError as e:
+        sys.exit(str(e))
