@@ -80,7 +80,7 @@ def also(name, column):
     return lambda candles: base(candles).assign(**{name: column(candles)})
 
 
-def kinds(made, candles, seconds=2.5, **more):
+def kinds(made, candles, seconds=1.0, **more):
     "Kinds and steps found; the rarest trials are left to the benchmark of the zoo."
     found = audit_pipeline(made, candles, seconds=seconds, **more)
     return {(row.kind, row.step) for row in found.itertuples()}, found
@@ -165,7 +165,7 @@ HONEST_FEATURES = {
 @pytest.mark.parametrize("name", LOOK_AHEAD)
 def test_a_feature_that_knows_the_future_is_found(candles, name):
     features, kind = LOOK_AHEAD[name]
-    found, table = kinds(pipeline(features), candles)
+    found, table = kinds(pipeline(features), candles, seconds=5.0 if name in ("rare", "largest") else 1.0)
     assert (kind, "features") in found or name == "week" and ("higher timeframe on open", "features") in found, audit_text(table)
 
 
@@ -396,7 +396,7 @@ KEEPERS = [(m, k) for m in ("everything", "depth", "calibrate", "threshold", "st
 
 @pytest.mark.parametrize("mistake, keeps", [(m, "prepare") for m in MISTAKES] + KEEPERS)
 def test_what_is_fitted_on_test_rows_is_found(candles, mistake, keeps):
-    found, table = kinds(Notebook(mistake, False, keeps), candles)
+    found, table = kinds(Notebook(mistake, False, keeps), candles, seconds=2.5)
     allowed = {("feature look-ahead", "prepare")} if mistake == "test by itself" else {("fit on test rows", s) for s in ("prepare", "fit", "predict")}
     assert found and found <= allowed, audit_text(table)
 

@@ -72,14 +72,13 @@ def warm_up(
         v9_features(sample_market(n=400))
     return time.monotonic() - began
 
-# %% ../../nbs/88_reports.jobs.ipynb #491cb098
+# %% ../../nbs/88_reports.jobs.ipynb #a88bae5b
 def serve(
     modules: tuple = MACHINERY,  # to import first
 ) -> None:  # nothing; returns when the input ends
     "The life of a template process: read a request per line, answer a line per job."
     import gc
 
-    die_with_parent(signal.SIGTERM)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     seconds = warm_up(modules)
