@@ -236,7 +236,7 @@ def test_two_runs_with_one_seed_give_the_same_result(tmp_path):
 
     results = []
     for name in ("one", "two"):
-        folder = run_report("BTCUSDT", "1h", source="sample", profile="smoke", limit=900, out=tmp_path / name)
+        folder = run_report("BTCUSDT", "1h", source="sample", profile="smoke", limit=700, out=tmp_path / name)
         result = json.loads((folder / "result.json").read_text())
         assert result.pop("run")["seconds"]["total"] > 0
         results.append(result)
