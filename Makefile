@@ -1,7 +1,7 @@
 # Everything a user or a developer runs. `make help` lists it.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup report test test-oldest lab export readme screenshot bench-skill bench-features bench-zoo bench-controls docs docs-quarto constraints clean
+.PHONY: help setup report test test-oldest lab export readme screenshot bench-skill bench-features bench-zoo bench-controls bench-batch bench-backtest docs docs-quarto constraints clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -82,6 +82,12 @@ bench-zoo: setup  ## sensitivity and false alarms of the leak detectors; stored 
 
 bench-controls: setup  ## null markets and planted edges; stored in benchmarks/results (DATA_DIR= real candles)
 	@$(BIN)/python -m benchmarks.controls null v9 planted $(call option,DATA_DIR,--data-dir)
+
+bench-batch: setup  ## what two workers gain, and what a report costs beyond its work; stored in benchmarks/results (idle machine)
+	@$(BIN)/python -m benchmarks.batch
+
+bench-backtest: setup  ## the backtester beside backtesting.py and vectorbt; stored in benchmarks/results (DATA_DIR= real candles)
+	@$(BIN)/python -m benchmarks.backtest $(call option,DATA_DIR,--data-dir)
 
 docs: setup  ## build the documentation site into _docs/; opens from the file system, needs no network
 	@$(BIN)/python -c "import furo, myst_nb, sphinx" 2>/dev/null || $(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers,docs

@@ -304,15 +304,41 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
         def forecast(self, candles):
             return pd.DataFrame({"p_up": 0.5 + 0.01 * np.sign(candles["close"].diff().fillna(1.0)), "natr": 0.01, "price_return": 0.0}, index=candles.index)
 
+    def hybrid(candles, others, profile, seed):
+        from cryptolab.evaluation.measurements import measurements
+
+        assert len(candles) == 1200 + round(0.12 * 1200) and others is None and profile == "smoke"
+        return measurements("hybrid.ensemble", "system", "hybrid (smoke)", {"roc_auc": (0.55, 0.52, 0.58)}, 180, "here")
+
     monkeypatch.setattr("cryptolab.systems.v9.V9", Toy)
+    monkeypatch.setattr("cryptolab.evaluation.trading_claims.hybrid_measurements", hybrid)
     result = audit({"candles": sample_market(n=3000)[OHLCV]}, **{**SMALL, "profile": "smoke"})
     claims = audit_tables(result)["claims"]
     assert set(claims.verdict) <= set(VERDICTS)
     assert claims.verdict["v9.direction.accuracy"] == "not reproduced" and claims.verdict["v9.price.mape"] == "beaten by doing nothing"
     assert claims.subject["v9.direction.accuracy"] == "V9 (smoke)" and claims.n["v9.direction.accuracy"] > 250
-    assert set(claims.verdict[claims.system.isin(["v2", "v3", "ultimate", "hybrid"])]) == {"not yet measured", "not testable"}
+    assert set(claims.verdict[claims.system.isin(["v2", "v3", "ultimate"])]) == {"not yet measured", "not testable"}
+    assert claims.verdict["hybrid.ensemble.roc_auc"] == "not reproduced" and claims.subject["hybrid.ensemble.roc_auc"] == "hybrid (smoke)"
     text = audit_text(result)
     assert "SMALLEST LEAK" in text and "v9.direction.accuracy" in text and len(claims_view(claims)) == len(claims)
+
+
+def test_few_trades_decide_nothing():
+    "Two lucky trades reach every claim; they are shown, and the claim stays unmeasured. A veto is compared with one at random."
+    from cryptolab.evaluation.trading_claims import _avoided, _engine_rows, _said
+
+    few, many = (_said("v2.engine", "V2", {"win_rate": (0.5, 0.1, 0.9)}, n, "here") for n in (2, 200))
+    assert (few[0]["role"], few[0]["note"], many[0]["role"]) == ("stand-in", "only 2 trades", "system")
+    judged = judge_claims(claims_table(("v2",)), pd.DataFrame(few))
+    assert judged.verdict["v2.engine.win_rate"] == "not yet measured" and "only 2 trades" in judged.others["v2.engine.win_rate"]
+    assert judge_claims(claims_table(("v2",)), pd.DataFrame(many)).verdict["v2.engine.win_rate"] == "reproduced"
+    rng = np.random.default_rng(0)
+    test = pd.DataFrame({"p_bounce": rng.random(2000), "p_filter": rng.random(2000), "ret": 0.02 * rng.standard_normal(2000), "y": (rng.random(2000) < 0.3).astype(float)})
+    rows = pd.DataFrame(_engine_rows(test, (0.4, 0.6), 0.001, "V2", "here")).set_index(["claim", "role"])
+    veto, chance = rows.value["v2.engine.fewer_losses", "system"], rows.value["v2.engine.fewer_losses", "nothing"]
+    assert abs(veto - chance) < 0.05 and rows.low["v2.engine.fewer_losses", "system"] < chance < rows.high["v2.engine.fewer_losses", "system"]
+    assert rows.value["v2.engine.entry_rate", "system"] == ((test.p_bounce > 0.4) & (test.p_filter < 0.6)).mean()
+    assert _avoided(np.array([[1, 1], [1, 0], [0, 0], [1, 0]]), 0) == pytest.approx(2 / 3)
 
 
 def test_missing_tables_are_named_not_invented(tmp_path):

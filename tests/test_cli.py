@@ -170,6 +170,37 @@ def test_predict_says_when_it_is_too_late(cli, stand_in):
     assert answer["staleness"] == {"seconds": 4 * 3600.0, "candles": 4, "stale": True}
 
 
+def test_predict_of_a_system_that_trades(cli, stand_in, monkeypatch):
+    "Its decision stands in the answer; columns that it does not produce are absent."
+    manifest = json.loads((stand_in.folder / "manifest.json").read_text())
+    (stand_in.folder / "manifest.json").write_text(json.dumps(manifest | {"system": "v2"}))
+    table = pd.DataFrame({"p_event": float("nan"), "action": -1, "size": 0.5, "stop_by": 2.0, "target_by": 4.0, "timeout": 16, "reason": "ENTRY_APPROVED"}, index=stand_in.times)
+    table.attrs.update(event="target before stop", horizon=16)
+    fake = types.ModuleType("cryptolab.systems.v2")
+    fake.V2 = types.SimpleNamespace(load=lambda f: types.SimpleNamespace(forecast=lambda c: table))
+    monkeypatch.setitem(sys.modules, "cryptolab.systems.v2", fake)
+    code, output, _ = cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-21T20:30")
+    answer = json.loads(output)
+    assert code == 0 and (answer["action"], answer["reason"], answer["p_event"], answer["event"]) == (-1, "ENTRY_APPROVED", None, "target before stop")
+    assert answer["forecast_until"] == "2024-05-22T12:00:00+00:00" and "p_up" not in answer and "ensemble_output" not in answer
+    for text, words in (("{", "damaged manifest"), (json.dumps(manifest | {"system": "v99"}), "not a model of this library")):
+        (stand_in.folder / "manifest.json").write_text(text)
+        assert words in cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder)[2]
+
+
+def test_batch_takes_several_systems_from_the_plan_file(cli, monkeypatch, tmp_path):
+    "`system = v9, hybrid` in settings.ini is a list for a batch, and its first is what `run` makes."
+    (tmp_path / "settings.ini").write_text("[model]\nsystem = hybrid, v9\n")
+    monkeypatch.chdir(tmp_path)
+    asked = {}
+    monkeypatch.setattr("cryptolab.reports.plan.make_plan", lambda symbols, timeframes, systems, **more: asked.update(systems=systems) or [])
+    monkeypatch.setattr("cryptolab.reports.batch.run_batch", lambda *a: {})
+    monkeypatch.setattr("cryptolab.reports.batch.batch_text", lambda states: "")
+    assert cli("batch")[0] == 0 and asked["systems"] == ("hybrid", "v9")
+    monkeypatch.setattr("cryptolab.reports.run.run_report", lambda symbol, timeframe, system, *a: asked.update(system=system) or tmp_path)
+    assert cli("run")[0] == 0 and asked["system"] == "hybrid"
+
+
 def test_predict_refuses_what_it_cannot_know(cli, stand_in, tmp_path):
     stand_in.table.loc[stand_in.times[-1], "p_up"] = float("nan")
     code, output, errors = cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder)

@@ -340,3 +340,29 @@ def test_sorting_filters_and_charts_work_in_a_browser(out, tmp_path, width):
     assert note["report"] == ["15m", "1h", "1h", "1h", "1h", "1d", "1d"]
     assert note["coin"] == [["ETHUSDT"] * 2, 2, "2 of 7 shown"] and note["found"] == ["BTCUSDT"] and note["all"] == 7
     assert note["overflow"] <= 0 and note["scrolls"] and note["bars"] == 5 and note["drawn"] == 5
+
+
+def trader(system="v2", p_auc=0.2, over=None, shadow=False, total=-0.05):
+    "A result of a system that trades."
+    at = lambda value, low=None, high=None, beside=None: {"value": value, "low": low, "high": high, "beside": beside}
+    summary = {"trades": at(120.0, beside=400.0), "total_return": at(total, total - 0.1, total + 0.1, 0.2), "win_rate": at(0.3, 0.2, 0.4, 0.36), "sharpe": at(-1.0, -3.0, 1.0, 0.9),
+               "max_drawdown": at(-0.2, -0.4, -0.1, -0.3), "break_even_cost": at(0.0004, -0.001, 0.002, 0.0015)}
+    event = {"name": "target before <stop>", "n": 900, "methods": {"V2": {"roc_auc": 0.56, "auc_low": 0.53, "auc_high": 0.59, "p_auc": p_auc}}} | ({"over": over} if over else {})
+    return {"system": system, "symbol": "BTCUSDT", "timeframe": "15m", "finding": "Event: x.", "cost_per_side": 0.0015, "data": {"source": "local", "candles": 9000}, "event": event,
+            "leaks": {"found": []}, "trading": {"summary": summary, "candles": 5000, "shadow": shadow}}
+
+
+def test_systems_that_trade_stand_on_the_same_board(tmp_path):
+    "Their account, their event, and a p-value against the rival that knows volatility alone."
+    put(tmp_path, result(edge=2.0, p=0.04))
+    put(tmp_path, trader(), "BTCUSDT-15m-v2")
+    over = {"volatility alone": {"value": 0.03, "low": 0.02, "high": 0.04, "p_value": 0.002}, "LightGBM": {"value": 0.01, "low": -0.01, "high": 0.03, "p_value": 0.1}}
+    put(tmp_path, trader("hybrid", over=over, shadow=True, total=0.05), "BTCUSDT-15m-hybrid")
+    board = leaderboard(tmp_path).set_index("system")
+    assert board.p["v2"] == 0.2 and board.p["hybrid"] < 1e-6  # 3 points of area with an interval of one: six standard errors, which a bootstrap of 500 cannot show
+    assert (board.rival["hybrid"], board.rival_edge["hybrid"]) == ("LightGBM", pytest.approx(1.0)) and np.isnan(board.edge["hybrid"])
+    assert board.break_even_bp["v2"] == pytest.approx(4.0) and board.net_bp["v2"] == pytest.approx(-0.1) and board.hold_bp["v2"] == pytest.approx(0.4)
+    words = board_words(leaderboard(tmp_path))
+    assert "BTCUSDT 15m hybrid (AUC 0.560)" in words and "1 of 3 would have survived costs of 15 basis points per side (BTCUSDT 15m hybrid); 0 of them earned more" in words
+    page = write_leaderboard(tmp_path).read_text()
+    assert "target before &lt;stop&gt;" in page and "shadow: not traded" in page and "needed 36 %" in page and "holding +20.0 %" in page

@@ -461,6 +461,15 @@ def test_an_accuracy_too_good_is_noted_but_no_finding():
     assert found.attrs["accuracy"] < 0.6 or any("leak until proven otherwise" in note for note in found.attrs["notes"])
 
 
+def test_a_rare_event_is_not_too_good():
+    "Saying no to an event of one in ten is right nine times in ten, and no leak."
+    market = null_market(n=2_000)
+    rare = (market["close"].pct_change().shift(-1) > market["close"].pct_change().std() * 1.28).astype(float)
+    made = pipeline(labels=lambda candles: rare.reindex(candles.index), predict=lambda model, X: np.zeros(len(X)))
+    found = audit_pipeline(made, market)
+    assert found.attrs["accuracy"] > 0.8 and not any("leak until proven otherwise" in note for note in found.attrs["notes"])
+
+
 def test_an_audit_is_quick_and_leaves_the_pipeline_and_the_generators_alone(candles):
     made = v9_pipeline("lightgbm")
     audit_pipeline(made, candles)

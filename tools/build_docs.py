@@ -35,6 +35,7 @@ ROOMS = {
     "systems": ("Systems", "Models put together behind one protocol: `fit`, `forecast`, `save`, `load`."),
     "evaluation": ("Evaluation", "Every number beside its baseline, its interval and its costs; detectors of leaks; markets on which nothing can be found; the "
                    "audit of the documents' claims."),
+    "backtest": ("Trading", "Trades simulated with costs by the loop that makes the labels: orders, account, statistics with their intervals, sweeps."),
     "reports": ("Reports", "One parameterised notebook run for any coin, rendered as a page that opens offline, and the command line."),
 }  # fmt: skip
 PARTS = {

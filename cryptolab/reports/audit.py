@@ -22,9 +22,9 @@ from ..evaluation import claims as c
 from .folder import only_one, remove_empty, swap_in, sweep, termination_raises, write_whole
 from .results import plain, write_json
 
-# %% ../../nbs/86_reports.audit.ipynb #3b515ac5
-_ROOMS = ("data", "features", "labels", "validation", "models", "systems", "evaluation/ablation", "evaluation/switches", "evaluation/measurements",
-          "evaluation/base_rates", "evaluation/baselines", "evaluation/metrics")  # fmt: skip
+# %% ../../nbs/86_reports.audit.ipynb #6e72b338
+_ROOMS = ("data", "features", "labels", "validation", "models", "systems", "backtest", "evaluation/ablation", "evaluation/switches", "evaluation/measurements",
+          "evaluation/base_rates", "evaluation/trading_claims", "evaluation/hybrid", "evaluation/events", "evaluation/baselines", "evaluation/metrics")  # fmt: skip
 
 
 class Steps(dict):
@@ -95,7 +95,7 @@ def load_tables(
                 log(f"no {wanted[0]} {wanted[1]}: {e.what}; what needs it is left out")
     return tables
 
-# %% ../../nbs/86_reports.audit.ipynb #4bd54ebb
+# %% ../../nbs/86_reports.audit.ipynb #1a12b88e
 def _forecasts(tables, folds, profile, seed, steps, work, log):
     "V9's forecasts on the judged rows of all folds, or None for profile `none`."
     from cryptolab.config import seed_everything
@@ -123,7 +123,18 @@ def _forecasts(tables, folds, profile, seed, steps, work, log):
     return table.drop(columns="time").set_axis(pd.DatetimeIndex(table["time"], name="open_time"))
 
 
-def _measure(tables, folds, forecast, name, seed, steps, log):
+def _trading_jobs(tables, rows, profile, seed):
+    "Claims of the systems that trade: V2 on candles of 15 minutes, the hybrid ensemble on as many candles as V9 is fitted on, and on another coin."
+    from cryptolab.evaluation import trading_claims as t
+
+    others = {"other": tables["other"]} if "other" in tables else None
+    jobs = {f"hybrid system {profile} {seed}": lambda: t.hybrid_measurements(tables["candles"].iloc[-rows:], others, profile, seed)}
+    if "quarter" in tables:
+        jobs[f"v2 system {profile} {seed}"] = lambda: t.v2_measurements(tables["quarter"], profile, seed)
+    return jobs
+
+
+def _measure(tables, folds, forecast, name, seed, steps, log, trading):
     "All rows of measurements, step by step."
     from cryptolab.evaluation import base_rates as b
     from cryptolab.evaluation import measurements as m
@@ -139,7 +150,7 @@ def _measure(tables, folds, forecast, name, seed, steps, log):
         if key in tables and "v3" not in jobs:
             jobs["v3"] = lambda key=key, minutes=minutes: b.v3_base_rates(tables[key], minutes, seed)
     rows = []
-    for part, job in jobs.items():
+    for part, job in (jobs | trading).items():
         if log:
             log(f"measure {part}")
         found = steps.once(f"measure {part} {name}", job)
@@ -148,13 +159,13 @@ def _measure(tables, folds, forecast, name, seed, steps, log):
         rows += found
     return rows, share
 
-# %% ../../nbs/86_reports.audit.ipynb #32151b5c
+# %% ../../nbs/86_reports.audit.ipynb #f3a99989
 def audit(
     tables: dict,  # of `load_tables`; only `candles` is needed
     rows: int = 10_000,  # candles per window of the ablation, and of a block that V9 is fitted on
     windows: int = 4,  # windows of the ablation
     seeds: int = 2,  # seeds of the ablation
-    profile: str = "quick",  # size of V9: full | quick | smoke, or none to leave V9 out
+    profile: str = "quick",  # size of the systems: full | quick | smoke, or none to leave them out
     folds: int = 2,  # refits of V9 and the learners
     more: int | None = None,  # candles after a block that are judged too; None = 12 % of a block
     seed: int = 0,  # of V9 and the learners
@@ -182,7 +193,8 @@ def audit(
 
     table = a.ablation(candles, windows, rows, tuple(range(seeds)), switches, workers=min(2, os.cpu_count() or 1), store=steps, log=step, other=tables.get("other"))
     forecast = _forecasts(tables, blocks, profile, seed, steps, work, log)
-    measured, share = _measure(tables, blocks, forecast, f"V9 ({profile})", seed, steps, log)
+    trading = {} if profile == "none" else _trading_jobs(tables, rows + more, profile, seed)
+    measured, share = _measure(tables, blocks, forecast, f"V9 ({profile})", seed, steps, log, trading)
     claims = c.claims_table()
     judged = c.judge_claims(claims, pd.DataFrame(measured))
     origin = {"symbol": candles.attrs.get("symbol"), "timeframe": candles.attrs.get("timeframe"), "source": candles.attrs.get("source"), "candles": len(candles),

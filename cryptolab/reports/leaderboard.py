@@ -74,6 +74,49 @@ def _money(result):
             "break_even_low": here("break_even_low"), "break_even_high": here("break_even_high"), "cost_bp": 1e4 * _number(result, "cost_per_side"),
             "net_bp": here("net_bp"), "hold_bp": _number(result, "costs", "buy_and_hold", "net_bp")}  # fmt: skip
 
+# %% ../../nbs/86_reports.leaderboard.ipynb #9091a3d7
+def _p(value, p, low, high, null=0.0):
+    "A p-value; where it is missing or as small as a bootstrap can show, the one that the interval implies."
+    if high > low and not p > 0.005:
+        return float(stats.norm.sf((value - null) / ((high - low) / 2 / stats.norm.ppf(0.975))))
+    return p if 0 <= p <= 1 else math.nan
+
+
+def _event(result):
+    "The event of a trading system: its name, area under the curve, lead over the simple methods, p-value."
+    methods, over = _at(result, "event", "methods"), _at(result, "event", "over")
+    model = next(iter(methods), None) if isinstance(methods, dict) else None
+    here = lambda *keys: next((v for k in keys if not math.isnan(v := _number(result, "event", "methods", model, k))), math.nan)
+    area, low, high = here("roc_auc", "auc"), here("roc_auc_low", "auc_low"), here("roc_auc_high", "auc_high")
+    lead = {name: _number(result, "event", "over", name, "value") for name in over} if isinstance(over, dict) else {}
+    best = min((name for name in lead if not math.isnan(lead[name])), key=lead.get, default=None)
+    than = lambda name, key: _number(result, "event", "over", name, key)
+    ends = {f"rival_{end}": 100 * than(best, end) for end in ("low", "high")}
+    plain_ = "volatility alone" if "volatility alone" in lead else best
+    own = _p(area, here("p_auc", "p_value"), low, high, 0.5) if plain_ is None else _p(lead[plain_], than(plain_, "p_value"), than(plain_, "low"), than(plain_, "high"))
+    given, n = _number(result, "event", "p_value"), _number(result, "event", "n")
+    return {"n": here("n") if math.isnan(n) else n, "roc_auc": area, "roc_auc_low": low, "roc_auc_high": high, "p": given if 0 <= given <= 1 else own,
+            "event": _text(result, "event", "name"), "rival": best or "", "rival_edge": 100 * lead.get(best, math.nan), **ends}  # fmt: skip
+
+
+def _trading(result):
+    "The account of a system: trades, win rate, return, Sharpe ratio, drawdown, each with what stands beside it."
+    names = {"total": "total_return", "sharpe": "sharpe", "win": "win_rate", "worst": "max_drawdown"}
+    row = {"trades_made": _number(result, "trading", "summary", "trades", "value"), "p_random": _number(result, "trading", "summary", "random_entries_p", "value"),
+           "shadow": _at(result, "trading", "shadow") is True}
+    for short, name in names.items():
+        at = lambda key, name=name: _number(result, "trading", "summary", name, key)
+        row |= {short: at("value"), f"{short}_low": at("low"), f"{short}_high": at("high"), f"{short}_beside": at("beside")}
+    return row
+
+
+def _account_money(result):
+    "What `_money` says, read off the account, for systems that are not traded candle by candle."
+    at = lambda key: 1e4 * _number(result, "trading", "summary", "break_even_cost", key)
+    per_candle = 1e4 / (_number(result, "trading", "candles") or math.nan)
+    total = lambda key: per_candle * _number(result, "trading", "summary", "total_return", key)
+    return {"break_even_bp": at("value"), "break_even_low": at("low"), "break_even_high": at("high"), "net_bp": total("value"), "hold_bp": total("beside")}
+
 # %% ../../nbs/86_reports.leaderboard.ipynb #858904d0
 def _forecasts(result):
     "Volatility skill over persistence and over the best simple method, price error, coverage of the interval."
@@ -105,7 +148,7 @@ def _groups(result):
         found = found if not math.isnan(found[1]["accuracy"]) else []
     return [at for at in found if not math.isnan(at["accuracy"])]
 
-# %% ../../nbs/86_reports.leaderboard.ipynb #fa389a44
+# %% ../../nbs/86_reports.leaderboard.ipynb #640cc232
 def _trust(result):
     "Leaks, certificate, trials, data range and duration."
     found = _at(result, "leaks", "found")
@@ -125,7 +168,12 @@ def _names(folder):
 def _row(result, folder):
     "One result as a row of the board."
     named = _names(folder) | {key: text for key in ("system", "symbol", "timeframe") if (text := _text(result, key))}
-    return (named | {"profile": _text(result, "params", "profile")} | _direction(result) | _money(result) | _forecasts(result) | _trust(result)
+    known = {"event": ""} | _direction(result) | _money(result)
+    if not _at(result, "direction"):
+        known |= _event(result)
+    if not _at(result, "costs") and _at(result, "trading"):
+        known |= _account_money(result)
+    return (named | {"profile": _text(result, "params", "profile")} | known | _trading(result) | _forecasts(result) | _trust(result)
             | {"status": "done", "error": "", "finding": _text(result, "finding"), "groups": _groups(result), "folder": folder})  # fmt: skip
 
 # %% ../../nbs/86_reports.leaderboard.ipynb #f0c27034
@@ -208,7 +256,7 @@ def leaderboard(
     board.attrs = {"tests": int(board["p"].notna().sum()), "problems": problems}  # small: pandas copies them at every step
     return board
 
-# %% ../../nbs/86_reports.leaderboard.ipynb #5d4778dd
+# %% ../../nbs/86_reports.leaderboard.ipynb #6a48f83d
 def _several(names, most=4):
     "Names in a sentence."
     names = list(names)
@@ -238,17 +286,19 @@ def _size_words(board):
 
 
 def _luck_words(board, tests, whole):
-    "Which directions are more than luck."
+    "Which forecasts are more than luck."
     scored = board[board["p_holm"].notna()]
     if scored.empty:
-        return "No report has a test of its direction."
-    found = scored[(scored["p_holm"] < 0.05) & (scored["edge"] > 0)]
+        return "No report has a test of what it forecasts."
+    ahead = (scored["edge"] > 0) | (scored["edge"].isna() & (scored["roc_auc"] > 0.5))
+    found = scored[(scored["p_holm"] < 0.05) & ahead]
     after = f"after correction for {'' if whole else 'all '}{_count(tests, 'test')}{'' if whole else ' of the board'}"
     if found.empty:
         some = f"None of {len(scored)}" if len(scored) > 1 else "It"
         return f"{some} {'is' if len(scored) > 1 else 'is not'} distinguishable from guessing {after} (smallest corrected p {scored['p_holm'].min():.2g})."
     spoilt = [", but a leak was found in it" if leaks > 0 else "" for leaks in found["leaks"]]
-    named = _several(f"{name} ({edge:+.1f} points{leak})" for name, edge, leak in zip(_called(found), found["edge"], spoilt))
+    shown = [f"{edge:+.1f} points" if not math.isnan(edge) else f"AUC {area:.3f}" for edge, area in zip(found["edge"], found["roc_auc"])]
+    named = _several(f"{name} ({edge}{leak})" for name, edge, leak in zip(_called(found), shown, spoilt))
     return f"{len(found)} of {len(scored)} {'is' if len(found) == 1 else 'are'} distinguishable from guessing {after}: {named}."
 
 # %% ../../nbs/86_reports.leaderboard.ipynb #f75e4832

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MARK', 'board_page']
 
-# %% ../../nbs/86_reports.leaderpage.ipynb #0430f92c
+# %% ../../nbs/86_reports.leaderpage.ipynb #0c2d50b0
 import html
 import math
+import textwrap
 
 import pandas as pd
 
@@ -56,7 +57,7 @@ def _duration(seconds):
         return ""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
-# %% ../../nbs/86_reports.leaderpage.ipynb #e03e7a6f
+# %% ../../nbs/86_reports.leaderpage.ipynb #4c5e67a3
 def _join(*parts):
     "The parts that are not empty."
     return " · ".join(part for part in parts if part)
@@ -80,10 +81,21 @@ _NUMBERS = [
      "p_holm", False, lambda r: _p(r.p_holm), lambda r: _join(_said("p", _p(r.p)), _said("q", _p(r.q))), True),
     ("Accuracy", "share of test candles whose direction was right; beneath it that of the majority class of the training rows", "accuracy", True,
      lambda r: _percent(r.accuracy), lambda r: _said("majority", _percent(r.majority)), True),
-    ("Over best rival", "points of accuracy over the simple method that comes closest", "rival_edge", True,
+    ("Over best rival", "points of accuracy (for an event: of the area under the ROC curve) over the simple method that comes closest", "rival_edge", True,
      lambda r: _fixed(r.rival_edge, "{:+.1f}"), lambda r: _lines(_interval(r.rival_low, r.rival_high), r.rival), True),
-    ("ROC AUC", "area under the ROC curve; one half is guessing", "roc_auc", True,
-     lambda r: _fixed(r.roc_auc, "{:.3f}"), lambda r: _interval(r.roc_auc_low, r.roc_auc_high, "{:.3f}"), False),
+    ("ROC AUC", "area under the ROC curve; one half is guessing; beneath it the event, where it is not the direction of the next close", "roc_auc", True,
+     lambda r: _fixed(r.roc_auc, "{:.3f}"), lambda r: _lines(_interval(r.roc_auc_low, r.roc_auc_high, "{:.3f}"), *textwrap.wrap(r.event, 24)), True),
+    ("Account", "return of the simulated account on test candles after costs, with its interval; beneath it buying and holding; a shadow account shows what was avoided",
+     "total", True,
+     lambda r: _fixed(r.total, "{:+.1f} %", 100),
+     lambda r: _lines(_interval(r.total_low, r.total_high, "{:+.1f}", 100), _said("holding", _fixed(r.total_beside, "{:+.1f} %", 100)),
+                      "shadow: not traded" if r.shadow and r.trades_made > 0 else ""), True),
+    ("Trades", "trades of that account; beneath it the share that earned, and the share that was needed to break even", "trades_made", True,
+     lambda r: _fixed(r.trades_made, "{:,.0f}"), lambda r: _lines(_said("won", _percent(r.win, "{:.0f} %")), _said("needed", _percent(r.win_beside, "{:.0f} %"))), True),
+    ("Sharpe", "annual Sharpe ratio of that account with an interval robust against autocorrelation; beneath it buying and holding", "sharpe", True,
+     lambda r: _fixed(r.sharpe, "{:+.1f}"), lambda r: _lines(_interval(r.sharpe_low, r.sharpe_high), _said("holding", _fixed(r.sharpe_beside, "{:+.1f}"))), False),
+    ("Drawdown", "worst fall of that account from its best; beneath it buying and holding, and the p-value against entries at random", "worst", True,
+     lambda r: _percent(r.worst, "{:.0f} %"), lambda r: _lines(_said("holding", _percent(r.worst_beside, "{:.0f} %")), _said("random p", _p(r.p_random))), False),
     ("Gross", "basis points per candle before costs, trading by the sign of the forecast", "gross_bp", True,
      lambda r: _fixed(r.gross_bp, "{:+.2f}"), lambda r: _interval(r.gross_low, r.gross_high, "{:+.2f}"), False),
     ("Break-even cost", "cost per side in basis points at which nothing is left, and the stated cost", "break_even_bp", True,
@@ -323,7 +335,7 @@ show();
 """
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
-# %% ../../nbs/86_reports.leaderpage.ipynb #41bebaab
+# %% ../../nbs/86_reports.leaderpage.ipynb #77464274
 def _errors(board):
     "What went wrong, in full."
     rows = board[board["error"] != ""]
@@ -355,7 +367,7 @@ def _pictures(board):
 def _how(tests):
     "How the table is to be read."
     meanings = "".join(f"<dt>{_esc(heading)}</dt><dd>{_esc(what)}</dd>" for heading, what, *_ in _NUMBERS)
-    return (f"<p>Corrected for {tests:,} test{'s' * (tests != 1)}, one for each report with a test of its direction: Holm's method for <em>p, corrected</em>, "
+    return (f"<p>Corrected for {tests:,} test{'s' * (tests != 1)}, one for each report with a test of what it forecasts: Holm's method for <em>p, corrected</em>, "
             "Benjamini and Hochberg's for <em>q</em>. Earlier trials on the same candles are not in it; they are counted in the column <em>Trials</em>.</p>"
             f"<details><summary>What the columns mean</summary><dl>{meanings}</dl></details>")  # fmt: skip
 

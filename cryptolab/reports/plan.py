@@ -116,9 +116,9 @@ def make_plan(
         raise SettingsError("the plan is empty", "at least one symbol, timeframe and system", "none", "fill in the lists")
     return plan
 
-# %% ../../nbs/87_reports.plan.ipynb #66cd6511
-CODE = ("config", "data", "features", "labels", "validation", "models", "systems", "evaluation",
-        "reports/plots", "reports/render", "reports/results", "reports/sheet")  # fmt: skip
+# %% ../../nbs/87_reports.plan.ipynb #18182696
+CODE = ("config", "data", "features", "labels", "validation", "models", "systems", "evaluation", "backtest",
+        "reports/plots", "reports/trades", "reports/render", "reports/results", "reports/sheet", "reports/hybrid", "reports/v2_page")  # fmt: skip
 
 
 @lru_cache(maxsize=64)

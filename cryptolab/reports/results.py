@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['plain', 'v9_result', 'finding_markdown', 'write_json', 'write_results', 'read_result']
 
-# %% ../../nbs/85_reports.results.ipynb #bde6f555
+# %% ../../nbs/85_reports.results.ipynb #1ffc53ac
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def plain(
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
-# %% ../../nbs/85_reports.results.ipynb #623dc643
+# %% ../../nbs/85_reports.results.ipynb #8477ea95
 def _certificate_facts(certificate):
     "What a result says of the features it stands on."
     passed = int((certificate["verdict"] == "pass").sum())
@@ -62,6 +63,7 @@ def v9_result(
 ) -> dict:  # JSON-able
     "Collect the numbers of a V9 report."
     words = board.finding(boards["direction"], boards["volatility"], boards["price"], cost, rivals=boards.get("rivals"), costs=boards.get("costs"))
+    words += " " + boards["trading"]["words"] if "trading" in boards else ""
     return plain({
         "system": "v9", "symbol": origin["symbol"], "timeframe": origin["timeframe"], "finding": words, "cost_per_side": cost, "data": origin,
         "quality": quality.to_dict("records"), "params": system.shown_params(), "rows": system.counts_, "parts": system.edges_, "ensemble": system.ensemble_,
@@ -73,15 +75,15 @@ def v9_result(
 
 
 def finding_markdown(
-    result: dict,  # of `v9_result`
-) -> str:  # three bullet points of Markdown, and a line on the data
+    result: dict,  # of `v9_result`, or any with finding and data: sentences that begin with a label and a colon become points
+) -> str:  # bullet points of Markdown, and a line on the data
     "The plain sentences at the top of a report."
-    points = result["finding"].replace(" Volatility:", "\n- **Volatility:**").replace(" Price:", "\n- **Price:**").replace("Direction:", "- **Direction:**", 1)
+    points = re.sub(r"(?:^|(?<=[.!?]) )([A-Z][A-Za-z0-9 ]{1,30}): ", r"\n- **\1:** ", result["finding"]).strip()
     d = result["data"]
     note = "a *generated* market whose truth is known" if d["source"] == "sample" else f"source {d['source']}: {d.get('file') or d['symbol']}"
     return f"**{d['symbol']} {d['timeframe']}**, {d['candles']:,} candles from {d['first'][:10]} to {d['last'][:10]} ({note}).\n\n{points}"
 
-# %% ../../nbs/85_reports.results.ipynb #b6e17400
+# %% ../../nbs/85_reports.results.ipynb #b08112dc
 def write_json(
     path: str | Path,  # file to write
     value: dict,  # JSON-able
@@ -97,14 +99,14 @@ def write_json(
 def write_results(
     out: str | Path,  # folder of the report
     system,  # fitted system with `results_` and `save`
-    result: dict,  # of `v9_result`
-) -> None:  # nothing; writes result.json, v9_results.json, training.log and model/
+    result: dict,  # of `v9_result`, or what another system's report found; `system` names the file of the metrics
+) -> None:  # nothing; writes result.json, <system>_results.json, training.log and model/
     "Write what a run leaves behind beside its report."
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     system.save(out / "model")
     (out / "training.log").write_bytes((out / "model" / "training.log").read_bytes())
-    write_json(out / "v9_results.json", system.results_)
+    write_json(out / f"{result['system']}_results.json", system.results_)
     write_json(out / "result.json", result)
 
 # %% ../../nbs/85_reports.results.ipynb #9180a51c

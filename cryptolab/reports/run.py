@@ -40,8 +40,8 @@ def report_name(
         raise SettingsError("this is not a system", ", ".join(SYSTEMS), repr(system), "correct the name of the system")
     return f"{short}-{canonical_timeframe(timeframe)}-{system}"
 
-# %% ../../nbs/82_reports.run.ipynb #0bc8f77a
-SYSTEMS = {"v9": "cryptolab.systems.v9:V9"}  # name -> module:class; the class is imported when it is needed
+# %% ../../nbs/82_reports.run.ipynb #ec26a540
+SYSTEMS = {"v9": "cryptolab.systems.v9:V9", "v2": "cryptolab.systems.v2:V2", "hybrid": "cryptolab.systems.hybrid:Hybrid"}  # name -> module:class, imported when needed
 _OWN = ("profile", "seed", "timeframe")  # parameters of a system that are asked for in another way
 
 
@@ -218,8 +218,8 @@ def _report_error(error, kept, tail):
         return ReportError(f"a cell of the report failed: {kind}: {text}", None, f"cell {error.exec_count}", remedy, notebook=kept, kind=kind)
     return ReportError(f"the report could not be executed: {kind}: {text}", None, tail or None, remedy, notebook=kept, kind=kind)
 
-# %% ../../nbs/82_reports.run.ipynb #673c0079
-def _execute(template, partial, values, env, progress):
+# %% ../../nbs/82_reports.run.ipynb #837d4011
+def _execute(template, partial, values, env, progress, kernels=_kernel_class):
     "Execute the template with the values; the executed notebook is `partial/report.ipynb`."
     from papermill import execute_notebook
 
@@ -229,7 +229,7 @@ def _execute(template, partial, values, env, progress):
         try:
             execute_notebook(
                 plain(template), plain(partial / "report.ipynb"), parameters=values, kernel_name="python3", language="python",
-                progress_bar=False, stdout_file=watch, start_timeout=300, kernel_manager_class=_kernel_class(env, errors),
+                progress_bar=False, stdout_file=watch, start_timeout=300, kernel_manager_class=kernels(env, errors),
                 shutdown_kernel="immediate", on_cell_start=watch.cell_starts, resources={"metadata": {"path": str(partial)}},
             )  # fmt: skip
         except Exception as e:
@@ -278,7 +278,7 @@ def _check_target(out, target):
     if target.exists() and any(target.iterdir()) and not (target / "report.html").exists():
         raise SettingsError(f"{target} is not a report", "a report or nothing", "other files", "move them away or choose another --out")
 
-# %% ../../nbs/82_reports.run.ipynb #0d955f76
+# %% ../../nbs/82_reports.run.ipynb #27e70330
 def run_report(
     symbol: str,  # such as BTCUSDT
     timeframe: str,  # such as 1h
@@ -296,6 +296,8 @@ def run_report(
     slippage: float = 0.0005,  # fraction per side
     template: str | Path | None = None,  # another notebook instead of the system's own
     progress: Callable | None = None,  # called as progress(kind, text, done, total), kind: section, line or cell
+    kernels: Callable | None = None,  # (environment, file of errors) -> kernel manager class; None starts the running interpreter
+    finish: Callable | None = None,  # called with the finished, still hidden folder before it is put in place
 ) -> Path:  # the folder of the report; raises CryptolabError for bad input, ReportError if the notebook fails
     "Execute the report notebook of a system and put the result in place, all or nothing."
     values = {k: v for k, v in locals().items() if k in _CONTRACT and k != "out"}
@@ -317,7 +319,9 @@ def run_report(
         sweep(target, locked)
         try:
             partial.mkdir(), work.mkdir(exist_ok=True)
-            _make(template, partial, {**values, **paths}, shown, kept, progress)
+            _make(template, partial, {**values, **paths}, shown, kept, progress, kernels or _kernel_class)
+            if finish:
+                finish(partial)
             swap_in(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -326,14 +330,14 @@ def run_report(
         shutil.rmtree(work, ignore_errors=True)
     return target
 
-# %% ../../nbs/82_reports.run.ipynb #ad881d0f
-def _make(template, partial, values, shown, kept, progress):
+# %% ../../nbs/82_reports.run.ipynb #38f6fbd5
+def _make(template, partial, values, shown, kept, progress, kernels):
     "Fill the hidden folder: execute, tidy, render. An error keeps the executed notebook as `kept`."
     from cryptolab.reports.render import render_html
 
     book = partial / "report.ipynb"
     try:
-        _execute(template, partial, values, kernel_environment(values["seed"], values["source"]), progress)
+        _execute(template, partial, values, kernel_environment(values["seed"], values["source"]), progress, kernels)
         if not (partial / "result.json").is_file():
             raise ReportError(f"{template.name} wrote no result", "result.json in the folder `out`", "no such file", "let its last cell write it")
     except Exception as e:

@@ -139,7 +139,7 @@ def forked_kernel_class(
 
     return make
 
-# %% ../../nbs/88_reports.runner.ipynb #94841152
+# %% ../../nbs/88_reports.runner.ipynb #e57930ed
 _PATIENCE = 30.0  # seconds to wait for the runner of a killed worker to let go of the report
 
 
@@ -172,21 +172,17 @@ def make_report(
     **facts,  # further facts for job.json
 ) -> dict:  # {"state": "done", "seconds"} or {"state": "failed", "error", "seconds"}; never raises an Exception
     "Make one report with its record, in this process."
-    from cryptolab.reports import run
+    from cryptolab.reports.run import run_report
 
     began, key = time.monotonic(), job_key(job)
-    kernels, swap = run._kernel_class, run.swap_in
 
-    def with_record(partial, target):
-        write_whole(partial / RECORD, json.dumps(make_record(partial, key, seconds=round(time.monotonic() - began, 1), **facts), indent=1))
-        swap(partial, target)
+    def record(folder):
+        write_whole(folder / RECORD, json.dumps(make_record(folder, key, seconds=round(time.monotonic() - began, 1), **facts), indent=1))
 
-    run.swap_in = with_record
-    run._kernel_class = forked_kernel_class(spare) if spare else kernels
     try:
         while True:
             try:
-                run.run_report(**job.asked(), out=out)
+                run_report(**job.asked(), out=out, kernels=forked_kernel_class(spare) if spare else None, finish=record)
                 return {"state": "done", "seconds": round(time.monotonic() - began, 1)}
             except SettingsError as e:
                 if "being made by another process" not in str(e) or time.monotonic() - began > _PATIENCE:
@@ -194,5 +190,3 @@ def make_report(
             time.sleep(0.5)
     except Exception as e:
         return {"state": "failed", "error": failure(e), "seconds": round(time.monotonic() - began, 1)}
-    finally:
-        run.swap_in, run._kernel_class = swap, kernels

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['V9', 'v9_results']
 
-# %% ../../nbs/63_systems.v9.ipynb #2a2c028e
+# %% ../../nbs/63_systems.v9.ipynb #17883f1d
 import difflib
 import hashlib
 import inspect
@@ -21,6 +21,7 @@ from ..config import DataError, ModelError, SettingsError
 from ..models.training import predict_network, profile_sizes
 from . import artefacts, ensemble
 from .rows import Rows, prepare_rows, v9_windows, with_pool
+from .v9_files import fetch_part, load_v9, save_v9, store_part
 
 # %% ../../nbs/63_systems.v9.ipynb #3378a5e3
 class V9:
@@ -117,7 +118,7 @@ def _sizes(system):
             raise SettingsError(f"`{name}` is out of range", f"{low} to {high}", repr(value), "choose a value in the range")
     return profile_sizes(system.profile, **{name: getattr(system, name) for name in _SIZES})
 
-# %% ../../nbs/63_systems.v9.ipynb #5029734a
+# %% ../../nbs/63_systems.v9.ipynb #cdfa5f88
 def _key(system, candles, pool=None):
     "Hash of everything that shapes a fit: parameters, candles, our code and the packages."
     from cryptolab.data.candles import fingerprint
@@ -126,51 +127,7 @@ def _key(system, candles, pool=None):
     facts += [{symbol: fingerprint(table) for symbol, table in (pool or {}).items()}, artefacts.check_manifest(system.init_from, "v9") if system.init_from else None]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-
-def _uncompiled(model):
-    "The same network without its optimizer, for saving."
-    import keras
-
-    return keras.Model(model.inputs, model.outputs, name=model.name)
-
-
-def _store(folder, name, model, history):
-    "Put one trained model and its history into a folder, whole or not at all."
-    with artefacts.whole_folder(Path(folder) / name) as new:
-        if name == "volatility":
-            model.save_model(new / "model.json")
-        else:
-            _uncompiled(model).save(new / "model.keras")
-        history.to_json(new / "history.json", orient="records", double_precision=15)
-        (new / "facts.json").write_text(json.dumps(history.attrs))
-        artefacts.write_manifest(new, system=name)
-
-
-def _fetch(folder, name):
-    "A model and its history from a work folder, or None when it is not there or not whole."
-    folder = Path(folder) / name
-    try:
-        artefacts.check_manifest(folder, name)
-    except ModelError:
-        return None
-    history = pd.read_json(folder / "history.json", orient="records")
-    history.attrs = json.loads((folder / "facts.json").read_text())
-    return _load_model(folder / ("model.json" if name == "volatility" else "model.keras")), history
-
-
-def _load_model(path):
-    "A stored network or tree model; neither format can run code."
-    if path.suffix == ".json":
-        from xgboost import XGBRegressor
-
-        model = XGBRegressor()
-        model.load_model(path)
-        return model
-    import keras
-
-    return keras.models.load_model(path, compile=False, safe_mode=True)
-
-# %% ../../nbs/63_systems.v9.ipynb #161ef0b0
+# %% ../../nbs/63_systems.v9.ipynb #816bfbd8
 def _train_one(system, name, rows, sizes, log, source=None):
     "Train the direction, volatility or price model on its own rows, and on those of the pool."
     (train, y_train), (val, y_val) = (rows.parts[name][p] for p in ("train", "val"))
@@ -201,13 +158,13 @@ def _train_all(system, candles, rows, sizes, work, log, pool=None, source=None):
     models, histories, seconds = {}, {}, {}
     for name in ("volatility", "direction", "price"):
         start = time.perf_counter()
-        found = _fetch(work, name) if work else None
+        found = fetch_part(work, name) if work else None
         if found and log:
             log(f"{name:10} taken from the interrupted run")
         model, history = found or _train_one(system, name, rows, sizes, log, source)
         seconds[name] = history.attrs.setdefault("seconds", round(time.perf_counter() - start, 2))
         if work and not found:
-            _store(work, name, model, history)
+            store_part(work, name, model, history)
         models[name], histories[name] = model, history
     return models, histories, seconds
 
@@ -356,85 +313,23 @@ def _errors(y, f, r2):
     e = np.asarray(f) - y
     return {"rmse": _finite(np.sqrt(np.mean(e**2))), "mae": _finite(np.abs(e).mean()), "mape": _finite(np.abs(e / y).mean()), "r2": _finite(r2)}
 
-# %% ../../nbs/63_systems.v9.ipynb #e975d23d
-def _save_h5(model, path):
-    "The legacy copy for the document's loading code, without Keras' advice about legacy formats."
-    import logging
-
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        model.save(path)
-    finally:
-        logger.setLevel(level)
-
-
+# %% ../../nbs/63_systems.v9.ipynb #1d997ff2
 def _save(
     self: V9,
     folder: str | Path,  # model folder; replaced when it exists
 ) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
     "Write the artefacts of the document and a manifest with their SHA-256 sums."
-    if not hasattr(self, "models_"):
-        raise ModelError("this V9 is not fitted", "fit before save", "an unfitted system", "call fit(candles) first")
-    with artefacts.whole_folder(folder) as new:
-        for name in ("direction", "price"):
-            model = _uncompiled(self.models_[name])
-            model.save(new / f"{name}_model_v9.keras")
-            _save_h5(model, new / f"{name}_model_v9.h5")
-        self.models_["volatility"].save_model(new / "volatility_model_v9.json")
-        _write_json(new / "scaler_v9.json", self.scaler_.to_json())
-        _write_json(new / "ensemble_v9.json", self.ensemble_)
-        _write_json(new / "v9_results.json", self.results_)
-        (new / "training.log").write_text(_training_log(self))
-        artefacts.write_manifest(new, system="v9", format=1, params=self.shown_params(), features=self.scaler_.names, fitted=self.fitted_,
-                                 counts=self.counts_, seconds=self.seconds_, versions=artefacts.package_versions(),
-                                 code=artefacts.library_code())  # fmt: skip
-    return Path(folder)
+    return save_v9(self, folder)
 
 
-def _write_json(path, value):
-    "JSON with an indent, numbers only."
-    path.write_text(json.dumps(value, indent=1, allow_nan=False))
-
-
-def _training_log(system):
-    "The document's transcript: rows, epochs and final metrics as text."
-    lines = [f"V9 {system.profile} seed {system.seed}", f"data {json.dumps(system.fitted_)}", f"rows {json.dumps(system.counts_)}"]
-    for name, history in system.histories_.items():
-        lines.append(f"\n[{name}] {system.seconds_[name]:.1f} s, best epoch or tree {history.attrs['best_epoch']}")
-        lines.append(history.to_string(index=False))
-    return "\n".join([*lines, "", f"test {json.dumps(system.results_)}", ""])
-
-
-V9.save = _save
-
-# %% ../../nbs/63_systems.v9.ipynb #47e737a0
 def _load(
     folder: str | Path,  # folder that `save` wrote
 ) -> V9:  # a fitted system; raises ModelError when a file is missing, altered, or for other features
     "Load a model folder after checking every byte of it."
-    from cryptolab.features.v9 import v9_feature_names
-    from cryptolab.validation import MinMax
-
-    folder = Path(folder)
-    manifest = artefacts.check_manifest(folder, "v9")
-    params = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["params"].items()}
-    self = V9(**params)
-    names = list(v9_feature_names(self.variant))
-    if manifest["features"] != names:
-        raise ModelError(f"{folder} was made for another feature set", f"{len(names)} features: {names[:3]}…", f"{len(manifest['features'])}: {manifest['features'][:3]}…",
-                         "train again with this library version")  # fmt: skip
-    read = lambda name: json.loads((folder / name).read_text())
-    self.scaler_, self.ensemble_, self.results_ = MinMax.from_json(read("scaler_v9.json"), names), read("ensemble_v9.json"), read("v9_results.json")
-    files = {"direction": "direction_model_v9.keras", "volatility": "volatility_model_v9.json", "price": "price_model_v9.keras"}
-    self.models_ = {name: _load_model(folder / file) for name, file in files.items()}
-    self.fitted_, self.counts_, self.seconds_ = manifest["fitted"], manifest["counts"], manifest["seconds"]
-    self.manifest_ = manifest
-    return self
+    return load_v9(V9, folder)
 
 
-V9.load = staticmethod(_load)
+V9.save, V9.load = _save, staticmethod(_load)
 
 # %% ../../nbs/63_systems.v9.ipynb #d7b15724
 def _ensemble_output(
