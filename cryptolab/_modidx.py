@@ -123,6 +123,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'cryptolab/backtest/orders.py'),
                                            'cryptolab.backtest.orders._places': ( 'backtest.orders.html#_places',
                                                                                   'cryptolab/backtest/orders.py'),
+                                           'cryptolab.backtest.orders._timeframe_of': ( 'backtest.orders.html#_timeframe_of',
+                                                                                        'cryptolab/backtest/orders.py'),
                                            'cryptolab.backtest.orders.make_market': ( 'backtest.orders.html#make_market',
                                                                                       'cryptolab/backtest/orders.py'),
                                            'cryptolab.backtest.orders.read_orders': ( 'backtest.orders.html#read_orders',

@@ -15,7 +15,7 @@ from ..config import DataError, SettingsError
 from ..data.timegrid import infer_timeframe, timeframe_delta
 from ..labels.walk import _compiled
 
-# %% ../../nbs/80_backtest.orders.ipynb #3c3de3af
+# %% ../../nbs/80_backtest.orders.ipynb #4bf43951
 @_compiled
 def _first_bad(open, high, low, close):
     "Row of the first candle that cannot be, or −1."
@@ -58,6 +58,16 @@ def _checked(symbol, candles):
     return prices
 
 
+def _timeframe_of(symbol, table, asked):
+    "Name of a candle's length; a label that the newest rows contradict is refused."
+    name = asked or table.attrs.get("timeframe") or infer_timeframe(table)
+    steps = np.diff(table.index[-1000:].as_unit("ns").asi8)
+    if len(steps) >= 5 and np.median(steps) != timeframe_delta(name).value:
+        raise DataError(f"{symbol or 'the candles'}: different timeframes in label and rows", f"candles {name} apart", str(pd.Timedelta(int(np.median(steps)))),
+                        "give `timeframe`, or correct attrs['timeframe']")  # fmt: skip
+    return name
+
+
 def make_market(
     candles: pd.DataFrame | dict,  # candle table, or symbol -> candle table; all of one timeframe
     timeframe: str | None = None,  # length of a candle; None: the table's own label, or read from the rows
@@ -67,7 +77,7 @@ def make_market(
     if not tables:
         raise DataError("no candles", "at least one coin", 0, "load candles")
     parts = [_checked(symbol, table) for symbol, table in tables.items()]
-    names = {timeframe or t.attrs.get("timeframe") or infer_timeframe(t) for t in tables.values()}
+    names = {_timeframe_of(symbol, table, timeframe) for symbol, table in tables.items()}
     if len(names) > 1:
         raise DataError("the coins have different timeframes", "one timeframe", ", ".join(sorted(names)), "load all coins with the same timeframe")
     step, indexes = timeframe_delta(names.pop()), [t.index for t in tables.values()]
