@@ -3688,6 +3688,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'cryptolab.systems.veto._means': ('systems.veto.html#_means', 'cryptolab/systems/veto.py'),
                                         'cryptolab.systems.veto._plain': ('systems.veto.html#_plain', 'cryptolab/systems/veto.py'),
                                         'cryptolab.systems.veto._threshold': ('systems.veto.html#_threshold', 'cryptolab/systems/veto.py'),
+                                        'cryptolab.systems.veto._vetoed': ('systems.veto.html#_vetoed', 'cryptolab/systems/veto.py'),
                                         'cryptolab.systems.veto.decide': ('systems.veto.html#decide', 'cryptolab/systems/veto.py'),
                                         'cryptolab.systems.veto.decision_counts': ( 'systems.veto.html#decision_counts',
                                                                                     'cryptolab/systems/veto.py'),

@@ -92,6 +92,19 @@ def test_funding_by_hand():
     assert both.equity.iloc[10] == pytest.approx(10_000 - 1) and both.equity.iloc[-1] == pytest.approx(10_000 + 1)
 
 
+def test_funding_inside_the_candle_of_the_exit():
+    "Daily candles hold three settlements; of the last candle they are owed only if the position lasted to its close."
+    candles = table(CALM, CALM, (100, 101, 97, 98), CALM, step=pd.Timedelta("1D"))
+    candles.attrs["timeframe"] = "1d"
+    times = pd.date_range(candles.index[0], periods=12, freq="8h")
+    rates = pd.Series(0.01, times)
+    stopped = backtest(candles, order(candles, stop=98), funding=rates, size_of="units", **FREE).trades.iloc[0]
+    timed = backtest(candles, order(candles, timeout=2), funding=rates, size_of="units", **FREE).trades.iloc[0]
+    assert (stopped.exit_reason, stopped.candles, timed.candles) == ("stop", 2, 2)
+    assert stopped.funding == pytest.approx(3.0)  # 08:00 and 16:00 of the first day, 00:00 of the second
+    assert timed.funding == pytest.approx(5.0)  # and 08:00 and 16:00 of the second
+
+
 def test_excursions_by_hand():
     candles = table(CALM, (100, 105, 98, 101), (101, 120, 97, 100), CALM)
     t = backtest(candles, order(candles, stop=97.5), **FREE).trades.iloc[0]
@@ -382,5 +395,7 @@ def test_sweep_is_many_backtests(shared_data, side):
         assert line.win_rate == pytest.approx((t.net > 0).mean())
         assert line.total_return == pytest.approx(worth[-1] / worth[0] - 1, abs=1e-9)
         assert line.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * np.sqrt(365 * 96))
+        assert line.sortino == pytest.approx(returns.mean() / np.sqrt((np.minimum(returns, 0) ** 2).mean()) * np.sqrt(365 * 96))
+        assert line.profit_factor == pytest.approx(t.net[t.net > 0].sum() / -t.net[t.net < 0].sum())
         assert line.max_drawdown == pytest.approx((worth / np.maximum.accumulate(worth) - 1).min())
         assert line.exposure == pytest.approx(t.candles.sum() / len(candles))

@@ -68,7 +68,7 @@ class BatchStatus:
         took = [self.jobs[n]["seconds"] for n in self.names if self.jobs[n]["state"] == "done"] or [self.before[n] for n in self.names if n in self.before]
         return sum(took) / len(took) * self.count("waiting") / max(1, min(workers, self.count("waiting"))) if took else None
 
-# %% ../../nbs/89_reports.batch.ipynb #da1b12d6
+# %% ../../nbs/89_reports.batch.ipynb #2d0feaf2
 def visible_gpus() -> list[str]:  # identifiers for CUDA_VISIBLE_DEVICES; empty without a GPU of this kind
     "The GPUs that jobs may use."
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -94,9 +94,14 @@ def worker_specs(
     return specs
 
 
+# Dask samples its workers every 10 ms and ticks every 20; jobs of minutes need neither, and idle processes should leave the cores to the reports.
+_QUIET = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms", "distributed.admin.system-monitor.interval": "5s"}
+
+
 @contextlib.contextmanager
 def _client(scheduler, workers):
     "A client of a running scheduler, or of a cluster of this machine that ends with it."
+    import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     if scheduler:
@@ -105,7 +110,7 @@ def _client(scheduler, workers):
         return
     specs = {i: {"cls": Nanny, "options": options} for i, options in worker_specs(workers, visible_gpus()).items()}
     center = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0", "allowed_failures": 1}}
-    with SpecCluster(workers=specs, scheduler=center, silence_logs=logging.CRITICAL + 1) as cluster, Client(cluster) as client:
+    with dask.config.set(_QUIET), SpecCluster(workers=specs, scheduler=center, silence_logs=logging.CRITICAL + 1) as cluster, Client(cluster) as client:
         yield client
 
 # %% ../../nbs/89_reports.batch.ipynb #349492e0

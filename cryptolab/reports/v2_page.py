@@ -135,7 +135,7 @@ def v2_sheet(
     rows |= {"seed": str(system.seed), "library code": library_code(), "not made for": "trading without the costs stated on this page; coins, timeframes and years it has not seen"}
     return pd.DataFrame({"answer": rows}).rename_axis("question")
 
-# %% ../../nbs/85_reports.v2_page.ipynb #3e2ef43f
+# %% ../../nbs/85_reports.v2_page.ipynb #1acb8489
 def _share(x):
     "A share in per cent, or words for nothing."
     return "nothing" if x is None or not np.isfinite(x) else f"{x:.1%}"
@@ -168,7 +168,7 @@ def veto_words(
         return words.strip()
     fixed, row = board.loc[(reading, "0.65 and 0.40")], board.loc[(reading, "shares 30 % and 1/3")]
     words += (f"{'' if words else 'Veto: '}{reading.capitalize()}, it forbids {int(fixed.trend_veto)} of {int(fixed.n_a)} entries at the document's thresholds; "
-              f"at thresholds that keep shares of the validation rows it forbids {_share(row.veto_rate)} of {int(row.n_a)} entries and changes "
+              f"at thresholds that keep shares of the validation rows it forbids {_share(row.veto_rate)} of {int(row.n_a)} entries (95 % interval {_share(row.veto_low)} to {_share(row.veto_high)}) and changes "
               f"the mean net result by {row.gain:+.3f} R ")  # fmt: skip
     if np.isfinite(row.low):
         words += f"({row.low:+.3f} to {row.high:+.3f}): " + ("a gain." if row.low > 0 else "a loss." if row.high < 0 else "not distinguishable from nothing.")

@@ -67,12 +67,18 @@ def decision_counts(
             "veto_rate": count["TREND_VETO"] / passed if passed else np.nan, "correlation": float(np.corrcoef(a, b)[0, 1]) if varied else np.nan,
             "mirror": float(np.abs(b - (1 - a)).max()) if n else np.nan}  # fmt: skip
 
-# %% ../../nbs/64_systems.veto.ipynb #06b7f0d4
+# %% ../../nbs/64_systems.veto.ipynb #9a584cea
 def _means(rows, axis):
     "Mean result of the trades kept less that of all; NaN where none was drawn."
     r, a, k = rows[..., 0], rows[..., 1], rows[..., 2]
     with np.errstate(invalid="ignore", divide="ignore"):
         return (r * k).sum(axis) / k.sum(axis) - (r * a).sum(axis) / a.sum(axis)
+
+
+def _vetoed(rows, axis):
+    "Share of A's entries that are forbidden."
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 1 - rows[..., 2].sum(axis) / rows[..., 1].sum(axis)
 
 
 def _excess(rows, axis):
@@ -104,7 +110,7 @@ def veto_value(
     block: float = 48.0,  # mean length of a run of candidates in the bootstrap
     n_samples: int = 1000,  # bootstrap samples, and random vetoes
     seed: int = 0,  # of both
-) -> dict:  # n_a, n_both, veto_rate, mean_a, mean_both, gain, low, high, p_value, p_random, losses_avoided, excess, excess_low, excess_high
+) -> dict:  # n_a, n_both, veto_rate, veto_low, veto_high, mean_a, mean_both, gain, low, high, p_value, p_random, losses_avoided, excess, excess_low, excess_high
     "A with B against A alone, on identical signals."
     r, a, k = np.asarray(result, dtype="float64"), np.asarray(passed, dtype=bool), np.asarray(kept, dtype=bool)
     if not r.shape == a.shape == k.shape or (k & ~a).any() or not np.isfinite(r[a]).all():
@@ -112,15 +118,15 @@ def veto_value(
                         "take all three from one table")  # fmt: skip
     n, m = int(a.sum()), int(k.sum())
     out = {"n_a": n, "n_both": m, "veto_rate": 1 - m / n if n else np.nan, "mean_a": r[a].mean() if n else np.nan, "mean_both": r[k].mean() if m else np.nan}
-    nothing = dict.fromkeys(("gain", "low", "high", "p_value", "p_random", "losses_avoided", "excess", "excess_low", "excess_high"), np.nan)
+    nothing = dict.fromkeys(("veto_low", "veto_high", "gain", "low", "high", "p_value", "p_random", "losses_avoided", "excess", "excess_low", "excess_high"), np.nan)
     if not m or m == n:
         return _plain(out | nothing | ({"gain": 0.0, "losses_avoided": 0.0} if n and m == n else {}))
     rows = np.column_stack([np.where(a, r, 0.0), a, k]).astype("float64")
-    gain, excess = _bootstrap(rows, _means, block, n_samples, seed), _bootstrap(rows, _excess, block, n_samples, seed)
+    gain, excess, rate = (_bootstrap(rows, statistic, block, n_samples, seed) for statistic in (_means, _excess, _vetoed))
     rng, pool = np.random.default_rng([seed, 5]), r[a]
     drawn = np.array([rng.choice(pool, m, replace=False).mean() for _ in range(n_samples)])
     lost = (r <= 0) & a
-    out |= {"gain": gain["value"], "low": gain["low"], "high": gain["high"], "p_value": gain["p_value"],
+    out |= {"veto_low": rate["low"], "veto_high": rate["high"], "gain": gain["value"], "low": gain["low"], "high": gain["high"], "p_value": gain["p_value"],
             "p_random": (1 + (drawn >= r[k].mean()).sum()) / (1 + n_samples), "losses_avoided": 1 - (lost & k).sum() / max(lost.sum(), 1),
             "excess": excess["value"], "excess_low": excess["low"], "excess_high": excess["high"]}  # fmt: skip
     return _plain(out)
