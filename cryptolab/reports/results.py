@@ -83,7 +83,7 @@ def finding_markdown(
     note = "a *generated* market whose truth is known" if d["source"] == "sample" else f"source {d['source']}: {d.get('file') or d['symbol']}"
     return f"**{d['symbol']} {d['timeframe']}**, {d['candles']:,} candles from {d['first'][:10]} to {d['last'][:10]} ({note}).\n\n{points}"
 
-# %% ../../nbs/85_reports.results.ipynb #b08112dc
+# %% ../../nbs/85_reports.results.ipynb #093e9fdb
 def write_json(
     path: str | Path,  # file to write
     value: dict,  # JSON-able
@@ -106,7 +106,7 @@ def write_results(
     out.mkdir(parents=True, exist_ok=True)
     system.save(out / "model")
     (out / "training.log").write_bytes((out / "model" / "training.log").read_bytes())
-    write_json(out / f"{result['system']}_results.json", system.results_)
+    write_json(out / f"{result['system']}_results.json", plain(system.results_))
     write_json(out / "result.json", result)
 
 # %% ../../nbs/85_reports.results.ipynb #9180a51c

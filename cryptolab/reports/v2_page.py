@@ -4,17 +4,14 @@
 
 # %% auto #0
 __all__ = ['share_thresholds', 'net_r', 'veto_board', 'plot_veto', 'exit_table', 'v2_sheet', 'bounce_words', 'veto_words',
-           'trade_words', 'v2_result', 'finding_markdown', 'write_v2']
+           'trade_words', 'v2_result']
 
-# %% ../../nbs/85_reports.v2_page.ipynb #de9527a7
-import shutil
-from pathlib import Path
-
+# %% ../../nbs/85_reports.v2_page.ipynb #df525fa1
 import numpy as np
 import pandas as pd
 
 from ..evaluation.leakage import DETECTORS
-from .results import _certificate_facts, _leak_facts, plain, write_json
+from .results import _certificate_facts, _leak_facts, plain
 from ..systems.artefacts import library_code, package_versions
 from ..systems.veto import decide, decision_counts, veto_value
 
@@ -191,7 +188,7 @@ def trade_words(
         words += f"; random entries did as well with probability {trades['p_random']:.2f}"
     return words + "."
 
-# %% ../../nbs/85_reports.v2_page.ipynb #4dd66791
+# %% ../../nbs/85_reports.v2_page.ipynb #734ec6ba
 def v2_result(
     system,  # fitted V2
     origin: dict,  # where the candles come from, with their fingerprint
@@ -220,29 +217,3 @@ def v2_result(
         **({} if certificate is None else {"certificate": _certificate_facts(certificate)}),
         **({} if leaks is None else {"leaks": _leak_facts(leaks)}), **({} if trials is None else {"trials": trials}), "run": run,
     })  # fmt: skip
-
-
-def finding_markdown(
-    result: dict,  # of `v2_result`
-) -> str:  # bullet points of Markdown and a line on the data
-    "The plain sentences at the top of a report."
-    points = result["finding"]
-    for name in ("Bounce:", "Veto:", "Trades:"):
-        points = points.replace(name, f"\n- **{name}**", 1)
-    d = result["data"]
-    note = "a *generated* market whose truth is known" if d["source"] == "sample" else f"source {d['source']}: {d.get('file') or d['symbol']}"
-    return f"**{d['symbol']} {d['timeframe']}**, {d['candles']:,} candles from {d['first'][:10]} to {d['last'][:10]} ({note}).\n{points}"
-
-
-def write_v2(
-    out: str | Path,  # folder of the report
-    system,  # fitted V2
-    result: dict,  # of `v2_result`
-) -> None:  # nothing; writes result.json, v2_results.json, training.log and model/
-    "Write what a run leaves behind beside its report."
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    system.save(out / "model")
-    shutil.copyfile(out / "model" / "training.log", out / "training.log")
-    write_json(out / "v2_results.json", plain(system.results_))
-    write_json(out / "result.json", result)
