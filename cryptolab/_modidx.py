@@ -2695,6 +2695,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'cryptolab/models/price.py')},
             'cryptolab.models.training': { 'cryptolab.models.training._keeper': ( 'models.training.html#_keeper',
                                                                                   'cryptolab/models/training.py'),
+                                           'cryptolab.models.training._mean_loss': ( 'models.training.html#_mean_loss',
+                                                                                     'cryptolab/models/training.py'),
                                            'cryptolab.models.training.predict_network': ( 'models.training.html#predict_network',
                                                                                           'cryptolab/models/training.py'),
                                            'cryptolab.models.training.profile_sizes': ( 'models.training.html#profile_sizes',

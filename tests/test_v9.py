@@ -63,6 +63,48 @@ def test_rows_of_a_part_end_before_the_next_begins(candles):
         assert t1[at["train"]].max() <= t0[at["val"]].min() and t1[at["val"]].max() <= t0[at["test"]].min()
 
 
+# --- training -----------------------------------------------------------------------------------------------------------------
+
+
+def test_training_learns_what_kerass_own_fit_learns():
+    "Same batches in the same order: our loop and `Model.fit`, dropout and the last smaller batch included."
+    import keras
+
+    from cryptolab.models.training import train_network, window_batches
+
+    rng = np.random.default_rng(0)
+    view = np.lib.stride_tricks.sliding_window_view(rng.standard_normal((500, 3)).astype("float32"), 6, axis=0).transpose(0, 2, 1)
+    target = (view[:, -1, 0] > 0).astype("float32")
+    train, val = (np.arange(301), target[:301]), (np.arange(320, 490), target[320:490])
+
+    def network():
+        keras.utils.set_random_seed(3)
+        layers = [keras.layers.LSTM(5), keras.layers.Dropout(0.2, seed=1), keras.layers.Dense(1, activation="sigmoid")]
+        return keras.Sequential([keras.Input((6, 3)), *layers])
+
+    ours, theirs = network(), network()
+    history = train_network(ours, view, train, val, "binary_crossentropy", 3, 0.03, 64, 9, 9, seed=7, log=None)
+
+    class Epochs(keras.utils.PyDataset):
+        def __init__(self):
+            super().__init__()
+            self.batches = [list(window_batches(view, *train, 64, 7, epoch)) for epoch in range(3)]
+
+        def __len__(self):
+            return 15
+
+        def __getitem__(self, i):
+            return self.batches[i // 5][i % 5]
+
+    theirs.compile(optimizer=keras.optimizers.Adam(0.03, clipnorm=1.0), loss="binary_crossentropy", jit_compile=False)
+    theirs.fit(Epochs(), epochs=1, shuffle=False, verbose=0)
+    assert history.attrs["best_epoch"] == 3
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    loss = theirs.evaluate(view[val[0]], val[1], batch_size=170, verbose=0)
+    np.testing.assert_allclose(history.val_loss.iloc[-1], loss, rtol=1e-5)
+
+
 # --- honesty ------------------------------------------------------------------------------------------------------------------
 
 

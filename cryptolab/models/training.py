@@ -53,56 +53,43 @@ def profile_sizes(
                 raise SettingsError(f"`{name}` must be positive", "> 0", value, "choose a larger value")
     return sizes
 
-# %% ../../nbs/50_models.training.ipynb #0b6a40ec
+# %% ../../nbs/50_models.training.ipynb #c941df8c
 def window_batches(
     view: np.ndarray,  # (rows, window, features) zero-copy view, float32
     positions: np.ndarray,  # which windows of the view to use
-    targets: np.ndarray | None = None,  # one target per position, or None for forecasting
+    targets: np.ndarray,  # one target per position
     batch_size: int = 32,  # windows per batch
-    seed: int | None = None,  # shuffles each epoch; None keeps the order
-):  # a keras.utils.PyDataset that yields (batch, window, features) and targets
-    "Feed a view of windows to Keras without materialising it."
-    import keras
+    seed: int | None = None,  # shuffles the epoch; None keeps the order
+    epoch: int = 0,  # each epoch has an order of its own
+):  # iterator of (batch, window, features) and (batch,) targets; the last batch may be smaller
+    "One epoch of windows, batch by batch, without materialising the view."
+    n = len(positions)
+    order = np.arange(n) if seed is None else np.random.default_rng([seed, epoch]).permutation(n)
+    for at in range(0, n, batch_size):
+        rows = order[at : at + batch_size]
+        yield np.ascontiguousarray(view[positions[rows]]), targets[rows]
 
-    class WindowBatches(keras.utils.PyDataset):
-        def __init__(self):
-            super().__init__(workers=1, use_multiprocessing=False)
-            self.epoch = -1
-            self.on_epoch_begin()
+# %% ../../nbs/50_models.training.ipynb #92394107
+def _mean_loss(step, batches):
+    "Mean loss per window over the batches, each handed to `step`."
+    sums = np.sum([(float(step(x, y)) * len(x), len(x)) for x, y in batches], axis=0)
+    return sums[0] / sums[1]
 
-        def __len__(self):
-            return -(-len(positions) // batch_size)
 
-        def on_epoch_begin(self):
-            self.epoch += 1
-            n = len(positions)
-            self.order = np.arange(n) if seed is None else np.random.default_rng([seed, self.epoch]).permutation(n)
-
-        on_epoch_end = on_epoch_begin
-
-        def __getitem__(self, i):
-            rows = self.order[i * batch_size : (i + 1) * batch_size]
-            x = np.ascontiguousarray(view[positions[rows]])
-            return x if targets is None else (x, targets[rows])
-
-    return WindowBatches()
-
-# %% ../../nbs/50_models.training.ipynb #cea48205
-def _keeper(x_val, y_val, label, epochs, patience, batch_size, log):
-    "Callback: remembers the best weights by validation loss, epoch 0 included; prints one line per epoch."
+def _keeper(first, label, epochs, patience, log):
+    "Callback: remembers the best weights by validation loss, epoch 0 with its loss `first` included; prints one line per epoch."
     import keras
 
     class KeepBest(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             self.start = time.perf_counter()
-            loss = float(self.model.evaluate(window_batches(x_val[0], x_val[1], y_val, 1024), verbose=0))
-            self.best, self.best_epoch, self.weights = loss, 0, self.model.get_weights()
-            self.rows = [dict(epoch=0, loss=np.nan, val_loss=loss, rate=np.nan, seconds=0.0)]
+            self.best, self.best_epoch, self.weights = first, 0, self.model.get_weights()
+            self.rows = [dict(epoch=0, loss=np.nan, val_loss=first, rate=np.nan, seconds=0.0)]
 
         def on_epoch_end(self, epoch, logs=None):
-            val, seconds = float(logs["val_loss"]), time.perf_counter() - self.start
+            val, seconds = logs["val_loss"], time.perf_counter() - self.start
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            self.rows.append(dict(epoch=epoch + 1, loss=float(logs["loss"]), val_loss=val, rate=rate, seconds=seconds))
+            self.rows.append(dict(epoch=epoch + 1, loss=logs["loss"], val_loss=val, rate=rate, seconds=seconds))
             if val < self.best:
                 self.best, self.best_epoch, self.weights = val, epoch + 1, self.model.get_weights()
             left = seconds / (epoch + 1) * (epochs - epoch - 1)
@@ -117,7 +104,7 @@ def _keeper(x_val, y_val, label, epochs, patience, batch_size, log):
 
     return KeepBest()
 
-# %% ../../nbs/50_models.training.ipynb #97e096f2
+# %% ../../nbs/50_models.training.ipynb #328d0a22
 def train_network(
     model,  # keras model; compiled here
     view: np.ndarray,  # (rows, window, features) view
@@ -141,10 +128,18 @@ def train_network(
         if len(positions) == 0 or len(positions) != len(targets) or not np.isfinite(targets).all():
             raise DataError(f"{label}: unusable {name} rows", "at least one row, each with a finite target", f"{len(positions)} rows", "use more candles")
     model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1.0), loss=loss, jit_compile=False)
-    keep = _keeper((view, val[0]), val[1], label, epochs, patience, batch_size, log)
+    judge = lambda: _mean_loss(model.test_on_batch, window_batches(view, *val, 1024))
+    keep = _keeper(judge(), label, epochs, patience, log)
     halve = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=plateau, min_lr=floor, verbose=0)
-    data = window_batches(view, *train, batch_size, seed)
-    model.fit(data, validation_data=window_batches(view, *val, 1024), epochs=epochs, callbacks=[halve, keep], verbose=0, shuffle=False)
+    crew = keras.callbacks.CallbackList([halve, keep], model=model)
+    model.stop_training = False
+    crew.on_train_begin()
+    for epoch in range(epochs):
+        learned = _mean_loss(model.train_on_batch, window_batches(view, *train, batch_size, seed, epoch))
+        crew.on_epoch_end(epoch, {"loss": learned, "val_loss": judge()})
+        if model.stop_training:
+            break
+    crew.on_train_end()
     history = pd.DataFrame(keep.rows)
     history.attrs["best_epoch"] = keep.best_epoch
     return history
