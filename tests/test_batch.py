@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -263,20 +264,69 @@ def test_gpus_are_counted_as_the_libraries_see_them(monkeypatch):
     assert visible_gpus() == []
 
 
-def test_jobs_with_networks_ask_for_a_gpu_where_there_is_one():
-    asked = []
+class Crew:
+    "A client whose workers finish the oldest task whenever somebody sleeps."
 
-    class Client:
-        status = "running"
+    status = "running"
 
-        def submit(self, function, job, *args, **options):
-            asked.append(options.get("resources"))
-            raise InterruptedError
+    def __init__(self, room, gpus):
+        self.room, self.gpus, self.log, self.most, self.tasks = room, gpus, [], 0, []
 
-    for gpu, job in ((True, Job("BTCUSDT", "1h")), (True, Job("BTCUSDT", "1h", "toy", template="toy.ipynb")), (False, Job("BTCUSDT", "1h"))):
-        with pytest.raises(InterruptedError):
-            batch._collect(Client(), {job.name: job}, ("out", "b", False, None, 1, None), None, gpu)
-    assert asked == [{"GPU": 1}, None, None]
+    def run_on_scheduler(self, count):
+        return self.room, self.gpus
+
+    def sleep(self, seconds):
+        for task in self.tasks[:1]:
+            task.status = "finished"
+
+    def submit(self, function, job, *args, **options):
+        self.tasks.append(Task(self, job.name))
+        self.log.append((job.name, options.get("resources")))
+        self.most = max(self.most, len(self.tasks))
+        return self.tasks[-1]
+
+
+class Task:
+    def __init__(self, crew, name):
+        self.crew, self.name, self.status = crew, name, "pending"
+
+    def done(self):
+        return self.status == "finished"
+
+    def result(self, timeout):
+        return {"state": "done", "seconds": 1.0}
+
+    def release(self):
+        self.crew.tasks.remove(self)
+
+
+def collected(crew, plan, monkeypatch):
+    "Names in the order of their answers."
+    moment = iter(range(0, 10_000, 3))
+    monkeypatch.setattr(batch, "time", SimpleNamespace(sleep=crew.sleep, monotonic=lambda: next(moment)))
+    answers, missing = [], {job.name: job for job in plan}
+    batch._collect(crew, missing, ("out", "b", False, None, 1, None), lambda name, answer: answers.append(name))
+    assert not missing
+    return answers
+
+
+def test_jobs_with_networks_ask_for_a_gpu_where_there_is_one(monkeypatch):
+    plan = [Job("BTCUSDT", "1h"), Job("BTCUSDT", "1h", "toy", template="toy.ipynb"), Job("BTCUSDT", "1h", "v2")]
+    for gpus in (1, 0):
+        crew = Crew(4, gpus)
+        collected(crew, plan, monkeypatch)
+        assert [need for _, need in crew.log] == [{"GPU": 1} if gpus else None, None, None]
+
+
+def test_no_worker_is_given_a_queue(monkeypatch):
+    "Dask would divide tasks of unknown length at once; then one worker waits while another still has several."
+    plan = [Job(f"C{i}USDT", "1h") for i in range(7)]
+    crew = Crew(2, 0)
+    assert collected(crew, plan, monkeypatch) == [job.name for job in plan] and crew.most == 2
+    crew = Crew(3, 1)
+    mixed = [Job(f"C{i}USDT", "1h", "v2" if i > 4 else "v9") for i in range(7)]
+    collected(crew, mixed, monkeypatch)
+    assert [name for name, _ in crew.log][:3] == ["C0USDT-1h-v9", "C5USDT-1h-v2", "C6USDT-1h-v2"], "the GPU is busy, other workers are not"
 
 
 # ---- the command line
