@@ -21,7 +21,8 @@ from cryptolab.labels.walk import exits_of_trades
 from cryptolab.systems.hybrid import Hybrid
 from cryptolab.reports.hybrid_cli import hybrid_app, make_data, market_symbol
 from cryptolab.systems.hybrid_fit import fit_vote, resampled, tune, vote_weights
-from cryptolab.systems.hybrid_models import MEMBERS, PUBLISHED_WEIGHTS, fit_sigmoid, hybrid_sizes
+from cryptolab.models.calibration import fit_sigmoid
+from cryptolab.systems.hybrid_models import MEMBERS, PUBLISHED_WEIGHTS, hybrid_sizes
 from cryptolab.systems.hybrid_rows import hybrid_labels, hybrid_rows
 from cryptolab.systems.scalping import (BULLISH, POINTS, CryptoScalpingConfig, CryptoScalpingStrategy, indicator_output, ml_bonus, scalping_orders,
                                         technical_signals)  # fmt: skip
@@ -55,7 +56,7 @@ def test_outcomes_of_a_part_are_known_before_the_next_begins(candles, label, tes
     t0, t1, p = rows.labels.t0, rows.labels.t1, rows.parts
     assert t1.iloc[p.train].max() <= t0.iloc[p.val].min() and t1.iloc[p.val].max() <= t0.iloc[p.test].min()
     if test_start:
-        assert rows.labels.index[p.test[0]] == pd.Timestamp(test_start, tz="UTC")
+        assert t0.iloc[p.test[0]] == pd.Timestamp(test_start, tz="UTC")
 
 
 def test_touch_is_the_high_and_barrier_is_a_trade(candles):

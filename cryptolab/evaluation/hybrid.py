@@ -227,7 +227,7 @@ def hybrid_pipeline(
     return Pipeline(lambda candles: _columns(candles, window), lambda candles: hybrid_labels(candles, label, lookahead, profit_threshold), split,
                     lambda X, y: _learn(X, y, LEARNERS[learner], window, sizes, resample, seed, lookahead), lambda model, X: model(X), name=f"hybrid, {learner}, {label}")  # fmt: skip
 
-# %% ../../nbs/79_evaluation.hybrid.ipynb #895cc32b
+# %% ../../nbs/79_evaluation.hybrid.ipynb #1875600d
 def hybrid_control(
     candles: pd.DataFrame,  # candle table
     seed: int = 0,  # of the learners
@@ -242,7 +242,8 @@ def hybrid_control(
 
     from cryptolab.labels import touch
     from cryptolab.systems.hybrid_fit import fit_member, member_votes, vote_weights, weighted_vote
-    from cryptolab.systems.hybrid_models import hybrid_sizes, log_odds, sigmoid
+    from cryptolab.models.calibration import log_odds, sigmoid
+    from cryptolab.systems.hybrid_models import hybrid_sizes
     from cryptolab.systems.hybrid_rows import hybrid_rows
 
     sizes, above = hybrid_sizes(profile), hybrid_rows(candles, "touch", lookahead, profit_threshold)

@@ -13,7 +13,7 @@ from ..config import SettingsError
 from .events import one_after_another, p_value_fair_game
 from .pipeline import Pipeline
 
-# %% ../../nbs/77_evaluation.v2_pipeline.ipynb #31214200
+# %% ../../nbs/77_evaluation.v2_pipeline.ipynb #b369ef45
 def _v2_labels(candles, side, candidates, model, kind, barriers):
     "Label table of one model; rows it is not asked about are unknown."
     from cryptolab.systems.v2_rows import touches, trade_labels
@@ -67,7 +67,7 @@ def v2_pipeline(
         return trend_columns(candles) if lost else bounce_columns(candles, features)
 
     def split(table, labels):
-        from cryptolab.systems.v2_rows import split_borders, split_rows
+        from cryptolab.validation import split_borders, split_rows
 
         seen = table.notna().all(axis=1).to_numpy()
         known = np.flatnonzero(seen & labels["y"].notna().to_numpy())

@@ -35,25 +35,28 @@ PROFILES = {
     ),
 }  # fmt: skip
 
-# %% ../../nbs/50_models.training.ipynb #92865117
+# %% ../../nbs/50_models.training.ipynb #a9ea3600
 def profile_sizes(
     profile: str = "quick",  # full | quick | smoke
+    profiles: dict = PROFILES,  # profile -> sizes by name; those of V9, or of another system
     **overrides,  # sizes by name; None means "as in the profile"
-) -> dict:  # every size of the three models; raises SettingsError for an unknown profile or name
+) -> dict:  # every size; raises SettingsError for an unknown profile or name, and for a size that is not positive (a dropout may be 0)
     "The sizes of a profile with the caller's changes."
-    if profile not in PROFILES:
-        raise SettingsError("unknown profile", " | ".join(PROFILES), repr(profile), "choose one of them")
-    sizes = dict(PROFILES[profile])
+    if profile not in profiles:
+        raise SettingsError("unknown profile", " | ".join(profiles), repr(profile), "choose one of them")
+    sizes = dict(profiles[profile])
     for name, value in overrides.items():
         if name not in sizes:
             raise SettingsError(f"unknown size `{name}`", ", ".join(sizes), name, "correct the name")
-        if value is not None:
-            sizes[name] = tuple(value) if isinstance(sizes[name], tuple) else type(sizes[name])(value)
-            if not np.all(np.asarray(sizes[name]) > 0):
-                raise SettingsError(f"`{name}` must be positive", "> 0", value, "choose a larger value")
+        if value is None:
+            continue
+        numbers = np.asarray(value)
+        if numbers.dtype.kind not in "iuf" or not np.all(numbers >= 0 if name.endswith("dropout") else numbers > 0):
+            raise SettingsError(f"`{name}` must be positive", "> 0", repr(value), "choose a larger value")
+        sizes[name] = tuple(value) if isinstance(sizes[name], tuple) else type(sizes[name])(value)
     return sizes
 
-# %% ../../nbs/50_models.training.ipynb #c941df8c
+# %% ../../nbs/50_models.training.ipynb #429706c5
 def window_batches(
     view: np.ndarray,  # (rows, window, features) zero-copy view, float32
     positions: np.ndarray,  # which windows of the view to use
@@ -61,18 +64,22 @@ def window_batches(
     batch_size: int = 32,  # windows per batch
     seed: int | None = None,  # shuffles the epoch; None keeps the order
     epoch: int = 0,  # each epoch has an order of its own
-):  # iterator of (batch, window, features) and (batch,) targets; the last batch may be smaller
+):  # iterator of (batch, window, features), (batch,) targets and (batch,) weights: mean 1 in each batch, zero for what only fills up the last one
     "One epoch of windows, batch by batch, without materialising the view."
     n = len(positions)
     order = np.arange(n) if seed is None else np.random.default_rng([seed, epoch]).permutation(n)
-    for at in range(0, n, batch_size):
-        rows = order[at : at + batch_size]
-        yield np.ascontiguousarray(view[positions[rows]]), targets[rows]
+    size = min(batch_size, n)
+    for at in range(0, n, size):
+        rows = order[at : at + size]
+        weight = np.zeros(size, dtype="float32")
+        weight[: len(rows)] = size / len(rows)
+        rows = np.resize(rows, size)
+        yield np.ascontiguousarray(view[positions[rows]]), targets[rows], weight
 
-# %% ../../nbs/50_models.training.ipynb #92394107
+# %% ../../nbs/50_models.training.ipynb #e3c3ff60
 def _mean_loss(step, batches):
     "Mean loss per window over the batches, each handed to `step`."
-    sums = np.sum([(float(step(x, y)) * len(x), len(x)) for x, y in batches], axis=0)
+    sums = np.sum([(float(step(x, y, weight)) * (rows := np.count_nonzero(weight)), rows) for x, y, weight in batches], axis=0)
     return sums[0] / sums[1]
 
 
@@ -104,7 +111,7 @@ def _keeper(first, label, epochs, patience, log):
 
     return KeepBest()
 
-# %% ../../nbs/50_models.training.ipynb #328d0a22
+# %% ../../nbs/50_models.training.ipynb #72006aaf
 def train_network(
     model,  # keras model; compiled here
     view: np.ndarray,  # (rows, window, features) view
@@ -128,7 +135,9 @@ def train_network(
         if len(positions) == 0 or len(positions) != len(targets) or not np.isfinite(targets).all():
             raise DataError(f"{label}: unusable {name} rows", "at least one row, each with a finite target", f"{len(positions)} rows", "use more candles")
     model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1.0), loss=loss, jit_compile=False)
-    judge = lambda: _mean_loss(model.test_on_batch, window_batches(view, *val, 1024))
+    model.optimizer.build(model.trainable_variables)  # now, or TensorFlow would build the program of a step twice
+    few = -(-len(val[0]) // -(-len(val[0]) // 1024))  # batches of at most 1,024, all but filled
+    judge = lambda: _mean_loss(model.test_on_batch, window_batches(view, *val, few))
     keep = _keeper(judge(), label, epochs, patience, log)
     halve = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=plateau, min_lr=floor, verbose=0)
     crew = keras.callbacks.CallbackList([halve, keep], model=model)

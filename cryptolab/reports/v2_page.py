@@ -6,13 +6,12 @@
 __all__ = ['share_thresholds', 'net_r', 'veto_board', 'plot_veto', 'exit_table', 'v2_sheet', 'bounce_words', 'veto_words',
            'trade_words', 'v2_result']
 
-# %% ../../nbs/85_reports.v2_page.ipynb #df525fa1
+# %% ../../nbs/85_reports.v2_page.ipynb #488e42be
 import numpy as np
 import pandas as pd
 
-from ..evaluation.leakage import DETECTORS
-from .results import _certificate_facts, _leak_facts, plain
-from ..systems.artefacts import library_code, package_versions
+from .results import system_result
+from .sheet import PART_WORDS, information_sheet, span_words
 from ..systems.veto import decide, decision_counts, veto_value
 
 # %% ../../nbs/85_reports.v2_page.ipynb #a0e0db72
@@ -99,7 +98,7 @@ def exit_table(
                             "net_r": net_r(t, cost).mean(), "risk": risk, "needed": float(break_even_probability(risk, 2 * cost))}  # fmt: skip
     return pd.DataFrame(rows).T.rename_axis(["side", "part"])
 
-# %% ../../nbs/85_reports.v2_page.ipynb #97fa60c1
+# %% ../../nbs/85_reports.v2_page.ipynb #e4288e12
 def v2_sheet(
     system,  # fitted V2
     origin: dict,  # symbol, timeframe, source, candles, first, last, fingerprint
@@ -108,29 +107,20 @@ def v2_sheet(
     trials: dict | None = None,  # of `record_trial`
 ) -> pd.DataFrame:  # index: question; column answer (text)
     "A model information sheet, read off the fitted system."
-    parts = {part: sum(c["parts"][part] for c in system.counts_.values()) for part in ("train", "val", "test")}
-    span = lambda part: f"{parts[part]:,} candidates, {system.edges_[part][0][:16]} to {system.edges_[part][1][:16]}"
+    parts = {part: sum(c["parts"][part] for c in system.counts_.values()) for part in PART_WORDS}
     trees = ", ".join(f"{side} {name} {t.best}" for side, pair in system.models_.items() for name, t in pair.items())
     levels = "; ".join(f"{side}: above {level['bounce']:.3f}, below {level['filter']:.3f}" for side, level in system.thresholds_.items())
     chosen = {"fixed": "given, not chosen", "adaptive": "best lower bound of the mean net result", "rolling": "shares of the last candidates"}[system.thresholds]
-    rows = {"candles": f"{origin['symbol']} {origin['timeframe']}, {origin['candles']:,} from {origin['source']}, {origin['first'][:16]} to {origin['last'][:16]}",
-            "fingerprint of the candles": origin["fingerprint"], "forecast": f"{system.event}, entered at the next open, {system.side}",
-            "candidates": {"touch": "candles that touch the Bollinger band", "all": "every candle"}[system.candidates],
-            "model A reads": f"{len(next(iter(system.models_.values()))['bounce'].names)} columns ({system.features})",
-            "model B reads": f"{len(next(iter(system.models_.values()))['filter'].names)} columns, question: {system.filter}"}  # fmt: skip
-    if certificate is not None:
-        passed = int((certificate["verdict"] == "pass").sum())
-        rows["columns that cannot see the future"] = f"{passed} of {len(certificate)} (certificate {certificate.attrs['sha256'][:16]})"
-    rows |= {"learned from": span("train"), "chosen with": span("val"), "judged by": span("test"),
-             "left out between the parts": f"{sum(c['purged'] for c in system.counts_.values())} candidates whose trade could reach into the next part",
-             "fitted on training rows": "trees of both models, class weights", "chosen on validation rows": f"number of trees ({trees}), calibration",
-             "thresholds": f"{levels} ({chosen})", "touched once, at the end": "test rows"}  # fmt: skip
-    if leaks is not None:
-        rows["leak detectors"] = f"{len(DETECTORS)} on {leaks.attrs['candles']:,} candles: {len(leaks)} finding{'s' * (len(leaks) != 1)}"
-    if trials is not None:
-        rows["configurations tried on these candles"] = f"{trials['trials']}" + ("" if trials["kept"] else " (no ledger was kept)")
-    rows |= {"seed": str(system.seed), "library code": library_code(), "not made for": "trading without the costs stated on this page; coins, timeframes and years it has not seen"}
-    return pd.DataFrame({"answer": rows}).rename_axis("question")
+    first = next(iter(system.models_.values()))
+    asked = {"forecast": f"{system.event}, entered at the next open, {system.side}",
+             "candidates": {"touch": "candles that touch the Bollinger band", "all": "every candle"}[system.candidates],
+             "model A reads": f"{len(first['bounce'].names)} columns ({system.features})",
+             "model B reads": f"{len(first['filter'].names)} columns, question: {system.filter}"}  # fmt: skip
+    fitted = {word: span_words(system.edges_[part], parts[part], "candidates") for part, word in PART_WORDS.items()}
+    fitted |= {"left out between the parts": f"{sum(c['purged'] for c in system.counts_.values())} candidates whose trade could reach into the next part",
+               "fitted on training rows": "trees of both models, class weights", "chosen on validation rows": f"number of trees ({trees}), calibration",
+               "thresholds": f"{levels} ({chosen})", "touched once, at the end": "test rows"}  # fmt: skip
+    return information_sheet(system, origin, asked, fitted, certificate, leaks, trials)
 
 # %% ../../nbs/85_reports.v2_page.ipynb #1acb8489
 def _share(x):
@@ -188,7 +178,7 @@ def trade_words(
         words += f"; random entries did as well with probability {trades['p_random']:.2f}"
     return words + "."
 
-# %% ../../nbs/85_reports.v2_page.ipynb #734ec6ba
+# %% ../../nbs/85_reports.v2_page.ipynb #014f49c1
 def v2_result(
     system,  # fitted V2
     origin: dict,  # where the candles come from, with their fingerprint
@@ -199,21 +189,14 @@ def v2_result(
     trading: dict,  # summary, exit_reasons, counts and any further table
     cost: float,  # fee and slippage per side, fraction
     run: dict,  # started, seconds: all that may differ between two runs
-    certificate: pd.DataFrame | None = None,  # of `certify` for the columns used
-    leaks: pd.DataFrame | None = None,  # of `audit_pipeline` for both models
-    trials: dict | None = None,  # of `record_trial`
-    **more,  # further tables by name
+    over: dict | None = None,  # rival -> `evaluation.events.auc_difference`; the leaderboard judges by volatility alone
+    **more,  # certificate, leaks, trials, as in `reports.results.system_result`; further tables by name
 ) -> dict:  # JSON-able
     "Collect the numbers of a V2 report."
     readings = {}
     for (name, levels), row in veto.iterrows():
         readings.setdefault(name, {})[levels] = row.to_dict()
     rates = {"name": system.event, "n": int(event["n"].iloc[0]), "base_rate": event.attrs["base_rate"], "happened": event.attrs["happened"], "methods": event}
-    return plain({
-        "system": "v2", "symbol": origin["symbol"], "timeframe": origin["timeframe"], "finding": words, "cost_per_side": cost, "data": origin,
-        "quality": quality.to_dict("records"), "params": system.shown_params(), "rows": system.counts_, "parts": system.edges_, "thresholds": system.thresholds_,
-        "trees": {f"{side} {name}": t.best for side, pair in system.models_.items() for name, t in pair.items()},
-        "event": rates, "veto": readings, "trading": trading, **more, "versions": package_versions(), "code": library_code(),
-        **({} if certificate is None else {"certificate": _certificate_facts(certificate)}),
-        **({} if leaks is None else {"leaks": _leak_facts(leaks)}), **({} if trials is None else {"trials": trials}), "run": run,
-    })  # fmt: skip
+    rates |= {"over": over} if over else {}
+    trees = {f"{side} {name}": t.best for side, pair in system.models_.items() for name, t in pair.items()}
+    return system_result(system, origin, quality, words, cost, run, thresholds=system.thresholds_, trees=trees, event=rates, veto=readings, trading=trading, **more)

@@ -96,9 +96,10 @@ def check_manifest(
             raise ModelError(f"{folder / name} was changed since it was written", f"sum {expected[:12]}…", f"{found[:12]}…", remedy)
     return manifest
 
-# %% ../../nbs/61_systems.artefacts.ipynb #58ffa55f
+# %% ../../nbs/61_systems.artefacts.ipynb #ff6016d4
 def package_versions(
-    names: tuple = ("cryptolab", "numpy", "pandas", "scikit-learn", "xgboost", "lightgbm", "tensorflow", "keras", "numba"),  # distributions
+    names: tuple = ("cryptolab", "numpy", "pandas", "scikit-learn", "xgboost", "lightgbm", "tensorflow", "keras", "numba", "imbalanced-learn", "optuna",
+                    "skops"),  # distributions
 ) -> dict:  # name -> version of those installed
     "Versions of the packages that shape a result."
     from importlib import metadata

@@ -5,12 +5,8 @@
 # %% auto #0
 __all__ = ['Hybrid', 'strategy_config', 'hybrid_results', 'event_words']
 
-# %% ../../nbs/67_systems.hybrid.ipynb #2cbd9212
-import difflib
-import hashlib
-import inspect
+# %% ../../nbs/67_systems.hybrid.ipynb #6c8e151e
 import json
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,14 +15,21 @@ import pandas as pd
 
 from ..config import ModelError, SettingsError
 from . import artefacts
+from .base import System, fit_key, fit_or_fetch, fitted_facts, listed
 from .hybrid_fit import RESAMPLE, fit_member, member_votes, tune, vote_weights, weighted_vote
-from .hybrid_models import MEMBERS, ask_member, fit_sigmoid, hybrid_sizes, log_odds, read_member, sigmoid, write_member
+from ..models.calibration import fit_sigmoid, log_odds, sigmoid
+from .hybrid_models import HYBRID_PROFILES, MEMBERS, ask_member, read_member, write_member
 from .hybrid_rows import LABELS, Standard, hybrid_rows, hybrid_windows, scaled_rows
 from .scalping import CryptoScalpingConfig, indicator_output, scalping_orders, technical_signals
 
-# %% ../../nbs/67_systems.hybrid.ipynb #ca5ff563
-class Hybrid:
+# %% ../../nbs/67_systems.hybrid.ipynb #79fd3fb0
+class Hybrid(System):
     "Random forest, XGBoost, LSTM, logistic regression and SVM vote; a scalping strategy listens (`seeds/hybrid_ensemble.md`)."
+
+    name = "hybrid"
+    profiles = HYBRID_PROFILES
+    choices = {"label": LABELS, "resample": RESAMPLE, "weights": ("published", "fitted", "equal")}
+    ranges = {"window": (2, 10_000), "lookahead": (1, 10_000), "seed": (0, 2**32 - 1)}
 
     def __init__(
         self,
@@ -67,60 +70,17 @@ class Hybrid:
         folds: int | None = None,  # folds of each proposal
         **unknown,  # always an error that names the closest parameter
     ):
-        known = Hybrid.parameters()
-        for name in unknown:
-            close = difflib.get_close_matches(name, known, 1)
-            raise SettingsError(f"Hybrid has no parameter `{name}`", ", ".join(known), name, f"did you mean `{close[0]}`?" if close else "see the list")
-        given = locals()
-        for name in known:
-            setattr(self, name, given[name])
+        self.take_params(locals())
 
-    @staticmethod
-    def parameters() -> list:  # names of the constructor's parameters
-        "Names of all parameters."
-        return [p.name for p in inspect.signature(Hybrid.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-    def get_params(self, deep: bool = True) -> dict:  # parameters by name, in scikit-learn's manner
-        "The parameters of this system."
-        return {name: getattr(self, name) for name in self.parameters()}
-
-    def shown_params(self) -> dict:  # parameters as they are stored and shown
-        "The parameters; none of them is a path of this machine."
-        return self.get_params()
-
-    def pool_symbols(self) -> list:  # such as ["ETHUSDT", "SOLUSDT"]
-        "The other coins to judge by."
-        return [name.upper() for name in _listed(self.pool)]
-
-    def __repr__(self):
-        default = inspect.signature(Hybrid.__init__).parameters
-        changed = {k: v for k, v in self.get_params().items() if v != default[k].default}
-        return f"Hybrid({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
-
-
-def _listed(value):
-    "Names from a tuple, or from text with commas."
-    return [str(name).strip() for name in (value.split(",") if isinstance(value, str) else value) if str(name).strip()]
-
-# %% ../../nbs/67_systems.hybrid.ipynb #89c0abbb
-_SIZES = ("forest_trees", "boost_trees", "lstm_units", "lstm_epochs", "svm_rows", "trials", "folds")
-_CHOICES = {"label": LABELS, "resample": RESAMPLE, "weights": ("published", "fitted", "equal")}
-
-
+# %% ../../nbs/67_systems.hybrid.ipynb #c7f8a4a6
 def _checked(system):
     "Sizes and members, after checking every choice."
-    for name, allowed in _CHOICES.items():
-        if getattr(system, name) not in allowed:
-            raise SettingsError(f"unknown {name}", " | ".join(allowed), repr(getattr(system, name)), "choose one of them")
-    for name, low, high in (("window", 2, 10_000), ("lookahead", 1, 10_000), ("seed", 0, 2**32 - 1)):
-        value = getattr(system, name)
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-            raise SettingsError(f"`{name}` is out of range", f"{low} to {high}", repr(value), "choose a value in the range")
-    members = tuple(dict.fromkeys(_listed(system.members)))
+    sizes = system.sizes()
+    members = tuple(dict.fromkeys(listed(system.members)))
     if not members or not set(members) <= set(MEMBERS):
         raise SettingsError("unknown member of the ensemble", ", ".join(MEMBERS), ", ".join(members) or "none", "name those who shall vote")
     strategy_config(system)
-    return hybrid_sizes(system.profile, **{name: getattr(system, name) for name in _SIZES}), members
+    return sizes, members
 
 
 def strategy_config(
@@ -130,40 +90,17 @@ def strategy_config(
     names = ("use_ml_ensemble", "ml_entry_threshold", "ml_strong_threshold", "min_entry_score", "take_profit", "stop_loss", "trail_by", "trail_from", "timeout", "position_size")
     return CryptoScalpingConfig(**{name: getattr(system, name) for name in names})
 
-# %% ../../nbs/67_systems.hybrid.ipynb #bee587ce
-def _key(system, candles):
-    "Hash of everything that shapes a fit."
-    from cryptolab.data.candles import fingerprint
-
-    packages = ("imbalanced-learn", "optuna", "skops")
-    facts = [artefacts.library_code(), system.get_params(), fingerprint(candles), candles.attrs.get("warmup_until"),
-             artefacts.package_versions(), artefacts.package_versions(packages)]  # fmt: skip
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
+# %% ../../nbs/67_systems.hybrid.ipynb #9c1e3e2e
 def _train(system, name, rows, sizes, work, log):
     "One member, from the work folder or anew."
-    began = time.perf_counter()
-    place = None if work is None else Path(work) / name
-    if place is not None:
-        try:
-            manifest = artefacts.check_manifest(place, name)
-            if log:
-                log(f"{name:13} taken from the interrupted run")
-            history = pd.DataFrame(manifest["history"])
-            history.attrs = manifest["facts"]
-            return read_member(place, name), history
-        except ModelError:
-            pass
-    model, history = fit_member(name, rows, rows.parts.train, rows.parts.val, sizes, system.resample, system.seed, system.threads, log)
-    history.attrs["seconds"] = round(time.perf_counter() - began, 2)
-    if log:
-        log(f"{name:13} {history.attrs['rows']:,} rows, {history.attrs['seconds']:.1f} s")
-    if place is not None:
-        with artefacts.whole_folder(place) as new:
-            write_member(new, name, model)
-            artefacts.write_manifest(new, system=name, history=json.loads(history.to_json(orient="records", double_precision=15)), facts=history.attrs)
-    return model, history
+
+    def fit():
+        model, history = fit_member(name, rows, rows.parts.train, rows.parts.val, sizes, system.resample, system.seed, system.threads, log)
+        if log:
+            log(f"{name:13} learned from {history.attrs['rows']:,} rows")
+        return model, history
+
+    return fit_or_fetch(work, name, fit, lambda folder, model: write_member(folder, name, model), lambda folder: read_member(folder, name), log)
 
 
 def _fit(
@@ -181,15 +118,15 @@ def _fit(
     if self.optimize:
         searched = tuple(m for m in members if m != "lstm" or self.profile == "full")
         sizes, self.trials_ = tune(rows, sizes, searched, self.resample, self.select, self.seed, self.threads, log)
-    work = Path(work) / _key(self, candles) if work else None
+    work = Path(work) / fit_key(self, candles) if work else None
     fitted = {name: _train(self, name, rows, sizes, work, log) for name in members}
     self.models_, self.histories_ = ({name: pair[i] for name, pair in fitted.items()} for i in (0, 1))
-    self.seconds_ = {name: h.attrs.get("seconds", 0.0) for name, h in self.histories_.items()}
+    self.seconds_ = {name: h.attrs["seconds"] for name, h in self.histories_.items()}
     self.scaler_, self.counts_, self.sizes_ = rows.scaler, rows.counts, sizes
     self.index_ = {part: rows.labels.index[getattr(rows.parts, part)] for part in ("train", "val", "test")}
     self.edges_ = {part: (str(index[0]), str(index[-1])) for part, index in self.index_.items()}
     self.ensemble_ = _vote_of(self, rows, members)
-    self.fitted_ = _facts(candles, rows, self)
+    self.fitted_ = fitted_facts(candles, self.edges_, len(rows.labels), base_rate=rows.counts["base_rate"])
     self.results_ = hybrid_results(self, candles, rows)
     return self
 
@@ -208,15 +145,6 @@ def _loss(y, p):
     "Log loss."
     p = np.clip(p, 1e-6, 1 - 1e-6)
     return float(-np.where(y == 1, np.log(p), np.log(1 - p)).mean())
-
-
-def _facts(candles, rows, system):
-    "What the system was fitted on."
-    from cryptolab.data.candles import fingerprint, infer_timeframe
-
-    a = candles.attrs
-    return {"symbol": a.get("symbol"), "timeframe": a.get("timeframe") or infer_timeframe(candles), "source": a.get("source"), "first": str(candles.index[0]), "last": str(candles.index[-1]),
-            "rows": len(candles), "fingerprint": fingerprint(candles), "parts": system.edges_, "labelled": len(rows.labels), "base_rate": rows.counts["base_rate"]}  # fmt: skip
 
 # %% ../../nbs/67_systems.hybrid.ipynb #9651e4a9
 def hybrid_results(
@@ -240,19 +168,13 @@ def hybrid_results(
     return {"timestamp": datetime.now(UTC).isoformat(timespec="seconds"), "pair": candles.attrs.get("symbol"), "timeframe": candles.attrs.get("timeframe") or system.timeframe,
             "test_rows": len(test), "base_rate": float(y.mean()), "ensemble_metrics": of(vote, "ensemble_"), "members": {name: of(votes[name].to_numpy()) for name in votes}}  # fmt: skip
 
-# %% ../../nbs/67_systems.hybrid.ipynb #6ad33e58
+# %% ../../nbs/67_systems.hybrid.ipynb #31d96bef
 def _forecast(
     self: Hybrid,
     candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
 ) -> pd.DataFrame:  # one row per candle that ends a whole window; raises ModelError if not fitted
     "Forecast table (design rule 4) with orders."
-    if not hasattr(self, "models_"):
-        raise ModelError("this Hybrid is not fitted", "fit or load before forecast", "an unfitted system", "call fit(candles) first")
-    from cryptolab.data.candles import infer_timeframe
-
-    timeframe = candles.attrs.get("timeframe") or (infer_timeframe(candles) if len(candles) > 1 else self.fitted_["timeframe"])
-    if timeframe != self.fitted_["timeframe"]:
-        raise ModelError("these candles have another timeframe", self.fitted_["timeframe"], timeframe, "resample them or load the model for that timeframe")
+    timeframe = self.fitted_timeframe(candles)
     raw = hybrid_windows(candles, self.window, timeframe)
     if raw.names != self.scaler_.names:
         raise ModelError("this model was made for other features", self.scaler_.names[:3], raw.names[:3], "use the library version that trained it")
@@ -279,14 +201,13 @@ def event_words(
 
 Hybrid.fit, Hybrid.forecast = _fit, _forecast
 
-# %% ../../nbs/67_systems.hybrid.ipynb #0180898b
+# %% ../../nbs/67_systems.hybrid.ipynb #a9545780
 def _save(
     self: Hybrid,
     folder: str | Path,  # model folder; replaced when it exists
 ) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
     "Write the members, the vote and a manifest with SHA-256 sums."
-    if not hasattr(self, "models_"):
-        raise ModelError("this Hybrid is not fitted", "fit before save", "an unfitted system", "call fit(candles) first")
+    self.require_fitted("save")
     with artefacts.whole_folder(folder) as new:
         for name, model in self.models_.items():
             write_member(new, name, model)
@@ -294,7 +215,7 @@ def _save(
             (new / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False))
         (new / "training.log").write_text(_training_log(self))
         artefacts.write_manifest(new, system="hybrid", format=1, params=self.shown_params(), features=self.scaler_.names, fitted=self.fitted_, counts=self.counts_, sizes=self.sizes_,
-                                 seconds=self.seconds_, members=list(self.models_), versions=artefacts.package_versions() | artefacts.package_versions(("skops", "imbalanced-learn", "optuna")),
+                                 seconds=self.seconds_, members=list(self.models_), versions=artefacts.package_versions(),
                                  code=artefacts.library_code())  # fmt: skip
     return Path(folder)
 
@@ -320,7 +241,7 @@ def _load(
     if folder.is_file() or folder.suffix in (".pkl", ".pickle", ".joblib"):
         raise ModelError(f"{folder} is a pickle's name", "a folder written by `save`", "a file that could run code when it is read", "train again, or give the folder without that ending")
     manifest = artefacts.check_manifest(folder, "hybrid")
-    self = Hybrid(**{k: tuple(v) if isinstance(v, list) else v for k, v in manifest["params"].items()})
+    self = Hybrid.from_stored(manifest["params"])
     read = lambda name: json.loads((folder / f"{name}.json").read_text())
     self.scaler_, self.ensemble_, self.results_ = Standard.from_json(read("scaler"), feature_names("hybrid")), read("ensemble"), read("hybrid_results")
     self.models_ = {name: read_member(folder, name) for name in manifest["members"]}

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_WEIGHTS', 'MEMBERS', 'HYBRID_PROFILES', 'hybrid_sizes', 'fit_forest', 'fit_boosting', 'fit_logistic',
-           'fit_sigmoid', 'sigmoid', 'log_odds', 'CalibratedSVM', 'fit_svm', 'build_lstm', 'fit_lstm', 'ask_member',
-           'write_member', 'read_member']
+           'CalibratedSVM', 'fit_svm', 'build_lstm', 'fit_lstm', 'ask_member', 'write_member', 'read_member']
 
-# %% ../../nbs/66_systems.hybrid_models.ipynb #e848b8fc
+# %% ../../nbs/66_systems.hybrid_models.ipynb #2ba2cb49
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,14 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, ModelError, SettingsError
+from ..models.calibration import fit_sigmoid, sigmoid
+from ..models.training import profile_sizes
 
 # %% ../../nbs/66_systems.hybrid_models.ipynb #a2589adc
 PUBLISHED_WEIGHTS = {"random_forest": 0.20, "xgboost": 0.25, "lstm": 0.20, "logistic": 0.15, "svm": 0.20}
 MEMBERS = tuple(PUBLISHED_WEIGHTS)
 
-# %% ../../nbs/66_systems.hybrid_models.ipynb #54a43ff2
+# %% ../../nbs/66_systems.hybrid_models.ipynb #ed66b7c2
 HYBRID_PROFILES = {
     "full": dict(
         forest_trees=400, forest_depth=12, forest_leaf=25, boost_trees=400, boost_depth=5, boost_rate=0.03, boost_patience=40,
@@ -46,18 +47,7 @@ def hybrid_sizes(
     **overrides,  # sizes by name; None means "as in the profile"
 ) -> dict:  # every size of the five models; raises SettingsError for an unknown profile or name, or a size that is not positive
     "The sizes of a profile with the caller's changes."
-    if profile not in HYBRID_PROFILES:
-        raise SettingsError("unknown profile", " | ".join(HYBRID_PROFILES), repr(profile), "choose one of them")
-    sizes = dict(HYBRID_PROFILES[profile])
-    for name, value in overrides.items():
-        if name not in sizes:
-            raise SettingsError(f"unknown size `{name}`", ", ".join(sizes), name, "correct the name")
-        if value is None:
-            continue
-        if isinstance(value, (bool, str)) or not (value > 0 or (value == 0 and name == "lstm_dropout")):
-            raise SettingsError(f"`{name}` must be positive", "> 0", repr(value), "choose a larger value")
-        sizes[name] = type(sizes[name])(value)
-    return sizes
+    return profile_sizes(profile, HYBRID_PROFILES, **overrides)
 
 # %% ../../nbs/66_systems.hybrid_models.ipynb #8596d21f
 def fit_forest(
@@ -108,43 +98,6 @@ def fit_logistic(
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=sizes["logistic_c"], max_iter=500).fit(x.astype("float64"), y, weight)
-
-# %% ../../nbs/66_systems.hybrid_models.ipynb #706a5718
-def fit_sigmoid(
-    score: np.ndarray,  # (n,) any score, larger for more likely
-    y: np.ndarray,  # (n,) 0/1
-    weight: np.ndarray | None = None,  # (n,) weight of each row; None weighs all the same
-) -> tuple:  # (slope, intercept), slope not negative: probability = 1 / (1 + exp(-(slope * score + intercept)))
-    "Platt's sigmoid; flat where the score would have to be turned round, or where there is one class only."
-    weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype="float64")
-    rate = float(np.clip(np.average(y, weights=weight), 1e-4, 1 - 1e-4))
-    flat = 0.0, float(np.log(rate / (1 - rate)))
-    if len(np.unique(y)) < 2 or np.ptp(score) == 0:
-        return flat
-    from sklearn.linear_model import LogisticRegression
-
-    middle, spread = float(np.mean(score)), float(np.std(score))
-    model = LogisticRegression(C=100.0).fit(((score - middle) / spread)[:, None], y, weight)
-    slope = float(model.coef_[0, 0]) / spread
-    return (slope, float(model.intercept_[0]) - slope * middle) if slope > 0 else flat
-
-
-def sigmoid(
-    score: np.ndarray,  # (n,)
-    line: tuple = (1.0, 0.0),  # slope and intercept of `fit_sigmoid`
-) -> np.ndarray:  # (n,) probabilities
-    "A score as a probability."
-    from scipy.special import expit
-
-    return expit(line[0] * np.asarray(score, dtype="float64") + line[1])
-
-
-def log_odds(
-    p: np.ndarray,  # (n,) probabilities
-) -> np.ndarray:  # (n,) log(p / (1 - p)), limited to about ±14
-    "A probability as a score."
-    p = np.clip(np.asarray(p, dtype="float64"), 1e-6, 1 - 1e-6)
-    return np.log(p / (1 - p))
 
 # %% ../../nbs/66_systems.hybrid_models.ipynb #86f1f05a
 @dataclass

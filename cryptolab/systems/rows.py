@@ -65,12 +65,12 @@ class Rows:
         "Positions of windows in the view (first row of each window)."
         return self.windows.ends[numbers] - (self.windows.length - 1)
 
-# %% ../../nbs/62_systems.rows.ipynb #d83c2afa
-def _split_label(table, windows, split_rows, fractions):
+# %% ../../nbs/62_systems.rows.ipynb #29a46ee8
+def _split_label(table, split_rows, borders):
     "Positions and targets of one label in the parts of the common split, purged by its own intervals."
     numbers, common = split_rows
     mine = table.loc[common.index]
-    split = validation.chronological_split(mine["t0"], mine["t1"], fractions)
+    split = validation.split_rows(mine, borders)
     known, y = mine["y"].notna().to_numpy(), mine["y"].to_numpy()
     parts = {name: (numbers[rows[known[rows]]], y[rows[known[rows]]]) for name, rows in split.__dict__.items() if name != "purged"}
     empty = [name for name, (n, _) in parts.items() if not len(n)]
@@ -87,6 +87,7 @@ def prepare_rows(
     gap: int = 0,  # direction label, see `v9_labels`
     fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
     timeframe: str | None = None,  # None reads it from the candles
+    test_start: str | None = None,  # first time of a test decision; None takes the last share
 ) -> Rows:  # raises DataError when a part would be empty
     "Windows, labels, chronological split with purge, and the scaler fitted on training rows."
     if candles["close"].nunique() <= 1:
@@ -94,9 +95,10 @@ def prepare_rows(
                         "check the file: a constant price cannot be predicted or evaluated")  # fmt: skip
     windows, tables = v9_windows(candles, variant, window, timeframe), v9_labels(candles, vol_target, gap, timeframe)
     numbers, common = windows.match(tables["direction"])
+    borders = validation.split_borders(common["t0"], fractions, test_start)
     parts, purged = {}, {}
     for name, table in tables.items():
-        parts[name], purged[name] = _split_label(table, windows, (numbers, common), fractions)
+        parts[name], purged[name] = _split_label(table, (numbers, common), borders)
     scaler = validation.fit_minmax(windows.values, windows.rows(parts["direction"]["train"][0]), windows.names)
     scaled = windows.with_values(scaler.transform(windows.values))
     rows = {part: windows.rows(parts["direction"][part][0]) for part in ("val", "test")}

@@ -6,9 +6,7 @@
 __all__ = ['V2', 'v2_results', 'CryptoDataLoader', 'FeatureEngineer', 'LabelGenerator', 'ModelTrainer', 'TrendFilterTrainer',
            'InferenceEngine', 'TradingPipeline']
 
-# %% ../../nbs/65_systems.v2.ipynb #5e26dc5d
-import difflib
-import inspect
+# %% ../../nbs/65_systems.v2.ipynb #bdb89f8b
 import json
 import time
 from datetime import UTC, datetime
@@ -19,10 +17,11 @@ import pandas as pd
 
 from ..config import ModelError, SettingsError
 from . import artefacts
+from .base import System, fitted_facts
 from cryptolab.systems.v2_faces import (
     CryptoDataLoader, FeatureEngineer, InferenceEngine, LabelGenerator, ModelTrainer, TradingPipeline, TrendFilterTrainer,
 )
-from .v2_models import FILTERS, Trees, train_pair, trees_from_text, trees_to_text, v2_sizes
+from .v2_models import FILTERS, V2_PROFILES, Trees, train_pair, trees_from_text, trees_to_text
 from .v2_rows import SIDES, barrier_distances, candidate_rows, other_rows, prepare_side
 from .v2_strategy import SIZINGS, choose_thresholds, position_size, rolling_threshold
 from .veto import decide, decision_counts
@@ -30,9 +29,16 @@ from .veto import decide, decision_counts
 # %% ../../nbs/65_systems.v2.ipynb #8b69f853
 _all_ = ["CryptoDataLoader", "FeatureEngineer", "LabelGenerator", "ModelTrainer", "TrendFilterTrainer", "InferenceEngine", "TradingPipeline"]
 
-# %% ../../nbs/65_systems.v2.ipynb #a16fbacf
-class V2:
+# %% ../../nbs/65_systems.v2.ipynb #5a9cd2e9
+class V2(System):
     "Bounce model, trend filter and the veto between them (`seeds/v2_confluence_veto.md`)."
+
+    name = "v2"
+    profiles = V2_PROFILES
+    choices = {"side": ("long", "short", "both"), "candidates": ("touch", "all"), "filter": FILTERS, "thresholds": ("fixed", "adaptive", "rolling"), "sizing": SIZINGS}
+    ranges = {"bounce_threshold": (0, 1), "filter_threshold": (0, 1), "pass_share": (0.001, 0.999), "veto_share": (0.001, 0.999), "target": (0.01, 1_000),
+              "stop": (0.01, 1_000), "timeout": (1, 100_000), "window": (1, 10_000), "tolerance": (0, 0.5), "size": (1e-6, 100), "risk": (1e-6, 0.99),
+              "cost": (0, 0.99), "seed": (0, 2**32 - 1)}  # fmt: skip
 
     def __init__(
         self,
@@ -71,31 +77,7 @@ class V2:
         min_rows: int | None = None,  # fewest rows in a leaf
         **unknown,  # always an error that names the closest parameter
     ):
-        known = V2.parameters()
-        for name in unknown:
-            close = difflib.get_close_matches(name, known, 1)
-            raise SettingsError(f"V2 has no parameter `{name}`", ", ".join(known), name, f"did you mean `{close[0]}`?" if close else "see the list")
-        given = locals()
-        for name in known:
-            setattr(self, name, given[name])
-
-    @staticmethod
-    def parameters() -> list:  # names of the constructor's parameters
-        "Names of all parameters."
-        return [p.name for p in inspect.signature(V2.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-    def get_params(self, deep: bool = True) -> dict:  # parameters by name, in scikit-learn's manner
-        "The parameters of this system."
-        return {name: getattr(self, name) for name in self.parameters()}
-
-    def shown_params(self) -> dict:  # parameters as stored and shown
-        "The parameters as they are stored and shown."
-        return self.get_params()
-
-    def pool_symbols(self) -> list:  # such as ["ETHUSDT", "SOLUSDT"]
-        "The other coins."
-        names = self.pool.split(",") if isinstance(self.pool, str) else self.pool
-        return [str(name).strip().upper() for name in names if str(name).strip()]
+        self.take_params(locals())
 
     @property
     def sides(self) -> tuple:  # ("long",), ("short",) or both
@@ -109,29 +91,7 @@ class V2:
     def event(self) -> str:  # what p_event is the probability of
         return f"target {self.target:g} ATR before stop {self.stop:g} ATR within {self.timeout} candles"
 
-    def __repr__(self):
-        default = inspect.signature(V2.__init__).parameters
-        return f"V2({', '.join(f'{k}={v!r}' for k, v in self.get_params().items() if v != default[k].default)})"
-
-# %% ../../nbs/65_systems.v2.ipynb #bb3d4984
-_CHOICES = {"side": ("long", "short", "both"), "candidates": ("touch", "all"), "filter": FILTERS, "thresholds": ("fixed", "adaptive", "rolling"), "sizing": SIZINGS}
-_RANGES = {"bounce_threshold": (0, 1), "filter_threshold": (0, 1), "pass_share": (0.001, 0.999), "veto_share": (0.001, 0.999), "target": (0.01, 1_000),
-           "stop": (0.01, 1_000), "timeout": (1, 100_000), "window": (1, 10_000), "tolerance": (0, 0.5), "size": (1e-6, 100), "risk": (1e-6, 0.99),
-           "cost": (0, 0.99), "seed": (0, 2**32 - 1)}  # fmt: skip
-
-
-def _sizes(system):
-    "The profile's sizes with the system's own, after checking every choice."
-    for name, allowed in _CHOICES.items():
-        if getattr(system, name) not in allowed:
-            raise SettingsError(f"unknown {name}", " | ".join(allowed), repr(getattr(system, name)), "choose one of them")
-    for name, (low, high) in _RANGES.items():
-        value = getattr(system, name)
-        if isinstance(value, (bool, str)) or value is None or not low <= value <= high:
-            raise SettingsError(f"`{name}` is out of range", f"{low} to {high}", repr(value), "choose a value in the range")
-    return v2_sizes(system.profile, **{name: getattr(system, name) for name in ("trees", "rate", "depth", "leaves", "patience", "min_rows")})
-
-# %% ../../nbs/65_systems.v2.ipynb #f6014574
+# %% ../../nbs/65_systems.v2.ipynb #3ed96a2d
 def _fit(
     self: V2,
     candles: pd.DataFrame,  # candle table, at least some hundred candidates
@@ -140,9 +100,9 @@ def _fit(
     pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol; needed with learn_pool
 ) -> V2:  # itself; learned attributes end in _
     "Train the pair of models of each side on the training and validation rows."
-    from cryptolab.data.candles import fingerprint, infer_timeframe
+    from cryptolab.data.candles import infer_timeframe
 
-    start, sizes, pool = time.perf_counter(), _sizes(self), pool or {}
+    start, sizes, pool = time.perf_counter(), self.sizes(), pool or {}
     if self.learn_pool and set(pool) != set(self.pool_symbols()):
         raise SettingsError("the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin", ", ".join(pool) or "none",
                             "give fit(pool=…) the candles of these coins")  # fmt: skip
@@ -160,9 +120,7 @@ def _fit(
                    for part in ("train", "val", "test")}  # fmt: skip
     self.histories_ = {f"{side} {name}": trees.history for side, pair in self.models_.items() for name, trees in pair.items()}
     self.seconds_ = {"fit": round(time.perf_counter() - start, 2)}
-    self.fitted_ = {"symbol": candles.attrs.get("symbol"), "timeframe": timeframe, "source": candles.attrs.get("source"), "first": str(candles.index[0]),
-                    "last": str(candles.index[-1]), "rows": len(candles), "fingerprint": fingerprint(candles), "parts": self.edges_,
-                    "labelled": sum(c["labelled"] for c in self.counts_.values())}  # fmt: skip
+    self.fitted_ = fitted_facts(candles, self.edges_, sum(c["labelled"] for c in self.counts_.values())) | {"timeframe": timeframe}
     self.results_ = v2_results(self, candles)
     return self
 
@@ -185,7 +143,7 @@ def _thresholds(system, rows):
         return {"bounce": float(np.quantile(a, 1 - system.pass_share)), "filter": float(np.quantile(b, 1 - system.veto_share))}
     return {"bounce": float(system.bounce_threshold), "filter": float(system.filter_threshold)}
 
-# %% ../../nbs/65_systems.v2.ipynb #67fe6ffb
+# %% ../../nbs/65_systems.v2.ipynb #7d0bb7d6
 def _judged(system, rows):
     "Decisions at the candidates of one side."
     at = rows.usable
@@ -210,7 +168,7 @@ def _outcomes(
     candles: pd.DataFrame,  # candle table, with its own warm-up
 ) -> pd.DataFrame:  # one row per candidate and side with a known outcome: side, y, exit, ret, risk, r, t0, t1, p_event, p_bounce, p_filter, signal, reason, part
     "What was forecast for each candidate, beside what happened; `part` is train, val, test, or empty for rows of no part."
-    _check_candles(self, candles)
+    self.fitted_timeframe(candles)
     tables = []
     for side in self.sides:
         rows = _candidates(self, candles, side, True)
@@ -225,24 +183,13 @@ def _outcomes(
 
 V2.fit, V2.outcomes = _fit, _outcomes
 
-# %% ../../nbs/65_systems.v2.ipynb #fd29d51f
-def _check_candles(system, candles):
-    "Refuse an unfitted system, or candles of another timeframe."
-    from cryptolab.data.candles import infer_timeframe
-
-    if not hasattr(system, "models_"):
-        raise ModelError("this V2 is not fitted", "fit or load before forecast", "an unfitted system", "call fit(candles) first")
-    timeframe = candles.attrs.get("timeframe") or (infer_timeframe(candles) if len(candles) > 1 else system.fitted_["timeframe"])
-    if timeframe != system.fitted_["timeframe"]:
-        raise ModelError("these candles have another timeframe", system.fitted_["timeframe"], timeframe, "resample them or load the model for that timeframe")
-
-
+# %% ../../nbs/65_systems.v2.ipynb #d84784a2
 def _forecast(
     self: V2,
     candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
 ) -> pd.DataFrame:  # p_event, p_bounce, p_filter, side, action, size, stop_by, target_by, timeout, reason; raises ModelError if not fitted
     "Forecast table (design rule 4) for every candle whose columns are known."
-    _check_candles(self, candles)
+    self.fitted_timeframe(candles)
     best = None
     for side in self.sides:
         rows = _candidates(self, candles, side)
@@ -272,8 +219,7 @@ def _with_thresholds(
     "The same models with other thresholds."
     import copy
 
-    if not hasattr(self, "models_"):
-        raise ModelError("this V2 is not fitted", "fit before choosing thresholds", "an unfitted system", "call fit(candles) first")
+    self.require_fitted("choosing thresholds")
     twin = copy.copy(self)
     of = lambda level, side: float(level[side] if isinstance(level, dict) else level)
     twin.thresholds = "fixed"
@@ -317,14 +263,13 @@ def v2_results(
                      "thresholds": system.thresholds_[side]}  # fmt: skip
     return out
 
-# %% ../../nbs/65_systems.v2.ipynb #4ef9db51
+# %% ../../nbs/65_systems.v2.ipynb #137fdf92
 def _save(
     self: V2,
     folder: str | Path,  # model folder; replaced when it exists
 ) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
     "Write the models as text and a manifest with their SHA-256 sums."
-    if not hasattr(self, "models_"):
-        raise ModelError("this V2 is not fitted", "fit before save", "an unfitted system", "call fit(candles) first")
+    self.require_fitted("save")
     names = {f"{name}_{side}": trees for side, pair in self.models_.items() for name, trees in pair.items()}
     rest = {"thresholds": self.thresholds_, "models": {name: {"columns": t.names, "calibration": t.calibration} for name, t in names.items()}}
     with artefacts.whole_folder(folder) as new:
@@ -357,7 +302,7 @@ def _load(
     "Load a model folder after checking every byte of it."
     folder = Path(folder)
     manifest = artefacts.check_manifest(folder, "v2")
-    self = V2(**{k: tuple(v) if isinstance(v, list) else v for k, v in manifest["params"].items()})
+    self = V2.from_stored(manifest["params"])
     rest = json.loads((folder / "v2.json").read_text())
     read = lambda name: trees_from_text((folder / f"{name}.txt").read_text(), tuple(rest["models"][name]["calibration"]), rest["models"][name]["columns"])
     self.models_ = {side: {name: read(f"{name}_{side}") for name in ("bounce", "filter")} for side in self.sides}

@@ -6,7 +6,7 @@
 __all__ = ['CryptoDataLoader', 'FeatureEngineer', 'LabelGenerator', 'TradingPipeline', 'feature_columns', 'ModelTrainer',
            'TrendFilterTrainer', 'safe_path', 'load_model', 'InferenceEngine']
 
-# %% ../../nbs/65_systems.v2_faces.ipynb #f435360a
+# %% ../../nbs/65_systems.v2_faces.ipynb #cfccc3ea
 import json
 from pathlib import Path
 
@@ -15,7 +15,8 @@ import pandas as pd
 
 from ..config import DataError, ModelError, SettingsError, load_settings
 from . import artefacts
-from .v2_models import Trees, filter_target, fit_calibration, importance, train_trees, trees_from_text, trees_to_text
+from ..models.calibration import fit_sigmoid, log_odds
+from .v2_models import Trees, filter_target, importance, train_trees, trees_from_text, trees_to_text
 from .v2_rows import SIDES, TREND, bounce_columns, trade_labels, trend_columns
 from .veto import decide, decision_counts
 
@@ -156,7 +157,7 @@ def feature_columns(
     numbers = [c for c in table.columns if c not in _NOT_READ and pd.api.types.is_numeric_dtype(table[c])]
     return [c for c in numbers if (c in TREND) == trend]
 
-# %% ../../nbs/65_systems.v2_faces.ipynb #c1c020c3
+# %% ../../nbs/65_systems.v2_faces.ipynb #0842b0d4
 class ModelTrainer:
     "Trains the bounce model (V2-04)."
 
@@ -210,7 +211,7 @@ class ModelTrainer:
         at = lambda name: (X.iloc[cut[name]], y[cut[name]])
         self.model = train_trees(*at("train"), *at("val"), self.sizes, self.seed, self.threads)
         p = {name: self.model.predict(X.iloc[rows]) for name, rows in cut.items()}
-        self.model.calibration = fit_calibration(p["val"], y[cut["val"]])
+        self.model.calibration = fit_sigmoid(log_odds(p["val"]), y[cut["val"]])
         order = np.argsort(intervals["t0"].to_numpy()[cut["test"]], kind="stable")
         block = 48.0 * (df["symbol"].nunique() if "symbol" in df.columns else 1)
         test, val = auc_blocks(y[cut["test"]][order], p["test"][order], block), auc_blocks(y[cut["val"]], p["val"], block, 2)

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'TREND', 'SIDES', 'bounce_columns', 'trend_columns', 'touches', 'trade_labels', 'barrier_distances',
-           'split_borders', 'split_rows', 'SideRows', 'candidate_rows', 'prepare_side', 'other_rows']
+           'SideRows', 'candidate_rows', 'prepare_side', 'other_rows']
 
-# %% ../../nbs/64_systems.v2_rows.ipynb #14fdaf05
+# %% ../../nbs/64_systems.v2_rows.ipynb #be78de13
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from ..validation.windows import Split, _parts
+from ..validation.borders import split_borders, split_rows
 
 # %% ../../nbs/64_systems.v2_rows.ipynb #4b905bc6
 COLUMNS = ("v2", "v2_published", "v2_nine")
@@ -92,49 +92,6 @@ def barrier_distances(
 
     atr = _wilder(_true_range(candles), window)
     return pd.DataFrame({"stop_by": stop * atr, "target_by": target * atr}, index=candles.index)
-
-# %% ../../nbs/64_systems.v2_rows.ipynb #84e9a505
-def _utc(name, value):
-    "A point in time, UTC."
-    try:
-        time = pd.Timestamp(value)
-    except (TypeError, ValueError) as e:
-        raise SettingsError(f"`{name}` is not a time", "a date such as 2025-01-01", repr(value), "correct it") from e
-    return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
-
-
-def split_borders(
-    clock: pd.DatetimeIndex,  # decision times of all rows, candidates or not, ascending
-    fractions: tuple = (0.70, 0.15, 0.15),  # shares of train, validation and test
-    test_start: str | None = None,  # first time of a test decision; the rest is divided as the first two shares
-) -> tuple:  # first decision time of validation and of test; DataError when a part would be empty
-    "Where the parts begin."
-    if not len(clock):
-        raise DataError("no row can be used", "rows with all columns", 0, "load more candles")
-    train, val, _ = _parts(len(clock), fractions)
-    if test_start is None:
-        return clock[min(train, len(clock) - 1)], clock[min(train + val, len(clock) - 1)]
-    border = _utc("test_start", test_start)
-    before = int((clock < border).sum())
-    if before < 20 or before == len(clock):
-        raise DataError("`test_start` leaves a part empty", f"a time between {clock[0]} and {clock[-1]}", str(border), "choose another date, or load more candles")
-    return clock[int(before * fractions[0] / (fractions[0] + fractions[1]))], border
-
-
-def split_rows(
-    label: pd.DataFrame,  # label table of the rows to split, in time order
-    borders: tuple,  # of `split_borders`
-) -> Split:  # positions of train, val, test and purged; DataError when a part would be empty
-    "Parts between the borders, purged of rows whose outcome reaches over one."
-    t0, t1 = pd.DatetimeIndex(label["t0"]), pd.DatetimeIndex(label["t1"])
-    of = np.searchsorted(pd.DatetimeIndex(borders).as_unit("ns").asi8, t0.as_unit("ns").asi8, side="right")
-    late = np.zeros(len(label), dtype=bool)
-    for number, border in enumerate(borders):
-        late |= (of == number) & (t1 > border)
-    parts = [np.flatnonzero((of == number) & ~late) for number in range(3)]
-    if empty := [name for name, rows in zip(("train", "val", "test"), parts) if not len(rows)]:
-        raise DataError(f"the {empty[0]} part is empty after the purge", "at least one candidate in each part", f"{len(label)} labelled candidates", "load more candles")
-    return Split(*parts, np.flatnonzero(late))
 
 # %% ../../nbs/64_systems.v2_rows.ipynb #c4bfd704
 @dataclass

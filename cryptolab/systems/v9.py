@@ -5,12 +5,7 @@
 # %% auto #0
 __all__ = ['V9', 'v9_results']
 
-# %% ../../nbs/63_systems.v9.ipynb #17883f1d
-import difflib
-import hashlib
-import inspect
-import json
-import time
+# %% ../../nbs/63_systems.v9.ipynb #6d3fb669
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,14 +13,20 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, ModelError, SettingsError
-from ..models.training import predict_network, profile_sizes
+from ..models.training import PROFILES, predict_network
 from . import artefacts, ensemble
+from .base import System, fit_key, fit_or_fetch, fitted_facts
 from .rows import Rows, prepare_rows, v9_windows, with_pool
-from .v9_files import fetch_part, load_v9, save_v9, store_part
+from .v9_files import load_v9, read_part, save_v9, write_part
 
-# %% ../../nbs/63_systems.v9.ipynb #3378a5e3
-class V9:
+# %% ../../nbs/63_systems.v9.ipynb #623e19bf
+class V9(System):
     "Bi-LSTM direction, XGBoost volatility, LSTM price and their ensemble (`seeds/v9_multi_task.md`)."
+
+    name = "v9"
+    profiles = PROFILES
+    choices = {"pooling": ("last", "average"), "weights": ("fitted", "equal", "published"), "variant": ("stationary", "published")}
+    ranges = {"dropout": (0, 0.95), "coverage": (0.01, 0.999), "window": (2, 10_000), "wide": (0, 10_000), "gap": (0, 100), "seed": (0, 2**32 - 1)}
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class V9:
         vol_target: str = "natr_future",  # natr_future (next 14 candles) | natr_next (as published)
         gap: int = 0,  # direction label: 0 the next candle, 1 one later (as published)
         fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
+        test_start: str | None = None,  # first time of a test decision; train and validation share what lies before
         coverage: float = 0.9,  # stated coverage of the price interval
         wide: int = 6,  # newest rows of the linear path of the direction model; 0 = as published
         pooling: str = "last",  # attention pooling: last | average (as published)
@@ -69,65 +71,21 @@ class V9:
         column_sample: float | None = None,  # share of columns per tree
         **unknown,  # always an error that names the closest parameter
     ):
-        known = V9.parameters()
-        for name in unknown:
-            close = difflib.get_close_matches(name, known, 1)
-            raise SettingsError(f"V9 has no parameter `{name}`", ", ".join(known), name, f"did you mean `{close[0]}`?" if close else "see the list")
-        given = locals()
-        for name in known:
-            setattr(self, name, given[name])
-
-    @staticmethod
-    def parameters() -> list:  # names of the constructor's parameters
-        "Names of all parameters."
-        kinds = inspect.signature(V9.__init__).parameters.values()
-        return [p.name for p in kinds if p.kind is p.KEYWORD_ONLY]
-
-    def get_params(self, deep: bool = True) -> dict:  # parameters by name, in scikit-learn's manner
-        "The parameters of this system."
-        return {name: getattr(self, name) for name in self.parameters()}
+        self.take_params(locals())
 
     def shown_params(self) -> dict:  # parameters without the folders of this machine
         "The parameters as they are stored and shown."
         return self.get_params() | ({"init_from": "/".join(Path(self.init_from).parts[-2:])} if self.init_from else {})
 
-    def pool_symbols(self) -> list:  # such as ["ETHUSDT", "SOLUSDT"]
-        "The other coins to learn from."
-        names = self.pool.split(",") if isinstance(self.pool, str) else self.pool
-        return [str(name).strip().upper() for name in names if str(name).strip()]
-
-    def __repr__(self):
-        default = inspect.signature(V9.__init__).parameters
-        changed = {k: v for k, v in self.get_params().items() if v != default[k].default}
-        return f"V9({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
-
-# %% ../../nbs/63_systems.v9.ipynb #c46d3337
-_CHOICES = {"pooling": ("last", "average"), "weights": ("fitted", "equal", "published"), "variant": ("stationary", "published")}
-_SIZES = ("direction_units direction_dense heads key_dim direction_epochs direction_rate direction_patience direction_plateau price_units price_dense "
-          "price_epochs price_rate price_patience price_plateau batch_size trees depth tree_rate max_bin column_sample").split()  # fmt: skip
-
-
-def _sizes(system):
-    "The profile's sizes with the system's own, after checking every choice."
-    for name, allowed in _CHOICES.items():
-        if getattr(system, name) not in allowed:
-            raise SettingsError(f"unknown {name}", " | ".join(allowed), repr(getattr(system, name)), "choose one of them")
-    for name, low, high in (("dropout", 0, 0.95), ("coverage", 0.01, 0.999), ("window", 2, 10_000), ("wide", 0, 10_000), ("gap", 0, 100), ("seed", 0, 2**32 - 1)):
-        value = getattr(system, name)
-        if isinstance(value, (bool, str)) or not low <= value <= high:
-            raise SettingsError(f"`{name}` is out of range", f"{low} to {high}", repr(value), "choose a value in the range")
-    return profile_sizes(system.profile, **{name: getattr(system, name) for name in _SIZES})
-
-# %% ../../nbs/63_systems.v9.ipynb #cdfa5f88
+# %% ../../nbs/63_systems.v9.ipynb #715bb28f
 def _key(system, candles, pool=None):
     "Hash of everything that shapes a fit: parameters, candles, our code and the packages."
     from cryptolab.data.candles import fingerprint
 
-    facts = [artefacts.library_code(), system.get_params(), fingerprint(candles), candles.attrs.get("warmup_until"), artefacts.package_versions()]
-    facts += [{symbol: fingerprint(table) for symbol, table in (pool or {}).items()}, artefacts.check_manifest(system.init_from, "v9") if system.init_from else None]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    source = artefacts.check_manifest(system.init_from, "v9") if system.init_from else None
+    return fit_key(system, candles, {symbol: fingerprint(table) for symbol, table in (pool or {}).items()}, source)
 
-# %% ../../nbs/63_systems.v9.ipynb #816bfbd8
+# %% ../../nbs/63_systems.v9.ipynb #fd2d2ae6
 def _train_one(system, name, rows, sizes, log, source=None):
     "Train the direction, volatility or price model on its own rows, and on those of the pool."
     (train, y_train), (val, y_val) = (rows.parts[name][p] for p in ("train", "val"))
@@ -153,20 +111,12 @@ def _train_one(system, name, rows, sizes, log, source=None):
 
 
 def _train_all(system, candles, rows, sizes, work, log, pool=None, source=None):
-    "Train the three models, taking finished ones from the work folder."
+    "Models, histories and seconds of the three, finished ones taken from the work folder."
     work = Path(work) / _key(system, candles, pool) if work else None
-    models, histories, seconds = {}, {}, {}
-    for name in ("volatility", "direction", "price"):
-        start = time.perf_counter()
-        found = fetch_part(work, name) if work else None
-        if found and log:
-            log(f"{name:10} taken from the interrupted run")
-        model, history = found or _train_one(system, name, rows, sizes, log, source)
-        seconds[name] = history.attrs.setdefault("seconds", round(time.perf_counter() - start, 2))
-        if work and not found:
-            store_part(work, name, model, history)
-        models[name], histories[name] = model, history
-    return models, histories, seconds
+    parts = {name: fit_or_fetch(work, name, lambda name=name: _train_one(system, name, rows, sizes, log, source), write_part, read_part, log)
+             for name in ("volatility", "direction", "price")}  # fmt: skip
+    models, histories = ({name: pair[i] for name, pair in parts.items()} for i in (0, 1))
+    return models, histories, {name: history.attrs["seconds"] for name, history in histories.items()}
 
 # %% ../../nbs/63_systems.v9.ipynb #5d056f4a
 def _answers(models, windows, numbers, vol_factor=None, size_factor=None):
@@ -199,7 +149,7 @@ def _fit_ensemble(system, models, rows):
     return {"vol_factor": vol_factor, "size_factor": size_factor, "coverage": system.coverage, "width": width,
             "weights": weights if isinstance(weights, str) else [float(w) for w in weights], "validation_rows": len(val)}  # fmt: skip
 
-# %% ../../nbs/63_systems.v9.ipynb #9fc2482c
+# %% ../../nbs/63_systems.v9.ipynb #15fc43f2
 def _fit(
     self: V9,
     candles: pd.DataFrame,  # candle table, at least a few hundred rows
@@ -208,18 +158,18 @@ def _fit(
     pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol
 ) -> V9:  # itself; learned attributes end in _
     "Train the three models and the ensemble on the training and validation rows."
-    sizes, pool = _sizes(self), pool or {}
+    sizes, pool = self.sizes(), pool or {}
     if set(pool) != set(self.pool_symbols()):
         raise SettingsError("the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin", ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins")
     timeframe = self.timeframe or candles.attrs.get("timeframe")
-    rows = prepare_rows(candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe)
+    rows = prepare_rows(candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe, self.test_start)
     source = _source(self, rows) if self.init_from else None
     rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if pool else rows
     self.models_, self.histories_, self.seconds_ = _train_all(self, candles, rows, sizes, work, log, pool, source)
     self.scaler_, self.counts_, self.edges_ = rows.scaler, rows.counts, rows.edges
     self.index_ = {name: {p: rows.windows.index[n] for p, (n, _) in parts.items()} for name, parts in rows.parts.items()}
     self.ensemble_ = _fit_ensemble(self, self.models_, rows)
-    self.fitted_ = _facts(candles, rows)
+    self.fitted_ = fitted_facts(candles, rows.edges, rows.counts["labelled"])
     self.results_ = v9_results(self, candles, rows)
     return self
 
@@ -234,28 +184,12 @@ def _source(system, rows):
     return source
 
 
-def _facts(candles, rows):
-    "What the system was fitted on, for the manifest and for staleness checks."
-    from cryptolab.data.candles import fingerprint, infer_timeframe
-
-    attrs = candles.attrs
-    return {"symbol": attrs.get("symbol"), "timeframe": attrs.get("timeframe") or infer_timeframe(candles), "source": attrs.get("source"),
-            "first": str(candles.index[0]), "last": str(candles.index[-1]), "rows": len(candles), "fingerprint": fingerprint(candles),
-            "parts": rows.edges, "labelled": rows.counts["labelled"]}  # fmt: skip
-
-
 def _forecast(
     self: V9,
     candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
 ) -> pd.DataFrame:  # rows with a whole window: p_up, mu, sigma, price, lower, upper, natr, p_price; raises ModelError if not fitted
     "Forecast table (design rule 4) for every candle that ends a whole window."
-    if not hasattr(self, "models_"):
-        raise ModelError("this V9 is not fitted", "fit or load before forecast", "an unfitted system", "call fit(candles) first")
-    from cryptolab.data.candles import infer_timeframe
-
-    timeframe = candles.attrs.get("timeframe") or (infer_timeframe(candles) if len(candles) > 1 else self.fitted_["timeframe"])
-    if timeframe != self.fitted_["timeframe"]:
-        raise ModelError("these candles have another timeframe", self.fitted_["timeframe"], timeframe, "resample them or load the model for that timeframe")
+    timeframe = self.fitted_timeframe(candles)
     windows = v9_windows(candles, self.variant, self.window, timeframe)
     if windows.names != self.scaler_.names:
         raise ModelError("this model was made for other features", self.scaler_.names[:3], windows.names[:3], "use the library version that trained it")

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['ChronologicalSplit', 'CombinatorialPurgedKFold', 'MinMax', 'PurgedKFold', 'Split', 'WalkForward', 'Windows',
-           'audit_split', 'chronological_split', 'fit_minmax', 'make_windows', 'overlap_rows']
+           'audit_split', 'chronological_split', 'fit_minmax', 'make_windows', 'overlap_rows', 'split_borders',
+           'split_rows']
 
-# %% ../../nbs/49_validation.ipynb #3ebaf229
+# %% ../../nbs/49_validation.ipynb #bbf72b6d
+from .borders import split_borders, split_rows
 from .intervals import overlap_rows
 from .splitters import ChronologicalSplit, CombinatorialPurgedKFold, PurgedKFold, WalkForward, audit_split
 from .windows import MinMax, Split, Windows, chronological_split, fit_minmax, make_windows
 
-# %% ../../nbs/49_validation.ipynb #52869492
+# %% ../../nbs/49_validation.ipynb #2aed158f
 _all_ = ["ChronologicalSplit", "CombinatorialPurgedKFold", "MinMax", "PurgedKFold", "Split", "WalkForward", "Windows", "audit_split", "chronological_split",
-         "fit_minmax", "make_windows", "overlap_rows"]  # fmt: skip
+         "fit_minmax", "make_windows", "overlap_rows", "split_borders", "split_rows"]  # fmt: skip
