@@ -335,6 +335,10 @@ def class_entry(cls) -> str:  # markdown
         elif inspect.isfunction(function):
             flag = ":staticmethod:\n" if isinstance(value, staticmethod) else ":classmethod:\n" if isinstance(value, classmethod) else ""
             methods.append(entry("method", name, function, function.__doc__, flags=flag))
+    for base in cls.__mro__[1:]:
+        if base.__module__.startswith("cryptolab"):
+            names = ", ".join(f"`{name}`" for name in vars(base) if not name.startswith("_") and callable(getattr(base, name)))
+            methods.append(f"From {{py:obj}}`{base.__module__}.{base.__name__}`: {names}.")
     init = vars(cls).get("__init__")
     made = cls if is_dataclass(cls) else init if inspect.isfunction(init) else None
     return entry("class", cls.__name__, made, inspect.getdoc(cls), "\n\n".join(methods))

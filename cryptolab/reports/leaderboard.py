@@ -74,7 +74,7 @@ def _money(result):
             "break_even_low": here("break_even_low"), "break_even_high": here("break_even_high"), "cost_bp": 1e4 * _number(result, "cost_per_side"),
             "net_bp": here("net_bp"), "hold_bp": _number(result, "costs", "buy_and_hold", "net_bp")}  # fmt: skip
 
-# %% ../../nbs/86_reports.leaderboard.ipynb #9091a3d7
+# %% ../../nbs/86_reports.leaderboard.ipynb #8a81457f
 def _p(value, p, low, high, null=0.0):
     "A p-value; where it is missing or as small as a bootstrap can show, the one that the interval implies."
     if high > low and not p > 0.005:
@@ -93,7 +93,10 @@ def _event(result):
     than = lambda name, key: _number(result, "event", "over", name, key)
     ends = {f"rival_{end}": 100 * than(best, end) for end in ("low", "high")}
     plain_ = "volatility alone" if "volatility alone" in lead else best
-    own = _p(area, here("p_auc", "p_value"), low, high, 0.5) if plain_ is None else _p(lead[plain_], than(plain_, "p_value"), than(plain_, "low"), than(plain_, "high"))
+    own = _p(area, here("p_auc", "p_value"), low, high, 0.5)
+    if plain_ is not None:  # better than guessing and better than the rival: both must hold
+        both = own, _p(lead[plain_], than(plain_, "p_value"), than(plain_, "low"), than(plain_, "high"))
+        own = max((p for p in both if not math.isnan(p)), default=math.nan)
     given, n = _number(result, "event", "p_value"), _number(result, "event", "n")
     return {"n": here("n") if math.isnan(n) else n, "roc_auc": area, "roc_auc_low": low, "roc_auc_high": high, "p": given if 0 <= given <= 1 else own,
             "event": _text(result, "event", "name"), "rival": best or "", "rival_edge": 100 * lead.get(best, math.nan), **ends}  # fmt: skip

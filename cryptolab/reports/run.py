@@ -40,7 +40,7 @@ def report_name(
         raise SettingsError("this is not a system", ", ".join(SYSTEMS), repr(system), "correct the name of the system")
     return f"{short}-{canonical_timeframe(timeframe)}-{system}"
 
-# %% ../../nbs/82_reports.run.ipynb #ec26a540
+# %% ../../nbs/82_reports.run.ipynb #6707490f
 SYSTEMS = {"v9": "cryptolab.systems.v9:V9", "v2": "cryptolab.systems.v2:V2", "hybrid": "cryptolab.systems.hybrid:Hybrid"}  # name -> module:class, imported when needed
 _OWN = ("profile", "seed", "timeframe")  # parameters of a system that are asked for in another way
 
@@ -58,8 +58,8 @@ def system_class(
 def check_params(
     cls: type,  # a system
     params: dict,  # parameters somebody wants to give it
-) -> dict:  # the same parameters; raises SettingsError if the constructor does not know one
-    "Refuse parameters that a system does not have."
+) -> dict:  # the same parameters; raises SettingsError if the constructor does not know one, or if a value is not allowed
+    "Refuse parameters that a system does not have, before anything is loaded or trained."
     known = {k for k, p in inspect.signature(cls).parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     for key in params:
         if key in _OWN:
@@ -69,6 +69,8 @@ def check_params(
             near = difflib.get_close_matches(key, known - set(_OWN), 1)
             remedy = f"did you mean `{near[0]}`?" if near else "correct the name or leave it out"
             raise SettingsError(f"{cls.__name__} has no parameter `{key}`", ", ".join(sorted(known - set(_OWN))), key, remedy)
+    if hasattr(cls, "from_stored"):  # a `System`
+        cls.from_stored(params).sizes()
     return params
 
 # %% ../../nbs/82_reports.run.ipynb #f9e4fbc1

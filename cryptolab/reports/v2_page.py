@@ -83,7 +83,7 @@ def plot_veto(
     fig.update_yaxes(range=ends, title_text="P_filter")
     return _look(fig, title).update_layout(hovermode="closest")
 
-# %% ../../nbs/85_reports.v2_page.ipynb #77018d52
+# %% ../../nbs/85_reports.v2_page.ipynb #708ff4b7
 def exit_table(
     table: pd.DataFrame,  # of `V2.outcomes`
     cost: float,  # fee and slippage per side, fraction
@@ -96,7 +96,7 @@ def exit_table(
         ends, risk = t["exit"].astype(str), float(t["risk"].median())
         rows[side, part] = {"n": len(t), **{e: float((ends == e).mean()) for e in ("target", "stop", "timeout")}, "gross_r": t["r"].mean(),
                             "net_r": net_r(t, cost).mean(), "risk": risk, "needed": float(break_even_probability(risk, 2 * cost))}  # fmt: skip
-    return pd.DataFrame(rows).T.rename_axis(["side", "part"])
+    return pd.DataFrame(rows).T.rename_axis(["side", "part"]).astype({"n": int})
 
 # %% ../../nbs/85_reports.v2_page.ipynb #e4288e12
 def v2_sheet(
