@@ -297,3 +297,8 @@ def test_pictures_are_light_and_true(traded):
     assert sum(len(t.x) for t in plots.plot_excursions(result).data) == len(result.trades)
     assert len(plots.plot_excursions(result, stop=0.01, target=0.02).layout.shapes) == 2
     assert o.exit_reasons(result.trades)["share"].sum() == pytest.approx(1)
+
+
+def test_a_trade_that_earns_nothing_is_not_won():
+    trades = pd.DataFrame({"ret": [0.0, 0.01, -0.02, 0.0], "decided": pd.date_range("2024-01-01", periods=4, freq="1h", tz="UTC")})
+    assert o.win_rate(trades)["win_rate"] == 0.25

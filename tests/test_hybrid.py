@@ -20,9 +20,9 @@ from cryptolab.evaluation.leakage import audit_pipeline
 from cryptolab.labels.walk import exits_of_trades
 from cryptolab.systems.hybrid import Hybrid
 from cryptolab.reports.hybrid_cli import hybrid_app, make_data, market_symbol
-from cryptolab.systems.hybrid_fit import fit_vote, resampled, tune, vote_weights
+from cryptolab.systems.hybrid_fit import fit_member, fit_vote, resampled, tune, vote_weights
 from cryptolab.models.calibration import fit_sigmoid
-from cryptolab.systems.hybrid_models import MEMBERS, PUBLISHED_WEIGHTS, hybrid_sizes
+from cryptolab.systems.hybrid_models import MEMBERS, PUBLISHED_WEIGHTS, ask_member, hybrid_sizes
 from cryptolab.systems.hybrid_rows import hybrid_labels, hybrid_rows
 from cryptolab.systems.scalping import (BULLISH, POINTS, CryptoScalpingConfig, CryptoScalpingStrategy, indicator_output, ml_bonus, scalping_orders,
                                         technical_signals)  # fmt: skip
@@ -131,6 +131,25 @@ def test_a_calibration_never_turns_the_order_round():
     score = rng.standard_normal(400)
     assert fit_sigmoid(score, (score < 0).astype(float))[0] == 0.0
     assert fit_sigmoid(score, np.ones(400))[0] == 0.0
+
+
+def turned(rows, at):
+    "The same rows with the outcomes of some turned round."
+    y = rows.labels["y"].to_numpy().copy()
+    y[at] = 1 - y[at]
+    return replace(rows, labels=rows.labels.assign(y=y))
+
+
+@pytest.mark.parametrize("name", ["random_forest", "logistic", "svm"])
+def test_members_learn_from_training_rows_only_and_the_svm_from_its_newest(candles, name):
+    rows, sizes = hybrid_rows(candles), hybrid_sizes("smoke", svm_rows=200)
+    train, val, test = rows.parts.train, rows.parts.val, rows.parts.test
+    said = lambda r: ask_member(name, fit_member(name, r, train, val, sizes, "none", 0, 1)[0], r.x(test))
+    plain = said(rows)
+    assert np.array_equal(said(turned(rows, val)), plain)
+    assert not np.array_equal(said(turned(rows, train[-200:-100])), plain)
+    if name == "svm":
+        assert np.array_equal(said(turned(rows, train[:-200])), plain)
 
 
 def test_tuning_sees_training_rows_only(candles):
