@@ -8,7 +8,7 @@ import pytest
 from scipy import stats as st
 
 from cryptolab.backtest import backtest, equity as e, forecasts, outcomes as o, stats
-from cryptolab.backtest.chance import _elsewhere
+from cryptolab.backtest.chance import _elsewhere, random_entries_p
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data.market import sample_market
 from cryptolab.reports import trades as plots
@@ -302,3 +302,14 @@ def test_pictures_are_light_and_true(traded):
 def test_a_trade_that_earns_nothing_is_not_won():
     trades = pd.DataFrame({"ret": [0.0, 0.01, -0.02, 0.0], "decided": pd.date_range("2024-01-01", periods=4, freq="1h", tz="UTC")})
     assert o.win_rate(trades)["win_rate"] == 0.25
+
+
+def test_random_entries_pay_the_costs_of_their_own_exits():
+    "Where every candle rises by the same tenth, entries at random earn exactly what the own ones did, fees on the higher exit included."
+    close = 100 * 1.1 ** np.arange(60.0)
+    index = pd.date_range("2024-01-01", periods=60, freq="1h", tz="UTC", name="open_time")
+    candles = pd.DataFrame({"open": close, "high": close * 1.1, "low": close, "close": close * 1.1, "volume": 1.0}, index)
+    orders = pd.Series(np.where(np.arange(55) % 6 == 0, 1, 0), index[:55])  # so that no trade begun elsewhere is cut off by the last candle
+    found = random_entries_p(candles, orders, n_random=20, timeout=2, stop=0.5, target=9.0, fee=0.01, slippage=0.0)
+    assert found["n"] >= 8 and found["p_value"] == 1.0
+    assert found["random"] == pytest.approx(found["own"], abs=1e-12) and found["own"] == pytest.approx(1.1**2 - 1 - 0.01 * (1 + 1.1**2), abs=1e-9)

@@ -56,7 +56,7 @@ def record_trial(
         found = book.deflate(fingerprint, returns)
     return {"kept": ledger is not None, "trials": found["trials"], "sharpe": sharpe, **{k: found[k] for k in ("benchmark", "probabilistic", "deflated")}}
 
-# %% ../../nbs/84_reports.sheet.ipynb #2d1cc780
+# %% ../../nbs/84_reports.sheet.ipynb #a30b2d0e
 PART_WORDS = {"train": "learned from", "val": "chosen with", "test": "judged by"}
 
 
@@ -92,7 +92,7 @@ def information_sheet(
     rows |= {"seed": str(system.seed), "library code": library_code(), "not made for": "trading without the costs stated on this page; coins, timeframes and years it has not seen"}
     return pd.DataFrame({"answer": rows}).rename_axis("question")
 
-
+# %% ../../nbs/84_reports.sheet.ipynb #970cc10a
 def _fitted_words(system):
     "Which parts were fitted on which rows."
     stops = ", ".join(f"{name} {h.attrs['best_epoch']} of {len(h)}" for name, h in system.histories_.items())

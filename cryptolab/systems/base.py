@@ -19,14 +19,14 @@ import pandas as pd
 from ..config import ModelError, SettingsError
 from . import artefacts
 
-# %% ../../nbs/61_systems.base.ipynb #880cb9d8
+# %% ../../nbs/61_systems.base.ipynb #672c3f9a
 def listed(
     value: tuple | str,  # names, or one text with commas
 ) -> list:  # names without blanks
     "Names from a tuple or from text."
     return [str(name).strip() for name in (value.split(",") if isinstance(value, str) else value) if str(name).strip()]
 
-
+# %% ../../nbs/61_systems.base.ipynb #d3efbe2c
 class System:
     "Parameters, checks and facts that all systems share."
 
@@ -72,46 +72,66 @@ class System:
         "The other coins."
         return [name.upper() for name in listed(getattr(self, "pool", ()))]
 
-    def check_params(self) -> None:  # nothing; raises SettingsError for what is not allowed
-        "Hold every parameter against `choices` and `ranges`."
-        kinds = self._signature()
-        for name, allowed in self.choices.items():
-            if getattr(self, name) not in allowed:
-                raise SettingsError(f"unknown {name}", " | ".join(allowed), repr(getattr(self, name)), "choose one of them")
-        for name, (low, high) in self.ranges.items():
-            value, whole = getattr(self, name), kinds[name].annotation in (int, "int")
-            number = not isinstance(value, bool) and isinstance(value, numbers.Integral if whole else numbers.Real)
-            if not number or not low <= value <= high:
-                kind = "a whole number" if whole else "a number"
-                raise SettingsError(f"`{name}` is out of range", f"{kind} from {low} to {high}", repr(value), "choose a value in the range")
-
-    def sizes(self) -> dict:  # sizes of the profile with the system's own; raises SettingsError for what is not allowed
-        "Check every parameter, then put the sizes together."
-        from cryptolab.models.training import profile_sizes
-
-        self.check_params()
-        names = next(iter(self.profiles.values()))
-        return profile_sizes(self.profile, self.profiles, **{k: v for k, v in self.get_params().items() if k in names})
-
     def __repr__(self):
         default = self._signature()
         changed = {k: v for k, v in self.get_params().items() if v != default[k].default}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
-# %% ../../nbs/61_systems.base.ipynb #0e2cd555
+# %% ../../nbs/61_systems.base.ipynb #2eb88062
+def _check_params(
+    self: System,
+) -> None:  # nothing; raises SettingsError for what is not allowed
+    "Hold every parameter against `choices` and `ranges`."
+    kinds = self._signature()
+    for name, allowed in self.choices.items():
+        if getattr(self, name) not in allowed:
+            raise SettingsError(f"unknown {name}", " | ".join(allowed), repr(getattr(self, name)), "choose one of them")
+    for name, (low, high) in self.ranges.items():
+        value, whole = getattr(self, name), kinds[name].annotation in (int, "int")
+        number = not isinstance(value, bool) and isinstance(value, numbers.Integral if whole else numbers.Real)
+        if not number or not low <= value <= high:
+            kind = "a whole number" if whole else "a number"
+            raise SettingsError(f"`{name}` is out of range", f"{kind} from {low} to {high}", repr(value), "choose a value in the range")
+
+
+def _sizes(
+    self: System,
+) -> dict:  # sizes of the profile with the system's own; raises SettingsError for what is not allowed
+    "Check every parameter, then put the sizes together."
+    from cryptolab.models.training import profile_sizes
+
+    self.check_params()
+    names = next(iter(self.profiles.values()), ())
+    return profile_sizes(self.profile, self.profiles, **{k: v for k, v in self.get_params().items() if k in names}) if names else {}
+
+
+System.check_params, System.sizes = _check_params, _sizes
+
+# %% ../../nbs/61_systems.base.ipynb #ab4eb259
 def fitted_facts(
     candles: pd.DataFrame,  # the candles of the fit
+    timeframe: str,  # of the fit (see `own_timeframe`)
     parts: dict,  # part -> (first, last) decision row, as text
     labelled: int,  # rows with an outcome
     **more,  # further facts of a system
 ) -> dict:  # symbol, timeframe, source, first, last, rows, fingerprint, parts, labelled
     "What a system was fitted on."
-    from cryptolab.data.candles import fingerprint, infer_timeframe
+    from cryptolab.data.candles import fingerprint
 
     attrs = candles.attrs
-    return {"symbol": attrs.get("symbol"), "timeframe": attrs.get("timeframe") or infer_timeframe(candles), "source": attrs.get("source"),
+    return {"symbol": attrs.get("symbol"), "timeframe": timeframe, "source": attrs.get("source"),
             "first": str(candles.index[0]), "last": str(candles.index[-1]), "rows": len(candles), "fingerprint": fingerprint(candles),
             "parts": parts, "labelled": labelled, **more}  # fmt: skip
+
+
+def _own_timeframe(
+    self: System,
+    candles: pd.DataFrame,  # candles to fit
+) -> str:  # such as "1h"; raises DataError where the rows tell none
+    "The timeframe that was asked for, or that of the rows: a label outlives resampling."
+    from cryptolab.data.candles import infer_timeframe
+
+    return getattr(self, "timeframe", None) or infer_timeframe(candles)
 
 
 def _require_fitted(
@@ -132,13 +152,13 @@ def _fitted_timeframe(
 
     self.require_fitted()
     fitted = self.fitted_["timeframe"]
-    timeframe = infer_timeframe(candles) if len(candles) > 1 else candles.attrs.get("timeframe") or fitted  # a label outlives resampling
+    timeframe = infer_timeframe(candles) if len(candles) > 1 else candles.attrs.get("timeframe") or fitted
     if timeframe != fitted:
         raise ModelError("these candles have another timeframe", fitted, timeframe, "resample them or load the model for that timeframe")
     return timeframe
 
 
-System.require_fitted, System.fitted_timeframe = _require_fitted, _fitted_timeframe
+System.own_timeframe, System.require_fitted, System.fitted_timeframe = _own_timeframe, _require_fitted, _fitted_timeframe
 
 # %% ../../nbs/61_systems.base.ipynb #b91b52fd
 def fit_key(

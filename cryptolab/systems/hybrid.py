@@ -90,7 +90,7 @@ def strategy_config(
     names = ("use_ml_ensemble", "ml_entry_threshold", "ml_strong_threshold", "min_entry_score", "take_profit", "stop_loss", "trail_by", "trail_from", "timeout", "position_size")
     return CryptoScalpingConfig(**{name: getattr(system, name) for name in names})
 
-# %% ../../nbs/67_systems.hybrid.ipynb #9c1e3e2e
+# %% ../../nbs/67_systems.hybrid.ipynb #ee32784b
 def _train(system, name, rows, sizes, work, log):
     "One member, from the work folder or anew."
 
@@ -112,7 +112,7 @@ def _fit(
 ) -> Hybrid:  # itself; learned attributes end in _
     "Train the members on the training rows; weigh and calibrate their vote on the validation rows."
     sizes, members = _checked(self)
-    timeframe = self.timeframe or candles.attrs.get("timeframe")
+    timeframe = self.own_timeframe(candles)
     rows = hybrid_rows(candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.window, self.fractions, self.test_start, self.select, timeframe)
     self.trials_ = None
     if self.optimize:
@@ -126,7 +126,7 @@ def _fit(
     self.index_ = {part: rows.labels.index[getattr(rows.parts, part)] for part in ("train", "val", "test")}
     self.edges_ = {part: (str(index[0]), str(index[-1])) for part, index in self.index_.items()}
     self.ensemble_ = _vote_of(self, rows, members)
-    self.fitted_ = fitted_facts(candles, self.edges_, len(rows.labels), base_rate=rows.counts["base_rate"])
+    self.fitted_ = fitted_facts(candles, timeframe, self.edges_, len(rows.labels), base_rate=rows.counts["base_rate"])
     self.results_ = hybrid_results(self, candles, rows)
     return self
 
@@ -146,7 +146,7 @@ def _loss(y, p):
     p = np.clip(p, 1e-6, 1 - 1e-6)
     return float(-np.where(y == 1, np.log(p), np.log(1 - p)).mean())
 
-# %% ../../nbs/67_systems.hybrid.ipynb #9651e4a9
+# %% ../../nbs/67_systems.hybrid.ipynb #969de60c
 def hybrid_results(
     system: Hybrid,  # with models and vote
     candles: pd.DataFrame,  # what it was fitted on
@@ -165,7 +165,7 @@ def hybrid_results(
         return dict(zip((f"{prefix}{n}" for n in ("accuracy", "precision", "recall", "f1_score", "roc_auc")), values))
 
     vote = weighted_vote(votes, system.ensemble_["weights"])
-    return {"timestamp": datetime.now(UTC).isoformat(timespec="seconds"), "pair": candles.attrs.get("symbol"), "timeframe": candles.attrs.get("timeframe") or system.timeframe,
+    return {"timestamp": datetime.now(UTC).isoformat(timespec="seconds"), "pair": candles.attrs.get("symbol"), "timeframe": system.fitted_["timeframe"],
             "test_rows": len(test), "base_rate": float(y.mean()), "ensemble_metrics": of(vote, "ensemble_"), "members": {name: of(votes[name].to_numpy()) for name in votes}}  # fmt: skip
 
 # %% ../../nbs/67_systems.hybrid.ipynb #31d96bef

@@ -91,7 +91,7 @@ class V2(System):
     def event(self) -> str:  # what p_event is the probability of
         return f"target {self.target:g} ATR before stop {self.stop:g} ATR within {self.timeout} candles"
 
-# %% ../../nbs/65_systems.v2.ipynb #3ed96a2d
+# %% ../../nbs/65_systems.v2.ipynb #13e93c85
 def _fit(
     self: V2,
     candles: pd.DataFrame,  # candle table, at least some hundred candidates
@@ -100,13 +100,11 @@ def _fit(
     pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol; needed with learn_pool
 ) -> V2:  # itself; learned attributes end in _
     "Train the pair of models of each side on the training and validation rows."
-    from cryptolab.data.candles import infer_timeframe
-
     start, sizes, pool = time.perf_counter(), self.sizes(), pool or {}
     if self.learn_pool and set(pool) != set(self.pool_symbols()):
         raise SettingsError("the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin", ", ".join(pool) or "none",
                             "give fit(pool=…) the candles of these coins")  # fmt: skip
-    timeframe = self.timeframe or candles.attrs.get("timeframe") or infer_timeframe(candles)
+    timeframe = self.own_timeframe(candles)
     same = (self.features, self.candidates, self.tolerance, self.barriers)
     self.models_, self.thresholds_, self.counts_, self.index_, rows_of = {}, {}, {}, {}, {}
     for side in self.sides:
@@ -120,7 +118,7 @@ def _fit(
                    for part in ("train", "val", "test")}  # fmt: skip
     self.histories_ = {f"{side} {name}": trees.history for side, pair in self.models_.items() for name, trees in pair.items()}
     self.seconds_ = {"fit": round(time.perf_counter() - start, 2)}
-    self.fitted_ = fitted_facts(candles, self.edges_, sum(c["labelled"] for c in self.counts_.values())) | {"timeframe": timeframe}
+    self.fitted_ = fitted_facts(candles, timeframe, self.edges_, sum(c["labelled"] for c in self.counts_.values()))
     self.results_ = v2_results(self, candles)
     return self
 

@@ -149,7 +149,7 @@ def _fit_ensemble(system, models, rows):
     return {"vol_factor": vol_factor, "size_factor": size_factor, "coverage": system.coverage, "width": width,
             "weights": weights if isinstance(weights, str) else [float(w) for w in weights], "validation_rows": len(val)}  # fmt: skip
 
-# %% ../../nbs/63_systems.v9.ipynb #15fc43f2
+# %% ../../nbs/63_systems.v9.ipynb #2a7de4e9
 def _fit(
     self: V9,
     candles: pd.DataFrame,  # candle table, at least a few hundred rows
@@ -161,7 +161,7 @@ def _fit(
     sizes, pool = self.sizes(), pool or {}
     if set(pool) != set(self.pool_symbols()):
         raise SettingsError("the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin", ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins")
-    timeframe = self.timeframe or candles.attrs.get("timeframe")
+    timeframe = self.own_timeframe(candles)
     rows = prepare_rows(candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe, self.test_start)
     source = _source(self, rows) if self.init_from else None
     rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if pool else rows
@@ -169,7 +169,7 @@ def _fit(
     self.scaler_, self.counts_, self.edges_ = rows.scaler, rows.counts, rows.edges
     self.index_ = {name: {p: rows.windows.index[n] for p, (n, _) in parts.items()} for name, parts in rows.parts.items()}
     self.ensemble_ = _fit_ensemble(self, self.models_, rows)
-    self.fitted_ = fitted_facts(candles, rows.edges, rows.counts["labelled"])
+    self.fitted_ = fitted_facts(candles, timeframe, rows.edges, rows.counts["labelled"])
     self.results_ = v9_results(self, candles, rows)
     return self
 
@@ -209,7 +209,7 @@ def _forecast(
 
 V9.fit, V9.forecast = _fit, _forecast
 
-# %% ../../nbs/63_systems.v9.ipynb #9ac746b7
+# %% ../../nbs/63_systems.v9.ipynb #530443a5
 def _finite(value):
     "A JSON number, or None where it is not defined."
     return float(value) if np.isfinite(value) else None
@@ -235,7 +235,7 @@ def v9_results(
     return {
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "pair": candles.attrs.get("symbol"),
-        "timeframe": candles.attrs.get("timeframe") or system.timeframe,
+        "timeframe": system.fitted_["timeframe"],
         "direction_metrics": dict(zip(("accuracy", "precision", "recall", "f1", "roc_auc"), map(_finite, (m.accuracy_score(y, p > 0.5), *prf, auc)))),
         "volatility_metrics": _errors(v, f, m.r2_score(v, f)),
         "price_metrics": _errors(after, price, m.r2_score(r, mu)),

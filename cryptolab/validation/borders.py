@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['split_borders', 'split_rows']
 
-# %% ../../nbs/41_validation.borders.ipynb #56f201fe
+# %% ../../nbs/41_validation.borders.ipynb #dfdc4864
 import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from .windows import Split, _parts
+from .windows import Split, _check_intervals, _parts
 
 # %% ../../nbs/41_validation.borders.ipynb #cfce92c2
 def _utc(name, value):
@@ -40,13 +40,13 @@ def split_borders(
         raise DataError("`test_start` leaves a part empty", f"a time well between {clock[0]} and {clock[-1]}", str(border), "choose another date, or load more candles")
     return clock[int(before * fractions[0] / (fractions[0] + fractions[1]))], border
 
-# %% ../../nbs/41_validation.borders.ipynb #eb0b32d7
+# %% ../../nbs/41_validation.borders.ipynb #15322cf1
 def split_rows(
     label: pd.DataFrame,  # label table (t0, t1) of the rows to split, in time order
     borders: tuple,  # of `split_borders`
-) -> Split:  # positions of train, val, test and purged; DataError when a part would be empty
+) -> Split:  # positions of train, val, test and purged; DataError when a part would be empty, or intervals are unsorted, empty or missing
     "Parts between the borders, purged of rows whose outcome reaches over one."
-    t0, t1 = pd.DatetimeIndex(label["t0"]), pd.DatetimeIndex(label["t1"])
+    t0, t1 = _check_intervals(label["t0"], label["t1"])
     part = np.searchsorted(pd.DatetimeIndex(borders).as_unit("ns").asi8, t0.as_unit("ns").asi8, side="right")
     late = np.zeros(len(label), dtype=bool)
     for number, border in enumerate(borders):
