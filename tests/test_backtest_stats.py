@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats as st
 
-from cryptolab.backtest import backtest, equity as e, forecasts, outcomes as o, stats
-from cryptolab.backtest.chance import _elsewhere, random_entries_p
+from cryptolab.backtest import backtest, equity as e, forecasts, outcomes as o, random_entries_p, stats
+from cryptolab.backtest.chance import _elsewhere
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data.market import sample_market
 from cryptolab.reports import trades as plots
@@ -204,18 +204,18 @@ def test_random_entries_p_value():
     rng = np.random.default_rng(3)
     for k in range(80):
         wish = pd.Series((rng.random(3000) < 0.05).astype(int), candles.index)
-        found.append(stats.random_entries_p(candles, wish, n_random=49, seed=k, stop=0.02, target=0.02, timeout=10)["p_value"])
+        found.append(random_entries_p(candles, wish, n_random=49, seed=k, stop=0.02, target=0.02, timeout=10)["p_value"])
     assert st.kstest(found, "uniform").pvalue > 0.01
     wise = pd.Series((candles["true_p_up"] > 0.55).astype(int), candles.index)
-    one = stats.random_entries_p(candles, wise, n_random=99, timeout=1, fee=0.0, slippage=0.0)
-    assert one["p_value"] == 0.01 and one == stats.random_entries_p(candles, wise, n_random=99, timeout=1, fee=0.0, slippage=0.0)
+    one = random_entries_p(candles, wise, n_random=99, timeout=1, fee=0.0, slippage=0.0)
+    assert one["p_value"] == 0.01 and one == random_entries_p(candles, wise, n_random=99, timeout=1, fee=0.0, slippage=0.0)
     assert one["own"] == pytest.approx(backtest(candles, wise, timeout=1, fee=0.0, slippage=0.0).trades.gross_ret.mean())
 
 
 def test_summary_of_every_kind_of_account(traded):
     "With trades, with one, with none, ruined; the words fit."
     candles, orders, settings, result = traded
-    page = stats.summary(result, stats.random_entries_p(candles, orders, n_random=30, **settings), stats.deflated(result, 10), n_samples=200)
+    page = stats.summary(result, random_entries_p(candles, orders, n_random=30, **settings), stats.deflated(result, 10), n_samples=200)
     assert list(page.columns) == ["value", "low", "high", "beside", "beside_is"] and page.value.notna().all() and page.index.is_unique
     assert page.beside["break_even_cost"] == pytest.approx(0.0015) and page.value["sharpe_deflated"] < page.value["sharpe_probability"] + 0.2
     pd.testing.assert_frame_equal(result.summary(n_samples=200), stats.summary(result, n_samples=200))

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['summary', 'deflated', 'trading_words', 'trading_facts', 'account_returns', 'break_even_cost', 'calmar',
            'candles_per_year', 'drawdown', 'exit_reasons', 'expectancy', 'exposure', 'growth', 'hold_equity',
-           'max_drawdown', 'monthly_returns', 'profit_factor', 'random_entries_p', 'sharpe', 'sharpe_difference',
-           'sortino', 'turnover', 'win_rate']
+           'max_drawdown', 'monthly_returns', 'profit_factor', 'sharpe', 'sharpe_difference', 'sortino', 'turnover',
+           'win_rate']
 
 # %% ../../nbs/80_backtest.stats.ipynb #90d1ca0d
 import numpy as np
 import pandas as pd
 
-from .chance import random_entries_p
 from .equity import (account_returns, calmar, candles_per_year, drawdown, growth, hold_equity, max_drawdown, monthly_returns, sharpe,
                                        sharpe_difference, sortino)  # fmt: skip
 from .outcomes import break_even_cost, exit_reasons, expectancy, exposure, profit_factor, turnover, win_rate
@@ -20,7 +19,7 @@ from ..evaluation.multiple import deflated_sharpe
 
 # %% ../../nbs/80_backtest.stats.ipynb #26d0811b
 _all_ = ["account_returns", "break_even_cost", "calmar", "candles_per_year", "drawdown", "exit_reasons", "expectancy", "exposure", "growth", "hold_equity", "max_drawdown",
-         "monthly_returns", "profit_factor", "random_entries_p", "sharpe", "sharpe_difference", "sortino", "turnover", "win_rate"]  # fmt: skip
+         "monthly_returns", "profit_factor", "sharpe", "sharpe_difference", "sortino", "turnover", "win_rate"]  # fmt: skip
 
 # %% ../../nbs/80_backtest.stats.ipynb #eb70a256
 def _row(found, name, beside=np.nan, beside_is="", low="low", high="high"):
