@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from cryptolab.config import DataError, ModelError, SettingsError, SourceError
 from cryptolab.reports.card import model_card
-from cryptolab.reports.publish import publication, publish, publish_command, publish_text
+from cryptolab.reports.cli import publish_command
+from cryptolab.reports.publish import publication, publish, publish_text
 from cryptolab.systems.artefacts import write_manifest
 
 ROOT = Path(__file__).parents[1]

@@ -15,6 +15,7 @@ import pandas as pd
 import typer
 
 from ..config import DataError, SettingsError
+from .common import kindly
 
 # %% ../../nbs/83_reports.hybrid_cli.ipynb #d9b5aa15
 def market_symbol(
@@ -179,12 +180,6 @@ _Timeframe = Annotated[str, typer.Option(help="length of a candle")]
 _Symbol = Annotated[str, typer.Option(help="such as BTC-USD or BTCUSDT")]
 
 
-def _kindly():
-    from cryptolab.reports.cli import kindly
-
-    return kindly()
-
-
 @hybrid_app.command("data")
 def data_command(
     symbol: _Symbol = "BTC-USD",
@@ -196,7 +191,7 @@ def data_command(
     seed: Annotated[int, typer.Option(help="of the sample market")] = 0,
 ) -> None:
     "Write candles into a file."
-    with _kindly():
+    with kindly():
         typer.echo(make_data(symbol, days, output, timeframe, source, data_dir, None, seed))
 
 
@@ -213,7 +208,7 @@ def train_command(
     symbol: _Symbol = "BTC-USD",
 ) -> None:
     "Train the ensemble; print the document's test metrics."
-    with _kindly():
+    with kindly():
         _, folder = train_ensemble(data_file, output, optimize, lookahead, profit_threshold, symbol, typer.echo, profile=profile, label=label, seed=seed)
         typer.echo(folder)
 
@@ -226,7 +221,7 @@ def evaluate_command(
     backtest: Annotated[bool, typer.Option("--backtest", help="the strategy with and without votes")] = False,
 ) -> None:
     "Judge a stored ensemble on candles it has not seen."
-    with _kindly():
+    with kindly():
         typer.echo(evaluate_ensemble(model, test_data, feature_importance, backtest))
 
 # %% ../../nbs/83_reports.hybrid_cli.ipynb #96cccbce
@@ -243,7 +238,7 @@ def backtest_command(
     slippage: Annotated[float, typer.Option(help="fraction per side")] = 0.0005,
 ) -> None:
     "Backtest the scalping strategy between two dates."
-    with _kindly():
+    with kindly():
         from cryptolab.data import load_candles
         from cryptolab.systems.hybrid import strategy_config
         from cryptolab.systems.scalping import CryptoScalpingConfig, CryptoScalpingStrategy
@@ -284,7 +279,7 @@ def retrain_command(
     output: Annotated[str, typer.Option(help="file of the candles that were used")] = "new_data.csv",
 ) -> None:
     "Fetch the newest candles and train anew; the old model is replaced when the new one is complete."
-    with _kindly():
+    with kindly():
         if weekly == monthly:
             raise SettingsError("how shall it be trained anew?", "--weekly or --monthly", "both" if weekly else "neither", "give one of them")
         make_data(symbol, 14 if weekly else 365, output, timeframe, source, data_dir)
