@@ -24,8 +24,10 @@ from cryptolab.systems.hybrid_fit import fit_member, fit_vote, resampled, tune, 
 from cryptolab.models.calibration import fit_sigmoid
 from cryptolab.systems.hybrid_models import MEMBERS, PUBLISHED_WEIGHTS, ask_member, hybrid_sizes
 from cryptolab.systems.hybrid_rows import hybrid_labels, hybrid_rows
-from cryptolab.systems.scalping import (BULLISH, POINTS, CryptoScalpingConfig, CryptoScalpingStrategy, indicator_output, ml_bonus, scalping_orders,
-                                        technical_signals)  # fmt: skip
+from cryptolab.systems.hybrid_document import CryptoScalpingStrategy
+from cryptolab.systems.scalping import (
+    BULLISH, POINTS, CryptoScalpingConfig, indicator_output, ml_bonus, scalping_orders, technical_signals,
+)
 
 SMALL = {"profile": "smoke", "threads": 1}
 

@@ -91,7 +91,7 @@ def train_ensemble(
 ) -> tuple:  # (fitted Hybrid, its folder)
     "Train the ensemble on a file of candles and store it."
     from cryptolab.systems.hybrid import Hybrid
-    from cryptolab.systems.scalping import model_folder
+    from cryptolab.systems.hybrid_document import model_folder
 
     candles = read_data(data_file, symbol)
     system = Hybrid(optimize=optimize, lookahead=lookahead, profit_threshold=profit_threshold / 100, **params).fit(candles, log=log)
@@ -118,7 +118,7 @@ def evaluate_ensemble(
     from cryptolab.systems.hybrid import Hybrid, event_words
     from cryptolab.systems.hybrid_fit import tree_importance
     from cryptolab.systems.hybrid_rows import hybrid_labels
-    from cryptolab.systems.scalping import model_folder
+    from cryptolab.systems.hybrid_document import model_folder
 
     system, candles = Hybrid.load(model_folder(model)), read_data(test_data, symbol)
     forecast, y = system.forecast(candles), hybrid_labels(candles, system.label, system.lookahead, system.profit_threshold, system.label_stop).y
@@ -151,7 +151,8 @@ def backtest_text(
     from cryptolab.backtest import backtest
     from cryptolab.backtest.stats import summary
     from cryptolab.systems.hybrid import strategy_config
-    from cryptolab.systems.scalping import CryptoScalpingConfig, entry_log, scalping_orders, technical_signals
+    from cryptolab.systems.hybrid_document import entry_log
+    from cryptolab.systems.scalping import CryptoScalpingConfig, scalping_orders, technical_signals
 
     config = CryptoScalpingConfig() if system is None else strategy_config(system)
     signals = technical_signals(candles, config)
@@ -241,7 +242,8 @@ def backtest_command(
     with kindly():
         from cryptolab.data import load_candles
         from cryptolab.systems.hybrid import strategy_config
-        from cryptolab.systems.scalping import CryptoScalpingConfig, CryptoScalpingStrategy
+        from cryptolab.systems.hybrid_document import CryptoScalpingStrategy
+        from cryptolab.systems.scalping import CryptoScalpingConfig
 
         begin, stop = (None if d is None else _day(d) for d in (start_date, end_date))
         candles = load_candles(market_symbol(symbol), timeframe, source=source, data_dir=data_dir, start=None if begin is None else begin - pd.Timedelta("30D"), end=stop)

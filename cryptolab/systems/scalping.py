@@ -4,22 +4,17 @@
 
 # %% auto #0
 __all__ = ['POINTS', 'BULLISH', 'SIGNALS', 'CONFIDENCES', 'CryptoScalpingConfig', 'technical_signals', 'indicator_output',
-           'ml_bonus', 'scalping_orders', 'entry_log', 'model_folder', 'CryptoScalpingStrategy']
+           'ml_bonus', 'scalping_orders']
 
 # %% ../../nbs/67_systems.scalping.ipynb #912f0e52
-import logging
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..config import CryptolabError, DataError, SettingsError
+from ..config import DataError, SettingsError
 
 # %% ../../nbs/67_systems.scalping.ipynb #2d5d108a
-_LOG = logging.getLogger("cryptolab.scalping")
-
-
 @dataclass(frozen=True)
 class CryptoScalpingConfig:
     "Settings of the scalping strategy; fractions of the price unless the name says otherwise."
@@ -159,87 +154,3 @@ def scalping_orders(
                           "technical": signals["technical"].to_numpy(), "ml": p}, index=candles.index)  # fmt: skip
     table.attrs = {"ml": "used" if use else ("off" if not config.use_ml_ensemble else "missing"), "silent": silent}
     return table
-
-# %% ../../nbs/67_systems.scalping.ipynb #08ce68fb
-def _market_name(symbol):
-    "BTCUSDT as BTC/USD."
-    symbol = str(symbol or "?").upper()
-    for quote in ("USDT", "USDC", "USD"):
-        if symbol.endswith(quote) and len(symbol) > len(quote):
-            return f"{symbol[: -len(quote)].rstrip('-/_')}/USD"
-    return symbol
-
-
-def entry_log(
-    candles: pd.DataFrame,  # candle table
-    time,  # decision row
-    orders: pd.DataFrame,  # of `scalping_orders`
-    signals: pd.DataFrame,  # of `technical_signals`
-    config: CryptoScalpingConfig | None = None,  # None: the defaults
-) -> str:  # lines
-    "The log of one entry."
-    config, s, o = config or CryptoScalpingConfig(), signals.loc[time], orders.loc[time]
-    box = lambda name: "[X]" if s[name] else "[ ]"
-    lines = ["=" * 60, f"ENTRY SIGNAL: {_market_name(candles.attrs.get('symbol'))} (Score: {o['score']:.1f})", "=" * 60,
-             f"   Price: ${candles['close'].loc[time]:,.2f}", f"   Pattern: {s['pattern']}", f"   RSI: {s['rsi']:.1f} {box('rsi_ok')}", f"   BB Lower: ${s['band']:,.2f} {box('band_ok')}",
-             f"   Volume: {s['volume']:.1f}x {box('volume_ok')}", f"   MACD: {s['macd']:.4f} {box('macd_ok')}", f"   Stoch K/D: {s['stoch_k']:.1f}/{s['stoch_d']:.1f} {box('stoch_ok')}",
-             f"   Support: {box('support_ok')}"]  # fmt: skip
-    if np.isnan(o["ml"]):
-        return "\n".join([*lines, f"   ML Ensemble: none ({o['reason'].split('; ')[-1]})"])
-    said = indicator_output(np.array([o["ml"]]), config).iloc[0]
-    return "\n".join([*lines, f"   ML Ensemble: {o['ml']:.3f} ({said.signal}) [{said.confidence}] {ml_bonus([o['ml']], config)[0]:+.1f} pts"])
-
-# %% ../../nbs/67_systems.scalping.ipynb #98367b5c
-def model_folder(
-    path: str | Path,  # what somebody calls the model
-) -> Path:  # the folder it stands for: a name that ends in .pkl, .joblib or .pickle loses that ending
-    "The folder of a model under the document's file name."
-    path = Path(path)
-    return path.with_suffix("") if path.suffix in (".pkl", ".joblib", ".pickle") else path
-
-
-class CryptoScalpingStrategy:
-    "The scalping strategy with its configuration and, if it can be had, its ensemble."
-
-    def __init__(
-        self,
-        config: CryptoScalpingConfig | None = None,  # None: the defaults
-        model=None,  # a fitted system with `forecast` that gives `p_ml`; None loads `config.ml_model_path`
-    ):
-        self.config, self.model, self.silent = config or CryptoScalpingConfig(), model, ""
-        if self.config.use_ml_ensemble and model is None:
-            self._load()
-
-    def _load(self):
-        from cryptolab.systems.hybrid import Hybrid
-
-        try:
-            self.model = Hybrid.load(model_folder(self.config.ml_model_path))
-        except (CryptolabError, OSError) as e:
-            self._go_on(e)
-
-    def _go_on(self, error):
-        place = model_folder(self.config.ml_model_path)
-        self.silent = str(getattr(error, "what", error)).split("\n")[0].replace(str(place), place.name)
-        _LOG.warning("the strategy goes on without the ensemble: %s", self.silent)
-
-    def votes(
-        self,
-        candles: pd.DataFrame,  # candle table
-    ):  # Series of votes by decision row, or None
-        "The ensemble's votes, if it can be asked."
-        if not self.config.use_ml_ensemble or self.model is None:
-            return None
-        try:
-            return self.model.forecast(candles)["p_ml"]
-        except Exception as e:
-            self._go_on(e)
-            return None
-
-    def orders(
-        self,
-        candles: pd.DataFrame,  # candle table
-    ) -> pd.DataFrame:  # of `scalping_orders`
-        "Orders for the backtester."
-        vote = self.votes(candles)
-        return scalping_orders(candles, vote, self.config, self.silent if vote is None else "")
