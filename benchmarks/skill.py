@@ -48,7 +48,7 @@ def planted(profile, seed, data_dir):
     system, forecast, labels, rows, seconds = fit(candles, profile, seed, price_epochs=1, trees=10)
     test, y = rows["test"], labels["direction"].y
     r = labels["price"].y[test]
-    b = board.direction_board(y[test], {"V9": forecast.p_up[test], "best possible": candles.true_p_up[test]}, baselines.majority_class(y[rows["train"]]), r)
+    b = board.direction_comparison(y[test], {"V9": forecast.p_up[test], "best possible": candles.true_p_up[test]}, baselines.majority_class(y[rows["train"]]), r)
     return {"n": len(test), "accuracy": b.accuracy["V9"], "low": b.accuracy_low["V9"], "high": b.accuracy_high["V9"], "best": b.accuracy["best possible"],
             "best_epoch": system.histories_["direction"].attrs["best_epoch"], "seconds": round(seconds, 1)}  # fmt: skip
 
@@ -59,12 +59,12 @@ def null(profile, seed, data_dir):
     system, forecast, labels, rows, seconds = fit(candles, profile, seed)
     test, train = rows["test"], rows["train"]
     y, r = labels["direction"].y, labels["price"].y
-    d = board.direction_board(y[test], {"V9": forecast.p_up[test]}, baselines.majority_class(y[train]), r[test])
+    d = board.direction_comparison(y[test], {"V9": forecast.p_up[test]}, baselines.majority_class(y[train]), r[test])
     after = candles.close[test] * np.exp(r[test])
-    p = board.price_board(candles.close[test], after, {"V9": forecast.mu[test]})
+    p = board.price_comparison(candles.close[test], after, {"V9": forecast.mu[test]})
     har = baselines.har_vol(candles, labels["volatility"].y[system.index_["volatility"]["train"]])
     sigmas = {"V9": forecast.sigma[test], "HAR": range_to_sigma(r[train], har[train]) * har[test], "true sigma": candles.true_sigma[test]}
-    s = board.volatility_board(r[test].abs(), sigmas, "true sigma", 1)
+    s = board.volatility_comparison(r[test].abs(), sigmas, "true sigma", 1)
     return {"n": len(test), "p_direction": d.p_majority["V9"], "p_price": p.p_zero["V9"], "qlike": s.qlike.to_dict(),
             "skill_over_true_sigma": s.skill["V9"], "p_over_true_sigma": s.p_reference["V9"], "seconds": round(seconds, 1)}  # fmt: skip
 
@@ -79,7 +79,7 @@ def rivals(profile, seed, data_dir):
         "LightGBM": baselines.lightgbm_baseline(features.loc[train], y[train], features.loc[val], y[val], features.loc[test], seed=seed),
         "logistic regression": baselines.logistic_baseline(features.loc[train], y[train], features.loc[test]),
     }
-    b = board.direction_board(y[test], methods, baselines.majority_class(y[train]), labels["price"].y[test])
+    b = board.direction_comparison(y[test], methods, baselines.majority_class(y[train]), labels["price"].y[test])
     keep = ["accuracy", "roc_auc", "roc_auc_low", "roc_auc_high"]
     return {"n": len(test), "last": str(test[-1]), "best_epoch": system.histories_["direction"].attrs["best_epoch"],
             **{name: b.loc[name, keep].to_dict() for name in methods}, "seconds": round(seconds, 1)}  # fmt: skip

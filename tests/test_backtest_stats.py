@@ -155,7 +155,7 @@ def test_no_time_is_lost_between_coins(traded):
     share = stats.exposure(both.trades, both.equity)
     assert share["exposure"] == (count > 0).mean() and share["most"] == count.max() == 2
     page = stats.summary(both, n_samples=200)
-    assert page.value["trades"] == len(both.trades) and page.beside_is["total_return"] == "buy and hold"
+    assert page.value["trades"] == len(both.trades) and page.reference_kind["total_return"] == "buy and hold"
     assert page.value["total_return"] == pytest.approx(both.trades.net.sum() / both.capital, abs=1e-9)
 
 
@@ -216,8 +216,8 @@ def test_summary_of_every_kind_of_account(traded):
     "With trades, with one, with none, ruined; the words fit."
     candles, orders, settings, result = traded
     page = stats.summary(result, random_entries_p(candles, orders, n_random=30, **settings), stats.deflated(result, 10), n_samples=200)
-    assert list(page.columns) == ["value", "low", "high", "beside", "beside_is"] and page.value.notna().all() and page.index.is_unique
-    assert page.beside["break_even_cost"] == pytest.approx(0.0015) and page.value["sharpe_deflated"] < page.value["sharpe_probability"] + 0.2
+    assert list(page.columns) == ["value", "low", "high", "reference", "reference_kind"] and page.value.notna().all() and page.index.is_unique
+    assert page.reference["break_even_cost"] == pytest.approx(0.0015) and page.value["sharpe_deflated"] < page.value["sharpe_probability"] + 0.2
     pd.testing.assert_frame_equal(result.summary(n_samples=200), stats.summary(result, n_samples=200))
     assert "random" in stats.trading_words(page) and str(len(result.trades)) in stats.trading_words(page)
     lonely = orders.assign(action=0)
@@ -237,7 +237,7 @@ def test_facts_are_plain_json(traded):
 
     result = traded[3]
     facts = plain(stats.trading_facts(result, stats.summary(result, n_samples=50), multiple=math.inf))
-    assert json.loads(json.dumps(facts, allow_nan=False)) == facts and facts["multiple"] is None and facts["summary"]["sharpe"]["beside_is"] == "buy and hold"
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts and facts["multiple"] is None and facts["summary"]["sharpe"]["reference_kind"] == "buy and hold"
 
 
 def test_a_million_minutes():

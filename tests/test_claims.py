@@ -251,7 +251,7 @@ def test_smallest_leak_takes_the_lowest_that_reaches():
     index = pd.MultiIndex.from_tuples([(s, "LightGBM") for s in ("honest", "5 candles", "5 candles, random split", "same candle", "label SMA(10)", "touch", "touch, random split")])
     table = pd.DataFrame({"accuracy": [0.53, 0.52, 0.66, 1.0, 0.84, 0.60, 0.73]}, index=index.set_names(["switch", "family"]))
     table["leak"] = [SWITCHES[s].leak for s in table.index.get_level_values(0)]
-    table["beside"] = [SWITCHES[s].beside for s in table.index.get_level_values(0)]
+    table["reference"] = [SWITCHES[s].reference for s in table.index.get_level_values(0)]
     table["accuracy_low"], table["accuracy_high"] = table["accuracy"] - 0.01, table["accuracy"] + 0.01
     least = smallest_leak(claims_table(), table)
     assert least.loc["v9.direction.accuracy", "leak"] == "label SMA(10)"  # the touch is Hybrid's own label

@@ -120,7 +120,7 @@ def test_block_length_near_the_theory(phi, n):
 
 
 def test_block_rows_are_runs_of_the_wanted_length():
-    rows = metrics._block_rows(500, 10, 200, np.random.default_rng(0))
+    rows = metrics.block_rows(500, 10, 200, np.random.default_rng(0))
     breaks = (np.diff(rows, axis=1) % 500 != 1).mean()
     assert breaks == pytest.approx(0.1, abs=0.01) and rows.min() == 0 and rows.max() == 499
     assert np.bincount(rows.ravel(), minlength=500).std() / 200 < 0.2  # every row equally often

@@ -344,8 +344,8 @@ def test_sorting_filters_and_charts_work_in_a_browser(out, tmp_path, width):
 
 def trader(system="v2", p_auc=0.2, over=None, shadow=False, total=-0.05):
     "A result of a system that trades."
-    at = lambda value, low=None, high=None, beside=None: {"value": value, "low": low, "high": high, "beside": beside}
-    summary = {"trades": at(120.0, beside=400.0), "total_return": at(total, total - 0.1, total + 0.1, 0.2), "win_rate": at(0.3, 0.2, 0.4, 0.36), "sharpe": at(-1.0, -3.0, 1.0, 0.9),
+    at = lambda value, low=None, high=None, reference=None: {"value": value, "low": low, "high": high, "reference": reference}
+    summary = {"trades": at(120.0, reference=400.0), "total_return": at(total, total - 0.1, total + 0.1, 0.2), "win_rate": at(0.3, 0.2, 0.4, 0.36), "sharpe": at(-1.0, -3.0, 1.0, 0.9),
                "max_drawdown": at(-0.2, -0.4, -0.1, -0.3), "break_even_cost": at(0.0004, -0.001, 0.002, 0.0015)}
     event = {"name": "target before <stop>", "n": 900, "methods": {"V2": {"roc_auc": 0.56, "auc_low": 0.53, "auc_high": 0.59, "p_auc": p_auc}}} | ({"over": over} if over else {})
     return {"system": system, "symbol": "BTCUSDT", "timeframe": "15m", "finding": "Event: x.", "cost_per_side": 0.0015, "data": {"source": "local", "candles": 9000}, "event": event,

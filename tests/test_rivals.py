@@ -8,10 +8,10 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from cryptolab.config import DataError, SettingsError
-from cryptolab.evaluation.board import direction_board, finding
-from cryptolab.evaluation.costs import cost_board, sign_position
+from cryptolab.evaluation.board import direction_comparison, finding
+from cryptolab.evaluation.costs import cost_comparison, sign_position
 from cryptolab.evaluation.leakage import DETECTORS, TAXONOMY
-from cryptolab.evaluation.rivals import best_methods, rival_board, rival_words
+from cryptolab.evaluation.rivals import best_methods, rival_comparison, rival_words
 from cryptolab.reports.sheet import record_trial, taxonomy_sheet, words
 
 
@@ -26,7 +26,7 @@ def market():
 
 def test_each_duel_agrees_with_statsmodels(market):
     y, forecasts = market
-    board = rival_board(y, forecasts)
+    board = rival_comparison(y, forecasts)
     right = {name: (p > 0.5) == (y == 1) for name, p in forecasts.items()}
     for rival in board.index:
         table = pd.crosstab(right["model"], right[rival]).to_numpy()
@@ -39,8 +39,8 @@ def test_each_duel_agrees_with_statsmodels(market):
 
 def test_the_order_of_rows_matters_only_to_intervals(market):
     y, forecasts = market
-    turned = rival_board(y[::-1], {name: p[::-1] for name, p in forecasts.items()})
-    board = rival_board(y, forecasts)
+    turned = rival_comparison(y[::-1], {name: p[::-1] for name, p in forecasts.items()})
+    board = rival_comparison(y, forecasts)
     for column in ("edge", "only_model", "only_rival", "p_mcnemar", "p_holm"):
         assert turned[column].to_numpy(dtype=float) == pytest.approx(board[column].to_numpy(dtype=float))
 
@@ -48,7 +48,7 @@ def test_the_order_of_rows_matters_only_to_intervals(market):
 def test_where_nothing_can_be_known_the_words_say_so():
     rng = np.random.default_rng(1)
     y = rng.integers(0, 2, 1_000).astype(float)
-    board = rival_board(y, {"model": rng.random(1_000), "coin": rng.random(1_000), "majority": np.full(1_000, 0.51)})
+    board = rival_comparison(y, {"model": rng.random(1_000), "coin": rng.random(1_000), "majority": np.full(1_000, 0.51)})
     assert (board.p_holm > 0.05).all() and rival_words(board).startswith("More often right than none of them")
 
 
@@ -59,21 +59,21 @@ def test_best_methods_refuses_a_board_without_its_benchmark(market):
     with pytest.raises(SettingsError, match="benchmark"):
         best_methods(losses, "absent")
     with pytest.raises(DataError, match="nothing to compare"):
-        rival_board(y, {"model": forecasts["model"]})
+        rival_comparison(y, {"model": forecasts["model"]})
 
 
 def test_the_sentence_names_edge_uncertainty_and_cost(market):
     y, forecasts = market
     rng = np.random.default_rng(2)
     returns = (2 * y - 1) * rng.exponential(0.002, len(y))
-    direction = direction_board(y, forecasts, 1, returns)
+    direction = direction_comparison(y, forecasts, 1, returns)
     volatility = pd.DataFrame({"qlike": [0.1, 0.2], "r2": [0.5, 0.4], "skill": [0.5, 0.0], "skill_low": [0.4, 0.0], "skill_high": [0.6, 0.0]}, index=["V9", "persistence"])
     price = pd.DataFrame({"mase": [1.0], "mase_low": [0.99], "mase_high": [1.01]}, index=["V9"])
-    rivals, costs = rival_board(y, forecasts), cost_board(returns, {"model": sign_position(forecasts["model"])})
+    rivals, costs = rival_comparison(y, forecasts), cost_comparison(returns, {"model": sign_position(forecasts["model"])})
     text = finding(direction, volatility, price, 0.0015, rivals=rivals, costs=costs)
     for part in (f"{rivals.edge_low['majority']:+.1f} to {rivals.edge_high['majority']:+.1f}", f"{costs.break_even_bp.iloc[0]:.1f} per side", "less than the stated 15", "after costs -"):
         assert part in text
-    flat = direction_board(y, {"model": np.full(len(y), 0.5), "majority": forecasts["majority"]}, 1, returns)
+    flat = direction_comparison(y, {"model": np.full(len(y), 0.5), "majority": forecasts["majority"]}, 1, returns)
     assert "never takes a position" in finding(flat, volatility, price, 0.0015)
 
 

@@ -337,12 +337,12 @@ def test_delayed_entry_by_hand():
 # ---- costs
 
 def test_costs_equal_the_board():
-    from cryptolab.evaluation.board import trade_by_sign
+    from cryptolab.evaluation.board import sign_strategy
 
     rng = np.random.default_rng(0)
     returns, p = 0.01 * rng.standard_normal(500), np.round(rng.random(500), 1)
     position = costs.sign_position(p)
-    expected = trade_by_sign(returns, p)
+    expected = sign_strategy(returns, p)
     assert costs.gross_edge(returns, position)["gross_bp"] == pytest.approx(expected["gross_bp"])
     assert costs.turnover(position)["turnover"] == pytest.approx(expected["turnover"])
     assert costs.break_even_cost(returns, position)["break_even_bp"] == pytest.approx(expected["break_even_bp"])
@@ -630,7 +630,7 @@ SERIES = pd.Series(np.arange(40.0), index=pd.date_range("2024-01-01", periods=40
     (lambda: costs.gross_edge(SERIES, SERIES.shift(1, freq="h")), DataError, "belong to different rows"),
     (lambda: costs.sign_position([0.5, 1.2]), DataError, "not a probability in row 1"),
     (lambda: costs.random_entries([1.0, np.nan]), DataError, "not a number in row 1"),
-    (lambda: costs.cost_board(SERIES, {}), DataError, "no strategy"),
+    (lambda: costs.cost_comparison(SERIES, {}), DataError, "no strategy"),
     (lambda: calibration.brier_decomposition(np.ones(30), np.full(30, 0.6)), DataError, "one class only"),
     (lambda: calibration.ece([0, 1], [0.5, -0.1]), DataError, "not a probability in row 1"),
     (lambda: calibration.top_decile_accuracy([0, 1], [0.5, 0.6], share=0), SettingsError, "confident rows"),

@@ -12,7 +12,7 @@ from cryptolab.backtest import backtest
 from cryptolab.config import DataError, ModelError, SettingsError
 from cryptolab.data import load_candles, null_market, sample_market
 from cryptolab.evaluation.controls import controls
-from cryptolab.evaluation.events import auc_blocks, event_board
+from cryptolab.evaluation.events import auc_blocks, event_comparison
 from cryptolab.evaluation.leakage import audit_pipeline, audit_text
 from cryptolab.evaluation.v2_pipeline import v2_control, v2_own_control, v2_pipeline
 from cryptolab.reports.v2_page import veto_board
@@ -86,7 +86,7 @@ def test_nothing_impressive_on_real_candles(bitcoin):
     "The document claims an AUC of 0.75 and 55 to 70 % success. An AUC far above 0.5 would be a leak."
     system = V2(profile="full", candidates="all", threads=2).fit(bitcoin, log=None)
     test = system.outcomes(bitcoin).query("part == 'test'")
-    board = event_board(test["y"], {"V2": test["p_event"]}, 0.21, 48)
+    board = event_comparison(test["y"], {"V2": test["p_event"]}, 0.21, 48)
     assert 0.45 < board["roc_auc"]["V2"] < 0.58 and board["brier_skill"]["V2"] < 0.02
     share = veto_board({"resolved": system.outcomes(bitcoin)}, 0.0015).loc[("resolved", "shares 30 % and 1/3")]
     assert share["n_a"] > 100 and share["mean_both"] < 0  # nothing is left after costs

@@ -124,11 +124,11 @@ def test_nothing_is_found_where_nothing_is(seed):
     system = V9(profile="smoke", seed=seed).fit(candles, log=None)
     forecast, labels, rows = system.forecast(candles), v9_labels(candles), system.index_["direction"]
     y, r, test = labels["direction"].y, labels["price"].y, rows["test"]
-    direction = board.direction_board(y[test], {"V9": forecast.p_up[test]}, baselines.majority_class(y[rows["train"]]), r[test])
-    price = board.price_board(candles.close[test], candles.close[test] * np.exp(r[test]), {"V9": forecast.mu[test]})
+    direction = board.direction_comparison(y[test], {"V9": forecast.p_up[test]}, baselines.majority_class(y[rows["train"]]), r[test])
+    price = board.price_comparison(candles.close[test], candles.close[test] * np.exp(r[test]), {"V9": forecast.mu[test]})
     assert direction.p_majority["V9"] > 0.001 and price.p_zero["V9"] > 0.001
     sigma = {"V9": forecast.sigma[test], "true sigma": candles.true_sigma[test]}
-    assert board.volatility_board(r[test].abs(), sigma, "true sigma", 1).skill["V9"] <= 0
+    assert board.volatility_comparison(r[test].abs(), sigma, "true sigma", 1).skill["V9"] <= 0
 
 
 def test_training_never_sees_test_rows(candles, fitted):

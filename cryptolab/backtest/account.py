@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError
-from ..labels.walk import _compiled
+from ..labels.walk import compiled
 
 # %% ../../nbs/80_backtest.account.ipynb #a11f81b8
 MODES = ("equity", "capital", "units")  # what a size of 1 means: the account's worth then, its worth at the start, one coin
 
 
-@_compiled
+@compiled
 def settle(
     open,  # float64, prices of all coins, one coin behind the other
     high,  # float64
@@ -80,7 +80,7 @@ def settle(
     return out
 
 # %% ../../nbs/80_backtest.account.ipynb #cc0117fb
-@_compiled
+@compiled
 def equity_curve(
     close,  # float64, prices of all coins
     bounds,  # int64, coins + 1

@@ -9,7 +9,7 @@ __all__ = ['random_entries_p']
 import numpy as np
 import pandas as pd
 
-from .engine import _lower_of, backtest
+from .engine import finer_candles, backtest
 from .orders import make_market, read_orders
 from ..config import DataError, SettingsError
 from ..labels.walk import exits_of_trades
@@ -97,7 +97,7 @@ def random_entries_p(
     shapes = {coin: _shape(market, asked, numbers, coin) for coin in np.unique(asked.coin[numbers])}
     ratio = trades["exit"] / trades["entry"]
     own = float(np.average(trades["gross_ret"] - cost * (1 + ratio), weights=trades["size"]))
-    found = _drawn(market, shapes, _spans(market, orders), n_random, cost, _lower_of(market, lower), np.random.default_rng(seed))
+    found = _drawn(market, shapes, _spans(market, orders), n_random, cost, finer_candles(market, lower), np.random.default_rng(seed))
     low, high = np.quantile(found, [0.5 - level / 2, 0.5 + level / 2])
     p = (1 + (found >= own - 1e-12).sum()) / (1 + n_random)
     return {"n": len(trades), "own": own, "random": float(found.mean()), "low": float(low), "high": float(high), "p_value": float(p), "draws": n_random}

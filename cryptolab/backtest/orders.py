@@ -13,10 +13,10 @@ import pandas as pd
 
 from ..config import DataError, SettingsError
 from ..data.timegrid import infer_timeframe, timeframe_delta
-from ..labels.walk import _compiled
+from ..labels.walk import compiled
 
 # %% ../../nbs/80_backtest.orders.ipynb #4bf43951
-@_compiled
+@compiled
 def _first_bad(open, high, low, close):
     "Row of the first candle that cannot be, or −1."
     for i in range(len(open)):
@@ -170,9 +170,9 @@ def _defaults(market, number, rows, sign, values, settings):
     if all(v is None for v in wanted.values()):
         return known
     if settings["unit"] == "atr":
-        from cryptolab.labels.targets import _true_range, _wilder
+        from cryptolab.labels.targets import _true_range, wilder_mean
 
-        scale = _wilder(_true_range(table), settings["window"])[rows]
+        scale = wilder_mean(_true_range(table), settings["window"])[rows]
     elif settings["unit"] == "fraction":
         scale = market.prices[0][market.bounds[number] + rows + 1]
     else:

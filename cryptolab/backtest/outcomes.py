@@ -9,7 +9,7 @@ __all__ = ['win_rate', 'profit_factor', 'expectancy', 'break_even_cost', 'exit_r
 import numpy as np
 import pandas as pd
 
-from .equity import _opened, candles_per_year
+from .equity import opening_times, candles_per_year
 from ..config import DataError
 from ..evaluation.bootstrap import stationary_bootstrap
 from ..evaluation.metrics import accuracy_interval
@@ -130,7 +130,7 @@ def exit_reasons(
 # %% ../../nbs/80_backtest.outcomes.ipynb #dd676d8f
 def _open_positions(trades, equity):
     "Open positions per candle of the account."
-    index = _opened(equity.index)
+    index = opening_times(equity.index)
     first = np.clip(index.searchsorted(pd.DatetimeIndex(trades["entry_time"]), side="right") - 1, 0, len(index) - 1)
     last = np.clip(index.searchsorted(pd.DatetimeIndex(trades["exit_time"]), side="left"), first + 1, len(index))
     change = np.bincount(first, minlength=len(index) + 1) - np.bincount(last, minlength=len(index) + 1)

@@ -22,9 +22,9 @@ _all_ = ["account_returns", "break_even_cost", "calmar", "candles_per_year", "dr
          "monthly_returns", "profit_factor", "sharpe", "sharpe_difference", "sortino", "turnover", "win_rate"]  # fmt: skip
 
 # %% ../../nbs/80_backtest.stats.ipynb #eb70a256
-def _row(found, name, beside=np.nan, beside_is="", low="low", high="high"):
+def _row(found, name, reference=np.nan, reference_kind="", low="low", high="high"):
     "One row of the table."
-    return {"value": found[name], "low": found.get(low, np.nan), "high": found.get(high, np.nan), "beside": beside, "beside_is": beside_is}
+    return {"value": found[name], "low": found.get(low, np.nan), "high": found.get(high, np.nan), "reference": reference, "reference_kind": reference_kind}
 
 
 def _account_rows(result, hold, settings, sampling):
@@ -71,7 +71,7 @@ def summary(
     n_samples: int = 1000,  # bootstrap samples
     seed: int = 0,  # of the bootstraps
     level: float = 0.95,  # coverage of the intervals
-) -> pd.DataFrame:  # index: names; value, low, high, beside (number to compare with), beside_is (its meaning); fractions, ratios, currency per capital
+) -> pd.DataFrame:  # index: names; value, low, high, reference (number to compare with), reference_kind (its meaning); fractions, ratios, currency per capital
     "The numbers of an account, each with its interval and what stands beside it."
     settings = {"n_samples": n_samples, "seed": seed, "level": level}
     sampling = settings | {"n_samples": min(n_samples, 500)}
@@ -79,12 +79,12 @@ def summary(
     hold = hold_equity(result.candles, result.equity, min(cost, 0.999)) if hold is None else hold
     rows = _account_rows(result, hold, settings, sampling) | _trade_rows(result, settings, sampling)
     if chance is not None:
-        rows["random_entries_p"] = {"value": chance["p_value"], "low": np.nan, "high": np.nan, "beside": 0.05, "beside_is": "customary limit"}
-        rows["earned_per_stake"] = {"value": chance["own"], "low": chance["low"], "high": chance["high"], "beside": chance["random"], "beside_is": "entries at random (interval: theirs)"}
+        rows["random_entries_p"] = {"value": chance["p_value"], "low": np.nan, "high": np.nan, "reference": 0.05, "reference_kind": "customary limit"}
+        rows["earned_per_stake"] = {"value": chance["own"], "low": chance["low"], "high": chance["high"], "reference": chance["random"], "reference_kind": "entries at random (interval: theirs)"}
     if trials is not None:
-        rows["sharpe_deflated"] = {"value": trials["deflated"], "low": np.nan, "high": np.nan, "beside": trials.get("trials", np.nan), "beside_is": "configurations tried"}
+        rows["sharpe_deflated"] = {"value": trials["deflated"], "low": np.nan, "high": np.nan, "reference": trials.get("trials", np.nan), "reference_kind": "configurations tried"}
     table = pd.DataFrame(rows).T.rename_axis("number")
-    table[["value", "low", "high", "beside"]] = table[["value", "low", "high", "beside"]].astype("float64")
+    table[["value", "low", "high", "reference"]] = table[["value", "low", "high", "reference"]].astype("float64")
     return table
 
 # %% ../../nbs/80_backtest.stats.ipynb #16178152
@@ -108,7 +108,7 @@ def trading_words(
     shadow: bool = False,  # nothing earned on validation rows, so that this account only shows what was avoided
 ) -> str:  # two to four plain sentences
     "What an account says, in words."
-    v, low, high, beside = table["value"], table["low"], table["high"], table["beside"]
+    v, low, high, beside = table["value"], table["low"], table["high"], table["reference"]
     if not v["trades"]:
         return f"{name}: no trade was made."
     name = f"{name}: nothing earned on validation rows, so nothing would be traded. A shadow account shows what was avoided" if shadow else name
@@ -129,7 +129,7 @@ def trading_facts(
     table: pd.DataFrame,  # of `summary`
     shadow: bool = False,  # as in `trading_words`
     **more,  # anything else to store, such as the multiple that was chosen
-) -> dict:  # summary (per number: value, low, high, beside, beside_is), exit_reasons, counts, candles, settings, shadow, words: for the entry `trading` of result.json
+) -> dict:  # summary (per number: value, low, high, reference, reference_kind), exit_reasons, counts, candles, settings, shadow, words: for the entry `trading` of result.json
     "What a result keeps of a backtest."
     return {"summary": table, "exit_reasons": exit_reasons(result.trades), "counts": dict(result.counts),
             "candles": len(result.equity), "settings": {"capital": result.capital, **result.settings}, "shadow": shadow, "words": trading_words(table, shadow=shadow), **more}  # fmt: skip

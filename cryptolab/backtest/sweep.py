@@ -15,10 +15,10 @@ import pandas as pd
 
 from .orders import make_market
 from ..config import DataError, SettingsError
-from ..labels.walk import END, TIMEOUT, _compiled, _in_turn
+from ..labels.walk import END, TIMEOUT, compiled, walk_in_turn
 
 # %% ../../nbs/80_backtest.sweep.ipynb #f612cfa3
-@_compiled
+@compiled
 def _account(open, close, row, sign, at, price, timed, size, fee, slippage):
     "Wins, gains, losses, end, sum and squares of the returns per candle, falls, deepest fall, candles held; the account begins at 1."
     n, equity, top, depth = len(row), 1.0, 1.0, 0.0
@@ -90,7 +90,7 @@ def _walked(market, rows, sign, stop, target, trailing, trailing_from, timeout, 
     nothing, zero = np.full(n, np.nan), np.zeros(n, dtype="int64")
     begin = np.zeros(n) if np.isnan(trailing_from) else trailing_from * by
     room = np.full(n, 2**62 if np.isnan(timeout) else int(timeout))
-    order, at, price, reason, *_ = _in_turn(*market.prices, market.bounds, none, zero, rows, np.full(n, sign), nothing, nothing, stop * by, target * by, trailing * by, begin, room, 1, 1,
+    order, at, price, reason, *_ = walk_in_turn(*market.prices, market.bounds, none, zero, rows, np.full(n, sign), nothing, nothing, stop * by, target * by, trailing * by, begin, room, 1, 1,
                                             empty, empty, empty, none)  # fmt: skip
     return rows[order], at, price, (reason == TIMEOUT) | (reason == END)
 
@@ -131,9 +131,9 @@ def sweep(
         raise SettingsError("a sweep cannot begin", "one coin, side 1 or −1, unit fraction or atr", f"{len(market.symbols)} coins, {side!r}, {unit!r}", "correct them")
     scale = None
     if unit == "atr":
-        from cryptolab.labels.targets import _true_range, _wilder
+        from cryptolab.labels.targets import _true_range, wilder_mean
 
-        scale = _wilder(_true_range(candles), window)
+        scale = wilder_mean(_true_range(candles), window)
     signals = _signals(market, entries, thresholds)
     walks = {"stop": _listed("stop", stop), "target": _listed("target", target), "trailing": _listed("trailing", trailing),
              "trailing_from": _listed("trailing_from", trailing_from), "timeout": _listed("timeout", timeout, 1)}  # fmt: skip

@@ -16,7 +16,7 @@ import pandas as pd
 from ..config import DataError, SettingsError
 from .defects import bad_values, find_spikes, odd_rows, resolve_duplicates
 from cryptolab.data.timegrid import (
-    MONDAY, TIMEFRAMES, canonical_timeframe, find_gaps, infer_timeframe, segments, timeframe_delta, _ns, _step,
+    MONDAY, TIMEFRAMES, canonical_timeframe, find_gaps, infer_timeframe, segments, timeframe_delta, index_ns, timeframe_ns,
 )
 
 # %% ../../nbs/10_data.candles.ipynb #541bc554
@@ -104,7 +104,7 @@ def _merged(before, findings):
 # %% ../../nbs/10_data.candles.ipynb #66d9ee13
 def _on_grid(table, step, findings):
     "Drop the rows that are off the grid of the others; returns the table and an error for what cannot be repaired, or None."
-    phase = (_ns(table.index) - MONDAY.value) % step
+    phase = (index_ns(table.index) - MONDAY.value) % step
     values, counts = np.unique(phase, return_counts=True)
     grid = int(values[np.argmax(counts)]) if len(values) else 0
     off, error, place = phase != grid, None, _place(table)
@@ -123,7 +123,7 @@ def _on_grid(table, step, findings):
 # %% ../../nbs/10_data.candles.ipynb #6863d28b
 def _unclosed(table, step, now, snapshots, findings):
     "Drop rows that were not closed when they were recorded."
-    closes, last, why = _ns(table.index) + step, np.zeros(len(table), bool), ""
+    closes, last, why = index_ns(table.index) + step, np.zeros(len(table), bool), ""
     if now is not None:
         now = pd.Timestamp(now)
         now = now.tz_localize("UTC") if now.tz is None else now.tz_convert("UTC")
@@ -185,7 +185,7 @@ def _examine(candles, timeframe, now):
     table = _as_table(candles)
     findings = [{"check": "rows", "count": len(table), "example": "", "action": "rows as they came"}]
     table, lost = _ordered(table, findings)
-    step = _step(_agreed_timeframe(table, timeframe))
+    step = timeframe_ns(_agreed_timeframe(table, timeframe))
     table = _sound(table, lost, findings)
     table, error = _on_grid(table, step, findings)
     table, snapshots = _unique(table, findings)
@@ -206,7 +206,7 @@ def _examine(candles, timeframe, now):
 
 def _name(step):
     "The timeframe of a step in nanoseconds."
-    return next(t for t in TIMEFRAMES if _step(t) == step)
+    return next(t for t in TIMEFRAMES if timeframe_ns(t) == step)
 
 
 def _agreed_timeframe(table, timeframe):
@@ -219,7 +219,7 @@ def _agreed_timeframe(table, timeframe):
     except DataError:
         return wanted  # the time grid will be judged by it
     if found != wanted:
-        remedy = "use `resample_candles`" if _step(found) < _step(wanted) else "use the file of the finer timeframe"
+        remedy = "use `resample_candles`" if timeframe_ns(found) < timeframe_ns(wanted) else "use the file of the finer timeframe"
         raise DataError(f"{_place(table)}: another timeframe than asked for", wanted, f"candles of {found}", remedy)
     return wanted
 
@@ -267,7 +267,7 @@ def resample_candles(
 ) -> pd.DataFrame:  # candles of that timeframe, weeks starting on Monday, UTC; incomplete ones dropped and counted in attrs["quality"]
     "Combine candles to a higher timeframe."
     table, source, target = _as_table(candles), infer_timeframe(candles), canonical_timeframe(timeframe)
-    small, large, times = _step(source), _step(target), _ns(candles.index)
+    small, large, times = timeframe_ns(source), timeframe_ns(target), index_ns(candles.index)
     if large < small or large % small:
         raise SettingsError(f"{source} candles cannot make {target} candles", f"a multiple of {source}", target, "choose a higher timeframe")
     if (np.diff(times) <= 0).any() or ((times - MONDAY.value) % small).any():
@@ -296,7 +296,7 @@ def fingerprint(
     candles: pd.DataFrame,  # candle table
 ) -> str:  # 64 hexadecimal digits
     "sha256 of open times and OHLCV: equal exactly when the candles are equal."
-    digest = hashlib.sha256(_ns(candles.index).astype("<i8").tobytes())
+    digest = hashlib.sha256(index_ns(candles.index).astype("<i8").tobytes())
     for column in CANDLE_COLUMNS:
         digest.update(np.ascontiguousarray(candles[column].to_numpy("<f8")).tobytes())
     return digest.hexdigest()

@@ -18,7 +18,7 @@ from .candles import CANDLE_COLUMNS, OPTIONAL_COLUMNS, clean_candles
 from .formats import RawTable, read_raw, words
 from .naming import columns_by_content, price_column, time_columns, volume_columns
 from .parsing import decimal_mark, parse_numbers, parse_times
-from .timegrid import MONDAY, canonical_timeframe, infer_timeframe, _step
+from .timegrid import MONDAY, canonical_timeframe, infer_timeframe, timeframe_ns
 
 # %% ../../nbs/11_data.readers.ipynb #eaac1eb5
 _ONE_VALUE = {"symbol", "ticker", "tic", "pair", "market", "instrument", "coin", "asset", "interval", "timeframe", "exchange", "name", "currency",
@@ -87,7 +87,7 @@ def _open_times(raw, roles, rows, empty):
 
 def _from_close(ns, raw, timeframe):
     "Open times from close times: one candle earlier, whether they are written 12:59:59.999 or 13:00."
-    step = _step(timeframe or infer_timeframe(pd.DatetimeIndex(ns)))
+    step = timeframe_ns(timeframe or infer_timeframe(pd.DatetimeIndex(ns)))
     seen = ns != np.iinfo("int64").min
     phases, counts = np.unique((ns[seen] - MONDAY.value) % step, return_counts=True)
     phase = int(phases[np.argmax(counts)])
@@ -190,7 +190,7 @@ def read_candles(
     table.attrs = {"path": str(path)}
     table.attrs["timeframe"] = _timeframe_of(table, timeframe, path)
     table.attrs["quality"] = raw.notes
-    why = _running(raw, roles, ns, _step(table.attrs["timeframe"]), path)
+    why = _running(raw, roles, ns, timeframe_ns(table.attrs["timeframe"]), path)
     if why:
         table.attrs["unclosed"] = {"time": table.index[int(np.argmax(ns))].isoformat(), "why": why}
     return clean_candles(table, timeframe) if clean else table

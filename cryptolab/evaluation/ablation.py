@@ -186,7 +186,7 @@ def _chosen(switches, families, extra):
     unknown = [n for n in names if n not in SWITCHES] + [f for f in families if f not in FAMILIES]
     if unknown:
         raise SettingsError("unknown switch or family", ", ".join([*SWITCHES, *FAMILIES]), unknown[0], "choose one of them")
-    wanted = {"honest", *names, *(SWITCHES[n].beside for n in names)}
+    wanted = {"honest", *names, *(SWITCHES[n].reference for n in names)}
     return [n for n in SWITCHES if n in wanted]
 
 # %% ../../nbs/79_evaluation.ablation.ipynb #54fbed38
@@ -197,13 +197,13 @@ def ablation_table(
     rows = []
     for (name, family), group in runs.groupby(["switch", "family"], sort=False):
         per_window = group.groupby("window")[[c for c in SCORES if c in group]].mean()
-        row = {"switch": name, "family": family, "leak": SWITCHES[name].leak, "beside": SWITCHES[name].beside}
+        row = {"switch": name, "family": family, "leak": SWITCHES[name].leak, "reference": SWITCHES[name].reference}
         for score in per_window:
             row[score], row[f"{score}_low"], row[f"{score}_high"] = _mean_interval(per_window[score]) if per_window[score].notna().all() else (np.nan,) * 3
         row["per_window"] = [round(float(x), 4) for x in per_window["accuracy"]]
         rows.append({**row, "n": int(group.groupby("window")["n"].first().sum())})
     table = pd.DataFrame(rows).set_index(["switch", "family"])
-    partner = [table["accuracy"].get((beside, family), np.nan) for (_, family), beside in table["beside"].items()]
+    partner = [table["accuracy"].get((beside, family), np.nan) for (_, family), beside in table["reference"].items()]
     table.insert(2, "lift", table["accuracy"] - partner)
     return table.drop(columns=["base_rate_low", "base_rate_high"], errors="ignore")
 
@@ -218,7 +218,7 @@ def _candidates(claim, table):
         return None, metric
     fits = np.array([SWITCHES[name].of in ("", claim["system"]) for name in table.index.get_level_values("switch")])
     t = table[table[metric].notna() & table["leak"].astype(bool) & fits]
-    partner = [table[metric].get((beside, family), np.nan) for (_, family), beside in t["beside"].items()]
+    partner = [table[metric].get((beside, family), np.nan) for (_, family), beside in t["reference"].items()]
     t = t.assign(value=t[metric], partner=partner)
     return t[(t["partner"] < claim["low"]) & (t["value"] >= claim["low"])].sort_values("value"), metric
 

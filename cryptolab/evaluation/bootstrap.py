@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from .metrics import _block_rows, _block_statistics, _column, accuracy_interval, block_length
+from .metrics import block_rows, block_statistics, check_column, accuracy_interval, block_length
 
 # %% ../../nbs/73_evaluation.bootstrap.ipynb #624b02d9
 def bootstrap_rows(
@@ -25,7 +25,7 @@ def bootstrap_rows(
     "Row numbers of stationary bootstrap samples."
     if not (n >= 1 and block >= 1 and draws >= 1):
         raise SettingsError("bootstrap rows", "n, block and draws of at least 1", (n, block, draws), "correct the argument")
-    return _block_rows(n, block, draws, np.random.default_rng(seed))
+    return block_rows(n, block, draws, np.random.default_rng(seed))
 
 # %% ../../nbs/73_evaluation.bootstrap.ipynb #887e8908
 def _times(time, rows):
@@ -44,7 +44,7 @@ def _panel_statistics(values, statistic, block, n, seed, first, count):
     rng, found = np.random.default_rng(seed), np.empty(n)
     whole = "axis" in inspect.signature(statistic).parameters
     for draw in range(n):
-        times = _block_rows(len(first), block, 1, rng)[0]
+        times = block_rows(len(first), block, 1, rng)[0]
         ends = np.cumsum(count[times])
         rows = np.repeat(first[times] - np.r_[0, ends[:-1]], count[times]) + np.arange(ends[-1])
         found[draw] = statistic(values[rows], axis=0) if whole else statistic(values[rows])
@@ -56,7 +56,7 @@ def _prepared(values, block, n, level):
     values = np.asarray(values, dtype=float)
     if values.ndim not in (1, 2) or (values.ndim == 2 and not values.shape[1]):
         raise DataError("`values` has the wrong shape", "(rows,) or (rows, columns)", values.shape, "pass columns in time order")
-    columns = [_column("values", c) for c in (values.T if values.ndim == 2 else [values])]
+    columns = [check_column("values", c) for c in (values.T if values.ndim == 2 else [values])]
     if (block is not None and not block >= 1) or n < 2 or not 0 < level < 1:
         raise SettingsError("stationary bootstrap", "block >= 1, n >= 2, 0 < level < 1", (block, n, level), "correct the argument")
     return values, columns
@@ -76,7 +76,7 @@ def stationary_bootstrap(
     values, columns = _prepared(values, block, n, level)
     if time is None:
         block = max(block_length(c) for c in columns) if block is None else block
-        found = _block_statistics(values, statistic, block, n, seed)
+        found = block_statistics(values, statistic, block, n, seed)
     else:
         first, count = _times(time, len(values))
         if block is None:
@@ -116,8 +116,8 @@ def share_interval(
     seed: int = 0,  # seed of the bootstrap
 ) -> dict:  # n (chosen rows), share, low, high: the wider of block bootstrap and Wilson at either end
     "Share of hits with an interval that respects runs of luck and never has width zero."
-    hits = _column("hits", hits)
-    chosen = np.ones(len(hits)) if chosen is None else _column("chosen", chosen)
+    hits = check_column("hits", hits)
+    chosen = np.ones(len(hits)) if chosen is None else check_column("chosen", chosen)
     if len(chosen) != len(hits) or not (np.isin(hits, (0, 1)).all() and np.isin(chosen, (0, 1)).all()):
         raise DataError("hits and chosen rows do not fit", "two columns of 0 and 1, equally long", (len(hits), len(chosen)),
                         "compare forecast and outcome first")

@@ -12,7 +12,7 @@ import pandas as pd
 from ..config import DataError, SettingsError
 from ..data.timegrid import infer_timeframe, timeframe_delta
 from .bootstrap import bootstrap_rows, share_interval, stationary_bootstrap
-from .metrics import _aligned, _direction, _groups, _ratio_of_means, block_length
+from .metrics import aligned_columns, check_direction, quantile_groups, ratio_of_means, block_length
 
 # %% ../../nbs/74_evaluation.calibration.ipynb #aa2d175e
 def adaptive_bins(
@@ -46,7 +46,7 @@ def _base(y, base_rate):
 
 def _skill(loss, constant, n_samples, seed, level):
     "1 - loss / constant's loss with its interval."
-    drawn = stationary_bootstrap(np.column_stack([loss, constant]), _ratio_of_means, n=n_samples, seed=seed, level=level)
+    drawn = stationary_bootstrap(np.column_stack([loss, constant]), ratio_of_means, n=n_samples, seed=seed, level=level)
     return {"skill": 1 - drawn["value"], "skill_low": 1 - drawn["high"], "skill_high": 1 - drawn["low"]}
 
 
@@ -60,8 +60,8 @@ def brier_decomposition(
     level: float = 0.95,  # coverage of the interval
 ) -> dict:  # n, bins, brier, reliability, resolution, uncertainty, within (their sum is brier), *_corrected, skill, skill_low, skill_high
     "Parts of the Brier score and its skill against a constant forecast."
-    y, p = _direction(y, p_up)
-    groups = _groups(p, adaptive_bins(len(y)) if bins is None else bins)
+    y, p = check_direction(y, p_up)
+    groups = quantile_groups(p, adaptive_bins(len(y)) if bins is None else bins)
     skill = _skill((p - y) ** 2, (_base(y, base_rate) - y) ** 2, n_samples, seed, level)
     return {"n": len(y), "bins": int(groups.max()) + 1, **_parts(y, p, groups), **skill}
 
@@ -75,7 +75,7 @@ def log_loss(
     level: float = 0.95,  # coverage of the intervals
 ) -> dict:  # n, log_loss (natural logarithm), low, high, constant (loss of the base rate), skill, skill_low, skill_high
     "Log loss with its interval and its skill against a constant forecast."
-    y, p = _direction(y, p_up)
+    y, p = check_direction(y, p_up)
     given = np.where(y == 1, p, 1 - p)
     loss, base = -np.log(np.clip(given, 1e-15, 1 - 1e-15)), _base(y, base_rate)
     constant = -np.log(np.where(y == 1, base, 1 - base))
@@ -109,10 +109,10 @@ def ece(
     level: float = 0.95,  # coverage of the interval
 ) -> dict:  # n, bins, ece, low, high (of the true error), expected (ECE of perfect probabilities), p_value ("perfectly calibrated")
     "Expected calibration error on groups of equal count, with what chance alone would give."
-    y, p = _direction(y, p_up, both=False)
+    y, p = check_direction(y, p_up, both=False)
     if n_samples < 2 or not 0 < level < 1:
         raise SettingsError("calibration error", "n_samples >= 2, 0 < level < 1", (n_samples, level), "correct the argument")
-    groups = _groups(p, adaptive_bins(len(y)) if bins is None else bins)
+    groups = quantile_groups(p, adaptive_bins(len(y)) if bins is None else bins)
     count, rng = int(groups.max()) + 1, np.random.default_rng(seed)
     value = float(np.abs(_gap(groups, p - y, count)).sum())
     perfect = np.array([np.abs(_gap(groups, p - (rng.random(len(p)) < p), count)).sum() for _ in range(n_samples)])
@@ -131,7 +131,7 @@ def top_decile_accuracy(
     level: float = 0.95,  # coverage of the interval
 ) -> dict:  # n (confident rows), rows (all), threshold, accuracy, low, high, accuracy_all, majority_accuracy (best constant on the confident rows)
     "Accuracy on the rows where the forecast is surest."
-    y, p = _direction(y, p_up, both=False)
+    y, p = check_direction(y, p_up, both=False)
     if not 0 < share <= 1 or (threshold is not None and not 0 <= threshold <= 0.5):
         raise SettingsError("confident rows", "share in (0, 1], threshold in [0, 0.5]", (share, threshold), "a tenth is 0.1")
     confidence = np.round(np.abs(p - 0.5), 12)
@@ -178,7 +178,7 @@ def delayed_entry(
 ) -> pd.DataFrame:  # per delay: entry (delay), n, accuracy, accuracy_low/high, base_rate, gross_bp (per decision), gross_low/high; attrs["dropped"]
     "Accuracy and gross edge when the entry is late and the exit is not."
     decided, leave, short, delays = _entry_inputs(p_up, candles, lower, delays, horizon)
-    _, p = _direction(np.zeros(len(p_up)), p_up, both=False)
+    _, p = check_direction(np.zeros(len(p_up)), p_up, both=False)
     out = _close_at(candles, leave)
     entries = np.array([_close_at(lower, decided + d * short) for d in delays])
     known = np.isfinite(out) & np.isfinite(entries).all(axis=0)

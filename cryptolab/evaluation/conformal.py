@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from .metrics import _aligned, _column, _wilson
+from .metrics import aligned_columns, check_column, wilson_interval
 
 # %% ../../nbs/76_evaluation.conformal.ipynb #3e4267c6
 def _check_level(level):
@@ -27,7 +27,7 @@ def conformal_quantile(
     level: float = 0.9,  # promised coverage
 ) -> float:  # half width (in sigma) of the interval; DataError where there are too few rows for the level
     "The ceil((n+1)·level)-th smallest score."
-    scores = _column("scores", scores)
+    scores = check_column("scores", scores)
     _check_level(level)
     rank = int(np.ceil((len(scores) + 1) * level - 1e-9))
     if (scores < 0).any():
@@ -42,7 +42,7 @@ def _sigma(sigma, n, name):
     "Scale per row, above zero; ones where there is none."
     if sigma is None:
         return np.ones(n)
-    sigma = _column(name, sigma)
+    sigma = check_column(name, sigma)
     if len(sigma) != n or (sigma <= 0).any():
         raise DataError(f"`{name}` does not fit the forecasts", f"{n} values above zero", f"{len(sigma)} values, smallest {sigma.min()}",
                         "pass the forecast volatility of each row")
@@ -58,11 +58,11 @@ def split_interval(
     level: float = 0.9,  # promised coverage
 ) -> pd.DataFrame:  # lower, upper per new row, unit of mu (index of `mu` where it has one); attrs["half_width"] in sigma
     "Split conformal interval around forecasts."
-    mu_past, y_past = _aligned(mu_past=mu_past, y_past=y_past)
+    mu_past, y_past = aligned_columns(mu_past=mu_past, y_past=y_past)
     if (sigma is None) != (sigma_past is None):
         raise SettingsError("volatility on one side only", "both or neither of sigma_past and sigma", "one", "pass both")
     half = conformal_quantile(np.abs(y_past - mu_past) / _sigma(sigma_past, len(mu_past), "sigma_past"), level)
-    middle = _column("mu", mu)
+    middle = check_column("mu", mu)
     width = half * _sigma(sigma, len(middle), "sigma")
     table = pd.DataFrame({"lower": middle - width, "upper": middle + width}, index=mu.index if isinstance(mu, pd.Series) else None)
     table.attrs["half_width"] = half
@@ -92,7 +92,7 @@ class AdaptiveInterval:
         sigma=None,  # forecast volatility; None = errors are taken as they are
     ):  # self
         "Start with the scores of calibration rows."
-        mu, y = _aligned(mu=mu, y=y)
+        mu, y = aligned_columns(mu=mu, y=y)
         scores = np.abs(y - mu) / _sigma(sigma, len(mu), "sigma")
         conformal_quantile(scores, self.level)  # refuses too few rows
         self.scaled_, self.asked_ = sigma is not None, self.level
@@ -131,8 +131,8 @@ def _run(
     if (sigma is not None) != self.scaled_:
         raise SettingsError("volatility on one side only", "sigma as in fit", "the opposite", "pass it to both or neither")
     outcome = np.asarray(y, dtype=float)
-    _aligned(mu=mu, y=pd.Series(y).fillna(0.0) if isinstance(y, pd.Series) else np.nan_to_num(outcome))
-    middle = _column("mu", mu)
+    aligned_columns(mu=mu, y=pd.Series(y).fillna(0.0) if isinstance(y, pd.Series) else np.nan_to_num(outcome))
+    middle = check_column("mu", mu)
     scale, out = _sigma(sigma, len(middle), "sigma"), np.empty((len(middle), 3))
     for t in range(len(middle)):
         known = t - self.horizon
@@ -152,7 +152,7 @@ def price_interval(
     interval: pd.DataFrame,  # lower and upper of the log return, on the same rows
 ) -> pd.DataFrame:  # lower, upper in price units
     "An interval of a log return as one of the price."
-    close, lower, upper = _aligned(close=close, lower=interval["lower"], upper=interval["upper"])
+    close, lower, upper = aligned_columns(close=close, lower=interval["lower"], upper=interval["upper"])
     if (close <= 0).any():
         raise DataError("`close` is not a price", "above zero", close.min(), "correct the candles")
     return pd.DataFrame({"lower": close * np.exp(lower), "upper": close * np.exp(upper)}, index=interval.index)
@@ -167,14 +167,14 @@ def coverage_over_time(
 ) -> pd.DataFrame:  # per row from the window's end on: coverage, low, high (fractions), width (mean, unit of y)
     "Rolling share of outcomes inside their intervals."
     index = next((x.index for x in (y, lower, upper) if isinstance(x, pd.Series)), None)
-    y, lower, upper = _aligned(y=y, lower=lower, upper=upper)
+    y, lower, upper = aligned_columns(y=y, lower=lower, upper=upper)
     if (lower > upper).any():
         raise DataError(f"interval upside down in row {np.flatnonzero(lower > upper)[0]}", "lower <= upper", "lower > upper", "swap the two columns")
     if not 2 <= window <= len(y):
         raise SettingsError("window of the coverage", f"2 to {len(y)} rows", window, "choose a shorter window")
     inside = pd.Series(((lower <= y) & (y <= upper)).astype(float), index=index)
     hits = inside.rolling(window).sum().round().dropna()
-    low, high = _wilson(hits.to_numpy(), window, level)
+    low, high = wilson_interval(hits.to_numpy(), window, level)
     width = pd.Series(upper - lower, index=index).rolling(window).mean().dropna()
     table = pd.DataFrame({"coverage": hits / window, "low": low, "high": high, "width": width})
     table.attrs["window"] = int(window)

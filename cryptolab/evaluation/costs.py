@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sign_position', 'gross_edge', 'turnover', 'break_even_cost', 'net_edge', 'buy_and_hold', 'random_entries',
-           'cost_board']
+           'cost_comparison']
 
 # %% ../../nbs/74_evaluation.costs.ipynb #0a39bedc
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..config import DataError, SettingsError
 from .bootstrap import stationary_bootstrap
-from .metrics import _aligned, _column, _ratio_of_means
+from .metrics import aligned_columns, check_column, ratio_of_means
 
 # %% ../../nbs/74_evaluation.costs.ipynb #604d8463
 def sign_position(
@@ -20,7 +20,7 @@ def sign_position(
     band: float = 0.0,  # flat while |p - 1/2| is not above it
 ) -> np.ndarray:  # position over the next candle: 1, 0 or -1
     "Long above one half plus band, short below one half minus band."
-    p = _column("p_up", p_up)
+    p = check_column("p_up", p_up)
     if ((p < 0) | (p > 1)).any():
         row = int(np.flatnonzero((p < 0) | (p > 1))[0])
         raise DataError(f"`p_up` is not a probability in row {row}", "between 0 and 1", p[row], "check the model's last layer")
@@ -42,7 +42,7 @@ def gross_edge(
     level: float = 0.95,  # coverage of the interval
 ) -> dict:  # n, gross_bp (basis points per candle), low, high, p_value (one-sided, "not above zero")
     "Mean return of the positions before costs."
-    returns, position = _aligned(returns=returns, position=position)
+    returns, position = aligned_columns(returns=returns, position=position)
     drawn = stationary_bootstrap(1e4 * position * returns, n=n_samples, seed=seed, level=level, null=0.0)
     return {"n": len(returns), "gross_bp": drawn["value"], "low": drawn["low"], "high": drawn["high"], "p_value": drawn["p_value"]}
 
@@ -54,7 +54,7 @@ def turnover(
     level: float = 0.95,  # coverage of the interval
 ) -> dict:  # n, turnover (units traded per candle), low, high
     "How much is bought and sold per candle."
-    drawn = stationary_bootstrap(_traded(_column("position", position)), n=n_samples, seed=seed, level=level)
+    drawn = stationary_bootstrap(_traded(check_column("position", position)), n=n_samples, seed=seed, level=level)
     return {"n": drawn["n"], "turnover": drawn["value"], "low": drawn["low"], "high": drawn["high"]}
 
 # %% ../../nbs/74_evaluation.costs.ipynb #5d2c6ce9
@@ -72,7 +72,7 @@ def break_even_cost(
     level: float = 0.95,  # coverage of the interval
 ) -> dict:  # n, break_even_bp (basis points per unit traded, per side), low, high (may be infinite where trades are few)
     "The cost per side that would leave nothing of the gross edge."
-    returns, position = _aligned(returns=returns, position=position)
+    returns, position = aligned_columns(returns=returns, position=position)
     traded = _traded(position)
     if not traded.any():
         raise DataError("a position that is always flat has no break-even cost", "at least one trade", "none", "lower the band")
@@ -89,7 +89,7 @@ def net_edge(
     level: float = 0.95,  # coverage of the interval
 ) -> dict:  # n, net_bp (basis points per candle), low, high, p_value (one-sided, "not above zero")
     "Mean return of the positions after costs."
-    returns, position = _aligned(returns=returns, position=position)
+    returns, position = aligned_columns(returns=returns, position=position)
     if not 0 <= cost < 1:
         raise SettingsError("`cost` is a fraction per side", "from 0 to below 1", cost, "0.1 percent is 0.001")
     drawn = stationary_bootstrap(1e4 * (position * returns - cost * _traded(position)), n=n_samples, seed=seed, level=level, null=0.0)
@@ -121,7 +121,7 @@ def random_entries(
     seed: int = 0,  # same seed, same sequences
 ) -> np.ndarray:  # positions, shape (n, rows); each has the turnover of `position` to within the trades at the seam
     "Random entries with the same sides, holding times and turnover."
-    position = _column("position", position)
+    position = check_column("position", position)
     if n < 1:
         raise SettingsError("random entries", "at least one sequence", n, "ask for more")
     rng = np.random.default_rng(seed)
@@ -135,7 +135,7 @@ def _luck(returns, position, n, seed):
     return earned, float((1 + (earned >= own - 1e-9).sum()) / (1 + n))
 
 
-def cost_board(
+def cost_comparison(
     returns,  # return over the candle after each decision row, fraction, in time order
     positions: dict,  # strategy -> position per row; the one in question first
     cost: float = 0.0015,  # cost per side, fraction
@@ -147,8 +147,8 @@ def cost_board(
     "Strategies beside buy and hold and random entries."
     if not positions:
         raise DataError("no strategy to compare", "at least one position column", 0, "pass {'model': position}")
-    held = {name: _aligned(returns=returns, position=x)[1] for name, x in positions.items()}
-    returns = _column("returns", returns)
+    held = {name: aligned_columns(returns=returns, position=x)[1] for name, x in positions.items()}
+    returns = check_column("returns", returns)
     held["buy_and_hold"] = buy_and_hold(len(returns))
     settings, rows = {"n_samples": n_samples, "seed": seed, "level": level}, {}
     for name, x in held.items():

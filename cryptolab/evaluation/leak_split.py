@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from .leak_case import note_finding, other_future, when
-from .leak_features import _lost_rows
-from .leak_labels import _FUTURES, changed_labels
+from .leak_features import lost_rows
+from .leak_labels import FUTURES, changed_labels
 from .steps import run_steps
 from ..features.subject import in_words
 
@@ -53,7 +53,7 @@ def _proof(case, train, train_ahead, test, test_ahead):
     for first, later, is_train in pairs:
         cuts.setdefault((later, is_train), []).append(first)
     for later, is_train in sorted(cuts, key=lambda key: -len(cuts[key]))[:4]:
-        for number, kind in enumerate(_FUTURES):
+        for number, kind in enumerate(FUTURES):
             changed = changed_labels(case, later, kind, case.seed + number)
             hit = np.flatnonzero(np.isin(changed[0], cuts[later, is_train])) if changed is not None else []
             if len(hit):
@@ -161,4 +161,4 @@ def judge_test_rows(
             other = np.unique(np.concatenate([case.view.at[test] for _, test in changed.folds]))
             rows = np.setxor1d(base, other)  # a border may move by a row when more labels are known at the end
             lost.append((int(cut), kind, rows[(rows <= cut) & (np.abs(rows - base.min()) > case.reach + 5)]))
-    _lost_rows(case, [entry for entry in lost if len(entry[2])], "split")
+    lost_rows(case, [entry for entry in lost if len(entry[2])], "split")

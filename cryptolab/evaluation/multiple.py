@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from ..config import DataError, SettingsError
-from .metrics import _aligned, _column, _direction, block_length
+from .metrics import aligned_columns, check_column, check_direction, block_length
 
 # %% ../../nbs/75_evaluation.multiple.ipynb #fb45695c
 def mcnemar(
@@ -23,8 +23,8 @@ def mcnemar(
     p_b,  # probability of 1 by its rival on the same rows
 ) -> dict:  # n, a_only (rows only a gets right), b_only, p_value (two-sided), p_better (one-sided: a is better); 1.0 where they never differ
     "Exact paired test of two classifiers."
-    y, a = _direction(y, p_a, both=False)
-    _, b = _direction(y, p_b, both=False)
+    y, a = check_direction(y, p_a, both=False)
+    _, b = check_direction(y, p_b, both=False)
     right_a, right_b = (a > 0.5) == (y == 1), (b > 0.5) == (y == 1)
     wins, losses = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     test = lambda side: float(stats.binomtest(wins, wins + losses, alternative=side).pvalue) if wins + losses else 1.0
@@ -34,7 +34,7 @@ def mcnemar(
 def _p_values(values):
     "Names and p-values, checked."
     series = values if isinstance(values, pd.Series) else pd.Series(values)
-    p = _column("p_values", series)
+    p = check_column("p_values", series)
     if ((p < 0) | (p > 1)).any():
         row = int(np.flatnonzero((p < 0) | (p > 1))[0])
         raise DataError(f"`{series.index[row]}` is not a p-value", "between 0 and 1", p[row], "pass p-values, not statistics")
@@ -68,7 +68,7 @@ def _losses(losses, least):
     columns = dict(losses)
     if len(columns) < least:
         raise DataError("too few models to compare", f"at least {least}", len(columns), "pass one loss column per model")
-    arrays = _aligned(**{str(k): v for k, v in columns.items()})
+    arrays = aligned_columns(**{str(k): v for k, v in columns.items()})
     table = pd.DataFrame(dict(zip((str(k) for k in columns), arrays)))
     if len(table) < 30:
         raise DataError("too few rows to compare models", "at least 30", len(table), "score more rows")
@@ -93,7 +93,7 @@ def spa_test(
 ) -> dict:  # n, models, best, gain (mean benchmark loss - best loss), p_lower, p_value (consistent), p_upper: "no model beats the benchmark"
     "Hansen's test for superior predictive ability, best of many against one benchmark."
     table = _losses(losses, 1)
-    benchmark, *_ = _aligned(loss_benchmark=loss_benchmark, **{"losses": next(iter(dict(losses).values()))})
+    benchmark, *_ = aligned_columns(loss_benchmark=loss_benchmark, **{"losses": next(iter(dict(losses).values()))})
     gains = table.rsub(benchmark, axis=0)
     best = gains.mean().idxmax()
     answer = {"n": len(table), "models": table.shape[1], "best": best, "gain": float(gains[best].mean())}
@@ -137,7 +137,7 @@ def sharpe_ratio(
     returns,  # returns per candle, fractions
 ) -> float:  # mean / standard deviation (ddof 1) per candle, not annualised; 0.0 for returns that are all zero
     "Sharpe ratio per candle."
-    x = _column("returns", returns)
+    x = check_column("returns", returns)
     if len(x) < 3 or (x.std() <= 1e-15 * np.abs(x).max() and x.any()):
         raise DataError("a Sharpe ratio needs returns that vary", "at least 3 different rows", f"{len(x)} rows", "score more rows")
     return float(x.mean() / x.std(ddof=1)) if x.any() else 0.0
@@ -165,7 +165,7 @@ def probabilistic_sharpe(
     benchmark: float = 0.0,  # Sharpe ratio per candle to exceed
 ) -> float:  # probability that the true ratio exceeds the benchmark
     "Probabilistic Sharpe ratio of a column of returns."
-    sharpe, x = sharpe_ratio(returns), _column("returns", returns)
+    sharpe, x = sharpe_ratio(returns), check_column("returns", returns)
     return psr_from_moments(sharpe, len(x), float(stats.skew(x)), float(stats.kurtosis(x, fisher=False)), benchmark) if x.any() else float(benchmark < 0)
 
 # %% ../../nbs/75_evaluation.multiple.ipynb #77578e6b
@@ -199,7 +199,7 @@ def deflated_sharpe(
     spread: float | None = None,  # standard deviation of their Sharpe ratios per candle; None = 1/√(n − 1), that of pure chance
 ) -> dict:  # n, sharpe, benchmark (expected maximum), deflated (probability that the true ratio exceeds zero, given the search), probabilistic
     "Sharpe ratio judged against the best that luck would have found."
-    sharpe, x = sharpe_ratio(returns), _column("returns", returns)
+    sharpe, x = sharpe_ratio(returns), check_column("returns", returns)
     benchmark = expected_maximum_sharpe(trials, 1 / np.sqrt(len(x) - 1) if spread is None else spread)
     return {"n": len(x), "sharpe": sharpe, "benchmark": benchmark, "deflated": probabilistic_sharpe(x, benchmark), "probabilistic": probabilistic_sharpe(x)}
 

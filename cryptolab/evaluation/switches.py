@@ -23,7 +23,7 @@ class Switch:
     name: str  # short name
     words: str  # what is done, in a sentence
     leak: bool = True  # False: another honest pipeline, for comparison
-    beside: str = "honest"  # name of the pipeline that differs in the mistake only
+    reference: str = "honest"  # name of the pipeline that differs in the mistake only
     label: Callable = next_direction  # function of candles -> label table
     table: Callable | None = None  # function of (candles, v9 features) -> feature table; None = the features as they are
     split: str = "time"  # time (purged) | random | touching (by time, not purged)
@@ -58,8 +58,8 @@ def _ahead(horizon):
 
 for _h in (5, 15, 24):
     add_switch(f"{_h} candles", f"direction over {_h} candles, split by time, purged", leak=False, label=_ahead(_h))
-    add_switch(f"{_h} candles, random split", f"direction over {_h} candles, random split", beside=f"{_h} candles", label=_ahead(_h), split="random")
-add_switch("15 candles, not purged", "direction over 15 candles, split by time, the seam not purged", beside="15 candles", label=_ahead(15), split="touching")
+    add_switch(f"{_h} candles, random split", f"direction over {_h} candles, random split", reference=f"{_h} candles", label=_ahead(_h), split="random")
+add_switch("15 candles, not purged", "direction over 15 candles, split by time, the seam not purged", reference="15 candles", label=_ahead(15), split="touching")
 
 # %% ../../nbs/79_evaluation.switches.ipynb #af955583
 _THREE = {"label": lambda c: three_class(c, 15, 0.001), "of": "v3"}
@@ -76,12 +76,12 @@ def _copies_first(X, y, train, test, rng):
 
 
 add_switch("three classes", "V3's label over 15 candles (±0.1 %), split by time, purged", leak=False, **_THREE)
-add_switch("three classes, random split", "V3's label, random split", beside="three classes", split="random", **_THREE)
+add_switch("three classes, random split", "V3's label, random split", reference="three classes", split="random", **_THREE)
 add_switch("touch", "Hybrid's label, +0.5 % touched within 5 candles, split by time, purged", leak=False, **_TOUCH)
-add_switch("touch, random split", "Hybrid's label, random split", beside="touch", split="random", **_TOUCH)
-add_switch("touch, copies first", "Hybrid's label, oversampled before the split", beside="touch", split="random", step=_copies_first, **_TOUCH)
+add_switch("touch, random split", "Hybrid's label, random split", reference="touch", split="random", **_TOUCH)
+add_switch("touch, copies first", "Hybrid's label, oversampled before the split", reference="touch", split="random", step=_copies_first, **_TOUCH)
 add_switch("barriers", "V2's label, target 3.0 ATR before stop 1.5 ATR in 16 candles, split by time, purged", leak=False, **_BARRIER)
-add_switch("barriers, random split", "V2's label, random split", beside="barriers", split="random", **_BARRIER)
+add_switch("barriers, random split", "V2's label, random split", reference="barriers", split="random", **_BARRIER)
 
 # %% ../../nbs/79_evaluation.switches.ipynb #ee231184
 def _levels(candles, features):
@@ -91,8 +91,8 @@ def _levels(candles, features):
     return v9_features(candles, variant="published", dtype="float64", threads=1)
 
 
-add_switch("levels", "published features (price levels, cumulative volume), 15 candles, by time", leak=False, beside="15 candles", label=_ahead(15), table=_levels)
-add_switch("levels, random split", "published features, 15 candles, random split", beside="levels", label=_ahead(15), table=_levels, split="random")
+add_switch("levels", "published features (price levels, cumulative volume), 15 candles, by time", leak=False, reference="15 candles", label=_ahead(15), table=_levels)
+add_switch("levels, random split", "published features, 15 candles, random split", reference="levels", label=_ahead(15), table=_levels, split="random")
 
 # %% ../../nbs/79_evaluation.switches.ipynb #1e6efb3c
 def _rise_of(smooth):
@@ -147,7 +147,7 @@ def _other_coin(candles, features, other):
 
 
 add_switch("4x candle on its open", "the candle of four times the length joined on its open: its close is known early",
-           table=lambda c, f: f.assign(**_four(c, False)), beside="4x candle on its close")  # fmt: skip
+           table=lambda c, f: f.assign(**_four(c, False)), reference="4x candle on its close")  # fmt: skip
 add_switch("4x candle on its close", "the same columns once that candle is complete", leak=False, table=lambda c, f: f.assign(**_four(c, True)))
 add_switch("centred mean of 3", "a centred mean of 3 closes: one candle of the future", table=_centred(3))
 add_switch("centred mean of 5", "a centred mean of 5 closes: two candles of the future", table=_centred(5))
@@ -184,7 +184,7 @@ def _selected(rows):
 
 
 add_switch("scaled", "min-max scaling fitted on the training rows", leak=False, step=_scaled("train"))
-add_switch("scaled on everything", "min-max scaling fitted on all rows", beside="scaled", step=_scaled("all"))
+add_switch("scaled on everything", "min-max scaling fitted on all rows", reference="scaled", step=_scaled("all"))
 add_switch("selected", "the best 20 of 460 columns by correlation on the training rows", leak=False, table=_lagged, step=_selected("train"))
-add_switch("selected on everything", "the best 20 of 460 columns by correlation on all rows", beside="selected", table=_lagged, step=_selected("all"))
+add_switch("selected on everything", "the best 20 of 460 columns by correlation on all rows", reference="selected", table=_lagged, step=_selected("all"))
 add_switch("best of ten on the test", "ten models, the best one on the test rows is reported", best_of=10)

@@ -9,7 +9,7 @@ __all__ = ['v2_measurements', 'hybrid_measurements']
 import numpy as np
 import pandas as pd
 
-from .base_rates import _wilson_rate
+from .base_rates import rate_with_interval
 from .bootstrap import stationary_bootstrap
 from .measurements import data_words, direction_scores, doing_nothing, measurements
 
@@ -42,9 +42,9 @@ def _engine_rows(test, levels, cost, subject, words, note=""):
     a, b = (test[k].to_numpy() for k in ("p_bounce", "p_filter"))
     passed, kept = a > levels[0], (a > levels[0]) & (b < levels[1])
     lost = (test["ret"].to_numpy() - 2 * cost) <= 0
-    out = [] if note else measurements("v2.engine", "system", subject, {"entry_rate": _wilson_rate(kept)}, len(test), words, f"{int(kept.sum())} of {len(test)} candidates")
+    out = [] if note else measurements("v2.engine", "system", subject, {"entry_rate": rate_with_interval(kept)}, len(test), words, f"{int(kept.sum())} of {len(test)} candidates")
     if kept.any():
-        out += _said("v2.engine", subject, {"win_rate": _wilson_rate(test["y"].to_numpy()[kept])}, int(kept.sum()), words, note)
+        out += _said("v2.engine", subject, {"win_rate": rate_with_interval(test["y"].to_numpy()[kept])}, int(kept.sum()), words, note)
     if (lost & passed).sum() >= 5:
         pairs, n = np.column_stack([lost & passed, lost & kept]).astype(float), int(passed.sum())
         drawn = stationary_bootstrap(pairs, _avoided, block=min(48.0, max(1.0, len(pairs) / 5)), n=500)
@@ -92,7 +92,7 @@ def _entries(trades, on, subject, metrics, words, note):
     few = trades[on]
     if len(few) < 2:
         return []
-    out = _said("hybrid.backtest", subject, {metrics[0]: _wilson_rate(few["ret"] > 0)}, len(few), words, note)
+    out = _said("hybrid.backtest", subject, {metrics[0]: rate_with_interval(few["ret"] > 0)}, len(few), words, note)
     factor = profit_factor(few.assign(net=few["ret"], decided=few.index), n_samples=500)
     if np.isfinite(list(factor.values())).all():
         out += _said("hybrid.backtest", subject, {metrics[1]: tuple(factor[k] for k in ("profit_factor", "low", "high"))}, len(few), words, note)

@@ -11,8 +11,8 @@ import pandas as pd
 from scipy import stats
 
 from ..config import DataError, SettingsError
-from .baselines import _har_features, _step, _training, _true_range, har_bars, seasonal_naive
-from .metrics import _aligned
+from .baselines import har_features, usual_step, check_training, _true_range, har_bars, seasonal_naive
+from .metrics import aligned_columns
 
 # %% ../../nbs/71_evaluation.volatility.ipynb #d8a47931
 def _measure(candles, measure):
@@ -28,7 +28,7 @@ def _measure(candles, measure):
 
 def _to_label(forecast, y_train):
     "One factor, least squares through the origin on training labels, brings a forecast into the label's unit."
-    y, f = _training(y_train, forecast.rename("f").to_frame())
+    y, f = check_training(y_train, forecast.rename("f").to_frame())
     if not f["f"].any():
         raise DataError("the price never changes", "at least one move", "constant candles", "check the candles")
     return forecast * float((y @ f["f"]) / (f["f"] @ f["f"]))
@@ -48,7 +48,7 @@ def seasonal_vol(
 def _log_means(candles, bars, floor, measure):
     "Log volatility over each number of candles: mean true range, or root mean square."
     if measure == "true_range":
-        return _har_features(candles, bars, floor)
+        return har_features(candles, bars, floor)
     square = _measure(candles, measure) ** 2
     return np.log(pd.DataFrame({f"har_{k}": np.sqrt(square.rolling(k, min_periods=1).mean()) for k in bars}).clip(lower=floor))
 
@@ -73,11 +73,11 @@ def log_har(
     "Log-HAR forecast of volatility with intraday season."
     if not isinstance(y_train, pd.Series) or not (y_train > 0).any():
         raise DataError("no training labels above zero", "a Series of volatilities", type(y_train).__name__, "pass labels['y'] of training rows")
-    step, floor = _step(candles.index), 1e-3 * float(y_train[y_train > 0].median())  # candles that stood still
+    step, floor = usual_step(candles.index), 1e-3 * float(y_train[y_train > 0].median())  # candles that stood still
     features = _log_means(candles, bars or har_bars(step, 1), floor, measure)
     if season:
         features = features.join(_season(candles.index, step))
-    y, X = _training(y_train, features)
+    y, X = check_training(y_train, features)
     target, X = np.log(y.clip(lower=floor).to_numpy()), np.column_stack([np.ones(len(X)), X])
     if len(X) < 2 * X.shape[1]:
         raise DataError("too few training labels for this regression", f"at least {2 * X.shape[1]}", len(X), "use more candles, or season=False")
@@ -125,7 +125,7 @@ def garch(
     if isinstance(ahead, bool) or not isinstance(ahead, (int, np.integer)) or ahead < 1:
         raise SettingsError("`ahead` is out of range", "a whole number of candles, at least 1", repr(ahead), "pass the candles of the label")
     returns = np.log(candles["close"]).diff()
-    returns[candles.index.to_series().diff() != _step(candles.index)] = np.nan
+    returns[candles.index.to_series().diff() != usual_step(candles.index)] = np.nan
     past = returns[: y_train.index.max()].dropna()
     if not len(past) or not past.std() > 0:
         raise DataError("the price never changes in the training rows", "returns that vary", len(past), "check the candles")
@@ -155,7 +155,7 @@ def mincer_zarnowitz(
     lags: int | None = None,  # Newey-West lags; None = max(4 (n/100)^(2/9), 2 (horizon - 1))
 ) -> dict:  # n, intercept, slope, intercept_error, slope_error, r2, p_value ("intercept 0 and slope 1"), lags
     "Regression of outcome on forecast."
-    y, f = _aligned(y=y, forecast=forecast)
+    y, f = aligned_columns(y=y, forecast=forecast)
     if log:
         if min(y.min(), f.min()) <= 0:
             raise DataError("no logarithm of zero", "outcomes and forecasts above zero", (y.min(), f.min()), "leave out rows that stood still, or log=False")

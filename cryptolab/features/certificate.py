@@ -17,8 +17,8 @@ import pandas as pd
 
 from ..config import SettingsError
 from .conduct import STARTS, check_filler, check_finite, check_memory, check_parity, check_scale
-from .lookahead import check_future, check_newest, check_prefix, random_cuts, telling_rows
-from .registry import _WHERE, chosen_blocks
+from .lookahead import check_future, check_newest, check_prefix, random_cuts, informative_rows
+from .registry import SET_MODULES, chosen_blocks
 from .subject import CLOSE, in_words, prepare
 
 # %% ../../nbs/24_features.certificate.ipynb #d80fcdfa
@@ -101,7 +101,7 @@ def certify(
         raise SettingsError("`cuts` is out of range", "at least 1", cuts, "choose a larger number")
     began = time.perf_counter()
     trial = prepare(function, candles, context, columns, seed)
-    points, telling = random_cuts(trial, cuts), telling_rows(trial)
+    points, telling = random_cuts(trial, cuts), informative_rows(trial)
     check_prefix(trial, points)
     if trial.known.parts:  # context is cut only here, so at more places
         check_prefix(trial, telling[telling > trial.need][:: max(1, len(telling) // (2 * cuts))] + 1)
@@ -184,7 +184,7 @@ def certificate_text(
 # %% ../../nbs/24_features.certificate.ipynb #587a84c9
 def certifiable_sets() -> list:  # names
     "The library's feature sets."
-    return [name for name, module in _WHERE.items() if importlib.util.find_spec(f"cryptolab.features.{module}")]
+    return [name for name, module in SET_MODULES.items() if importlib.util.find_spec(f"cryptolab.features.{module}")]
 
 
 def read_context(

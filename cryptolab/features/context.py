@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from .known import KINDS, _HOUR, _META, _age, _check_kind, _check_table, _clock, _known, _newest, _numbers, _onchain_known, _same, _take, _tidy, known_at
+from .known import KINDS, HOUR_NS, META_COLUMNS, max_age_ns, check_kind, check_table, stamps_ns, known_times, newest_rows, number_column, onchain_known_times, same_rows, take_rows, tidy_table, known_at
 
 # %% ../../nbs/23_features.context.ipynb #be18816d
 _all_ = ["known_at"]
@@ -21,14 +21,14 @@ _CANDLE = ("open", "high", "low", "close", "volume")
 # %% ../../nbs/23_features.context.ipynb #7b48386f
 def _candles(kind, table, rows, columns=_CANDLE):
     "(columns of another market's candles on our rows, counts)."
-    data, note = _tidy(kind, table, columns)
+    data, note = tidy_table(kind, table, columns)
     time, close = data["_time"].to_numpy(), rows["close"]
     usual = int(np.median(np.diff(time[:1001]))) if len(time) > 1 else rows["step"]
     if usual != rows["step"]:
         raise DataError(f"context `{kind}` has another timeframe than the candles", f"a candle every {pd.Timedelta(rows['step'])}",
                         f"every {pd.Timedelta(usual)}", "load the same timeframe, or use `resample_candles`")  # fmt: skip
-    at = _same(time, close - rows["step"])
-    return {name: _take(_numbers(data, name, note, 0.0 if name != "volume" else -1e-300), at) for name in columns}, note
+    at = same_rows(time, close - rows["step"])
+    return {name: take_rows(number_column(data, name, note, 0.0 if name != "volume" else -1e-300), at) for name in columns}, note
 
 
 def _prefixed(kind, prefix):
@@ -44,8 +44,8 @@ def _prefixed(kind, prefix):
 def _funding(table, rows):
     "funding_rate, funding_age and, with several exchanges, funding_mean and funding_spread (per 8 hours)."
     many = "exchange" in table.columns
-    data, note = _tidy("funding", table, ["funding_rate"], ["exchange"] if many else [])
-    data = data.assign(funding_rate=_numbers(data, "funding_rate", note))
+    data, note = tidy_table("funding", table, ["funding_rate"], ["exchange"] if many else [])
+    data = data.assign(funding_rate=number_column(data, "funding_rate", note))
     data = data[data["funding_rate"].notna()]
     if not len(data):
         raise DataError("context `funding` has no usable rate", "numbers in `funding_rate`", f"{note['rows']} rows without", "correct it or leave it out")
@@ -53,17 +53,17 @@ def _funding(table, rows):
     lead = table.attrs.get("exchange", min(parts, key=lambda name: parts[name]["_time"].iloc[0], default=None)) if many else ""
     if lead not in parts:
         raise DataError(f"context `funding` has no rates of {lead!r}", ", ".join(parts) or "at least one rate", repr(lead), "correct attrs['exchange']")
-    arrays, age = {}, _age("funding", table)
+    arrays, age = {}, max_age_ns("funding", table)
     total, count, top, bottom = (np.full(len(rows["close"]), start) for start in (0.0, 0.0, -np.inf, np.inf))
     for name, part in parts.items():
         time, rate = part["_time"].to_numpy(), part["funding_rate"].to_numpy()
-        at = _newest(time, rows["close"], age)
+        at = newest_rows(time, rows["close"], age)
         if name == lead:
-            arrays["funding_rate"] = _take(rate, at)
-            arrays["funding_age"] = np.where(at >= 0, (rows["close"] - time[at]) / _HOUR, np.nan)
+            arrays["funding_rate"] = take_rows(rate, at)
+            arrays["funding_age"] = np.where(at >= 0, (rows["close"] - time[at]) / HOUR_NS, np.nan)
         if len(parts) > 1:
-            hours = part["_time"].diff().rolling(9, min_periods=1).median() / _HOUR
-            per_8h = _take(rate * 8.0 / part.get("interval_hours", hours).to_numpy("float64"), at)
+            hours = part["_time"].diff().rolling(9, min_periods=1).median() / HOUR_NS
+            per_8h = take_rows(rate * 8.0 / part.get("interval_hours", hours).to_numpy("float64"), at)
             here = ~np.isnan(per_8h)
             total, count = total + np.where(here, per_8h, 0.0), count + here
             top, bottom = np.fmax(top, per_8h), np.fmin(bottom, per_8h)
@@ -145,29 +145,29 @@ def state_vintage(
 
 def _onchain(table, rows):
     "onchain_<metric> for each numeric column, and onchain_<metric>_30d, the mean of the last 30 days known, for some."
-    data, note = _tidy("onchain", table, [], ["known"] if "known" in table.columns else [])
+    data, note = tidy_table("onchain", table, [], ["known"] if "known" in table.columns else [])
     data.attrs, vintage = table.attrs, table.attrs.get("vintage")
-    data = data.iloc[np.lexsort((_onchain_known(data, data["_time"].to_numpy()), data["_time"].to_numpy()))]
+    data = data.iloc[np.lexsort((onchain_known_times(data, data["_time"].to_numpy()), data["_time"].to_numpy()))]
     day = data["_time"].to_numpy()
-    known = _onchain_known(data, day)
+    known = onchain_known_times(data, day)
     if vintage is not None:
         moment = pd.Timestamp(vintage)
         moment = (moment.tz_localize("UTC") if moment.tz is None else moment).value
-        if (day + 24 * _HOUR > moment).any():
-            row = int(np.argmax(day + 24 * _HOUR > moment))
+        if (day + 24 * HOUR_NS > moment).any():
+            row = int(np.argmax(day + 24 * HOUR_NS > moment))
             raise DataError("context `onchain`: a day lies after the table's vintage", f"days that ended before {vintage}",
                             f"{pd.Timestamp(day[row], tz='UTC').date()} (row {data.index[row]})", "correct the vintage or drop the rows")  # fmt: skip
     if "known" not in data.columns:
         known = np.maximum.accumulate(known)  # a day that was late holds up those after it: their means contain it
     order = np.argsort(known, kind="stable")
-    at = _newest(known[order], rows["close"], _age("onchain", table))
+    at = newest_rows(known[order], rows["close"], max_age_ns("onchain", table))
     at = np.where(at >= 0, np.maximum.accumulate(order)[np.maximum(at, 0)], -1)  # of what is known, the latest day in its latest version
-    arrays, names = {}, [c for c in data.columns if c not in (*_META, "_time") and pd.api.types.is_numeric_dtype(data[c])]
+    arrays, names = {}, [c for c in data.columns if c not in (*META_COLUMNS, "_time") and pd.api.types.is_numeric_dtype(data[c])]
     for name in names:
-        x = _numbers(data, name, note)
-        arrays[f"onchain_{name}"] = _take(x, at)
+        x = number_column(data, name, note)
+        arrays[f"onchain_{name}"] = take_rows(x, at)
         if name in _TRENDS and "known" not in data.columns:
-            arrays[f"onchain_{name}_30d"] = _take(pd.Series(x).rolling(30).mean().to_numpy(), at)
+            arrays[f"onchain_{name}_30d"] = take_rows(pd.Series(x).rolling(30).mean().to_numpy(), at)
     doubtful = [name for name in names if re.match(RESTATED, name)]
     if vintage is None or table.attrs.get("restated") or "known" in data.columns:
         how = f"as of {vintage}" if vintage is not None else "vintage not stated"
@@ -182,17 +182,17 @@ def _onchain(table, rows):
 def _orderbook(table, rows):
     "book_mid, book_spread, book_microprice, book_imbalance_5 / 10 / 20, book_depth_ratio, book_depth, book_near_share of the last update."
     first = ["bid_px_1", "bid_qty_1", "ask_px_1", "ask_qty_1"]
-    data, note = _tidy("orderbook", table, first, ["update_id"] if "update_id" in table.columns else None)
-    known = _known("orderbook", data, data["_time"].to_numpy(), 0)
-    at = _newest(np.maximum.accumulate(known), rows["close"], _age("orderbook", table))
+    data, note = tidy_table("orderbook", table, first, ["update_id"] if "update_id" in table.columns else None)
+    known = known_times("orderbook", data, data["_time"].to_numpy(), 0)
+    at = newest_rows(np.maximum.accumulate(known), rows["close"], max_age_ns("orderbook", table))
     used, back = np.unique(at[at >= 0], return_inverse=True)
     last = data.iloc[used]
-    bid, bid_size, ask, ask_size = (_numbers(last, name, note, 0.0) for name in first)
+    bid, bid_size, ask, ask_size = (number_column(last, name, note, 0.0) for name in first)
     note["bad"] += int((bid >= ask).sum())
     mid = np.where(bid < ask, (bid + ask) / 2, np.nan)
     out = {"mid": mid, "spread": (ask - bid) / mid, "microprice": (ask * bid_size + bid * ask_size) / (bid_size + ask_size) / mid - 1}
     for levels in (n for n in (5, 10, 20) if f"bid_qty_{n}" in last and f"ask_qty_{n}" in last):
-        bids, asks = (sum(np.nan_to_num(_numbers(last, f"{side}_qty_{i}", note)) for i in range(1, levels + 1)) for side in ("bid", "ask"))
+        bids, asks = (sum(np.nan_to_num(number_column(last, f"{side}_qty_{i}", note)) for i in range(1, levels + 1)) for side in ("bid", "ask"))
         out[f"imbalance_{levels}"] = np.where(mid > 0, (bids - asks) / (bids + asks), np.nan)
         out["depth_ratio"], out["depth"] = np.where(mid > 0, np.log(bids / asks), np.nan), np.where(mid > 0, bids + asks, np.nan)
         out.setdefault("near_share", out["depth"])
@@ -206,14 +206,14 @@ def _orderbook(table, rows):
 
 def _trades(table, rows):
     "trade_flow (−1…1), trade_count, trade_size (mean), trade_top (share of the largest), trade_vwap over each candle."
-    data, note = _tidy("trades", table, ["price", "qty", "is_buyer_maker"], ["trade_id"] if "trade_id" in table.columns else None)
+    data, note = tidy_table("trades", table, ["price", "qty", "is_buyer_maker"], ["trade_id"] if "trade_id" in table.columns else None)
     if not (pd.api.types.is_bool_dtype(data["is_buyer_maker"]) or pd.api.types.is_numeric_dtype(data["is_buyer_maker"])):
         raise DataError("context `trades`: `is_buyer_maker` cannot be read", "true or false", str(data["is_buyer_maker"].iloc[0]), "convert it to bool")
-    known, opened = _known("trades", data, data["_time"].to_numpy(), 0), rows["close"] - rows["step"]
-    price, size = _numbers(data, "price", note, 0.0), _numbers(data, "qty", note, 0.0)
+    known, opened = known_times("trades", data, data["_time"].to_numpy(), 0), rows["close"] - rows["step"]
+    price, size = number_column(data, "price", note, 0.0), number_column(data, "qty", note, 0.0)
     known, n = np.maximum.accumulate(known), len(opened)
     last, first = np.searchsorted(known, rows["close"], "left") - 1, np.searchsorted(known, opened, "left")
-    covered = (first > 0) & (last >= first) & (rows["close"] - known[np.maximum(last, 0)] <= _age("trades", table))
+    covered = (first > 0) & (last >= first) & (rows["close"] - known[np.maximum(last, 0)] <= max_age_ns("trades", table))
     if "trade_id" in data.columns:
         number = data["trade_id"].to_numpy()
         covered &= number[np.maximum(last, 0)] - number[np.maximum(first - 1, 0)] == last - first + 1
@@ -249,8 +249,8 @@ def align_context(
     if not isinstance(context, dict):
         raise SettingsError("context must be a dictionary of tables", ", ".join(KINDS), type(context).__name__, 'such as {"funding": table}')
     for kind in context:
-        _check_kind(kind)
-    opened = _clock(candles.index, "candles") if isinstance(candles.index, pd.DatetimeIndex) else None
+        check_kind(kind)
+    opened = stamps_ns(candles.index, "candles") if isinstance(candles.index, pd.DatetimeIndex) else None
     if opened is None or not step > 0:
         raise DataError("context needs candles with times", "UTC open times as index and a known length", type(candles.index).__name__, "load candles")
     rows = {"close": opened + int(step), "step": int(step), "symbol": candles.attrs.get("symbol", "")}
@@ -260,7 +260,7 @@ def align_context(
     for kind, table in context.items():
         if table is not None:
             if kind not in ("cross", "coins"):
-                _check_table(table, f"context `{kind}`")
+                check_table(table, f"context `{kind}`")
             arrays, notes = _READERS[kind](table, rows)
             aligned.update(arrays)
             aligned.report += [{**note, "unknown": {name: _unknown(x) for name, x in arrays.items()}} for note in notes]

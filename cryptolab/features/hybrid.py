@@ -13,7 +13,7 @@ from .candlesticks import pattern_columns
 from .operators import kernel, lag
 from .oscillators import choppiness, stochastic_rsi, ultimate_oscillator
 from .registry import FeatureSet
-from .rolling import change, ema, log_ratio, log_return, place, relative, rolling_extremes, rolling_sum, share, sma, zscore
+from .rolling import change, ema, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_sum, safe_ratio, sma, zscore
 from .statistics import autocorrelation, correlation, rolling_skew, streak, trend_line
 from .v2 import bollinger, breaks, last_pivots, percentile_rank, sweeps
 
@@ -70,8 +70,8 @@ def _returns(x):
         if rows == 5:
             yield "acceleration_5", growth - lag(growth, 5)
     yield "acceleration_1", change(r, 1)
-    yield "momentum_score_20", share(rolling_sum(r, 20), np.sqrt(rolling_sum(r * r, 20)), 0.0)
-    yield "efficiency_10", share(rolling_sum(r, 10), rolling_sum(np.abs(r), 10), 0.0)
+    yield "momentum_score_20", safe_ratio(rolling_sum(r, 20), np.sqrt(rolling_sum(r * r, 20)), 0.0)
+    yield "efficiency_10", safe_ratio(rolling_sum(r, 10), rolling_sum(np.abs(r), 10), 0.0)
     yield "up_share_20", sma(np.where(np.isnan(r), np.nan, r > 0), 20)
     yield "streak", streak(r, 10) / 10
     yield "gap_atr", soft(x.open - lag(x.close, 1), mean_range(x), x.close)
@@ -92,8 +92,8 @@ def _returns(x):
 def _candle(x):
     "Body and wick analysis."
     span = x.high - x.low
-    body = share(x.close - x.open, span, 0.0)
-    upper, lower = share(x.high - np.maximum(x.open, x.close), span, 0.0), share(np.minimum(x.open, x.close) - x.low, span, 0.0)
+    body = safe_ratio(x.close - x.open, span, 0.0)
+    upper, lower = safe_ratio(x.high - np.maximum(x.open, x.close), span, 0.0), safe_ratio(np.minimum(x.open, x.close) - x.low, span, 0.0)
     yield from (("body", body), ("upper_wick", upper), ("lower_wick", lower))
     yield "body_mean_5", sma(body, 5)
     yield "wick_balance_10", sma(lower - upper, 10)
@@ -160,7 +160,7 @@ def _momentum(x):
     yield "rsi_change_5", change(strength, 5)
     yield "oversold", np.where(np.isnan(strength), np.nan, strength < 30)
     yield "stochastic_rsi", stochastic_rsi(x.close, 14, 14)
-    k = 100.0 * place(x.close, *rolling_extremes(x.high, x.low, 14)[::-1])
+    k = 100.0 * position_in_range(x.close, *rolling_extremes(x.high, x.low, 14)[::-1])
     d = sma(k, 3)
     yield from (("stoch_k", k), ("stoch_d", d), ("stoch_gap", k - d))
     yield "cci_20", ind.cci(x.high, x.low, x.close, 20)
@@ -222,13 +222,13 @@ def _bands(x):
     "Bollinger bands and other channels."
     mid, dev, upper, lower = bollinger(x.close, 20, 2.0)
     width = (upper - lower) / mid
-    yield "bb_pband", place(x.close, lower, upper)
+    yield "bb_pband", position_in_range(x.close, lower, upper)
     yield "bb_width", width
     yield "bb_percentile", percentile_rank(width, 100)
     open = upper > lower
     yield "bb_touch", np.where(np.isnan(mid), np.nan, 1.0 * (open & (x.close <= lower)) - 1.0 * (open & (x.close >= upper)))
     yield "bb_atr", log_ratio(dev, mean_range(x))
-    yield "donchian_20", place(x.close, *rolling_extremes(x.high, x.low, 20)[::-1])
+    yield "donchian_20", position_in_range(x.close, *rolling_extremes(x.high, x.low, 20)[::-1])
     yield "z_score_50", zscore(x.close, 50)
 
 # %% ../../nbs/25_features.hybrid.ipynb #9cd4680a
@@ -265,7 +265,7 @@ def _volatility(x):
     yield "volatility_trend", log_ratio(twenty, hundred)
     yield "parkinson_share", log_ratio(np.sqrt(sma(np.log(x.high / x.low) ** 2, 20) / (4.0 * np.log(2.0))), twenty)
     falls = np.where(np.isnan(r), np.nan, np.where(r < 0, squares, 0.0))
-    yield "downside_20", share(rolling_sum(falls, 20), rolling_sum(squares, 20), 0.5)
+    yield "downside_20", safe_ratio(rolling_sum(falls, 20), rolling_sum(squares, 20), 0.5)
     yield "skew_50", rolling_skew(r, 50)
     yield "autocorrelation_50", autocorrelation(r, 50, 1)
     yield "choppiness_14", choppiness(x.high, x.low, x.close, 14)
@@ -299,16 +299,16 @@ def _volume(x):
     before, last = lag(mean, 1), lag(x.volume, 1)
     yield "volume_spike", np.where(np.isnan(before), np.nan, x.volume > 1.5 * before * (1 + 1e-9))
     yield "volume_trend", log_ratio(sma(x.volume, 5), sma(x.volume, 50))
-    yield "volume_change", share(x.volume - last, x.volume + last, 0.0)
+    yield "volume_change", safe_ratio(x.volume - last, x.volume + last, 0.0)
     yield "volume_percentile", percentile_rank(x.volume, 100)
     rises = np.where(np.isnan(r), np.nan, np.where(r > 0, x.volume, 0.0))
-    yield "up_volume_20", share(rolling_sum(rises, 20), rolling_sum(np.where(np.isnan(r), np.nan, x.volume), 20), 0.5)
+    yield "up_volume_20", safe_ratio(rolling_sum(rises, 20), rolling_sum(np.where(np.isnan(r), np.nan, x.volume), 20), 0.5)
     yield "obv_score_20", ind.obv_zscore(x.close, x.volume, 20)
     yield "cmf_20", ind.cmf(x.high, x.low, x.close, x.volume, 20)
     yield "force_score_20", zscore(ind.force_index(x.close, x.volume, 13), 20)
     yield "return_volume_20", correlation(r, x.volume, 20)
     yield "move_volume_20", correlation(np.abs(r), x.volume, 20)
-    impact = share(np.abs(r), x.volume * x.close, 0.0)
+    impact = safe_ratio(np.abs(r), x.volume * x.close, 0.0)
     yield "impact_20", log_ratio(impact, sma(impact, 20))
     unit = mean_range(x)
     for rows in (20, 100):
@@ -337,8 +337,8 @@ def _levels(x):
         top, bottom = rolling_extremes(x.high, x.low, rows)
         yield f"support_{rows}", soft(x.close - bottom, unit, x.close)
         yield f"resistance_{rows}", soft(top - x.close, unit, x.close)
-    yield "place_100", place(x.close, bottom, top)
-    yield "drawdown_100", -relative(top, x.close) / (1.0 + relative(top, x.close))
+    yield "place_100", position_in_range(x.close, bottom, top)
+    yield "drawdown_100", -pct_difference(top, x.close) / (1.0 + pct_difference(top, x.close))
     ph, pl = last_pivots(x.high, x.low, 3, 3, 100)
     yield "pivot_support", soft(x.close - pl, unit, x.close)
     yield "pivot_resistance", soft(ph - x.close, unit, x.close)

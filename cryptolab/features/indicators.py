@@ -10,7 +10,7 @@ __all__ = ['rsi', 'tsi', 'aroon', 'typical_price', 'cci', 'atr', 'adx', 'ulcer',
 import numpy as np
 
 from .operators import kernel, recursive, windowed
-from .rolling import change, ema, rolling_extremes, rolling_sum, share, sma
+from .rolling import change, ema, rolling_extremes, rolling_sum, safe_ratio, sma
 
 # %% ../../nbs/20_features.indicators.ipynb #0bf26f2b
 @recursive(4)
@@ -221,7 +221,7 @@ def mfi(
 ):  # 0 … 100; 50 when no money flowed; NaN for window − 1 rows
     "Money flow index."
     gain, loss = (rolling_sum(flow, window) for flow in _money_flows(typical_price(high, low, close), volume, tie))
-    return 100.0 * share(gain, gain + loss, 0.5)
+    return 100.0 * safe_ratio(gain, gain + loss, 0.5)
 
 # %% ../../nbs/20_features.indicators.ipynb #3259820f
 @kernel
@@ -246,7 +246,7 @@ def cmf(
     window,  # rows
 ):  # −1 … 1; 0 when nothing was traded; NaN for window − 1 rows
     "Chaikin money flow: volume-weighted mean of the close location."
-    return share(rolling_sum(close_location(high, low, close) * volume, window), rolling_sum(volume, window), 0.0)
+    return safe_ratio(rolling_sum(close_location(high, low, close) * volume, window), rolling_sum(volume, window), 0.0)
 
 # %% ../../nbs/20_features.indicators.ipynb #60b2ad29
 @recursive(4)
@@ -312,4 +312,4 @@ def vwap(
 ):  # price; the plain mean when nothing was traded; NaN for window − 1 rows
     "Rolling volume-weighted mean of the typical price."
     tp, total = typical_price(high, low, close), rolling_sum(volume, window)
-    return np.where(total == 0, sma(tp, window), share(rolling_sum(tp * volume, window), total, 0.0))
+    return np.where(total == 0, sma(tp, window), safe_ratio(rolling_sum(tp * volume, window), total, 0.0))

@@ -11,7 +11,7 @@ import numpy as np
 
 from .indicators import atr, rsi
 from .operators import kernel, lag, recursive, windowed
-from .rolling import change, ema, growth, place, rolling_extremes, rolling_sum, share, sma
+from .rolling import change, ema, pct_change, position_in_range, rolling_extremes, rolling_sum, safe_ratio, sma
 
 # %% ../../nbs/20_features.oscillators.ipynb #dab7f91c
 @kernel
@@ -95,7 +95,7 @@ def kama(
     slow,  # span at efficiency 0
 ):  # in the unit of x; NaN for `window` rows
     "Kaufman's adaptive moving average (as TA-Lib, which fixes fast = 2 and slow = 30)."
-    efficiency = share(np.abs(change(x, window)), rolling_sum(np.abs(change(x, 1)), window), 0.0)
+    efficiency = safe_ratio(np.abs(change(x, window)), rolling_sum(np.abs(change(x, 1)), window), 0.0)
     high, low = 2.0 / (fast + 1.0), 2.0 / (slow + 1.0)
     return _adaptive(x, (np.minimum(efficiency, 1.0) * (high - low) + low) ** 2)
 
@@ -183,7 +183,7 @@ def vortex(
     "Vortex indicator (Botes and Siepman; as `ta`)."
     tr, up, down, _ = _reaches(high, low, close)
     total = rolling_sum(tr, window)
-    return share(rolling_sum(up, window), total, 1.0), share(rolling_sum(down, window), total, 1.0)
+    return safe_ratio(rolling_sum(up, window), total, 1.0), safe_ratio(rolling_sum(down, window), total, 1.0)
 
 
 def ultimate_oscillator(
@@ -196,7 +196,7 @@ def ultimate_oscillator(
 ):  # 0 … 100; 50 when nothing moved; NaN for `slow` rows
     "Ultimate oscillator (Williams): buying pressure over three windows, weights 4, 2 and 1 (as TA-Lib)."
     tr, _, _, bought = _reaches(high, low, close)
-    one, two, three = (share(rolling_sum(bought, w), rolling_sum(tr, w), 0.5) for w in (fast, middle, slow))
+    one, two, three = (safe_ratio(rolling_sum(bought, w), rolling_sum(tr, w), 0.5) for w in (fast, middle, slow))
     return 100.0 * (4.0 * one + 2.0 * two + three) / 7.0
 
 # %% ../../nbs/20_features.oscillators.ipynb #c71c61e7
@@ -206,7 +206,7 @@ def cmo(
 ):  # −100 … 100; 0 when nothing moved; NaN for `window` rows
     "Chande momentum oscillator: sum of changes over sum of absolute changes."
     step = change(close, 1)
-    return 100.0 * share(change(close, window), rolling_sum(np.abs(step), window), 0.0)
+    return 100.0 * safe_ratio(change(close, window), rolling_sum(np.abs(step), window), 0.0)
 
 
 def demarker(
@@ -216,7 +216,7 @@ def demarker(
 ):  # 0 … 1; 0.5 when neither highs rose nor lows fell; NaN for `window` rows
     "DeMarker: rises of the high as a share of rises of the high and falls of the low."
     up = rolling_sum(np.maximum(change(high, 1), 0.0), window)
-    return share(up, up + rolling_sum(np.maximum(-change(low, 1), 0.0), window), 0.5)
+    return safe_ratio(up, up + rolling_sum(np.maximum(-change(low, 1), 0.0), window), 0.5)
 
 # %% ../../nbs/20_features.oscillators.ipynb #a3a6068f
 @recursive(5)
@@ -253,7 +253,7 @@ def stochastic_rsi(
     strength = rsi(close, window, 50.0)
     unknown = np.isnan(strength)
     top, bottom = rolling_extremes(np.where(unknown, np.inf, strength), np.where(unknown, -np.inf, strength), span)
-    return np.where(top < np.inf, np.where(top - bottom < 1e-9, 0.5, place(strength, bottom, top)), np.nan)
+    return np.where(top < np.inf, np.where(top - bottom < 1e-9, 0.5, position_in_range(strength, bottom, top)), np.nan)
 
 
 @recursive(2)
@@ -287,7 +287,7 @@ def trix(
     window,  # span of each smoothing
 ):  # percent per row; NaN for 3·(window − 1) + 1 rows
     "Growth of the triple exponential average (Hutson)."
-    return 100.0 * growth(ema(ema(ema(close, window), window), window), 1)
+    return 100.0 * pct_change(ema(ema(ema(close, window), window), window), 1)
 
 # %% ../../nbs/20_features.oscillators.ipynb #74e01e78
 def choppiness(

@@ -11,7 +11,7 @@ __all__ = ['rolling_var', 'score', 'rolling_shape', 'rolling_skew', 'rolling_kur
 import numpy as np
 
 from .operators import kernel, lag, windowed
-from .rolling import change, rolling_sum, share, sma
+from .rolling import change, rolling_sum, safe_ratio, sma
 
 # %% ../../nbs/20_features.statistics.ipynb #838b825c
 @kernel
@@ -244,7 +244,7 @@ def efficiency(
     window,  # steps
 ):  # 0 … 1: 1 for a straight way; 0 when nothing moved; NaN for `window` rows
     "Kaufman's efficiency ratio."
-    return share(np.abs(change(x, window)), rolling_sum(np.abs(change(x, 1)), window), 0.0)
+    return safe_ratio(np.abs(change(x, window)), rolling_sum(np.abs(change(x, 1)), window), 0.0)
 
 
 def variance_ratio(
@@ -253,7 +253,7 @@ def variance_ratio(
     rows,  # rows of the longer step
 ):  # about 1 for a random walk, 0 … rows; 1 when nothing moved; NaN for window + rows − 1 rows
     "Variance of long steps over that of short steps, per row."
-    return share(rolling_var(change(x, rows), window), rows * rolling_var(change(x, 1), window), 1.0)
+    return safe_ratio(rolling_var(change(x, rows), window), rows * rolling_var(change(x, 1), window), 1.0)
 
 
 def hurst(

@@ -13,7 +13,7 @@ from . import oscillators as osc
 from . import statistics as stat
 from .operators import lag
 from .registry import FeatureSet
-from .rolling import change, log_ratio, log_return, rolling_extremes, rolling_std, rolling_sum, share, sma
+from .rolling import change, log_ratio, log_return, rolling_extremes, rolling_std, rolling_sum, safe_ratio, sma
 from .ultimate_own import own
 from .ultimate_wide import wide
 
@@ -45,11 +45,11 @@ def _patterns(x):
     span, size = x.high - x.low, np.abs(x.close - x.open)
     upper, lower = x.high - np.maximum(x.open, x.close), np.minimum(x.open, x.close) - x.low
     sign = np.sign(x.close - x.open)
-    yield "body", share(x.close - x.open, span, 0.0)
-    yield "upper_shadow", share(upper, span, 0.0)
-    yield "lower_shadow", share(lower, span, 0.0)
+    yield "body", safe_ratio(x.close - x.open, span, 0.0)
+    yield "upper_shadow", safe_ratio(upper, span, 0.0)
+    yield "lower_shadow", safe_ratio(lower, span, 0.0)
     yield "body_20", log_ratio(size / x.close, sma(size / x.close, 20))
-    yield "shadows_20", share(rolling_sum(lower - upper, 20), rolling_sum(span, 20), 0.0)
+    yield "shadows_20", safe_ratio(rolling_sum(lower - upper, 20), rolling_sum(span, 20), 0.0)
     small = size <= 0.1 * span + tie
     yield "doji", small.astype("float64")
     before = lag(change(x.close, 4), 1)
@@ -113,7 +113,7 @@ def _regime(x):
     yield "above_200", sma(np.where(np.isnan(means[3]), np.nan, x.close > means[3] * (1 + 1e-12)), 50)
     top, _ = rolling_extremes(x.close, x.close, 200)
     usual = np.sqrt(200 * stat.rolling_var(r, 200))
-    yield "drawdown_200", share(x.close / top - 1, usual, 0.0)
+    yield "drawdown_200", safe_ratio(x.close / top - 1, usual, 0.0)
     rank, way = stat.rank(rolling_std(r, sma(r, 20), 20), 200), np.log(x.close / lag(x.close, 200))
     wild, still = rank > 0.8, np.abs(way) <= 0.5 * usual
     for name, here in (("bull", ~wild & ~still & (way > 0)), ("bear", ~wild & ~still & (way < 0)), ("ranging", ~wild & still), ("high_vol", wild)):

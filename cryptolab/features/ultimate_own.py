@@ -14,7 +14,7 @@ from . import statistics as stat
 from .operators import lag
 from .registry import FeatureSet
 from cryptolab.features.rolling import (
-    change, ema, growth, log_ratio, log_return, place, relative, rolling_extremes, rolling_std, rolling_sum, share, sma, zscore,
+    change, ema, pct_change, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_std, rolling_sum, safe_ratio, sma, zscore,
 )  # fmt: skip
 
 # %% ../../nbs/28_features.ultimate_own.ipynb #667b40f9
@@ -45,8 +45,8 @@ def _returns(x):
     r = log_return(x.close)
     usual = _spread(r, 50)
     for n in (1, 5, 15, 24, 30):
-        yield f"return_{n}", growth(x.close, n)
-        yield f"log_return_{n}", share(np.log(x.close / lag(x.close, n)), np.sqrt(n) * usual, 0.0)
+        yield f"return_{n}", pct_change(x.close, n)
+        yield f"log_return_{n}", safe_ratio(np.log(x.close / lag(x.close, n)), np.sqrt(n) * usual, 0.0)
 
 
 @own.block(
@@ -68,13 +68,13 @@ def _returns(x):
 def _averages(x):
     mean = {n: sma(x.close, n) for n in (7, 25, 99, 200)}
     for n in mean:
-        yield f"ma_{n}", relative(mean[n], x.close)
+        yield f"ma_{n}", pct_difference(mean[n], x.close)
     for fast, slow in ((7, 25), (25, 99), (99, 200)):
-        yield f"ma_{fast}_{slow}", relative(mean[fast], mean[slow])
-    yield "ma_25_slope", growth(mean[25], 5)
-    yield "ma_99_slope", growth(mean[99], 24)
-    yield "ema_7", relative(ema(x.close, 7), x.close)
-    yield "ema_50", relative(ema(x.close, 50), x.close)
+        yield f"ma_{fast}_{slow}", pct_difference(mean[fast], mean[slow])
+    yield "ma_25_slope", pct_change(mean[25], 5)
+    yield "ma_99_slope", pct_change(mean[99], 24)
+    yield "ema_7", pct_difference(ema(x.close, 7), x.close)
+    yield "ema_50", pct_difference(ema(x.close, 50), x.close)
 
 # %% ../../nbs/28_features.ultimate_own.ipynb #bad0b920
 @own.block(
@@ -101,25 +101,25 @@ def _averages(x):
 def _levels(x):
     for n in (20, 50, 200):
         top, bottom = rolling_extremes(x.high, x.low, n)
-        yield f"resistance_{n}", relative(top, x.close)
-        yield f"support_{n}", relative(bottom, x.close)
+        yield f"resistance_{n}", pct_difference(top, x.close)
+        yield f"support_{n}", pct_difference(bottom, x.close)
         if n == 20:
-            yield "place_20", place(x.close, bottom, top)
+            yield "place_20", position_in_range(x.close, bottom, top)
     top, bottom = rolling_extremes(x.high, x.low, 100)
-    here = place(x.close, bottom, top)
+    here = position_in_range(x.close, bottom, top)
     yield "place_100", here
     for n in (236, 500, 786):
-        yield f"fib_{n}", relative(bottom + n / 1000 * (top - bottom), x.close)
+        yield f"fib_{n}", pct_difference(bottom + n / 1000 * (top - bottom), x.close)
     nearest = np.abs(here)
     for level in (0.236, 0.382, 0.5, 0.618, 0.786, 1.0):
         nearest = np.minimum(nearest, np.abs(here - level))
     yield "fib_nearest", nearest
     typical = ind.typical_price(x.high, x.low, x.close)
     pivot = lag(typical, 1)
-    yield "pivot", relative(pivot, x.close)
-    yield "pivot_r1", relative(2 * pivot - lag(x.low, 1), x.close)
-    yield "pivot_s1", relative(2 * pivot - lag(x.high, 1), x.close)
-    yield "typical", relative(typical, x.close)
+    yield "pivot", pct_difference(pivot, x.close)
+    yield "pivot_r1", pct_difference(2 * pivot - lag(x.low, 1), x.close)
+    yield "pivot_s1", pct_difference(2 * pivot - lag(x.high, 1), x.close)
+    yield "typical", pct_difference(typical, x.close)
 
 # %% ../../nbs/28_features.ultimate_own.ipynb #6fc7303b
 @own.block(
@@ -151,10 +151,10 @@ def _volume(x):
     yield "volume_rank", stat.rank(x.volume, 50)
     total = rolling_sum(x.volume, 24)
     most, _ = rolling_extremes(x.volume, x.volume, 24)
-    yield "volume_peak", share(most, total, 1 / 24)
-    yield "volume_herfindahl", share(rolling_sum(x.volume**2, 24), total**2, 1 / 24)
-    yield "volume_spread", share(_spread(x.volume, 50), mean50, 0.0)
-    yield "volume_up", share(rolling_sum(np.where(x.close > x.open, x.volume, 0.0), 20), rolling_sum(x.volume, 20), 0.5)
+    yield "volume_peak", safe_ratio(most, total, 1 / 24)
+    yield "volume_herfindahl", safe_ratio(rolling_sum(x.volume**2, 24), total**2, 1 / 24)
+    yield "volume_spread", safe_ratio(_spread(x.volume, 50), mean50, 0.0)
+    yield "volume_up", safe_ratio(rolling_sum(np.where(x.close > x.open, x.volume, 0.0), 20), rolling_sum(x.volume, 20), 0.5)
     yield "volume_price", stat.correlation(log_return(x.close), step, 50)
 
 
@@ -177,7 +177,7 @@ def _flows(x):
         yield f"obv_{n}", ind.obv_zscore(x.close, x.volume, n)
         yield f"cmf_{n}", ind.cmf(x.high, x.low, x.close, x.volume, n)
     for n in (20, 100):
-        yield f"vwap_{n}", relative(ind.vwap(x.high, x.low, x.close, x.volume, n), x.close)
+        yield f"vwap_{n}", pct_difference(ind.vwap(x.high, x.low, x.close, x.volume, n), x.close)
     for n in (14, 28):
         yield f"mfi_{n}", ind.mfi(x.high, x.low, x.close, x.volume, n, 1e-12)
     yield "force_13", zscore(ind.force_index(x.close, x.volume, 13), 50)
@@ -210,9 +210,9 @@ def _volatility(x):
         yield f"vol_{n}", vol[n]
     yield "vol_5_50", log_ratio(vol[5], vol[50])
     usual = sma(vol[10], 50)
-    yield "vol_of_vol", share(rolling_std(vol[10], usual, 50), usual, 0.0)
+    yield "vol_of_vol", safe_ratio(rolling_std(vol[10], usual, 50), usual, 0.0)
     yield "vol_rank", stat.rank(vol[20], 200)
-    yield "vol_down", share(rolling_sum(np.minimum(r, 0.0) ** 2, 50), rolling_sum(r**2, 50), 0.5)
+    yield "vol_down", safe_ratio(rolling_sum(np.minimum(r, 0.0) ** 2, 50), rolling_sum(r**2, 50), 0.5)
     span, body = np.log(x.high / x.low) ** 2, np.log(x.close / x.open) ** 2
     drift = np.log(x.high / x.close) * np.log(x.high / x.open) + np.log(x.low / x.close) * np.log(x.low / x.open)
     yield "parkinson_7", np.sqrt(sma(span, 7) / (4 * np.log(2)))
@@ -289,16 +289,16 @@ def _averaged(x):
 )
 def _oscillators(x):
     top, bottom = rolling_extremes(x.high, x.low, 14)
-    k = 100.0 * place(x.close, bottom, top)
+    k = 100.0 * position_in_range(x.close, bottom, top)
     d = sma(k, 3)
     yield "stoch_k_14", k
     yield "stoch_d_14", d
     yield "stoch_slow_14", sma(d, 3)
     top, bottom = rolling_extremes(x.high, x.low, 50)
-    yield "williams_r_50", 100.0 * place(x.close, bottom, top) - 100.0
+    yield "williams_r_50", 100.0 * position_in_range(x.close, bottom, top) - 100.0
     for n in (3, 10, 50):
-        yield f"roc_{n}", growth(x.close, n)
-    yield "acceleration_5", change(growth(x.close, 5), 5)
+        yield f"roc_{n}", pct_change(x.close, n)
+    yield "acceleration_5", change(pct_change(x.close, 5), 5)
     yield "cci_14", ind.cci(x.high, x.low, x.close, 14)
     yield "cci_40", ind.cci(x.high, x.low, x.close, 40)
     middle = (x.high + x.low) / 2

@@ -10,7 +10,7 @@ import numpy as np
 
 from .operators import lag
 from .registry import FeatureSet
-from .rolling import change, log_ratio, log_return, relative, rolling_sum, share, sma, zscore
+from .rolling import change, log_ratio, log_return, pct_difference, rolling_sum, safe_ratio, sma, zscore
 
 # %% ../../nbs/28_features.ultimate_wide.ipynb #1e99e609
 wide = FeatureSet("ultimate_wide")
@@ -31,7 +31,7 @@ def _per_supply(*names):
 )
 def _addresses(x):
     yield "active_addresses", log_ratio(x.onchain_AdrActCnt, x.onchain_AdrActCnt_30d)
-    yield "active_share", share(x.onchain_AdrActCnt, x.onchain_AdrBalCnt, 0.0)
+    yield "active_share", safe_ratio(x.onchain_AdrActCnt, x.onchain_AdrBalCnt, 0.0)
 
 
 @wide.block(
@@ -44,7 +44,7 @@ def _addresses(x):
 )
 def _transactions(x):
     yield "transaction_count", log_ratio(x.onchain_TxCnt, x.onchain_TxCnt_30d)
-    yield "transactions_per_address", share(x.onchain_TxCnt, x.onchain_AdrActCnt, 0.0)
+    yield "transactions_per_address", safe_ratio(x.onchain_TxCnt, x.onchain_AdrActCnt, 0.0)
 
 
 @wide.block(
@@ -56,7 +56,7 @@ def _transactions(x):
     needs=_per_supply("FeeTotNtv", "FeeTotNtv_30d", "IssTotNtv"),
 )
 def _fees(x):
-    yield "gas_fees", share(x.onchain_FeeTotNtv, x.onchain_FeeTotNtv + x.onchain_IssTotNtv, 0.0)
+    yield "gas_fees", safe_ratio(x.onchain_FeeTotNtv, x.onchain_FeeTotNtv + x.onchain_IssTotNtv, 0.0)
     yield "gas_fees_trend", log_ratio(x.onchain_FeeTotNtv, x.onchain_FeeTotNtv_30d)
 
 
@@ -76,14 +76,14 @@ def _hash_rate(x):
 )
 def _exchange_flows(x):
     flow_in, flow_out = x.onchain_FlowInExNtv, x.onchain_FlowOutExNtv
-    yield "exchange_inflows", share(flow_in, x.onchain_SplyCur, 0.0)
-    yield "exchange_outflows", share(flow_out, x.onchain_SplyCur, 0.0)
-    yield "exchange_netflow", share(flow_in - flow_out, flow_in + flow_out, 0.0)
+    yield "exchange_inflows", safe_ratio(flow_in, x.onchain_SplyCur, 0.0)
+    yield "exchange_outflows", safe_ratio(flow_out, x.onchain_SplyCur, 0.0)
+    yield "exchange_netflow", safe_ratio(flow_in - flow_out, flow_in + flow_out, 0.0)
 
 
 @wide.block("on-chain", "exchange_balance | SplyExNtv / SplyCur | 1 day | 1 | fraction | 0…1", needs=_per_supply("SplyExNtv", "SplyCur"))
 def _exchange_balance(x):
-    yield "exchange_balance", share(x.onchain_SplyExNtv, x.onchain_SplyCur, 0.0)
+    yield "exchange_balance", safe_ratio(x.onchain_SplyExNtv, x.onchain_SplyCur, 0.0)
 
 
 @wide.block("on-chain", "mvrv | market value / realised value, log | 1 day | 1 | log", needs=_per_supply("CapMVRVCur"))
@@ -97,7 +97,7 @@ def _value(x):
     needs=_per_supply("TxTfrValMeanNtv", "TxTfrValMedNtv"),
 )
 def _whale_transfers(x):
-    yield "whale_transfers", np.log(np.maximum(share(x.onchain_TxTfrValMeanNtv, x.onchain_TxTfrValMedNtv, 1.0), 1e-3))
+    yield "whale_transfers", np.log(np.maximum(safe_ratio(x.onchain_TxTfrValMeanNtv, x.onchain_TxTfrValMedNtv, 1.0), 1e-3))
 
 
 @wide.block(
@@ -115,7 +115,7 @@ def _whale_movements(x):
     needs=_per_supply("stablecoin_supply", "CapMrktCurUSD"),
 )
 def _stablecoin_supply(x):
-    yield "stablecoin_supply", np.log(np.maximum(share(x.onchain_stablecoin_supply, x.onchain_CapMrktCurUSD, 1.0), 1e-6))
+    yield "stablecoin_supply", np.log(np.maximum(safe_ratio(x.onchain_stablecoin_supply, x.onchain_CapMrktCurUSD, 1.0), 1e-6))
 
 
 @wide.block(
@@ -124,7 +124,7 @@ def _stablecoin_supply(x):
     needs=_per_supply("long_term_holder_supply", "SplyCur"),
 )
 def _long_term_holder_supply(x):
-    yield "long_term_holder_supply", share(x.onchain_long_term_holder_supply, x.onchain_SplyCur, 0.0)
+    yield "long_term_holder_supply", safe_ratio(x.onchain_long_term_holder_supply, x.onchain_SplyCur, 0.0)
 
 # %% ../../nbs/28_features.ultimate_wide.ipynb #5afe790d
 @wide.block(
@@ -159,7 +159,7 @@ def _depth_ratio(x):
 def _best_prices(x):
     yield "book_spread", x.book_spread
     yield "book_microprice", x.book_microprice
-    yield "book_distance", relative(x.book_mid, x.close)
+    yield "book_distance", pct_difference(x.book_mid, x.close)
 
 
 @wide.block(
@@ -178,7 +178,7 @@ def _trades(x):
     yield "trade_count", log_ratio(x.trade_count, sma(x.trade_count, 5))
     yield "trade_size", log_ratio(x.trade_size, sma(x.trade_size, 5))
     yield "trade_top", x.trade_top
-    yield "trade_vwap", relative(x.trade_vwap, x.close)
+    yield "trade_vwap", pct_difference(x.trade_vwap, x.close)
 
 
 @wide.block(
@@ -191,8 +191,8 @@ def _trades(x):
     needs=("taker_buy_volume",),
 )
 def _taker(x):
-    now = np.clip(2 * share(x.taker_buy_volume, x.volume, 0.5) - 1, -1, 1)
-    usual = np.clip(2 * share(rolling_sum(x.taker_buy_volume, 20), rolling_sum(x.volume, 20), 0.5) - 1, -1, 1)
+    now = np.clip(2 * safe_ratio(x.taker_buy_volume, x.volume, 0.5) - 1, -1, 1)
+    usual = np.clip(2 * safe_ratio(rolling_sum(x.taker_buy_volume, 20), rolling_sum(x.volume, 20), 0.5) - 1, -1, 1)
     yield "taker_flow", now
     yield "taker_flow_20", usual
     yield "taker_flow_change", now - usual
@@ -208,7 +208,7 @@ def _taker(x):
 )
 def _candle_trades(x):
     yield "trades_50", log_ratio(x.trades, sma(x.trades, 50))
-    size, usual = share(x.volume, x.trades, 0.0), share(rolling_sum(x.volume, 50), rolling_sum(x.trades, 50), 0.0)
+    size, usual = safe_ratio(x.volume, x.trades, 0.0), safe_ratio(rolling_sum(x.volume, 50), rolling_sum(x.trades, 50), 0.0)
     yield "trade_size_50", log_ratio(size, usual)
 
 # %% ../../nbs/28_features.ultimate_wide.ipynb #404c44ea
@@ -223,7 +223,7 @@ def _candle_trades(x):
     needs=("exchange_close", "exchange_volume"),
 )
 def _second_exchange(x):
-    gap, traded = relative(x.exchange_close, x.close), log_ratio(x.exchange_volume, x.volume)
+    gap, traded = pct_difference(x.exchange_close, x.close), log_ratio(x.exchange_volume, x.volume)
     yield "exchange_gap", gap
     yield "exchange_gap_24", zscore(gap, 24)
     yield "exchange_lead", log_return(x.exchange_close) - log_return(x.close)
@@ -241,7 +241,7 @@ def _second_exchange(x):
     needs=("perp_close", "perp_volume"),
 )
 def _basis(x):
-    distance, traded = relative(x.perp_close, x.close), log_ratio(x.perp_volume, x.volume)
+    distance, traded = pct_difference(x.perp_close, x.close), log_ratio(x.perp_volume, x.volume)
     yield "basis", distance
     yield "basis_24", zscore(distance, 24)
     yield "basis_change_5", change(distance, 5)

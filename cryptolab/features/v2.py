@@ -11,7 +11,7 @@ import numpy as np
 from .indicators import atr
 from .operators import kernel, lag, recursive, windowed
 from .registry import FeatureSet
-from .rolling import log_ratio, relative, rolling_std, sma, zscore
+from .rolling import log_ratio, pct_difference, rolling_std, sma, zscore
 
 # %% ../../nbs/25_features.v2.ipynb #2fba4290
 def bollinger(
@@ -181,7 +181,7 @@ def _distances(x, columns):
         if name == "dev":
             column = log_ratio(column, atr(x.high, x.low, x.close, 14)[1])
         elif name in _RENAMED:
-            column = relative(column, x.close)
+            column = pct_difference(column, x.close)
         yield _RENAMED.get(name, name), column
 
 

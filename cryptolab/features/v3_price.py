@@ -12,7 +12,7 @@ from . import indicators as ind
 from . import oscillators as osc
 from .operators import lag
 from .registry import FeatureSet
-from .rolling import change, ema, growth, log_return, place, relative, rolling_extremes, rolling_sum, share, sma
+from .rolling import change, ema, pct_change, log_return, position_in_range, pct_difference, rolling_extremes, rolling_sum, safe_ratio, sma
 
 # %% ../../nbs/26_features.v3_price.ipynb #6f2375d5
 v3_price = FeatureSet("v3_price")
@@ -36,9 +36,9 @@ def _returns(x):
 """)  # fmt: skip
 def _candle(x):
     span = x.high - x.low
-    yield "body", share(x.close - x.open, span, 0.0)
-    yield "upper_shadow", share(x.high - np.maximum(x.open, x.close), span, 0.0)
-    yield "lower_shadow", share(np.minimum(x.open, x.close) - x.low, span, 0.0)
+    yield "body", safe_ratio(x.close - x.open, span, 0.0)
+    yield "upper_shadow", safe_ratio(x.high - np.maximum(x.open, x.close), span, 0.0)
+    yield "lower_shadow", safe_ratio(np.minimum(x.open, x.close) - x.low, span, 0.0)
     yield "close_location", ind.close_location(x.high, x.low, x.close)
     yield "gap", np.log(x.open / lag(x.close, 1))
 
@@ -58,17 +58,17 @@ def _candle(x):
 """)  # fmt: skip
 def _averages(x):
     middle, slow, e21 = sma(x.close, 50), sma(x.close, 200), ema(x.close, 21)
-    yield "sma_50_200_cross", relative(middle, slow)
-    yield "sma_50_distance", -relative(middle, x.close)
-    yield "sma_200_distance", -relative(slow, x.close)
-    yield "ema_21_distance", -relative(e21, x.close)
-    yield "ema_9_21_cross", relative(ema(x.close, 9), e21)
-    yield "ema_21_55_cross", relative(e21, ema(x.close, 55))
-    yield "sma_10_distance", -relative(sma(x.close, 10), x.close)
-    yield "wma_100_distance", -relative(osc.wma(x.close, 100), x.close)
-    yield "hma_21_distance", -relative(osc.hma(x.close, 21), x.close)
-    yield "kama_10_distance", -relative(osc.kama(x.close, 10, 2, 30), x.close)
-    yield "tema_30_distance", -relative(osc.tema(x.close, 30), x.close)
+    yield "sma_50_200_cross", pct_difference(middle, slow)
+    yield "sma_50_distance", -pct_difference(middle, x.close)
+    yield "sma_200_distance", -pct_difference(slow, x.close)
+    yield "ema_21_distance", -pct_difference(e21, x.close)
+    yield "ema_9_21_cross", pct_difference(ema(x.close, 9), e21)
+    yield "ema_21_55_cross", pct_difference(e21, ema(x.close, 55))
+    yield "sma_10_distance", -pct_difference(sma(x.close, 10), x.close)
+    yield "wma_100_distance", -pct_difference(osc.wma(x.close, 100), x.close)
+    yield "hma_21_distance", -pct_difference(osc.hma(x.close, 21), x.close)
+    yield "kama_10_distance", -pct_difference(osc.kama(x.close, 10, 2, 30), x.close)
+    yield "tema_30_distance", -pct_difference(osc.tema(x.close, 30), x.close)
 
 # %% ../../nbs/26_features.v3_price.ipynb #bd4bef97
 @v3_price.block("price", """
@@ -109,10 +109,10 @@ def _strength(x):
     yield "laguerre_rsi", osc.laguerre_rsi(x.close, 0.7)
     yield "demarker_14", osc.demarker(x.high, x.low, 14)
     yield "cmo_9", osc.cmo(x.close, 9)
-    yield "roc_9", 100.0 * growth(x.close, 9)
+    yield "roc_9", 100.0 * pct_change(x.close, 9)
     squares = log_return(x.close) ** 2
     for n in (24, 96):
-        yield f"momentum_score_{n}", share(np.log(x.close / lag(x.close, n)), np.sqrt(rolling_sum(squares, n)), 0.0)
+        yield f"momentum_score_{n}", safe_ratio(np.log(x.close / lag(x.close, n)), np.sqrt(rolling_sum(squares, n)), 0.0)
 
 # %% ../../nbs/26_features.v3_price.ipynb #60ead3ef
 @v3_price.block("momentum", """
@@ -127,18 +127,18 @@ def _strength(x):
 """)  # fmt: skip
 def _places(x):
     top, bottom = rolling_extremes(x.high, x.low, 14)
-    k = 100.0 * place(x.close, bottom, top)
+    k = 100.0 * position_in_range(x.close, bottom, top)
     yield "stoch_k_14", k
     yield "stoch_kd_14", k - sma(k, 3)
     top, bottom = rolling_extremes(x.high, x.low, 50)
-    yield "williams_r_50", 100.0 * place(x.close, bottom, top) - 100.0
+    yield "williams_r_50", 100.0 * position_in_range(x.close, bottom, top) - 100.0
     fish = osc.fisher(x.high, x.low, 10)
     yield "fisher_10", fish
     yield "fisher_change_10", change(fish, 1)
     yield "cci_20", ind.cci(x.high, x.low, x.close, 20)
     yield "ultimate_oscillator", osc.ultimate_oscillator(x.high, x.low, x.close, 7, 14, 28)
     body, span = _smooth(x.close - x.open), _smooth(x.high - x.low)
-    yield "vigor_10", share(rolling_sum(body, 10), rolling_sum(span, 10), 0.0)
+    yield "vigor_10", safe_ratio(rolling_sum(body, 10), rolling_sum(span, 10), 0.0)
 
 
 def _smooth(y):
@@ -176,7 +176,7 @@ def _crossings(x):
     awesome = sma(middle, 5) - sma(middle, 34)
     yield "awesome", osc.per_range(awesome, usual, x.close)
     yield "accelerator", osc.per_range(awesome - sma(awesome, 5), usual, x.close)
-    yield "kst", sum(100.0 * weight * sma(growth(x.close, n), over) for weight, n, over in ((1, 10, 10), (2, 15, 10), (3, 20, 10), (4, 30, 15)))
+    yield "kst", sum(100.0 * weight * sma(pct_change(x.close, n), over) for weight, n, over in ((1, 10, 10), (2, 15, 10), (3, 20, 10), (4, 30, 15)))
     yield "kama_slope", osc.per_range(change(osc.kama(x.close, 10, 2, 30), 5), usual, x.close)
     average = ema(x.close, 13)
     yield "bull_power_13", osc.per_range(x.high - average, usual, x.close)
@@ -206,4 +206,4 @@ def _trends(x):
     yield "supertrend", osc.per_range(x.close - level, ind.atr(x.high, x.low, x.close, 10)[1], x.close)
     fast, slow, base = (sum(rolling_extremes(x.high, x.low, n)) / 2.0 for n in (9, 26, 52))
     yield "ichimoku_cross", (fast - slow) / x.close
-    yield "ichimoku_cloud", -relative(lag((fast + slow) / 4.0 + base / 2.0, 26), x.close)
+    yield "ichimoku_cloud", -pct_difference(lag((fast + slow) / 4.0 + base / 2.0, 26), x.close)

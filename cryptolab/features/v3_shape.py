@@ -13,7 +13,7 @@ from . import indicators as ind
 from . import statistics as stat
 from .operators import kernel, lag, windowed
 from .registry import FeatureSet
-from .rolling import change, ema, log_ratio, log_return, relative, rolling_extremes, rolling_sum, share, sma
+from .rolling import change, ema, log_ratio, log_return, pct_difference, rolling_extremes, rolling_sum, safe_ratio, sma
 
 # %% ../../nbs/26_features.v3_shape.ipynb #a2d7fd65
 v3_shape = FeatureSet("v3_shape")
@@ -52,7 +52,7 @@ def _single(open, high, low, close):
 )
 def single_patterns(x):
     yield from zip(("doji", "marubozu", "hammer"), _single(x.open, x.high, x.low, x.close))
-    yield "pin_bar", share((x.open - x.low) - (x.high - x.close), x.high - x.low, 0.0)
+    yield "pin_bar", safe_ratio((x.open - x.low) - (x.high - x.close), x.high - x.low, 0.0)
     yield "narrow_7", stat.rank((x.high - x.low) / x.close, 7)
 
 # %% ../../nbs/26_features.v3_shape.ipynb #9c19990f
@@ -190,7 +190,7 @@ def trend_regime(x):
     yield "channel_50", off
     tilt, straight, _ = stat.trend_line(price, 200)
     yield "trend_200", np.sign(tilt) * straight
-    yield "drawdown_200", relative(x.close, rolling_extremes(x.close, x.close, 200)[0])
+    yield "drawdown_200", pct_difference(x.close, rolling_extremes(x.close, x.close, 200)[0])
 
 # %% ../../nbs/26_features.v3_shape.ipynb #d7518e71
 @v3_shape.block(
@@ -217,8 +217,8 @@ def volatility_regime(x):
     skew, kurt = stat.rolling_shape(r, 100)
     yield "skew_100", skew
     yield "tails_100", np.log1p(kurt / 3.0)
-    yield "sharpe_100", share(sma(r, 100), np.sqrt(stat.rolling_var(r, 100)), 0.0)
-    yield "roughness_100", share(np.sqrt(stat.rolling_var(size, 100)), sma(size, 100), 0.0)
+    yield "sharpe_100", safe_ratio(sma(r, 100), np.sqrt(stat.rolling_var(r, 100)), 0.0)
+    yield "roughness_100", safe_ratio(np.sqrt(stat.rolling_var(size, 100)), sma(size, 100), 0.0)
     yield "volatility_regime", log_ratio(np.sqrt(stat.rolling_var(r, 20)), np.sqrt(stat.rolling_var(r, 200)))
     yield "volatility_rank", stat.rank(np.sqrt(stat.rolling_var(r, 10)), 60)
     yield "balance_50", rolling_sum(np.sign(r), 50) / 50.0

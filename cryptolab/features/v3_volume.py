@@ -12,8 +12,8 @@ from . import indicators as ind
 from . import oscillators as osc
 from .operators import kernel, lag, recursive
 from .registry import FeatureSet
-from .rolling import change, ema, growth, log_ratio, log_return, place, relative
-from .rolling import rolling_extremes, rolling_std, rolling_sum, share, sma, wilder
+from .rolling import change, ema, pct_change, log_ratio, log_return, position_in_range, pct_difference
+from .rolling import rolling_extremes, rolling_std, rolling_sum, safe_ratio, sma, wilder
 from .statistics import correlation, rolling_var, score
 
 # %% ../../nbs/26_features.v3_volume.ipynb #2efab484
@@ -88,7 +88,7 @@ def _ranges(x):
     true_range, usual = ind.atr(x.high, x.low, x.close, 14)
     yield "true_range_atr", log_ratio(true_range, usual)
     yield "atr_14", usual / x.close
-    yield "range_variation_20", share(np.sqrt(rolling_var(true_range, 20)), sma(true_range, 20), 0.0)
+    yield "range_variation_20", safe_ratio(np.sqrt(rolling_var(true_range, 20)), sma(true_range, 20), 0.0)
     yield "atr_7_28", log_ratio(ind.atr(x.high, x.low, x.close, 7)[1], ind.atr(x.high, x.low, x.close, 28)[1])
     yield "parkinson_10", parkinson(x.high, x.low, 10)
     yield "garman_klass_20", garman_klass(x.open, x.high, x.low, x.close, 20)
@@ -125,14 +125,14 @@ def _realised(x):
     yield "realised_96_288", log_ratio(three, four)
     yield "range_to_close_24", log_ratio(parkinson(x.high, x.low, 24), two)
     total, falls, size = rolling_sum(squares, 24), np.minimum(r, 0.0) ** 2, np.abs(r)
-    yield "downside_24", share(rolling_sum(falls, 24), total, 0.5)
+    yield "downside_24", safe_ratio(rolling_sum(falls, 24), total, 0.5)
     yield "semi_deviation_48", np.sqrt(sma(falls, 48))
     size = np.where(np.isnan(size), 0.0, size)
-    yield "largest_move_24", share(rolling_extremes(size, size, 24)[0], np.sqrt(total), 0.0)
-    yield "jump_share_24", 1.0 - share(0.5 * np.pi * 24.0 / 23.0 * rolling_sum(size * lag(np.abs(r), 1), 23), total, 1.0)
+    yield "largest_move_24", safe_ratio(rolling_extremes(size, size, 24)[0], np.sqrt(total), 0.0)
+    yield "jump_share_24", 1.0 - safe_ratio(0.5 * np.pi * 24.0 / 23.0 * rolling_sum(size * lag(np.abs(r), 1), 23), total, 1.0)
     step, sd = change(x.close, 1), rolling_std(x.close, sma(x.close, 10), 10)
     up, both = (wilder(np.where(side, sd, 0.0 * sd), 14) for side in (step > 0, step != 0))
-    yield "dorsey_rvi_14", 100.0 * share(up, both, 0.5)
+    yield "dorsey_rvi_14", 100.0 * safe_ratio(up, both, 0.5)
 
 # %% ../../nbs/26_features.v3_volume.ipynb #453f698b
 @v3_volume.block("volatility", """
@@ -147,11 +147,11 @@ def _bands(x):
     middle = sma(x.close, 20)
     sd = rolling_std(x.close, middle, 20)
     yield "bb_width_20", 4.0 * sd / middle
-    yield "bb_place_20", place(x.close, middle - 2.0 * sd, middle + 2.0 * sd)
+    yield "bb_place_20", position_in_range(x.close, middle - 2.0 * sd, middle + 2.0 * sd)
     yield "squeeze_20", log_ratio(2.0 * sd, 1.5 * ind.atr(x.high, x.low, x.close, 20)[1])
     yield "keltner_place_20", 0.5 + osc.per_range(x.close - ema(x.close, 20), 4.0 * ind.atr(x.high, x.low, x.close, 10)[1], x.close)
     top, bottom = rolling_extremes(x.high, x.low, 20)
-    yield "donchian_place_20", place(x.close, bottom, top)
+    yield "donchian_place_20", position_in_range(x.close, bottom, top)
     yield "donchian_width_20", (top - bottom) / x.close
 
 # %% ../../nbs/26_features.v3_volume.ipynb #d6552350
@@ -169,15 +169,15 @@ def _bands(x):
 """)  # fmt: skip
 def _volumes(x):
     before, mean, usual = lag(x.volume, 1), sma(x.volume, 20), sma(x.volume, 96)
-    yield "volume_change", share(x.volume - before, x.volume + before, 0.0)
+    yield "volume_change", safe_ratio(x.volume - before, x.volume + before, 0.0)
     yield "volume_20", log_ratio(x.volume, mean)
     yield "volume_96", log_ratio(x.volume, usual)
     yield "volume_trend_20_96", log_ratio(mean, usual)
     yield "volume_score_50", score(x.volume, 50)
     yield "volume_breakout_50", log_ratio(x.volume, lag(rolling_extremes(x.volume, x.volume, 50)[0], 1))
-    yield "volume_variation_20", share(np.sqrt(rolling_var(x.volume, 20)), mean, 0.0)
+    yield "volume_variation_20", safe_ratio(np.sqrt(rolling_var(x.volume, 20)), mean, 0.0)
     slow = ema(x.volume, 26)
-    pvo = 100.0 * share(ema(x.volume, 12) - slow, slow, 0.0)
+    pvo = 100.0 * safe_ratio(ema(x.volume, 12) - slow, slow, 0.0)
     yield "pvo_hist", pvo - ema(pvo, 9)
     yield "volume_move_correlation_50", correlation(x.volume, np.abs(log_return(x.close)), 50)
     yield "volume_price_correlation_20", correlation(x.volume, np.log(x.close), 20)
@@ -232,23 +232,23 @@ def _klinger_force(high, low, close, volume, state):
 def _flows(x):
     before, step, v = lag(x.volume, 1), change(x.close, 1), x.volume
     yield "obv_score_20", ind.obv_zscore(x.close, v, 20)
-    yield "obv_trend_50", share(rolling_sum(np.sign(step) * v, 50), rolling_sum(v, 50), 0.0)
+    yield "obv_trend_50", safe_ratio(rolling_sum(np.sign(step) * v, 50), rolling_sum(v, 50), 0.0)
     yield "cmf_20", ind.cmf(x.high, x.low, x.close, v, 20)
-    yield "chaikin_oscillator", share(_flow_gap(ind.close_location(x.high, x.low, x.close) * v, 3, 10), ema(v, 10), 0.0)
+    yield "chaikin_oscillator", safe_ratio(_flow_gap(ind.close_location(x.high, x.low, x.close) * v, 3, 10), ema(v, 10), 0.0)
     yield "mfi_14", ind.mfi(x.high, x.low, x.close, v, 14, 1e-12)
     _, usual = ind.atr(x.high, x.low, x.close, 14)
-    yield "force_13", osc.per_range(share(ema(step * v, 13), ema(v, 13), 0.0), usual, x.close)
+    yield "force_13", osc.per_range(safe_ratio(ema(step * v, 13), ema(v, 13), 0.0), usual, x.close)
     mean, move = sma(v, 20), osc.per_range(change((x.high + x.low) / 2.0, 1), usual, x.close)
-    ease = move * osc.per_range(x.high - x.low, usual, x.close) * share(mean, np.maximum(v, 0.05 * mean), 0.0)
+    ease = move * osc.per_range(x.high - x.low, usual, x.close) * safe_ratio(mean, np.maximum(v, 0.05 * mean), 0.0)
     yield "ease_of_movement_14", sma(ease, 14)
-    r = growth(x.close, 1)
+    r = pct_change(x.close, 1)
     size = np.abs(r)
-    yield "vpt_20", share(rolling_sum(v * r, 20), rolling_sum(v * size, 20), 0.0)
+    yield "vpt_20", safe_ratio(rolling_sum(v * r, 20), rolling_sum(v * size, 20), 0.0)
     total = rolling_sum(size, 20)
-    yield "loud_return_20", share(rolling_sum(np.where(v > before, r, 0.0), 20), total, 0.0)
-    yield "quiet_return_20", share(rolling_sum(np.where(v < before, r, 0.0), 20), total, 0.0)
+    yield "loud_return_20", safe_ratio(rolling_sum(np.where(v > before, r, 0.0), 20), total, 0.0)
+    yield "quiet_return_20", safe_ratio(rolling_sum(np.where(v < before, r, 0.0), 20), total, 0.0)
     force = _klinger_force(x.high, x.low, x.close, v)
-    yield "klinger", share(ema(force, 34) - ema(force, 55), ema(v, 55), 0.0)
+    yield "klinger", safe_ratio(ema(force, 34) - ema(force, 55), ema(v, 55), 0.0)
 
 # %% ../../nbs/26_features.v3_volume.ipynb #9687ce5b
 @v3_volume.block("volume", """
@@ -258,11 +258,11 @@ def _flows(x):
     amihud_20_168 | log₀(abs(returns) per turnover over 20 / over 168), no turnover 0 | 169 | 169 | log | ≥ −6.91 | Amihud 2002
 """)  # fmt: skip
 def _prices(x):
-    yield "vwap_14_distance", -relative(ind.vwap(x.high, x.low, x.close, x.volume, 14), x.close)
-    yield "vwap_96_distance", -relative(ind.vwap(x.high, x.low, x.close, x.volume, 96), x.close)
+    yield "vwap_14_distance", -pct_difference(ind.vwap(x.high, x.low, x.close, x.volume, 14), x.close)
+    yield "vwap_96_distance", -pct_difference(ind.vwap(x.high, x.low, x.close, x.volume, 96), x.close)
     tp = ind.typical_price(x.high, x.low, x.close)
-    yield "vwap_mean_50", relative(ind.vwap(x.high, x.low, x.close, x.volume, 50), sma(tp, 50))
+    yield "vwap_mean_50", pct_difference(ind.vwap(x.high, x.low, x.close, x.volume, 50), sma(tp, 50))
     size, turnover = np.abs(log_return(x.close)), x.close * x.volume
-    usual = share(rolling_sum(size, 168), rolling_sum(turnover, 168), 0.0)
+    usual = safe_ratio(rolling_sum(size, 168), rolling_sum(turnover, 168), 0.0)
     recent = rolling_sum(turnover, 20)
-    yield "amihud_20_168", log_ratio(np.where(recent == 0, usual, share(rolling_sum(size, 20), recent, 0.0)), usual)
+    yield "amihud_20_168", log_ratio(np.where(recent == 0, usual, safe_ratio(rolling_sum(size, 20), recent, 0.0)), usual)

@@ -13,7 +13,7 @@ from . import statistics as stat
 from .higher import higher
 from .operators import lag
 from .registry import FeatureSet
-from .rolling import change, growth, log_ratio, log_return, place, relative, rolling_extremes, rolling_sum, share, sma
+from .rolling import change, pct_change, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_sum, safe_ratio, sma
 
 # %% ../../nbs/26_features.v3_wide.ipynb #761ecf9f
 v3_wide = FeatureSet("v3_wide")
@@ -55,23 +55,23 @@ def _higher_columns(x, factor):
     yield "return_1", h.spread(r, 2)
     yield "return_6", h.spread(change(price, 6), 7)
     rises, moves = rolling_sum(np.maximum(step, 0.0), 14), rolling_sum(np.abs(step), 14)
-    yield "rsi_14", h.spread(100.0 * share(rises, moves, 0.5), 15)
+    yield "rsi_14", h.spread(100.0 * safe_ratio(rises, moves, 0.5), 15)
     mean = sma(h.close, 20)
-    yield "trend_5_20", h.spread(relative(sma(h.close, 5), mean), 20)
+    yield "trend_5_20", h.spread(pct_difference(sma(h.close, 5), mean), 20)
     tilt, straight, _ = stat.trend_line(price, 14)
     yield "line_14", h.spread(np.sign(tilt) * straight, 14)
     yield "efficiency_10", h.spread(stat.efficiency(price, 10), 11)
     sd, span = np.sqrt(stat.rolling_var(r, 20)), (h.high - h.low) / h.close
     yield "volatility_20", h.spread(sd, 21)
-    yield "return_score", h.spread(share(r, sd, 0.0), 21)
+    yield "return_score", h.spread(safe_ratio(r, sd, 0.0), 21)
     yield "range_14", h.spread(log_ratio(span, sma(span, 14)), 14)
     yield "close_location", h.spread(ind.close_location(h.high, h.low, h.close))
     yield "volume_20", h.spread(log_ratio(h.volume, sma(h.volume, 20)), 20)
     yield "money_flow_14", h.spread(ind.cmf(h.high, h.low, h.close, h.volume, 14), 14)
-    yield "progress", share(np.log(x.close / h.spread(h.close, 21)), h.spread(sd, 21), 0.0)
+    yield "progress", safe_ratio(np.log(x.close / h.spread(h.close, 21)), h.spread(sd, 21), 0.0)
     top, bottom = rolling_extremes(h.high, h.low, 20)
-    yield "channel_20", place(x.close, h.spread(bottom, 20), h.spread(top, 20))
-    yield "pullback_20", relative(x.close, h.spread(mean, 20))
+    yield "channel_20", position_in_range(x.close, h.spread(bottom, 20), h.spread(top, 20))
+    yield "pullback_20", pct_difference(x.close, h.spread(mean, 20))
 
 
 for _factor in (4, 24):
@@ -159,7 +159,7 @@ def leader_columns(x):
     late, ratio = lag(lead, 1), np.log(x.close / x.leader_close)
     yield "leader_return_1", lead
     yield "leader_return_lag_1", late
-    yield "leader_return_24", np.log1p(growth(x.leader_close, 24))
+    yield "leader_return_24", np.log1p(pct_change(x.leader_close, 24))
     yield "leader_strength_1", own - lead
     yield "leader_strength_24", change(ratio, 24)
     yield "leader_strength_168", change(ratio, 168)
@@ -171,7 +171,7 @@ def leader_columns(x):
     yield "leader_lead_168", stat.correlation(own, late, 168)
     yield "leader_volume", log_ratio(x.volume, sma(x.volume, 24)) - log_ratio(x.leader_volume, sma(x.leader_volume, 24))
     a, b = (np.sqrt(stat.rolling_var(r, 48)) for r in (own, lead))
-    yield "leader_volatility", np.log(share(a + 0.001 * b, b + 0.001 * a, 1.0))
+    yield "leader_volatility", np.log(safe_ratio(a + 0.001 * b, b + 0.001 * a, 1.0))
 
 
 @v3_wide.block(

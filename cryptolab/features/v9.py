@@ -10,8 +10,8 @@ import pandas as pd
 
 from ..config import SettingsError
 from . import indicators as ind
-from .registry import Block, FeatureSet, _read_table, features
-from .rolling import change, ema, growth, log_ratio, log_return, place, relative, rolling_extremes, rolling_std, running_std, share, sma, zscore
+from .registry import Block, FeatureSet, read_definitions, features
+from .rolling import change, ema, pct_change, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_std, running_std, safe_ratio, sma, zscore
 
 # %% ../../nbs/21_features.v9.ipynb #18e413c4
 _PUBLISHED = """
@@ -137,7 +137,7 @@ def _group(*numbers):
     def add(function):
         for found, variant in ((v9, "stationary"), (v9_published, "published")):
             lines = _lines(variant)
-            columns = _read_table("\n".join(lines[n - 1] for n in numbers), function.__doc__.split(":")[0], "ta 0.11" if variant == "published" else "")
+            columns = read_definitions("\n".join(lines[n - 1] for n in numbers), function.__doc__.split(":")[0], "ta 0.11" if variant == "published" else "")
             names = {n: _name(lines[n - 1]) for n in numbers}
 
             def named(x, names=names, free=variant == "stationary"):
@@ -197,14 +197,14 @@ def _money_columns(x, free):
     force = ind.force_index(x.close, x.volume, 13)
     yield 42, zscore(force, 20) if free else force
     average = ind.vwap(x.high, x.low, x.close, x.volume, 14)
-    yield 43, relative(average, x.close) if free else average
+    yield 43, pct_difference(average, x.close) if free else average
 
 
 @_group(8, 9, 10, 16, 18, 19, 20)
 def _average_columns(x, free):
     "averages: MACD and moving averages."
     scaled = (lambda y: y / x.close) if free else (lambda y: y)
-    level = (lambda y: relative(y, x.close)) if free else (lambda y: y)
+    level = (lambda y: pct_difference(y, x.close)) if free else (lambda y: y)
     fast, slow = ema(x.close, 12), ema(x.close, 26)
     yield 19, level(fast)
     yield 20, level(slow)
@@ -224,10 +224,10 @@ def _band_columns(x, free):
     sd = 2.0 * (rolling_std(x.close, mid, 20) if free else running_std(x.close, 20))
     high, low = mid + sd, mid - sd
     yield 14, (high - low) / mid
-    yield 28, place(x.close, low, high)
-    yield 11, relative(high, x.close) if free else high
-    yield 13, relative(low, x.close) if free else low
-    yield 17, relative(mid, x.close) if free else mid
+    yield 28, position_in_range(x.close, low, high)
+    yield 11, pct_difference(high, x.close) if free else high
+    yield 13, pct_difference(low, x.close) if free else low
+    yield 17, pct_difference(mid, x.close) if free else mid
     yield 12, log_ratio(*ind.atr(x.high, x.low, x.close, 14)) if free else mid
 
 
@@ -261,14 +261,14 @@ def _strength_columns(x, free):
 def _donchian(x, free):
     "place: the close within the range of 20 candles."
     top, bottom = rolling_extremes(x.high, x.low, 20)
-    yield 44, place(x.close, bottom, top)
+    yield 44, position_in_range(x.close, bottom, top)
 
 
 @_group(29, 30, 31)
 def _place_columns(x, free):
     "place: the close within the recent range."
     top, bottom = rolling_extremes(x.high, x.low, 14)
-    stochastic = 100.0 * place(x.close, bottom, top)
+    stochastic = 100.0 * position_in_range(x.close, bottom, top)
     yield 29, stochastic
     yield 30, sma(stochastic, 3)
     yield 31, ind.close_location(x.high, x.low, x.close) if free else stochastic - 100.0
@@ -279,9 +279,9 @@ def _return_columns(x, free):
     "returns: what has happened since an earlier candle."
     r = log_return(x.close)
     yield 24, r
-    yield 23, share(r, rolling_std(r, sma(r, 20), 20), 0.0) if free else growth(x.close, 1)
+    yield 23, safe_ratio(r, rolling_std(r, sma(r, 20), 20), 0.0) if free else pct_change(x.close, 1)
     yield 26, change(x.close, 5) / x.close if free else change(x.close, 5)
-    yield 32, 100.0 * growth(x.close, 12)
+    yield 32, 100.0 * pct_change(x.close, 12)
 
 
 @_group(1, 2, 3, 4, 5, 21, 22, 25)
@@ -291,17 +291,17 @@ def _candle_columns(x, free):
     mean = sma(x.volume, 20)
     if free:
         usual = sma(x.volume, 168)
-        yield 1, share(x.close - x.open, x.high - x.low, 0.0)
-        yield 2, relative(x.high, x.close)
-        yield 3, relative(x.low, x.close)
-        yield 4, relative(sma(x.close, 168), x.close)
+        yield 1, safe_ratio(x.close - x.open, x.high - x.low, 0.0)
+        yield 2, pct_difference(x.high, x.close)
+        yield 3, pct_difference(x.low, x.close)
+        yield 4, pct_difference(sma(x.close, 168), x.close)
         yield 5, log_ratio(x.volume, usual)
         yield 21, log_ratio(mean, usual)
         yield 22, log_ratio(x.volume, mean)
     else:
         yield from enumerate((x.open, x.high, x.low, x.close, x.volume), 1)
         yield 21, mean
-        yield 22, share(x.volume, mean, 1.0)
+        yield 22, safe_ratio(x.volume, mean, 1.0)
 
 # %% ../../nbs/21_features.v9.ipynb #4988e62d
 def v9_features(

@@ -9,7 +9,7 @@ __all__ = ['standardise', 'recurrent', 'attend', 'build_direction', 'fit_wide', 
 import numpy as np
 import pandas as pd
 
-from .training import predict_network, take_over, train_network
+from .training import predict_network, transfer_weights, train_network
 
 # %% ../../nbs/51_models.direction.ipynb #bc9755f3
 def standardise(
@@ -140,7 +140,7 @@ def train_direction(
     standard: bool = True,  # standardise inside the network
     seed: int = 0,  # order of training windows and solver
     log=print,  # receives progress lines
-    start=None,  # trained network of another coin whose weights are the beginning (see `take_over`); None begins anew
+    start=None,  # trained network of another coin whose weights are the beginning (see `transfer_weights`); None begins anew
 ) -> tuple:  # (trained keras model, history DataFrame)
     "Build and train the direction model; epoch 0 of the history is the wide path alone."
     newest = view[train[0], -1].astype("float64")
@@ -158,7 +158,7 @@ def train_direction(
         if log:
             log(f"direction  wide path: {int((weights != 0).sum())} of {len(weights)} weights kept (strengths {chosen})")
     if start is not None:
-        take_over(model, start, leave=("wide",))
+        transfer_weights(model, start, leave=("wide",))
     s = {k[len("direction_") :]: v for k, v in sizes.items() if k.startswith("direction_")}
     history = train_network(model, view, train, val, "binary_crossentropy", s["epochs"], s["rate"], sizes["batch_size"], s["patience"], s["plateau"],
                             1e-6, seed, "direction", log)  # fmt: skip

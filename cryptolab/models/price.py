@@ -9,7 +9,7 @@ __all__ = ['build_price', 'train_price', 'to_price']
 import numpy as np
 import pandas as pd
 
-from .training import predict_network, take_over, train_network
+from .training import predict_network, transfer_weights, train_network
 
 # %% ../../nbs/53_models.price.ipynb #0d88b566
 def build_price(
@@ -50,7 +50,7 @@ def train_price(
     standard: bool = True,  # standardise inside the network
     seed: int = 0,  # order of training windows
     log=print,  # receives progress lines
-    start=None,  # trained network of another coin whose weights are the beginning (see `take_over`); None begins anew
+    start=None,  # trained network of another coin whose weights are the beginning (see `transfer_weights`); None begins anew
 ) -> tuple:  # (trained keras model, history DataFrame); epoch 0 of the history is the forecast "no change"
     "Build and train the price model on log returns."
     import keras
@@ -62,7 +62,7 @@ def train_price(
     model = build_price(window, features, sizes["price_units"], sizes["price_dense"], dropout, scale, *moments)
     inner = keras.Model(model.inputs, model.get_layer("standard_return").output)
     if start is not None:
-        take_over(model, start)
+        transfer_weights(model, start)
     unit = [(positions, (y / scale).astype("float32")) for positions, y in (train, val)]
     s = {k[len("price_") :]: v for k, v in sizes.items() if k.startswith("price_")}
     history = train_network(inner, view, *unit, "huber", s["epochs"], s["rate"], sizes["batch_size"], s["patience"], s["plateau"],

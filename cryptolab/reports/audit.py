@@ -235,19 +235,19 @@ def render_audit(
 ) -> Path:  # the folder with report.html, report.ipynb and claims.json
     "Store a result and render the study, all or nothing."
     from cryptolab.reports.render import render_html
-    from cryptolab.reports.run import _check_target, _execute, _tidy, kernel_environment
+    from cryptolab.reports.run import check_target, execute_template, remove_hidden_paths, kernel_environment
 
     study, out = find_study(), Path(out).absolute()
     target, partial = out / "claims", out / f".claims.partial-{os.getpid()}"
-    _check_target(out, target)
+    check_target(out, target)
     with termination_raises(), only_one(out / ".work" / "claims.lock") as locked:
         sweep(target, locked)
         try:
             partial.mkdir(parents=True)
             write_json(partial / "claims.json", result)
-            _execute(study, partial, {"result": str(partial / "claims.json")}, kernel_environment(0, "local"), progress)
+            execute_template(study, partial, {"result": str(partial / "claims.json")}, kernel_environment(0, "local"), progress)
             (partial / "report.ipynb").write_text((partial / "report.ipynb").read_text(encoding="utf-8").replace(json.dumps(str(partial))[1:-1], "."), encoding="utf-8")
-            notebook = _tidy(partial / "report.ipynb", {"command": result.get("command")}, study.name)
+            notebook = remove_hidden_paths(partial / "report.ipynb", {"command": result.get("command")}, study.name)
             render_html(notebook, partial / "report.html", "Audit of the claims", shared=out)
             swap_in(partial, target)
         finally:

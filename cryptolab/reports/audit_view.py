@@ -110,19 +110,19 @@ def plot_ablation(
     "Accuracy per switch, sorted, with intervals over windows."
     import plotly.graph_objects as go
 
-    from cryptolab.reports.plots import _BLUE, _OTHERS, _look, _numbers, _points
+    from cryptolab.reports.plots import BLUE, OTHER_COLORS, apply_layout, plain_numbers, interval_points
 
     t = table.xs(family, level="family").sort_values("accuracy")
     t = t.assign(**{k: t[k].astype(float).fillna(t["accuracy"]) for k in ("accuracy_low", "accuracy_high")})
     fig = go.Figure()
-    for leak, color, name in ((False, _BLUE, "honest"), (True, _OTHERS[0], "with a leak")):
+    for leak, color, name in ((False, BLUE, "honest"), (True, OTHER_COLORS[0], "with a leak")):
         part = t[t["leak"] == leak]
-        fig.add_trace(_points(_numbers(part["accuracy"]), part.index.tolist(), part["accuracy_low"], part["accuracy_high"], name, color, "x"))
-    fig.add_trace(go.Scatter(x=_numbers(t["base_rate"]), y=t.index.tolist(), mode="markers", name="base rate", marker={"symbol": "line-ns-open", "size": 9, "color": "#767676"}))
+        fig.add_trace(interval_points(plain_numbers(part["accuracy"]), part.index.tolist(), part["accuracy_low"], part["accuracy_high"], name, color, "x"))
+    fig.add_trace(go.Scatter(x=plain_numbers(t["base_rate"]), y=t.index.tolist(), mode="markers", name="base rate", marker={"symbol": "line-ns-open", "size": 9, "color": "#767676"}))
     fig.add_vrect(x0=claimed[0], x1=claimed[1], fillcolor="#B8860B", opacity=0.18, line_width=0)
     fig.update_yaxes(categoryorder="array", categoryarray=t.index.tolist(), dtick=1)
     fig.update_xaxes(tickformat=".0%", title_text="accuracy, mean over windows with 95 % interval")
-    return _look(fig, title, 160 + 22 * len(t)).update_layout(hovermode="closest")
+    return apply_layout(fig, title, 160 + 22 * len(t)).update_layout(hovermode="closest")
 
 
 def plot_claims(
@@ -133,15 +133,15 @@ def plot_claims(
     "Claimed ranges beside measurements, for claims between 0 and 1."
     import plotly.graph_objects as go
 
-    from cryptolab.reports.plots import _BLUE, _look, _numbers, _points
+    from cryptolab.reports.plots import BLUE, apply_layout, plain_numbers, interval_points
 
     t = claims[(claims["kind"] == kind) & (claims["unit"] == "fraction") & claims["low"].notna()][::-1]
     high = t["high"].fillna(1.0).astype(float)
-    fig = go.Figure(go.Bar(y=t.index.tolist(), x=_numbers((high - t["low"]).clip(lower=0.004)), base=_numbers(t["low"]), orientation="h", name="claimed",
+    fig = go.Figure(go.Bar(y=t.index.tolist(), x=plain_numbers((high - t["low"]).clip(lower=0.004)), base=plain_numbers(t["low"]), orientation="h", name="claimed",
                            marker={"color": "#B8860B", "opacity": 0.35}))  # fmt: skip
     seen = t[t["measured"].notna()]
-    fig.add_trace(_points(_numbers(seen["measured"]), seen.index.tolist(), seen["measured_low"].astype(float), seen["measured_high"].astype(float), "measured", _BLUE, "x"))
+    fig.add_trace(interval_points(plain_numbers(seen["measured"]), seen.index.tolist(), seen["measured_low"].astype(float), seen["measured_high"].astype(float), "measured", BLUE, "x"))
     idle = t[t["nothing"].notna()]
-    fig.add_trace(go.Scatter(x=_numbers(idle["nothing"]), y=idle.index.tolist(), mode="markers", name="doing nothing", marker={"symbol": "x", "size": 7, "color": "#767676"}))
+    fig.add_trace(go.Scatter(x=plain_numbers(idle["nothing"]), y=idle.index.tolist(), mode="markers", name="doing nothing", marker={"symbol": "x", "size": 7, "color": "#767676"}))
     fig.update_xaxes(tickformat=".0%")
-    return _look(fig, title, 160 + 24 * len(t)).update_layout(hovermode="closest", bargap=0.35)
+    return apply_layout(fig, title, 160 + 24 * len(t)).update_layout(hovermode="closest", bargap=0.35)

@@ -19,7 +19,7 @@ def _range(row, scale=1.0, form="+.3f", low="low", high="high"):
 
 
 def event_words_of(
-    board: pd.DataFrame,  # of `event_board`; rows ensemble, volatility alone
+    board: pd.DataFrame,  # of `event_comparison`; rows ensemble, volatility alone
     event: str,  # what is forecast, in words
     over_volatility: dict,  # of `evaluation.events.auc_difference`: ensemble less volatility alone
     over_best: dict,  # of `evaluation.events.auc_difference`: ensemble less the best member

@@ -113,7 +113,7 @@ def evaluate_ensemble(
     symbol: str | None = None,  # market of the file
 ) -> str:  # text
     "Judge a stored ensemble on candles it has not seen."
-    from cryptolab.evaluation.events import event_board
+    from cryptolab.evaluation.events import event_comparison
     from cryptolab.evaluation.hybrid import good_gate
     from cryptolab.systems.hybrid import Hybrid, event_words
     from cryptolab.systems.hybrid_fit import tree_importance
@@ -126,7 +126,7 @@ def evaluate_ensemble(
     rows = forecast.index[(forecast.index >= seen) & y[forecast.index].notna()]
     if len(rows) < 50 or not 0 < y[rows].mean() < 1:
         raise DataError("too few candles to judge by", f"at least 50 after {seen}, with and without the event", f"{len(rows)}", "give candles from after the training period")
-    board = event_board(y[rows], {"ensemble": forecast.p_event[rows], **{n: forecast[f"p_{n}"][rows] for n in system.models_}}, system.fitted_["base_rate"]["train"], 3 * system.lookahead)
+    board = event_comparison(y[rows], {"ensemble": forecast.p_event[rows], **{n: forecast[f"p_{n}"][rows] for n in system.models_}}, system.fitted_["base_rate"]["train"], 3 * system.lookahead)
     gate = good_gate(y[rows], forecast.p_ml[rows])
     text = [f"{event_words(system)}: {len(rows):,} of {len(forecast):,} rows lie after {seen:%Y-%m-%d %H:%M} and count", board[["roc_auc", "auc_low", "auc_high"]].round(4).to_string(), "", gate.round(4).to_string()]
     if feature_importance:

@@ -18,7 +18,7 @@ from scipy import stats
 from ..config import CryptolabError, SettingsError
 from ..evaluation.multiple import holm
 from .folder import write_whole
-from .leaderpage import MARK, _minutes, board_page
+from .leaderpage import MARK, timeframe_minutes, board_page
 from .results import plain, read_result
 
 # %% ../../nbs/86_reports.leaderboard.ipynb #2cb955da
@@ -109,7 +109,7 @@ def _trading(result):
            "shadow": _at(result, "trading", "shadow") is True}
     for short, name in names.items():
         at = lambda key, name=name: _number(result, "trading", "summary", name, key)
-        row |= {short: at("value"), f"{short}_low": at("low"), f"{short}_high": at("high"), f"{short}_beside": at("beside")}
+        row |= {short: at("value"), f"{short}_low": at("low"), f"{short}_high": at("high"), f"{short}_beside": at("reference")}
     return row
 
 
@@ -118,7 +118,7 @@ def _account_money(result):
     at = lambda key: 1e4 * _number(result, "trading", "summary", "break_even_cost", key)
     per_candle = 1e4 / (_number(result, "trading", "candles") or math.nan)
     total = lambda key: per_candle * _number(result, "trading", "summary", "total_return", key)
-    return {"break_even_bp": at("value"), "break_even_low": at("low"), "break_even_high": at("high"), "net_bp": total("value"), "hold_bp": total("beside")}
+    return {"break_even_bp": at("value"), "break_even_low": at("low"), "break_even_high": at("high"), "net_bp": total("value"), "hold_bp": total("reference")}
 
 # %% ../../nbs/86_reports.leaderboard.ipynb #858904d0
 def _forecasts(result):
@@ -254,7 +254,7 @@ def leaderboard(
     board.insert(board.columns.get_loc("p") + 1, "p_holm", board.pop("p_holm"))
     board.insert(board.columns.get_loc("p") + 2, "q", board.pop("q"))
     keys = ["p", "edge", "symbol", "minutes", "system", "folder"]
-    order = board.assign(minutes=board["timeframe"].map(_minutes)).sort_values(keys, ascending=[True, False, True, True, True, True]).index
+    order = board.assign(minutes=board["timeframe"].map(timeframe_minutes)).sort_values(keys, ascending=[True, False, True, True, True, True]).index
     board = board.loc[order].reset_index(drop=True)
     board.attrs = {"tests": int(board["p"].notna().sum()), "problems": problems}  # small: pandas copies them at every step
     return board

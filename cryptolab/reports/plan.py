@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..config import CryptolabError, DataError, SettingsError
-from .run import SYSTEMS, _check_inputs, find_template, report_name
+from .run import SYSTEMS, check_inputs, find_template, report_name
 from ..systems.artefacts import library_code
 
 # %% ../../nbs/87_reports.plan.ipynb #f792727f
@@ -79,7 +79,7 @@ def candle_identity(
 def _mistake(job):
     "What is wrong with one job, in one line, and its identity: (None, identity) or (text, None)."
     try:
-        _check_inputs(job.asked(), job.system, job.template)
+        check_inputs(job.asked(), job.system, job.template)
         return None, candle_identity(job)
     except CryptolabError as e:
         hints = [f"found {e.found}" if e.found is not None else "", e.remedy or ""]

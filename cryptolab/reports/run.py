@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SYSTEMS', 'report_name', 'system_class', 'check_params', 'parse_params', 'find_template', 'kernel_environment',
-           'ReportError', 'run_report']
+           'ReportError', 'execute_template', 'remove_hidden_paths', 'check_inputs', 'check_target', 'run_report']
 
 # %% ../../nbs/82_reports.run.ipynb #8ad0f98f
 import ast
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cryptolab
-from ..config import CryptolabError, SettingsError, SourceError, _check
+from ..config import CryptolabError, SettingsError, SourceError, check_choice
 from .folder import only_one, remove_empty, swap_in, sweep, termination_raises, write_whole
 
 # %% ../../nbs/82_reports.run.ipynb #9502a9cf
@@ -221,7 +221,7 @@ def _report_error(error, kept, tail):
     return ReportError(f"the report could not be executed: {kind}: {text}", None, tail or None, remedy, notebook=kept, kind=kind)
 
 # %% ../../nbs/82_reports.run.ipynb #837d4011
-def _execute(template, partial, values, env, progress, kernels=_kernel_class):
+def execute_template(template, partial, values, env, progress, kernels=_kernel_class):
     "Execute the template with the values; the executed notebook is `partial/report.ipynb`."
     from papermill import execute_notebook
 
@@ -241,7 +241,7 @@ def _execute(template, partial, values, env, progress, kernels=_kernel_class):
     (partial / ".errors").unlink()
 
 
-def _tidy(path, shown, hidden):
+def remove_hidden_paths(path, shown, hidden):
     "Take the hidden paths out of an executed notebook; `shown` becomes its record of parameters."
     book = json.loads(path.read_text(encoding="utf-8"))
     for cell in book["cells"]:
@@ -253,13 +253,13 @@ def _tidy(path, shown, hidden):
     return book
 
 # %% ../../nbs/82_reports.run.ipynb #d7d12762
-def _check_inputs(values, system, template):
+def check_inputs(values, system, template):
     "Refuse inputs that cannot work; returns the name of the report and the template."
     import pandas as pd
 
     name = report_name(values["symbol"], values["timeframe"], system)
     for key in ("source", "profile", "limit", "seed", "fee", "slippage"):
-        _check(key, values[key], "setting")
+        check_choice(key, values[key], "setting")
     if values["source"] == "local" and not Path(values["data_dir"]).exists():
         raise SourceError(f"{values['data_dir']} does not exist", "a folder or file of candles", "nothing", "check --data-dir")
     for key in ("start", "end"):
@@ -272,7 +272,7 @@ def _check_inputs(values, system, template):
     return name, _check_template(template or find_template(system))
 
 
-def _check_target(out, target):
+def check_target(out, target):
     "Refuse to write over something that is not a report."
     for path in (out, target):
         if path.exists() and not path.is_dir():
@@ -304,12 +304,12 @@ def run_report(
     "Execute the report notebook of a system and put the result in place, all or nothing."
     values = {k: v for k, v in locals().items() if k in _CONTRACT and k != "out"}
     values.update(params=dict(params or {}), data_dir=str(data_dir))
-    name, template = _check_inputs(values, system, template)
+    name, template = check_inputs(values, system, template)
     values.update(symbol=str(symbol).strip().upper(), timeframe=name.split("-")[1])
     shown = {k: v for k, v in {"system": system, **values}.items() if not (k == "data_dir" and source == "sample")}
     out = Path(out).absolute()
     target, partial = out / name, out / f".{name}.partial-{os.getpid()}"
-    _check_target(out, target)
+    check_target(out, target)
     values["data_dir"] = str(Path(data_dir).absolute())
     if values["params"].get("init_from"):  # the notebook runs in another folder
         values["params"] = {**values["params"], "init_from": str(Path(values["params"]["init_from"]).absolute())}
@@ -339,15 +339,15 @@ def _make(template, partial, values, shown, kept, progress, kernels):
 
     book = partial / "report.ipynb"
     try:
-        _execute(template, partial, values, kernel_environment(values["seed"], values["source"]), progress, kernels)
+        execute_template(template, partial, values, kernel_environment(values["seed"], values["source"]), progress, kernels)
         if not (partial / "result.json").is_file():
             raise ReportError(f"{template.name} wrote no result", "result.json in the folder `out`", "no such file", "let its last cell write it")
     except Exception as e:
         if book.exists():
-            _tidy(book, shown, template.name)
+            remove_hidden_paths(book, shown, template.name)
             os.replace(book, kept)
         error = _report_error(e, str(kept) if kept.exists() else None, getattr(e, "tail", ""))
         raise error from (None if error is e else e)
-    notebook = _tidy(book, shown, template.name)
+    notebook = remove_hidden_paths(book, shown, template.name)
     title = f"{values['symbol']} {values['timeframe']} – {shown['system']}"
     render_html(notebook, partial / "report.html", title, shared=partial.parent)

@@ -11,13 +11,13 @@ import pandas as pd
 
 from ..backtest.equity import drawdown, hold_equity, monthly_returns
 from ..config import DataError, SettingsError
-from .plots import _BLACK, _BLUE, _GREY, _OTHERS, _line, _look, _numbers, _thin, _times
+from .plots import BLACK, BLUE, GREY, OTHER_COLORS, line_trace, apply_layout, plain_numbers, thinned_rows, time_labels
 
 # %% ../../nbs/80_reports.trades.ipynb #b8e64ece
 def _kept_rows(worth, most):
     "Evenly spaced rows, with the best one and the deepest one."
     below = worth / np.maximum.accumulate(np.maximum(worth, 1e-300)) - 1
-    return np.unique(np.r_[_thin(len(worth), most), worth.argmax(), below.argmin()])
+    return np.unique(np.r_[thinned_rows(len(worth), most), worth.argmax(), below.argmin()])
 
 
 def plot_equity(
@@ -36,14 +36,14 @@ def plot_equity(
         hold = False if cost is None else hold_equity(result.candles, equity, min(cost, 0.999))
     curves = {"account": equity} | ({"buy and hold": hold} if isinstance(hold, pd.Series) else {})
     fig = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
-    for (name, curve), color in zip(reversed(curves.items()), [_GREY, _BLUE][-len(curves) :]):
+    for (name, curve), color in zip(reversed(curves.items()), [GREY, BLUE][-len(curves) :]):
         worth = curve.to_numpy(dtype="float64")
         rows = _kept_rows(worth, max_points)
-        x = _times(curve.index[rows])
-        fig.add_trace(_line(name, x, worth[rows] / worth[0], color), 1, 1)
-        below = _line(name, x, drawdown(curve).to_numpy()[rows], color, width=1).update(showlegend=False)
+        x = time_labels(curve.index[rows])
+        fig.add_trace(line_trace(name, x, worth[rows] / worth[0], color), 1, 1)
+        below = line_trace(name, x, drawdown(curve).to_numpy()[rows], color, width=1).update(showlegend=False)
         fig.add_trace(below.update(fill="tozeroy", fillcolor="rgba(0,114,178,0.15)") if name == "account" else below, 2, 1)
-    fig.add_hline(y=1, line={"color": _BLACK, "width": 0.8, "dash": "dot"}, row=1, col=1)
+    fig.add_hline(y=1, line={"color": BLACK, "width": 0.8, "dash": "dot"}, row=1, col=1)
     grown = {name: float(curve.iloc[-1] / curve.iloc[0] - 1) for name, curve in curves.items()}
     if title is None:
         beside = f"; buying and holding {grown['buy and hold']:+.1%}" if "buy and hold" in grown else ""
@@ -51,7 +51,7 @@ def plot_equity(
     fig.update_yaxes(title_text="growth of 1", row=1, col=1)
     fig.update_yaxes(title_text="drawdown", tickformat=".0%", nticks=4, row=2, col=1)
     fig.update_xaxes(title_text="time (UTC)", row=2, col=1)
-    return _look(fig, title, 460)
+    return apply_layout(fig, title, 460)
 
 # %% ../../nbs/80_reports.trades.ipynb #3a72d4c2
 def _window(candles, trades, start, end, last):
@@ -67,10 +67,10 @@ def _window(candles, trades, start, end, last):
 def _joined(trades, step):
     "Times and prices of lines from entry to exit, with a break after each."
     x = np.empty(3 * len(trades), dtype=object)
-    x[0::3], x[1::3], x[2::3] = _times(pd.DatetimeIndex(trades["entry_time"])), _times(pd.DatetimeIndex(trades["exit_time"]) - step), None
+    x[0::3], x[1::3], x[2::3] = time_labels(pd.DatetimeIndex(trades["entry_time"])), time_labels(pd.DatetimeIndex(trades["exit_time"]) - step), None
     y = np.full(3 * len(trades), np.nan)
     y[0::3], y[1::3] = trades["entry"], trades["exit"]
-    return x.tolist(), _numbers(y)
+    return x.tolist(), plain_numbers(y)
 
 
 def plot_trades(
@@ -93,25 +93,25 @@ def plot_trades(
         raise DataError("plot: no candles in this window", "at least one", f"{start} to {end}", "choose another window")
     step = pd.Timedelta(np.median(np.diff(table.index.as_unit("ns").asi8)).astype("int64"), "ns") if len(table) > 1 else pd.Timedelta(0)
     seen = of[(of["exit_time"] > table.index[0]) & (of["entry_time"] <= table.index[-1])]
-    fig = go.Figure(go.Candlestick(x=_times(table.index), **{c: _numbers(table[c]) for c in ("open", "high", "low", "close")}, name="price", showlegend=False,
+    fig = go.Figure(go.Candlestick(x=time_labels(table.index), **{c: plain_numbers(table[c]) for c in ("open", "high", "low", "close")}, name="price", showlegend=False,
                                    increasing={"line": {"color": "#9A9A9A", "width": 1}}, decreasing={"line": {"color": "#4A4A4A", "width": 1}}))
-    for name, part, color in (("earned", seen[seen["net"] > 0], _OTHERS[1]), ("lost", seen[seen["net"] <= 0], _OTHERS[0])):
+    for name, part, color in (("earned", seen[seen["net"] > 0], OTHER_COLORS[1]), ("lost", seen[seen["net"] <= 0], OTHER_COLORS[0])):
         if len(part):
             x, y = _joined(part, step)
             fig.add_trace(go.Scatter(x=x, y=y, mode="lines", name=name, line={"color": color, "width": 2}, hoverinfo="skip"))
     for name, part, mark in (("long", seen[seen["side"] > 0], "triangle-up"), ("short", seen[seen["side"] < 0], "triangle-down")):
         if len(part):
-            fig.add_trace(go.Scatter(x=_times(pd.DatetimeIndex(part["entry_time"])), y=_numbers(part["entry"]), mode="markers", name=name,
-                                     marker={"symbol": mark, "size": 10, "color": _BLUE, "line": {"color": "white", "width": 1}}))
+            fig.add_trace(go.Scatter(x=time_labels(pd.DatetimeIndex(part["entry_time"])), y=plain_numbers(part["entry"]), mode="markers", name=name,
+                                     marker={"symbol": mark, "size": 10, "color": BLUE, "line": {"color": "white", "width": 1}}))
     if len(seen):
         said = [f"{reason}, {net:+.2%} of the position" for reason, net in zip(seen["exit_reason"].astype(str), seen["ret"])]
-        fig.add_trace(go.Scatter(x=_times(pd.DatetimeIndex(seen["exit_time"]) - step), y=_numbers(seen["exit"]), mode="markers", name="exit", text=said,
-                                 hoverinfo="text+x", marker={"size": 6, "color": _BLACK, "symbol": "circle-open", "line": {"width": 1.5}}))
+        fig.add_trace(go.Scatter(x=time_labels(pd.DatetimeIndex(seen["exit_time"]) - step), y=plain_numbers(seen["exit"]), mode="markers", name="exit", text=said,
+                                 hoverinfo="text+x", marker={"size": 6, "color": BLACK, "symbol": "circle-open", "line": {"width": 1.5}}))
     fig.update_layout(xaxis_rangeslider_visible=False)
-    fig.update_xaxes(title_text="time (UTC)", range=[_times(table.index)[0], _times(table.index)[-1]])
+    fig.update_xaxes(title_text="time (UTC)", range=[time_labels(table.index)[0], time_labels(table.index)[-1]])
     fig.update_yaxes(title_text="price")
     words = f"{len(seen)} of {len(of):,} trades on {len(table):,} candles" if title is None else title
-    return _look(fig, words, 460).update_layout(hovermode="closest")
+    return apply_layout(fig, words, 460).update_layout(hovermode="closest")
 
 # %% ../../nbs/80_reports.trades.ipynb #8b8d3392
 def plot_months(
@@ -126,12 +126,12 @@ def plot_months(
     most = float(np.nanmax(np.abs(shades[:-1]))) or 1e-9
     said = [["" if np.isnan(v) else f"{100 * v:+.1f}".replace("-", "−") for v in row] for row in shades]
     shades = np.where(np.arange(13)[:, None] == 12, np.where(np.isnan(shades), np.nan, 0.0), shades)  # the year is text only
-    colors = [[0, _OTHERS[0]], [0.5, "#FFFFFF"], [1, _BLUE]]
-    fig = go.Figure(go.Heatmap(z=[_numbers(row) for row in shades], x=[str(y) for y in table.columns], y=names, text=said, texttemplate="%{text}", zmin=-most, zmax=most,
+    colors = [[0, OTHER_COLORS[0]], [0.5, "#FFFFFF"], [1, BLUE]]
+    fig = go.Figure(go.Heatmap(z=[plain_numbers(row) for row in shades], x=[str(y) for y in table.columns], y=names, text=said, texttemplate="%{text}", zmin=-most, zmax=most,
                                colorscale=colors, showscale=False, xgap=2, ygap=2, hoverinfo="skip"))
     fig.update_xaxes(side="top", type="category", showgrid=False)
     fig.update_yaxes(autorange="reversed", showgrid=False)
-    return _look(fig, f"{title} (percent)", 420).update_layout(hovermode=False).update_layout(margin_t=fig.layout.margin.t + 20)
+    return apply_layout(fig, f"{title} (percent)", 420).update_layout(hovermode=False).update_layout(margin_t=fig.layout.margin.t + 20)
 
 # %% ../../nbs/80_reports.trades.ipynb #3719622e
 def _barrier_of(result, name, given):
@@ -155,16 +155,16 @@ def plot_excursions(
     trades = result if isinstance(result, pd.DataFrame) else result.trades
     if not len(trades):
         raise DataError("plot: no trades", "at least one", 0, "nothing was traded")
-    few = trades.iloc[_thin(len(trades), max_points)]
+    few = trades.iloc[thinned_rows(len(trades), max_points)]
     fig = go.Figure()
-    for name, part, color in (("earned", few[few["ret"] > 0], _OTHERS[1]), ("lost", few[few["ret"] <= 0], _OTHERS[0])):
+    for name, part, color in (("earned", few[few["ret"] > 0], OTHER_COLORS[1]), ("lost", few[few["ret"] <= 0], OTHER_COLORS[0])):
         if len(part):
-            fig.add_trace(go.Scatter(x=_numbers(part["mae"]), y=_numbers(part["mfe"]), mode="markers", name=f"{name} {int((trades['ret'] > 0).sum() if name == 'earned' else (trades['ret'] <= 0).sum())}",
+            fig.add_trace(go.Scatter(x=plain_numbers(part["mae"]), y=plain_numbers(part["mfe"]), mode="markers", name=f"{name} {int((trades['ret'] > 0).sum() if name == 'earned' else (trades['ret'] <= 0).sum())}",
                                      marker={"color": color, "size": 7, "opacity": 0.55}, text=[f"{r:+.2%} ({e})" for r, e in zip(part["ret"], part["exit_reason"].astype(str))], hoverinfo="text"))
     for name, value, draw, sign in (("stop", _barrier_of(result, "stop", stop), fig.add_vline, -1), ("target", _barrier_of(result, "target", target), fig.add_hline, 1)):
         if value:
-            draw(**{"x" if name == "stop" else "y": sign * value}, line={"color": _GREY, "dash": "dash", "width": 1.2},
-                 annotation={"text": f"{name} {value:.2%}", "font": {"size": 11, "color": _GREY}}, annotation_position="bottom right")
+            draw(**{"x" if name == "stop" else "y": sign * value}, line={"color": GREY, "dash": "dash", "width": 1.2},
+                 annotation={"text": f"{name} {value:.2%}", "font": {"size": 11, "color": GREY}}, annotation_position="bottom right")
     fig.update_xaxes(title_text="worst excursion, of the entry price", tickformat=".1~%")
     fig.update_yaxes(title_text="best excursion", tickformat=".1~%")
-    return _look(fig, title, 420).update_layout(hovermode="closest")
+    return apply_layout(fig, title, 420).update_layout(hovermode="closest")

@@ -67,21 +67,21 @@ def plot_veto(
     "Both probabilities of the test candidates; the shaded corner is where vetoes happen."
     import plotly.graph_objects as go
 
-    from cryptolab.reports.plots import _BLUE, _GREY, _OTHERS, _look, _numbers, _thin
+    from cryptolab.reports.plots import BLUE, GREY, OTHER_COLORS, apply_layout, plain_numbers, thinned_rows
 
     fig = go.Figure()
     fig.add_shape(type="rect", x0=bounce_threshold, x1=1, y0=filter_threshold, y1=1, fillcolor="rgba(213,94,0,0.10)", line={"width": 0}, layer="below")
-    fig.add_shape(type="line", x0=bounce_threshold, x1=bounce_threshold, y0=0, y1=1, line={"color": _GREY, "dash": "dash"})
-    for (name, table), color in zip(tables.items(), (_OTHERS[0], _BLUE, _OTHERS[1])):
+    fig.add_shape(type="line", x0=bounce_threshold, x1=bounce_threshold, y0=0, y1=1, line={"color": GREY, "dash": "dash"})
+    for (name, table), color in zip(tables.items(), (OTHER_COLORS[0], BLUE, OTHER_COLORS[1])):
         test = table[(table["part"] == "test").to_numpy()]
-        few = test.iloc[_thin(len(test), most)]
-        fig.add_trace(go.Scatter(x=_numbers(few["p_bounce"]), y=_numbers(few["p_filter"]), mode="markers", name=name.replace("_", " "),
+        few = test.iloc[thinned_rows(len(test), most)]
+        fig.add_trace(go.Scatter(x=plain_numbers(few["p_bounce"]), y=plain_numbers(few["p_filter"]), mode="markers", name=name.replace("_", " "),
                                  marker={"color": color, "size": 5, "opacity": 0.5}))  # fmt: skip
     seen = np.concatenate([np.r_[t["p_bounce"], t["p_filter"], 0.3, 0.75] for t in tables.values()])
     ends = [float(max(0, seen.min() - 0.02)), float(min(1, seen.max() + 0.02))]
     fig.update_xaxes(range=ends, title_text="P_bounce")
     fig.update_yaxes(range=ends, title_text="P_filter")
-    return _look(fig, title).update_layout(hovermode="closest")
+    return apply_layout(fig, title).update_layout(hovermode="closest")
 
 # %% ../../nbs/85_reports.v2_page.ipynb #708ff4b7
 def exit_table(
@@ -129,7 +129,7 @@ def _share(x):
 
 
 def bounce_words(
-    board: pd.DataFrame,  # of `event_board`, the model first
+    board: pd.DataFrame,  # of `event_comparison`, the model first
     event: str,  # what is forecast
 ) -> str:  # one or two sentences
     "What A knows."
@@ -184,7 +184,7 @@ def v2_result(
     origin: dict,  # where the candles come from, with their fingerprint
     quality: pd.DataFrame,  # data-quality table
     words: str,  # the finding
-    event: pd.DataFrame,  # of `event_board`, the model first
+    event: pd.DataFrame,  # of `event_comparison`, the model first
     veto: pd.DataFrame,  # of `veto_board`
     trading: dict,  # summary, exit_reasons, counts and any further table
     cost: float,  # fee and slippage per side, fraction

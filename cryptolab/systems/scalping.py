@@ -72,7 +72,7 @@ def technical_signals(
     from cryptolab.features import indicators as ind
     from cryptolab.features.operators import lag
     from cryptolab.features.registry import feature_inputs
-    from cryptolab.features.rolling import ema, place, rolling_extremes, sma
+    from cryptolab.features.rolling import ema, position_in_range, rolling_extremes, sma
     from cryptolab.features.v2 import bollinger, last_pivots
 
     config, x = config or CryptoScalpingConfig(), feature_inputs(candles)
@@ -81,7 +81,7 @@ def technical_signals(
     volume = x.volume / np.maximum(lag(sma(x.volume, 20), 1), 1e-300)
     macd = ema(x.close, 12) - ema(x.close, 26)
     histogram = macd - ema(macd, 9)
-    k = 100.0 * place(x.close, *rolling_extremes(x.high, x.low, 14)[::-1])
+    k = 100.0 * position_in_range(x.close, *rolling_extremes(x.high, x.low, 14)[::-1])
     support = last_pivots(x.high, x.low, 3, 3, 100)[1]
     pattern, bullish = _pattern(x)
     with np.errstate(invalid="ignore"):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from .windows import Split, _check_intervals, _parts
+from .windows import Split, check_intervals, part_sizes
 
 # %% ../../nbs/41_validation.borders.ipynb #cfce92c2
 def _utc(name, value):
@@ -31,7 +31,7 @@ def split_borders(
     clock = pd.DatetimeIndex(clock)
     if not len(clock):
         raise DataError("no row can be used", "rows with all columns", 0, "load more candles")
-    train, val, _ = _parts(len(clock), fractions)
+    train, val, _ = part_sizes(len(clock), fractions)
     if test_start is None:
         return clock[min(train, len(clock) - 1)], clock[min(train + val, len(clock) - 1)]
     border = _utc("test_start", test_start)
@@ -46,7 +46,7 @@ def split_rows(
     borders: tuple,  # of `split_borders`
 ) -> Split:  # positions of train, val, test and purged; DataError when a part would be empty, or intervals are unsorted, empty or missing
     "Parts between the borders, purged of rows whose outcome reaches over one."
-    t0, t1 = _check_intervals(label["t0"], label["t1"])
+    t0, t1 = check_intervals(label["t0"], label["t1"])
     part = np.searchsorted(pd.DatetimeIndex(borders).as_unit("ns").asi8, t0.as_unit("ns").asi8, side="right")
     late = np.zeros(len(label), dtype=bool)
     for number, border in enumerate(borders):

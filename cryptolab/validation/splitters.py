@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from .intervals import _embargoed, _intervals, _length, _overlaps, _positions
-from .windows import Split, _parts
+from .intervals import embargoed, interval_arrays, check_length, overlaps, row_positions
+from .windows import Split, part_sizes
 
 # %% ../../nbs/41_validation.splitters.ipynb #e1ca5b9c
 class _Splitter:
@@ -22,7 +22,7 @@ class _Splitter:
 
     def __init__(self, labels):
         self.labels = labels
-        self._t0, self._t1, self._known = _intervals(labels)
+        self._t0, self._t1, self._known = interval_arrays(labels)
         self._times, self._embargo, self._gap = np.unique(self._t0[self._known]), 0, 0
         if not len(self._times):
             raise DataError("no label is known", "rows with a known outcome", f"{len(labels)} rows", "load more candles")
@@ -54,7 +54,7 @@ class _Splitter:
     def _purged(self, train, test):
         "Training rows that overlap no test row and do not begin within the embargo."
         a0, a1 = self._t0[train], self._t1[train]
-        gone = _overlaps(a0, a1, self._t0[test], self._t1[test]) | _embargoed(a0, self._t1[test], self._embargo, self._times)
+        gone = overlaps(a0, a1, self._t0[test], self._t1[test]) | embargoed(a0, self._t1[test], self._embargo, self._times)
         return train[~gone]
 
     def split(
@@ -87,7 +87,7 @@ class ChronologicalSplit(_Splitter):
         gap=0,  # decision times, or a duration, left free before each later part
     ):
         super().__init__(labels)
-        self.fractions, self.gap, self._gap = fractions, gap, _length("gap", gap, zero=True)
+        self.fractions, self.gap, self._gap = fractions, gap, check_length("gap", gap, zero=True)
 
     def parts(
         self,
@@ -95,7 +95,7 @@ class ChronologicalSplit(_Splitter):
         "The parts after the purge."
         two = len(self.fractions) == 2
         shares = (*self.fractions[:1], 1e-12, *self.fractions[1:]) if two else self.fractions
-        edges = np.cumsum([0, *_parts(len(self._times), shares)])
+        edges = np.cumsum([0, *part_sizes(len(self._times), shares)])
         found = [self._at(a, b) if a < b else np.zeros(0, dtype="int64") for a, b in zip(edges, edges[1:])]
         kept = [rows[self._t1[rows] <= self._border(b)] if b < len(self._times) else rows for rows, b in zip(found, edges[1:])]
         names = ["train", "test"] if two else ["train", "val", "test"]
@@ -124,8 +124,8 @@ class WalkForward(_Splitter):
     ):
         super().__init__(labels)
         self.train, self.test, self.step, self.expanding, self.gap, self.partial = train, test, step, expanding, gap, partial
-        self._sizes = _length("train", train), _length("test", test), _length("step", test if step is None else step)
-        self._gap = _length("gap", gap, zero=True)
+        self._sizes = check_length("train", train), check_length("test", test), check_length("step", test if step is None else step)
+        self._gap = check_length("gap", gap, zero=True)
         if not list(self._folds()):
             raise DataError("fewer rows than one fold", f"train {train} and test {test}", f"{len(self._times)} decision times", "use shorter stretches")
 
@@ -167,7 +167,7 @@ class PurgedKFold(_Splitter):
     ):
         super().__init__(labels)
         self.n_splits, self._edges = n_splits, _stretches(len(self._times), n_splits)
-        self.embargo, self._embargo = embargo, _length("embargo", embargo, zero=True)
+        self.embargo, self._embargo = embargo, check_length("embargo", embargo, zero=True)
 
     def _folds(self):
         rows = self._at(0, len(self._times))
@@ -197,7 +197,7 @@ class CombinatorialPurgedKFold(_Splitter):
     ):
         super().__init__(labels)
         self.n_splits, self.n_test, self._edges = n_splits, n_test, _stretches(len(self._times), n_splits)
-        self.embargo, self._embargo = embargo, _length("embargo", embargo, zero=True)
+        self.embargo, self._embargo = embargo, check_length("embargo", embargo, zero=True)
         if isinstance(n_test, bool) or not isinstance(n_test, (int, np.integer)) or not 1 <= n_test < n_splits:
             raise SettingsError("`n_test` is out of range", f"1 … {n_splits - 1}", repr(n_test), "leave at least one stretch to learn from")
 
@@ -254,18 +254,18 @@ def audit_split(
     embargo=None,  # decision times, or a duration, after each test row; None takes it from the splitter, else 0
 ) -> pd.DataFrame:  # per fold: train, test, overlapping (training rows), touched (test rows), both, embargoed, order; attrs["overlapping"] = sum
     "Count what training rows know of test outcomes, fold by fold."
-    t0, t1, _ = _intervals(labels)
+    t0, t1, _ = interval_arrays(labels)
     if X is not None and len(X) != len(labels):
         raise DataError("X does not belong to these labels", f"{len(labels)} rows", f"{len(X)}", "give the labels of the rows that are split")
     own = splitter._embargo if isinstance(splitter, _Splitter) else 0
-    embargo, times = own if embargo is None else _length("embargo", embargo, zero=True), np.unique(t0)
+    embargo, times = own if embargo is None else check_length("embargo", embargo, zero=True), np.unique(t0)
     rows = []
     for fold in _folds_of(splitter, labels, X):
-        train, test = (_positions(part, len(labels)) for part in fold)
+        train, test = (row_positions(part, len(labels)) for part in fold)
         a, b = (t0[train], t1[train]), (t0[test], t1[test])
-        overlapping, after = _overlaps(*a, *b), a[0] >= b[0].min() if len(test) else np.zeros(len(train), dtype=bool)
-        rows.append({"train": len(train), "test": len(test), "overlapping": int(overlapping.sum()), "touched": int(_overlaps(*b, *a).sum()),
-                     "both": int(np.isin(test, train, kind="table").sum()), "embargoed": int((~overlapping & _embargoed(a[0], b[1], embargo, times)).sum()),
+        overlapping, after = overlaps(*a, *b), a[0] >= b[0].min() if len(test) else np.zeros(len(train), dtype=bool)
+        rows.append({"train": len(train), "test": len(test), "overlapping": int(overlapping.sum()), "touched": int(overlaps(*b, *a).sum()),
+                     "both": int(np.isin(test, train, kind="table").sum()), "embargoed": int((~overlapping & embargoed(a[0], b[1], embargo, times)).sum()),
                      "order": "train before test" if not after.any() else "train after test" if after.all() else "mixed"})  # fmt: skip
     if not rows:
         raise DataError("no folds to audit", "at least one pair of training and test rows", "none", "check the splitter's settings")
