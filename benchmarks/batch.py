@@ -20,7 +20,7 @@ from pathlib import Path
 from cryptolab.reports.batch import run_batch
 from cryptolab.reports.jobs import Template, job_environment, modules_of
 from cryptolab.reports.plan import make_plan
-from cryptolab.reports.results import write_json
+from cryptolab.reports.folder import write_json
 from cryptolab.reports.run import find_template
 
 STORE = Path(__file__).parent / "results" / "batch.json"

@@ -28,7 +28,7 @@ from cryptolab.evaluation.controls import EDGES, control_code, controls, lightgb
 from cryptolab.evaluation.hybrid import hybrid_control
 from cryptolab.evaluation.v2_pipeline import v2_control
 from cryptolab.features.v9 import v9_feature_names
-from cryptolab.reports.results import plain, write_json
+from cryptolab.reports.folder import plain, write_json
 from cryptolab.systems.artefacts import package_versions
 from cryptolab.systems.v9 import V9
 

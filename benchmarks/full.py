@@ -11,7 +11,8 @@ import os
 import platform
 from pathlib import Path
 
-from cryptolab.reports.results import read_result, write_json
+from cryptolab.reports.folder import write_json
+from cryptolab.reports.results import read_result
 from cryptolab.reports.run import run_report
 
 STORE = Path(__file__).parent / "results" / "v9_full.json"

@@ -23,7 +23,7 @@ from cryptolab.data import load_candles, null_market, planted_market
 from cryptolab.evaluation import baselines, board
 from cryptolab.features.v9 import v9_features
 from cryptolab.models.volatility import range_to_sigma
-from cryptolab.reports.results import plain, write_json
+from cryptolab.reports.folder import plain, write_json
 from cryptolab.systems.artefacts import library_code
 from cryptolab.systems.rows import v9_labels
 from cryptolab.systems.v9 import V9

@@ -27,7 +27,7 @@ from cryptolab.data import load_candles
 from cryptolab.evaluation.leakage import audit_pipeline, audit_text
 from cryptolab.evaluation.metrics import accuracy_interval
 from cryptolab.evaluation.zoo import ZOO, entry, make
-from cryptolab.reports.results import plain, write_json
+from cryptolab.reports.folder import plain, write_json
 from cryptolab.systems.artefacts import library_code, package_versions
 
 HERE = Path(__file__).parent

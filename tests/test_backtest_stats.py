@@ -233,7 +233,7 @@ def test_facts_are_plain_json(traded):
     "What goes into a result can be written and read."
     import json
 
-    from cryptolab.reports.results import plain
+    from cryptolab.reports.folder import plain
 
     result = traded[3]
     facts = plain(stats.trading_facts(result, stats.summary(result, n_samples=50), multiple=math.inf))

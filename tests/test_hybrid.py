@@ -429,7 +429,7 @@ def test_the_commands_of_the_document(tmp_path):
     (("retrain", "--weekly", "--monthly"), "--weekly or --monthly"),
     (("data", "--days", 0), "days"),
     (("evaluate", "--model", "nowhere", "--test-data", "x.csv"), "nowhere"),
-    (("backtest", "--start-date", "yesterday-ish"), "not a day"),
+    (("backtest", "--start-date", "yesterday-ish"), "not a time"),
 ])  # fmt: skip
 def test_mistakes_end_in_a_sentence(words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -24,6 +24,7 @@ from .hub import load_hub
 from .local import canonical_request, find_candle_file, load_local
 from .market import null_market, planted_market, sample_market
 from .readers import read_candles
+from .timegrid import utc_time
 
 # %% ../../nbs/19_data.ipynb #1996f4a4
 _all_ = ["CANDLE_COLUMNS", "OPTIONAL_COLUMNS", "TRUTH_COLUMNS", "TIMEFRAMES", "timeframe_delta", "canonical_timeframe", "infer_timeframe",
@@ -31,19 +32,6 @@ _all_ = ["CANDLE_COLUMNS", "OPTIONAL_COLUMNS", "TRUTH_COLUMNS", "TIMEFRAMES", "t
          "find_candle_file", "load_local", "load_hub", "load_exchange", "sample_market", "null_market", "planted_market"]
 
 # %% ../../nbs/19_data.ipynb #b7cbec52
-def _instant(value, name):
-    "A point in time (UTC), or None."
-    if value is None:
-        return None
-    try:
-        stamp = pd.Timestamp(value) if not isinstance(value, (int, float, np.number)) else pd.NaT
-    except (TypeError, ValueError):
-        stamp = pd.NaT
-    if stamp is pd.NaT:
-        raise SettingsError(f"`{name}` is not a time", "a date such as 2024-01-31 or a timestamp", repr(value), f"correct `{name}`")
-    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
-
-
 def _count(value, name, lowest):
     "A whole number, or None where that is allowed."
     if value is None and lowest:
@@ -130,7 +118,9 @@ def load_candles(
     "Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the stretch asked for."
     _checked_options(source, options)
     symbol, timeframe = canonical_request(symbol, timeframe)
-    start, end, now = _instant(start, "start"), _instant(end, "end"), _instant(now, "now")
+    start, end, now = (
+        None if time is None else utc_time(time, name) for name, time in (("start", start), ("end", end), ("now", now))
+    )
     limit, warmup, seed = _count(limit, "limit", 1), _count(warmup, "warmup", 0), _count(seed, "seed", 0)
     if start is not None and end is not None and start >= end:
         raise SettingsError("`start` must be before `end`", f"a start before {end}", start, "exchange or correct them")

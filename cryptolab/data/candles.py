@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
+from .timegrid import utc_time
 from .defects import bad_values, find_spikes, odd_rows, resolve_duplicates
 from cryptolab.data.timegrid import (
     MONDAY, TIMEFRAMES, canonical_timeframe, find_gaps, infer_timeframe, segments, timeframe_delta, index_ns, timeframe_ns,
@@ -125,8 +126,7 @@ def _unclosed(table, step, now, snapshots, findings):
     "Drop rows that were not closed when they were recorded."
     closes, last, why = index_ns(table.index) + step, np.zeros(len(table), bool), ""
     if now is not None:
-        now = pd.Timestamp(now)
-        now = now.tz_localize("UTC") if now.tz is None else now.tz_convert("UTC")
+        now = utc_time(now, "now")
         last = closes > now.as_unit("ns").value
         why = f"not closed at {str(now)[:19]}" if last.any() else ""
     if len(table) and not last.any():

@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 
 from ..config import SettingsError, SourceError
+from ..reports.folder import whole_file
 from .candles import clean_candles
 from .local import canonical_request
-from .timegrid import timeframe_delta
+from .timegrid import timeframe_delta, utc_time
 
 # %% ../../nbs/15_data.exchange.ipynb #23f497c9
 def _ask(call, *args, name="exchange", retries=3, sleep=time.sleep):
@@ -84,8 +85,7 @@ def _rows(reply, name):
 # %% ../../nbs/15_data.exchange.ipynb #d6862e35
 def _to_ms(time):
     "Milliseconds of a time; without a time zone it is UTC."
-    stamp = pd.Timestamp(time)
-    return int((stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp).timestamp() * 1000)
+    return int(utc_time(time).timestamp() * 1000)
 
 
 def _present(exchange, now, ask):
@@ -151,14 +151,9 @@ def _read_store(path):
 
 
 def _write_store(path, table):
-    "Write beside, then rename."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.reset_index().to_parquet(beside, index=False)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    "The whole table or, after an error, the one that was there."
+    with whole_file(path) as new:
+        table.reset_index().to_parquet(new, index=False)
 
 # %% ../../nbs/15_data.exchange.ipynb #5e182ff4
 def _extend(table, pages_of, since, until, path):

@@ -15,6 +15,8 @@ from .leak_case import ask_again, differences, note_finding, other_future, some,
 from ..features.lookahead import informative_rows
 from ..features.subject import in_words
 
+from ..data.timegrid import index_ns, utc_index
+
 # %% ../../nbs/77_evaluation.leak_features.ipynb #1be7f774
 def _collect(case, found, cut, kind, table):
     "Compare one changed run with the base and keep what rows up to the cut have noticed."
@@ -176,7 +178,7 @@ def _known_times(path, table, base):
     index = table.index if column is None else pd.DatetimeIndex(pd.to_datetime(table[column], utc=True))
     if not isinstance(index, pd.DatetimeIndex):
         return None, 0
-    times = (index.tz_localize("UTC") if index.tz is None else index).as_unit("ns").asi8
+    times = index_ns(utc_index(index))
     if path[0] == "onchain":
         return (times // (24 * _HOUR) + 1) * 24 * _HOUR, 0
     gaps = np.diff(np.unique(times))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import CryptolabError
+from ..data.timegrid import index_ns, utc_index
 from .leak_case import keys_and_rows, ask_again, note_finding, other_future, when
 from .leak_features import lost_rows
 from .steps import outcome, row_times
@@ -29,7 +30,7 @@ def label_view(
     declared = isinstance(labels, pd.DataFrame) and "t1" in labels.columns and pd.api.types.is_datetime64_any_dtype(labels["t1"])
     t1 = pd.DatetimeIndex(labels["t1"]) if declared else None
     if declared:
-        t1 = np.where(t1.isna(), -1, (t1.tz_localize("UTC") if t1.tz is None else t1).as_unit("ns").asi8)
+        t1 = np.where(t1.isna(), -1, index_ns(utc_index(t1)))
     return SimpleNamespace(y=outcome(labels).to_numpy(), t1=t1, **keys_and_rows(row_times(labels, candles), candles))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError
+from ..data.timegrid import index_ns, utc_index
 
 # %% ../../nbs/77_evaluation.steps.ipynb #6f0af2a4
 def fresh_copy(
@@ -70,7 +71,7 @@ def row_times(
                             f"{type(table.index).__name__} with {len(table)} rows for {len(candles)} candles", "keep the index of the candles")  # fmt: skip
     if index.hasnans:
         raise DataError("rows of a pipeline have no time", "a time in every row", "NaT", "drop these rows")
-    return (index.tz_localize("UTC") if index.tz is None else index).as_unit("ns").asi8
+    return index_ns(utc_index(index))
 
 
 def _is_time(column):

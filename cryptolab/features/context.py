@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
+from ..data.timegrid import utc_time
 from .known import KINDS, HOUR_NS, META_COLUMNS, max_age_ns, check_kind, check_table, stamps_ns, known_times, newest_rows, number_column, onchain_known_times, same_rows, take_rows, tidy_table, known_at
 
 # %% ../../nbs/23_features.context.ipynb #be18816d
@@ -137,9 +138,8 @@ def state_vintage(
     restated: bool = False,  # True: use metrics that may have been restated since, as they are in this vintage
 ) -> pd.DataFrame:  # the same table with the statement in its attrs
     "Say when an on-chain table was downloaded."
-    when = pd.Timestamp(vintage)
     table = table.copy()
-    table.attrs.update(vintage=str(when.tz_localize("UTC") if when.tz is None else when.tz_convert("UTC")), restated=bool(restated))
+    table.attrs.update(vintage=str(utc_time(vintage, "vintage")), restated=bool(restated))
     return table
 
 
@@ -151,8 +151,7 @@ def _onchain(table, rows):
     day = data["_time"].to_numpy()
     known = onchain_known_times(data, day)
     if vintage is not None:
-        moment = pd.Timestamp(vintage)
-        moment = (moment.tz_localize("UTC") if moment.tz is None else moment).value
+        moment = utc_time(vintage, "vintage").value
         if (day + 24 * HOUR_NS > moment).any():
             row = int(np.argmax(day + 24 * HOUR_NS > moment))
             raise DataError("context `onchain`: a day lies after the table's vintage", f"days that ended before {vintage}",

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, ModelError
+from ..reports.folder import whole_file, write_json
 from ..data.candles import fingerprint
 from .registry import FeatureSet, feature_set
 from .stream import FeatureStream
@@ -55,15 +56,8 @@ def _code():
     "Hash of the feature code."
     import cryptolab
 
-    files = sorted((Path(cryptolab.__file__).parent / "features").glob("*.py"))
+    files = sorted((Path(cryptolab.__file__).parent / "features").rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
-
-
-def _write(path, value):
-    "JSON by rename."
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(json.dumps(value, indent=1))
-    os.replace(beside, path)
 
 
 def _sum(path):
@@ -115,7 +109,7 @@ def build_store(
         stream = stream or FeatureStream(found, columns, context, dtype, timeframe)
         parts.append(_store_part(folder, number, stream, piece))
         stream.save(folder / f"memory-{len(parts):04d}.npz")
-        _write(folder / "progress.json", progress)
+        write_json(folder / "progress.json", progress)
         (folder / f"memory-{len(parts) - 1:04d}.npz").unlink(missing_ok=True)
         if log:
             log(f"part {number}: {parts[-1]['rows']:,} rows to {parts[-1]['last']}")
@@ -127,9 +121,8 @@ def build_store(
 def _store_part(folder, number, stream, piece):
     "Compute and write one part; returns its line of the manifest."
     table, name = stream.extend(piece), f"part-{number:04d}.parquet"
-    beside = folder / f".{name}"
-    table.to_parquet(beside, compression="zstd")
-    os.replace(beside, folder / name)
+    with whole_file(folder / name) as new:
+        table.to_parquet(new, compression="zstd")
     return {"file": name, "sha256": _sum(folder / name), "rows": len(table), "first": str(table.index[0]), "last": str(table.index[-1]),
             "candles": fingerprint(piece), "nan": {c: int(n) for c, n in table.isna().sum().items() if n}}  # fmt: skip
 
@@ -143,7 +136,7 @@ def _finish(folder, key, parts, stream, symbol):
     together = hashlib.sha256("".join(part["candles"] for part in parts).encode()).hexdigest()
     manifest = {**key, "columns": stream.names, "absent": stream.absent, "symbol": symbol, "timeframe": stream.timeframe, "rows": sum(p["rows"] for p in parts),
                 "first": parts[0]["first"], "last": parts[-1]["last"], "gaps": int(stream.gaps), "candles": together, "nan": nan, "parts": parts}  # fmt: skip
-    _write(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", manifest)
     for name in ["progress.json", f"memory-{len(parts):04d}.npz"]:
         (folder / name).unlink(missing_ok=True)
     return manifest

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, ModelError, SettingsError
+from ..reports.folder import whole_file
 from .registry import FeatureSet, chosen_blocks, feature_inputs, feature_set, features, run_block
 
 # %% ../../nbs/29_features.stream.ipynb #cea68f1e
@@ -240,10 +241,8 @@ def _save(
     facts = {"set": self.set.name, "columns": self.columns, "names": self.names, "timeframe": self.timeframe, "symbol": self.symbol, "dtype": self.dtype, "rows": self.rows,
              "gaps": int(self.gaps), "last": str(self.last), "offset": self.offset, "slots": [[len(slot) for slot in c.slots] for c in self._carries]}  # fmt: skip
     arrays = {f"{i}.{j}.{k}": a for i, c in enumerate(self._carries) for j, slot in enumerate(c.slots) for k, a in enumerate(slot)}
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(beside, "wb") as f:
+    with whole_file(path) as new, open(new, "wb") as f:
         np.savez(f, facts=np.frombuffer(json.dumps(facts).encode(), "uint8"), **arrays)
-    os.replace(beside, path)
     return path
 
 

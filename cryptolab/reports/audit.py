@@ -20,7 +20,7 @@ import cryptolab
 from ..config import DataError, SettingsError, SourceError
 from ..evaluation import claims as c
 from .folder import only_one, remove_empty, swap_in, sweep, termination_raises, write_whole
-from .results import plain, write_json
+from .folder import plain, write_json
 
 # %% ../../nbs/86_reports.audit.ipynb #6e72b338
 _ROOMS = ("data", "features", "labels", "validation", "models", "systems", "backtest", "evaluation/ablation", "evaluation/switches", "evaluation/measurements",

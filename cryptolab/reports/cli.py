@@ -18,6 +18,7 @@ import typer
 
 import cryptolab
 from ..config import load_settings
+from .folder import write_json
 from cryptolab.reports.common import (
     DataDir, Debug, End, Limit, Profile, Seed, Sets, Source, Start, Symbol, Template, Timeframe, kindly, shown_path, show_progress, split_list,
 )
@@ -189,10 +190,7 @@ def certify_command(
             done.append(certify(name, candles, tables or None, seed=seed))
             typer.echo(certificate_text(done[-1], every, markdown) + "\n")
         if json_file:
-            target = Path(json_file)
-            fresh = target.with_name(target.name + ".part")
-            fresh.write_text(json.dumps([certificate_records(table) for table in done], indent=1, allow_nan=False), encoding="utf-8")
-            fresh.replace(target)
+            write_json(json_file, [certificate_records(table) for table in done])
     if any((table["verdict"] == "fail").any() for table in done):
         raise typer.Exit(1)
 

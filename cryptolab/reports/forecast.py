@@ -12,24 +12,13 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from ..config import CryptolabError, ModelError
+from .folder import plain
 
 # %% ../../nbs/83_reports.forecast.ipynb #19704a46
-def _plain(value):
-    "A value as JSON knows it: numbers without NaN, times as ISO text."
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def staleness(
     known,  # time at which the decision candle was complete (UTC)
     delta,  # length of a candle
@@ -40,18 +29,6 @@ def staleness(
     return {"seconds": age, "candles": int(age // delta.total_seconds()), "stale": age >= delta.total_seconds()}
 
 # %% ../../nbs/83_reports.forecast.ipynb #e6db4326
-def _utc(time):
-    "A time given as text or otherwise as UTC; without a zone it is UTC already."
-    import pandas as pd
-    from cryptolab.config import SettingsError
-
-    try:
-        time = pd.Timestamp(time)
-    except ValueError as e:
-        raise SettingsError("`now` is not a time", "such as 2024-01-31T12:00", repr(time), "correct it") from e
-    return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
-
-
 _COLUMNS = ("p_up", "mu", "sigma", "price", "lower", "upper", "natr")
 _HISTORY = 400  # candles that the newest window and its indicators see, beside 200 for warming up
 _DECISION = ("p_event", "action", "size", "stop", "target", "stop_by", "target_by", "trail_by", "trail_from", "timeout", "reason")  # of systems that trade
@@ -85,10 +62,10 @@ def newest_forecast(
     import pandas as pd
     from cryptolab.config import DataError
     from cryptolab.data import load_candles
-    from cryptolab.data.timegrid import timeframe_delta
+    from cryptolab.data.timegrid import timeframe_delta, utc_time
 
     delta = timeframe_delta(timeframe)
-    end = None if now is None else _utc(now)  # looking back: what came later does not exist yet
+    end = None if now is None else utc_time(now, "now")  # looking back: what came later does not exist yet
     now = pd.Timestamp.now("UTC") if now is None else end
     system = _saved_class(folder).load(folder)
     limit = max(_HISTORY, 3 * getattr(system, "window", 0))
@@ -117,7 +94,7 @@ def _answer(symbol, timeframe, folder, system, candles, table, delta, now):
         "symbol": symbol, "timeframe": timeframe, "open_time": table.index[-1], "known_at": known, "forecast_until": known + delta * int(table.attrs.get("horizon", 1)),
         "close": close, **said, "staleness": staleness(known, delta, now), "model": {"folder": str(folder), **about},
     }  # fmt: skip
-    return _plain(answer)
+    return plain(answer, text=datetime.isoformat)
 
 # %% ../../nbs/83_reports.forecast.ipynb #38a9fd1a
 @contextmanager

@@ -16,6 +16,7 @@ import typer
 
 from ..config import DataError, SettingsError
 from .common import kindly
+from .folder import whole_file
 
 # %% ../../nbs/83_reports.hybrid_cli.ipynb #d9b5aa15
 def market_symbol(
@@ -46,10 +47,8 @@ def make_data(
     rows = int(days * (pd.Timedelta("1D") / timeframe_delta(timeframe)))
     candles = load_candles(market_symbol(symbol), timeframe, source=source, data_dir=data_dir, end=end, limit=rows, seed=seed)
     output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    beside = output.with_name(f".{output.name}.part")
-    candles[["open", "high", "low", "close", "volume"]].to_csv(beside, date_format="%Y-%m-%dT%H:%M:%SZ")
-    beside.replace(output)
+    with whole_file(output) as new:
+        candles[["open", "high", "low", "close", "volume"]].to_csv(new, date_format="%Y-%m-%dT%H:%M:%SZ")
     return output
 
 
@@ -241,11 +240,13 @@ def backtest_command(
     "Backtest the scalping strategy between two dates."
     with kindly():
         from cryptolab.data import load_candles
+        from cryptolab.data.timegrid import utc_time
         from cryptolab.systems.hybrid import strategy_config
         from cryptolab.systems.hybrid_document import CryptoScalpingStrategy
         from cryptolab.systems.scalping import CryptoScalpingConfig
 
-        begin, stop = (None if d is None else _day(d) for d in (start_date, end_date))
+        given = {"start_date": start_date, "end_date": end_date}
+        begin, stop = (None if time is None else utc_time(time, name) for name, time in given.items())
         candles = load_candles(market_symbol(symbol), timeframe, source=source, data_dir=data_dir, start=None if begin is None else begin - pd.Timedelta("30D"), end=stop)
         strategy = CryptoScalpingStrategy(CryptoScalpingConfig(ml_model_path=model))
         forecast = None
@@ -257,15 +258,6 @@ def backtest_command(
         else:
             typer.secho(f"without the ensemble: {strategy.silent}", fg="yellow", err=True)
         typer.echo(backtest_text(candles, forecast, strategy.model, begin, stop, fee, slippage))
-
-
-def _day(text):
-    "A day as UTC."
-    try:
-        time = pd.Timestamp(text)
-    except ValueError as e:
-        raise SettingsError("this is not a day", "such as 2024-11-01", repr(text), "correct it") from e
-    return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
 
 
 @hybrid_app.command("retrain")

@@ -19,7 +19,8 @@ from ..config import CryptolabError, SettingsError
 from ..evaluation.multiple import holm
 from .folder import write_whole
 from .leaderpage import MARK, timeframe_minutes, board_page
-from .results import plain, read_result
+from .folder import plain
+from .results import read_result
 
 # %% ../../nbs/86_reports.leaderboard.ipynb #2cb955da
 def _at(result, *path):

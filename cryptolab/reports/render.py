@@ -16,7 +16,7 @@ import re
 import shutil
 from pathlib import Path
 
-from .folder import write_whole
+from .folder import whole_file, write_whole
 
 # %% ../../nbs/81_reports.render.ipynb #e6970414
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -72,19 +72,17 @@ def plotly_beside(
     if shared is not None:
         source = Path(shared) / mine.name
         if not (source.exists() and filecmp.cmp(source, wanted, shallow=False)):
-            beside = source.with_name(f".{source.name}.{os.getpid()}")
-            shutil.copyfile(wanted, beside)
-            os.replace(beside, source)
+            with whole_file(source) as new:
+                shutil.copyfile(wanted, new)
     if mine.exists() and (mine.samefile(source) or filecmp.cmp(mine, source, shallow=False)):
         return mine
-    beside = mine.with_name(f".{mine.name}.{os.getpid()}")
-    try:
-        if shared is None:
-            raise OSError  # never link into the Python environment: an update there must not change an old report
-        os.link(source, beside)
-    except OSError:
-        shutil.copyfile(source, beside)
-    os.replace(beside, mine)
+    with whole_file(mine) as new:
+        try:
+            if shared is None:
+                raise OSError  # never link into the Python environment: an update there must not change an old report
+            os.link(source, new)
+        except OSError:
+            shutil.copyfile(source, new)
     return mine
 
 # %% ../../nbs/81_reports.render.ipynb #5be411ea

@@ -255,7 +255,7 @@ def remove_hidden_paths(path, shown, hidden):
 # %% ../../nbs/82_reports.run.ipynb #d7d12762
 def check_inputs(values, system, template):
     "Refuse inputs that cannot work; returns the name of the report and the template."
-    import pandas as pd
+    from cryptolab.data.timegrid import utc_time
 
     name = report_name(values["symbol"], values["timeframe"], system)
     for key in ("source", "profile", "limit", "seed", "fee", "slippage"):
@@ -263,10 +263,8 @@ def check_inputs(values, system, template):
     if values["source"] == "local" and not Path(values["data_dir"]).exists():
         raise SourceError(f"{values['data_dir']} does not exist", "a folder or file of candles", "nothing", "check --data-dir")
     for key in ("start", "end"):
-        try:
-            values[key] is None or pd.Timestamp(values[key])
-        except ValueError as e:
-            raise SettingsError(f"`{key}` is not a time", "a date such as 2024-01-31", repr(values[key]), "correct it") from e
+        if values[key] is not None:
+            utc_time(values[key], key)
     if system in SYSTEMS and values["params"]:
         check_params(system_class(system), values["params"])
     return name, _check_template(template or find_template(system))

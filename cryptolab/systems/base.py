@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..config import ModelError, SettingsError
+from ..reports.folder import whole_folder
 from . import artefacts
 
 # %% ../../nbs/61_systems.base.ipynb #672c3f9a
@@ -203,7 +204,7 @@ def fit_or_fetch(
     model, history = fit()
     history.attrs["seconds"] = round(time.perf_counter() - began, 2)
     if place:
-        with artefacts.whole_folder(place) as new:
+        with whole_folder(place) as new:
             write(new, model)
             (new / "history.json").write_text(json.dumps({"columns": history.to_dict("list"), "facts": history.attrs}))
             artefacts.write_manifest(new, system=name)

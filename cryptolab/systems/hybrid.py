@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import ModelError, SettingsError
+from ..reports.folder import whole_folder
 from . import artefacts
 from .base import System, fit_key, fit_or_fetch, fitted_facts, listed
 from .hybrid_fit import RESAMPLE, fit_member, member_votes, tune, vote_weights, weighted_vote
@@ -208,7 +209,7 @@ def _save(
 ) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
     "Write the members, the vote and a manifest with SHA-256 sums."
     self.require_fitted("save")
-    with artefacts.whole_folder(folder) as new:
+    with whole_folder(folder) as new:
         for name, model in self.models_.items():
             write_member(new, name, model)
         for name, value in (("scaler", self.scaler_.to_json()), ("ensemble", self.ensemble_), ("hybrid_results", self.results_)):

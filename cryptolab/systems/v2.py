@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import ModelError, SettingsError
+from ..reports.folder import whole_folder
 from . import artefacts
 from .base import System, fitted_facts
 from cryptolab.systems.v2_faces import (
@@ -270,7 +271,7 @@ def _save(
     self.require_fitted("save")
     names = {f"{name}_{side}": trees for side, pair in self.models_.items() for name, trees in pair.items()}
     rest = {"thresholds": self.thresholds_, "models": {name: {"columns": t.names, "calibration": t.calibration} for name, t in names.items()}}
-    with artefacts.whole_folder(folder) as new:
+    with whole_folder(folder) as new:
         for name, trees in names.items():
             (new / f"{name}.txt").write_text(trees_to_text(trees))
         (new / "v2.json").write_text(json.dumps(rest, indent=1, allow_nan=False, default=_number))

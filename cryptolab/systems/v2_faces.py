@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, ModelError, SettingsError, load_settings
+from ..reports.folder import whole_folder
 from . import artefacts
 from ..models.calibration import fit_sigmoid, log_odds
 from .v2_models import Trees, filter_target, importance, train_trees, trees_from_text, trees_to_text
@@ -231,7 +232,7 @@ class ModelTrainer:
         if self.model is None:
             raise ModelError("nothing was trained", "train before save_model", "no model", "call train(df) first")
         folder = safe_path(path)
-        with artefacts.whole_folder(folder) as new:
+        with whole_folder(folder) as new:
             (new / "model.txt").write_text(trees_to_text(self.model))
             (new / "facts.json").write_text(json.dumps({"columns": self.model.names, "calibration": self.model.calibration, "results": self.results}, indent=1))
             artefacts.write_manifest(new, system="v2-model", kind=self.model_type, versions=artefacts.package_versions())

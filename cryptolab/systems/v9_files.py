@@ -11,6 +11,7 @@ from pathlib import Path
 
 
 from ..config import ModelError
+from ..reports.folder import whole_folder
 from . import artefacts
 
 # %% ../../nbs/62_systems.v9_files.ipynb #a9003c5c
@@ -90,7 +91,7 @@ def save_v9(
 ) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
     "Write the artefacts of the document and a manifest with their SHA-256 sums."
     system.require_fitted("save")
-    with artefacts.whole_folder(folder) as new:
+    with whole_folder(folder) as new:
         for name in ("direction", "price"):
             model = uncompiled(system.models_[name])
             model.save(new / f"{name}_model_v9.keras")

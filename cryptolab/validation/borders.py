@@ -10,18 +10,10 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
+from ..data.timegrid import utc_time
 from .windows import Split, check_intervals, part_sizes
 
 # %% ../../nbs/41_validation.borders.ipynb #cfce92c2
-def _utc(name, value):
-    "A point in time, UTC."
-    try:
-        time = pd.Timestamp(value)
-    except (TypeError, ValueError) as e:
-        raise SettingsError(f"`{name}` is not a time", "a date such as 2025-01-01", repr(value), "correct it") from e
-    return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
-
-
 def split_borders(
     clock: pd.DatetimeIndex,  # decision times of all rows, asked about or not, ascending
     fractions: tuple = (0.70, 0.15, 0.15),  # shares of train, validation and test
@@ -34,7 +26,7 @@ def split_borders(
     train, val, _ = part_sizes(len(clock), fractions)
     if test_start is None:
         return clock[min(train, len(clock) - 1)], clock[min(train + val, len(clock) - 1)]
-    border = _utc("test_start", test_start)
+    border = utc_time(test_start, "test_start")
     before = int((clock < border).sum())
     if before < 20 or before == len(clock):
         raise DataError("`test_start` leaves a part empty", f"a time well between {clock[0]} and {clock[-1]}", str(border), "choose another date, or load more candles")
