@@ -3315,6 +3315,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'cryptolab/systems/artefacts.py'),
                                              'cryptolab.systems.artefacts.package_versions': ( 'systems.artefacts.html#package_versions',
                                                                                                'cryptolab/systems/artefacts.py'),
+                                             'cryptolab.systems.artefacts.source_files': ( 'systems.artefacts.html#source_files',
+                                                                                           'cryptolab/systems/artefacts.py'),
                                              'cryptolab.systems.artefacts.whole_folder': ( 'systems.artefacts.html#whole_folder',
                                                                                            'cryptolab/systems/artefacts.py'),
                                              'cryptolab.systems.artefacts.write_manifest': ( 'systems.artefacts.html#write_manifest',
