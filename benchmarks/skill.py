@@ -30,7 +30,7 @@ from cryptolab.systems.v9 import V9
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "skill.json"
-ROOMS = ("data", "features", "labels", "validation", "models", "systems", "evaluation")  # whose code shapes these numbers
+ROOMS = ("config", "data", "features", "labels", "validation", "models", "systems", "evaluation")  # whose code shapes these numbers
 
 
 def fit(candles, profile, seed, **params):

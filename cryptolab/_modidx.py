@@ -3338,6 +3338,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'cryptolab/systems/artefacts.py'),
                                              'cryptolab.systems.artefacts.package_versions': ( 'systems.artefacts.html#package_versions',
                                                                                                'cryptolab/systems/artefacts.py'),
+                                             'cryptolab.systems.artefacts.source_files': ( 'systems.artefacts.html#source_files',
+                                                                                           'cryptolab/systems/artefacts.py'),
                                              'cryptolab.systems.artefacts.write_manifest': ( 'systems.artefacts.html#write_manifest',
                                                                                              'cryptolab/systems/artefacts.py')},
             'cryptolab.systems.base': { 'cryptolab.systems.base.System': ('systems.base.html#system', 'cryptolab/systems/base.py'),

@@ -56,7 +56,7 @@ def _code():
     "Hash of the feature code."
     import cryptolab
 
-    files = sorted((Path(cryptolab.__file__).parent / "features").rglob("*.py"))
+    files = sorted(p for p in (Path(cryptolab.__file__).parent / "features").rglob("*.py") if "__pycache__" not in p.parts)
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 

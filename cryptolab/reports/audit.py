@@ -24,7 +24,9 @@ from .folder import plain, write_json
 
 # %% ../../nbs/86_reports.audit.ipynb #6e72b338
 _ROOMS = ("data", "features", "labels", "validation", "models", "systems", "backtest", "evaluation/ablation", "evaluation/switches", "evaluation/measurements",
-          "evaluation/base_rates", "evaluation/trading_claims", "evaluation/hybrid", "evaluation/events", "evaluation/baselines", "evaluation/metrics")  # fmt: skip
+          "evaluation/base_rates", "evaluation/trading_claims", "evaluation/hybrid", "evaluation/v2_pipeline", "evaluation/pipeline", "evaluation/steps",
+          "evaluation/events", "evaluation/baselines", "evaluation/metrics", "evaluation/bootstrap", "evaluation/significance",
+          "evaluation/multiple", "evaluation/board")  # fmt: skip
 
 
 class Steps(dict):
