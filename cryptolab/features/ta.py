@@ -149,7 +149,7 @@ def _group(name, table):
 
     @ta.block(name, table, source="ta 0.11", pieces=False)
     def compute(x):
-        frame = pd.DataFrame({name: getattr(x, name) for name in ("high", "low", "close", "volume")})
+        frame = pd.DataFrame({field: getattr(x, field) for field in ("high", "low", "close", "volume")})  # rows are numbered
         out = getattr(_package(), f"add_{name}_ta")(frame, *_FIELDS[name])
         if name == "trend":
             out["trend_psar"] = out["trend_psar_up"].fillna(out["trend_psar_down"])
