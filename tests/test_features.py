@@ -208,14 +208,14 @@ def test_bad_settings_are_named():
         v9_features(walk(49), "published")
 
 
-# ---- the package `ta` as a set ---------------------------------------------------------------------------------------------------
+# ---- the package `ta` as a set --------------------------------------------------------------------------------------
 
 
 @pytest.mark.data
 def test_the_set_ta_is_the_package_after_its_warm_up(btc_1h):
     package = pytest.importorskip("ta")
     candles = btc_1h.iloc[:1_500].reset_index(drop=True)  # on an index of times the package's PSAR is wrong
-    theirs = package.add_all_ta_features(candles.copy(), "open", "high", "low", "close", "volume").drop(columns=candles.columns)
+    theirs = package.add_all_ta_features(candles.copy(), *candles.columns).drop(columns=candles.columns)
     ours = features(btc_1h.iloc[:1_500], set="ta", dtype="float64").reset_index(drop=True)
     table = feature_table("ta").set_index("name")
     assert set(theirs) - set(ours) == {"trend_psar_up", "trend_psar_down"} and set(ours) - set(theirs) == {"trend_psar"}
@@ -237,7 +237,8 @@ def test_the_set_ta_has_a_value_where_nothing_is_traded_and_nothing_moves():
     found = features(candles, set="ta", dtype="float64").iloc[100:]
     assert np.isfinite(found).all().all(), list(found.columns[~np.isfinite(found).all()])
     still = features(candles, set="ta", dtype="float64").iloc[250]
-    assert (still[["volatility_bbp", "momentum_wr", "volume_cmf"]] == [0.5, -50, 0]).all() and still["volume_vwap"] == candles["close"].iloc[250]
+    assert (still[["volatility_bbp", "momentum_wr", "volume_cmf"]] == [0.5, -50, 0]).all()
+    assert still["volume_vwap"] == candles["close"].iloc[250]
 
 
 def test_the_set_ta_without_the_package(monkeypatch):

@@ -438,7 +438,7 @@ def test_hub_with_the_real_package_offline(tmp_path, monkeypatch):
         load_candles("BTCUSDT", "1h", source="hub", data_dir=tmp_path)
 
 
-# ---- a slice of a hub file ---------------------------------------------------------------------------------------------------
+# ---- a slice of a hub file ------------------------------------------------------------------------------------------
 
 
 class CountedFile:
@@ -499,7 +499,8 @@ def no_download(**request):
 
 
 def by_stream(root, download=no_download, **request):
-    return load_candles("BTCUSDT", "15m", source="hub", stream=True, root=root, download=download, now="2030-01-01", **request)
+    options = dict(stream=True, root=root, download=download, now="2030-01-01")
+    return load_candles("BTCUSDT", "15m", source="hub", **options, **request)
 
 
 def by_file(path, **request):
@@ -534,7 +535,7 @@ def test_untouched_row_groups_are_never_read(streamed):
     newest = pq.ParquetFile(path).metadata.row_group(9)
     column = newest.column(0)
     begins = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
-    early = [(a, b) for a, b in spans if a < begins and b < path.stat().st_size]  # reading the footer takes the last 64 kB
+    early = [(a, b) for a, b in spans if a < begins and b < path.stat().st_size]  # the footer comes with the last 64 kB
     assert spans and not early, early
 
 
@@ -902,7 +903,8 @@ def test_raw_files_one_by_one(shared_data, tmp_path, name, timeframe):
 
 
 def test_import_is_light():
-    heavy = "tensorflow keras xgboost lightgbm plotly numba sklearn ccxt huggingface_hub datasets fsspec matplotlib scipy".split()
+    heavy = "tensorflow keras xgboost lightgbm plotly numba sklearn ccxt matplotlib scipy".split()
+    heavy += ["huggingface_hub", "datasets", "fsspec"]
     code = f"import sys, cryptolab.data; print([m for m in {heavy!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

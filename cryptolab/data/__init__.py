@@ -101,7 +101,12 @@ def load_sample(
     return candles
 
 
-_SOURCES = {"sample": ("edge",), "local": (), "hub": ("refresh", "download", "stream", "root"), "exchange": ("exchange", "page", "retries", "sleep")}
+_SOURCES = {
+    "sample": ("edge",),
+    "local": (),
+    "hub": ("refresh", "download", "stream", "root"),
+    "exchange": ("exchange", "page", "retries", "sleep"),
+}
 
 
 def _checked_options(source, options):
@@ -125,7 +130,7 @@ def load_candles(
     warmup: int = 0,  # up to so many older candles in front of them; attrs["warmup"] says how many there were
     seed: int = 0,  # of the sample market
     now: object = None,  # the present, to know unclosed candles; None = the clock
-    **options,  # of the source: edge (sample); refresh, download, stream, root (hub); exchange, page, retries, sleep (exchange)
+    **options,  # edge (sample); refresh, download, stream, root (hub); exchange, page, retries, sleep (exchange)
 ) -> pd.DataFrame:  # candle table; attrs: symbol, timeframe, source, path, quality, fingerprint, warmup, seed; raises a CryptolabError
     "Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the stretch asked for."
     _checked_options(source, options)

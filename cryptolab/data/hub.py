@@ -121,12 +121,14 @@ def _unknown(symbol, timeframe):
 # %% ../../nbs/14_data.hub.ipynb #975b6b61
 def time_groups(
     footer,  # pyarrow.parquet.FileMetaData
-) -> tuple | None:  # (name of a time column, table with one row per group: first, last, start, stop, rows); None if not in order
+) -> tuple | None:  # (name of a time column, table per group: first, last, start, stop, rows); None if not in order
     "The row groups of a Parquet file as stretches of time."
     for i, name in enumerate(footer.schema.names):
         found = [footer.row_group(g).column(i).statistics for g in range(footer.num_row_groups)]
-        whole = all(s is not None and s.has_min_max and s.null_count == 0 for s in found)
-        if not {"time", "timestamp", "date", "datetime"} & set(words(name)) or not whole or isinstance(found[0].min, (str, bytes)):
+        known = all(s is not None and s.has_min_max and s.null_count == 0 for s in found)
+        if not {"time", "timestamp", "date", "datetime"} & set(words(name)) or not known:
+            continue
+        if isinstance(found[0].min, (str, bytes)):
             continue
         groups = pd.DataFrame({"first": [s.min for s in found], "last": [s.max for s in found]}, dtype=object)
         for edge, time in (("first", "start"), ("last", "stop")):
@@ -164,7 +166,7 @@ def groups_needed(
 
 # %% ../../nbs/14_data.hub.ipynb #00637538
 def _suffices(index, start, end, limit, warmup, before):
-    "Whether clean candles are all that the whole file would give; `before` is the time of the newest row that was left out."
+    "Whether the slice holds all candles asked for; `before` is the time of the newest row that was left out."
     low = 0 if start is None else index.searchsorted(start)
     high = len(index) if end is None else index.searchsorted(end)
     if limit is not None and high - limit >= low:
@@ -194,7 +196,7 @@ def _first_there(places, root):
         try:
             system.info(inner)
         except FileNotFoundError as error:
-            if "LocalEntryNotFoundError" in {c.__name__ for c in type(error).__mro__}:  # not reachable, which is not the same
+            if "LocalEntryNotFoundError" in {c.__name__ for c in type(error).__mro__}:  # not reachable
                 raise
             continue
         return f"{root}/{repo}/{path}", system, inner
@@ -255,7 +257,8 @@ def stream_hub(
     before = groups["stop"][chosen[0] - 1] if chosen[0] else pd.Timestamp.min.tz_localize("UTC")
     if chosen[0] and not _suffices(candles.index, start, end, limit, warmup, before):
         return None
-    note = {"check": "rows read", "count": table.num_rows, "example": "", "action": f"of {parquet[0].num_rows}; the file was not fetched"}
+    action = f"of {parquet[0].num_rows}; the file was not fetched"
+    note = {"check": "rows read", "count": table.num_rows, "example": "", "action": action}
     candles.attrs["quality"] = [*(candles.attrs.get("quality") or []), note]
     return candles
 

@@ -88,7 +88,7 @@ momentum_rsi | RSI14 | ∞ | 14 | percent | 0…100
 momentum_stoch_rsi | position of rsi in its range of 14 | ∞ | 27 | fraction | 0…1
 momentum_stoch_rsi_k | mean3 of stoch_rsi | ∞ | 29 | fraction | 0…1
 momentum_stoch_rsi_d | mean3 of stoch_rsi_k | ∞ | 31 | fraction | 0…1
-momentum_tsi | EMA13 of EMA25 of the change of close / the same of its absolute value · 100 | ∞ | 38 | percent | −100…100
+momentum_tsi | EMA13 of EMA25 of the change of close / the same of its size · 100 | ∞ | 38 | percent | −100…100
 momentum_uo | ultimate oscillator of 7, 14 and 28 | 29 | 29 | percent | 0…100
 momentum_stoch | position of close in the range of 14 · 100 | 14 | 14 | percent | 0…100
 momentum_stoch_signal | mean3 of stoch | 16 | 16 | percent | 0…100
@@ -149,15 +149,15 @@ def _group(name, table):
 
     @ta.block(name, table, source="ta 0.11", pieces=False)
     def compute(x):
-        frame = pd.DataFrame({field: getattr(x, field) for field in ("high", "low", "close", "volume")})  # rows are numbered
+        frame = pd.DataFrame({field: getattr(x, field) for field in _FIELDS["volume"]})  # rows are numbered
         out = getattr(_package(), f"add_{name}_ta")(frame, *_FIELDS[name])
         if name == "trend":
             out["trend_psar"] = out["trend_psar_up"].fillna(out["trend_psar_down"])
         yield from sound_columns(out, next(b.columns for b in ta.blocks if b.function is compute))
 
 
-_FIELDS = {"volume": ("high", "low", "close", "volume"), "volatility": ("high", "low", "close"), "trend": ("high", "low", "close"),
-           "momentum": ("high", "low", "close", "volume"), "others": ("close",)}
+_BARS, _ALL = ("high", "low", "close"), ("high", "low", "close", "volume")
+_FIELDS = {"volume": _ALL, "volatility": _BARS, "trend": _BARS, "momentum": _ALL, "others": ("close",)}
 _TABLES = {"volume": _VOLUME, "volatility": _VOLATILITY, "trend": _TREND, "momentum": _MOMENTUM, "others": _OTHERS}
 for _name, _table in _TABLES.items():
     _group(_name, _table)
