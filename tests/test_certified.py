@@ -1,4 +1,4 @@
-"""Every column of the five sets has a certificate without a failure on real candles with gaps, context included."""
+"""Every column of every set has a certificate without a failure on real candles with gaps, context included."""
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from cryptolab.features.certificate import certificate_text, certify
 from cryptolab.features.registry import feature_names, features
 
-SETS = ("v9", "v9_published", "v2", "v2_published", "hybrid", "v3", "ultimate")
+SETS = ("v9", "v9_published", "v2", "v2_published", "hybrid", "v3", "ultimate", "ta")
 
 
 def read(folder, name, start=None, end=None):
@@ -42,6 +42,8 @@ def hourly(folder):
 @pytest.mark.parametrize("name", SETS)
 def test_every_column_is_certified_on_real_candles_with_gaps(name, shared_data):
     candles, context = hourly(shared_data)
+    if name == "ta":  # slow: the stretch around the outages suffices
+        candles = candles.iloc[1_300:2_000]
     assert (candles.index.to_series().diff() > pd.Timedelta("1h")).sum() >= 2, "the stretch has gaps"
     table = certify(name, candles, context if name in ("v3", "ultimate") else None, seconds=2, cuts=4)
     assert (table["verdict"] == "pass").all(), certificate_text(table)

@@ -1,4 +1,5 @@
 """V9's features on real candles: parity with `ta`, and the properties each column must have."""
+import sys
 import warnings
 
 import numpy as np
@@ -6,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import DataError, SettingsError
+from cryptolab.features.registry import feature_table, features
 from cryptolab.features.v9 import v9_feature_names, v9_feature_table, v9_features
 
 VARIANTS = ("stationary", "published")
@@ -204,3 +206,42 @@ def test_bad_settings_are_named():
         v9_features(walk(300), dtype="float16")
     with pytest.raises(DataError, match="`sma_50`"):
         v9_features(walk(49), "published")
+
+
+# ---- the package `ta` as a set --------------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+def test_the_set_ta_is_the_package_after_its_warm_up(btc_1h):
+    package = pytest.importorskip("ta")
+    candles = btc_1h.iloc[:1_500].reset_index(drop=True)  # on an index of times the package's PSAR is wrong
+    theirs = package.add_all_ta_features(candles.copy(), *candles.columns).drop(columns=candles.columns)
+    ours = features(btc_1h.iloc[:1_500], set="ta", dtype="float64").reset_index(drop=True)
+    table = feature_table("ta").set_index("name")
+    assert set(theirs) - set(ours) == {"trend_psar_up", "trend_psar_down"} and set(ours) - set(theirs) == {"trend_psar"}
+    for name in ours:
+        first = table.loc[name, "candles"] - 1
+        assert ours[name].iloc[:first].isna().all() and np.isfinite(ours[name].iloc[first:]).all(), name
+        if name in theirs:
+            known = np.isfinite(theirs[name].to_numpy()) & (np.arange(len(candles)) >= first)
+            np.testing.assert_array_equal(ours[name].to_numpy()[known], theirs[name].to_numpy()[known], err_msg=name)
+    turns = theirs["trend_psar_up"].combine_first(theirs["trend_psar_down"]).iloc[2:]
+    np.testing.assert_array_equal(ours["trend_psar"].iloc[2:], turns)
+
+
+def test_the_set_ta_has_a_value_where_nothing_is_traded_and_nothing_moves():
+    pytest.importorskip("ta")
+    candles = walk(400)
+    candles.iloc[200:260, :4] = candles["close"].iloc[200]
+    candles.iloc[200:260, 4] = 0.0
+    found = features(candles, set="ta", dtype="float64").iloc[100:]
+    assert np.isfinite(found).all().all(), list(found.columns[~np.isfinite(found).all()])
+    still = features(candles, set="ta", dtype="float64").iloc[250]
+    assert (still[["volatility_bbp", "momentum_wr", "volume_cmf"]] == [0.5, -50, 0]).all()
+    assert still["volume_vwap"] == candles["close"].iloc[250]
+
+
+def test_the_set_ta_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ta", None)
+    with pytest.raises(SettingsError, match="pip install ta"):
+        features(walk(200), set="ta")

@@ -77,6 +77,58 @@ def test_environment_yml_names_what_pyproject_names():
     assert found == requirements(*PROJECT["dependencies"], *(t for e in EXTRAS.values() for t in e))
 
 
+# ---- the packages the project was asked to stand on
+
+ASKED = """jupyterlab papermill nbdev pandas numpy matplotlib plotly tensorflow xgboost datasets huggingface-hub ta
+    scikit-learn""".split()
+COMMANDS = {"jupyterlab": "jupyter lab", "nbdev": "nbdev-export"}  # used by their commands rather than by import
+
+
+def readme_packages():
+    "The table of packages in the README: name -> cell that says where it is used."
+    section = (ROOT / "README.md").read_text().split("## Packages it stands on\n")[1].split("\n## ")[0]
+    return dict(re.findall(r"^\| `([^`]+)` \|[^|]+\| (.+) \|$", section, re.M))
+
+
+def imported_by(text):
+    "Top-level packages that Python code imports, anywhere in it."
+    nodes = list(ast.walk(ast.parse(text)))
+    names = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.split(".")[0] for name in names}
+
+
+def code_at(where):
+    "The Python code that a cell of the table names: a module of the library, or a notebook by a link."
+    if link := re.search(r"\]\(([^)]+\.ipynb)\)", where):
+        book = nbformat.read(ROOT / link[1], as_version=4)
+        cells = [c.source for c in book.cells if c.cell_type == "code"]
+        return "\n".join(line for text in cells for line in text.splitlines() if not line.lstrip().startswith(("%", "!")))
+    path = ROOT / (where.strip("`").replace(".", "/") + ".py")
+    return (path if path.exists() else path.with_suffix("") / "__init__.py").read_text()
+
+
+@pytest.mark.parametrize("package", ASKED)
+def test_each_package_is_required_and_used_where_the_readme_says(package):
+    asked = canonicalize_name(package)
+    texts = [*PROJECT["dependencies"], *(t for extra in EXTRAS.values() for t in extra)]
+    assert asked in requirements(*texts), "pyproject.toml requires it nowhere"
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = [d for d in listed if isinstance(d, str)] + [p for d in listed if isinstance(d, dict) for p in d["pip"]]
+    assert asked in requirements(*(d for d in conda if d != "-e .")), "environment.yml does not name it"
+    where = readme_packages()[package]
+    if target := re.fullmatch(r"`make ([a-z-]+)`", where):
+        recipe = re.search(rf"^{target[1]}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
+        assert COMMANDS[package] in recipe
+    else:
+        module = {"scikit-learn": "sklearn", "huggingface-hub": "huggingface_hub"}.get(package, package)
+        assert module in imported_by(code_at(where)), f"{where} does not import {module}"
+
+
+def test_the_readme_lists_just_these_packages():
+    assert sorted(readme_packages()) == sorted(ASKED)
+
+
 # ---- what a user meets first
 
 def test_readme_is_made_from_the_index_notebook():

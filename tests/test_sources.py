@@ -438,6 +438,185 @@ def test_hub_with_the_real_package_offline(tmp_path, monkeypatch):
         load_candles("BTCUSDT", "1h", source="hub", data_dir=tmp_path)
 
 
+# ---- a slice of a hub file ------------------------------------------------------------------------------------------
+
+
+class CountedFile:
+    "A file that notes where it was read."
+
+    def __init__(self, file, spans):
+        self.file, self.spans = file, spans
+
+    def read(self, size=-1):
+        at = self.file.tell()
+        data = self.file.read(size)
+        self.spans.append((at, at + len(data)))
+        return data
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+
+@pytest.fixture
+def streamed(tmp_path):
+    "The second repository with one large file of ten row groups, its address, and the spans of it that were read."
+    fsspec = pytest.importorskip("fsspec")
+    pytest.importorskip("datasets")
+    local = pytest.importorskip("fsspec.implementations.local").LocalFileSystem
+    spans = []
+
+    class Counted(local):
+        protocol = "counted"
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return "/" + str(path).removeprefix("counted://").strip("/")
+
+        def _open(self, path, mode="rb", **options):
+            return CountedFile(super()._open(path, mode, **options), spans)
+
+    fsspec.register_implementation("counted", Counted, clobber=True)
+    Counted.clear_instance_cache()
+    path = tmp_path / "hub/zongowo111/v2-crypto-ohlcv-data/klines/BTCUSDT/BTC_15m.parquet"
+    path.parent.mkdir(parents=True)
+
+    def write(rows, size=2_000):
+        rows.to_parquet(path, index=False, row_group_size=size)
+        return path
+
+    write(made_up(20_000, "15min").reset_index())
+    return path, f"counted://{tmp_path / 'hub'}", spans, write
+
+
+def no_download(**request):
+    raise AssertionError("the whole file was asked for")
+
+
+def by_stream(root, download=no_download, **request):
+    options = dict(stream=True, root=root, download=download, now="2030-01-01")
+    return load_candles("BTCUSDT", "15m", source="hub", **options, **request)
+
+
+def by_file(path, **request):
+    return load_candles("BTCUSDT", "15m", data_dir=path, now="2030-01-01", **request)
+
+
+@pytest.mark.parametrize("request_", [
+    dict(limit=500),
+    dict(limit=1_999, warmup=200),
+    dict(start="2024-07-20", warmup=50),
+    dict(start="2024-05-01 00:15", end="2024-05-02"),
+    dict(end="2024-03-01", limit=700, warmup=30),
+    dict(start="2024-01-02", limit=100),
+], ids=str)
+def test_a_streamed_slice_equals_the_file_and_reads_little(streamed, request_):
+    path, root, spans, _ = streamed
+    got, want = by_stream(root, **request_), by_file(path, **request_)
+    pd.testing.assert_frame_equal(got, want, check_freq=False)
+    assert got.attrs["fingerprint"] == want.attrs["fingerprint"] and got.attrs["warmup"] == want.attrs["warmup"]
+    assert got.attrs["source"] == "hub" and got.attrs["path"].startswith("counted://")
+    read = sum(b - a for a, b in spans)
+    assert read < path.stat().st_size / 2, f"{read:,} of {path.stat().st_size:,} bytes"
+    said = {line["check"]: line for line in got.attrs["quality"]}
+    assert 0 < said["rows read"]["count"] <= 6_000 and "of 20000" in said["rows read"]["action"]
+
+
+def test_untouched_row_groups_are_never_read(streamed):
+    import pyarrow.parquet as pq
+
+    path, root, spans, _ = streamed
+    by_stream(root, limit=500)
+    newest = pq.ParquetFile(path).metadata.row_group(9)
+    column = newest.column(0)
+    begins = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+    early = [(a, b) for a, b in spans if a < begins and b < path.stat().st_size]  # the footer comes with the last 64 kB
+    assert spans and not early, early
+
+
+def test_repairs_in_the_slice_are_counted(streamed):
+    path, root, _, write = streamed
+    rows = made_up(20_000, "15min").reset_index()
+    rows.loc[19_800, "high"] = -1.0
+    write(rows)
+    count = lambda t: {r["check"]: r["count"] for r in t.attrs["quality"]}
+    got, want = by_stream(root, limit=500), by_file(path, limit=500)
+    pd.testing.assert_frame_equal(got, want, check_freq=False)
+    bad = {check: n for check, n in count(want).items() if n and not check.startswith(("rows", "missing"))}
+    assert bad and all(count(got)[check] == n for check, n in bad.items())
+
+
+def test_a_slice_that_cleaning_makes_too_short_becomes_the_whole_file(streamed, tmp_path):
+    path, root, _, write = streamed
+    rows = made_up(20_000, "15min").reset_index()
+    rows.loc[18_000:18_999, "high"] = -1.0  # 1,000 of the last 2,000 rows
+    write(rows)
+    got = by_stream(root, download=hub_of(tmp_path / "hub"), limit=1_500)
+    pd.testing.assert_frame_equal(got, by_file(path, limit=1_500), check_freq=False)
+    assert len(got) == 1_500 and got.attrs["path"] == str(path)
+
+
+@pytest.mark.parametrize("layout", ["one group", "newest first", "text", "all of it"])
+def test_where_streaming_saves_nothing_the_file_is_fetched(streamed, tmp_path, layout):
+    path, root, _, write = streamed
+    rows = made_up(20_000, "15min").reset_index()
+    if layout == "one group":
+        write(rows, 50_000)
+    elif layout == "newest first":
+        write(rows[::-1])
+    elif layout == "text":
+        write(rows.assign(open_time=rows["open_time"].dt.strftime("%Y-%m-%d %H:%M")))
+    request = {} if layout == "all of it" else {"limit": 500}
+    got = by_stream(root, download=hub_of(tmp_path / "hub"), **request)
+    pd.testing.assert_frame_equal(got, by_file(path, **request), check_freq=False)
+    assert got.attrs["path"] == str(path) and "rows read" not in {r["check"] for r in got.attrs["quality"]}
+
+
+def test_epochs_and_an_index_are_streamed_too(streamed):
+    path, root, _, write = streamed
+    table = made_up(20_000, "15min")
+    write(klines(table))
+    same_candles(by_stream(root, limit=500), table.tail(500))
+    table.to_parquet(path, row_group_size=2_000)  # times as the index
+    same_candles(by_stream(root, limit=500), table.tail(500))
+
+
+def test_the_first_repository_still_answers_first(streamed, tmp_path):
+    path, root, spans, _ = streamed
+    first = tmp_path / "hub/zongowo111/cpb-models/klines_binance_us/BTCUSDT/BTCUSDT_15m_binance_us.csv"
+    first.parent.mkdir(parents=True)
+    table = made_up(300, "15min")
+    klines(table).to_csv(first, index=False)
+    same_candles(by_stream(root, download=hub_of(tmp_path / "hub"), limit=100), table.tail(100))
+    assert not spans
+
+
+def test_streaming_offline_says_what_a_download_says(streamed, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(SourceError, match="no network"):
+        by_stream(str(tmp_path / "nowhere"), download=hub_of(tmp_path / "hub", online=False), limit=10)
+    same_candles(by_stream("counted://nowhere", limit=10, data_dir=tmp_path / "hub"), made_up(20_000, "15min").tail(10))
+
+
+def test_streaming_from_another_timeframe_is_an_error(streamed):
+    _, root, _, write = streamed
+    write(made_up(20_000, "1h").reset_index())
+    with pytest.raises(DataError, match="another timeframe"):
+        by_stream(root, limit=100)
+
+
+def test_streaming_without_the_package(streamed, monkeypatch):
+    _, root, _, _ = streamed
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(SourceError, match=r'pip install "cryptolab\[hub\]"'):
+        by_stream(root, limit=10)
+
+
 # ---- exchange ----------------------------------------------------------------------------------------------------------------
 
 
@@ -724,7 +903,8 @@ def test_raw_files_one_by_one(shared_data, tmp_path, name, timeframe):
 
 
 def test_import_is_light():
-    heavy = "tensorflow keras xgboost lightgbm plotly numba sklearn ccxt huggingface_hub matplotlib scipy".split()
+    heavy = "tensorflow keras xgboost lightgbm plotly numba sklearn ccxt matplotlib scipy".split()
+    heavy += ["huggingface_hub", "datasets", "fsspec"]
     code = f"import sys, cryptolab.data; print([m for m in {heavy!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

@@ -89,7 +89,12 @@ def load_sample(
     return candles
 
 
-_SOURCES = {"sample": ("edge",), "local": (), "hub": ("refresh", "download"), "exchange": ("exchange", "page", "retries", "sleep")}
+_SOURCES = {
+    "sample": ("edge",),
+    "local": (),
+    "hub": ("refresh", "download", "stream", "root"),
+    "exchange": ("exchange", "page", "retries", "sleep"),
+}
 
 
 def _checked_options(source, options):
@@ -113,7 +118,7 @@ def load_candles(
     warmup: int = 0,  # up to so many older candles in front of them; attrs["warmup"] says how many there were
     seed: int = 0,  # of the sample market
     now: object = None,  # the present, to know unclosed candles; None = the clock
-    **options,  # of the source: edge (sample); refresh, download (hub); exchange, page, retries, sleep (exchange)
+    **options,  # edge (sample); refresh, download, stream, root (hub); exchange, page, retries, sleep (exchange)
 ) -> pd.DataFrame:  # candle table; attrs: symbol, timeframe, source, path, quality, fingerprint, warmup, seed; raises a CryptolabError
     "Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the stretch asked for."
     _checked_options(source, options)
@@ -129,7 +134,8 @@ def load_candles(
     elif source == "local":
         candles = load_local(symbol, timeframe, "data" if data_dir is None else data_dir, now=now)
     elif source == "hub":
-        candles = load_hub(symbol, timeframe, data_dir, now=now, **options)
+        wanted = dict(start=start, end=end, limit=limit, warmup=warmup)
+        candles = load_hub(symbol, timeframe, data_dir, now=now, **wanted, **options)
     else:
         since, wanted = _since(timeframe, start, end, limit, warmup), None if limit is None else limit + warmup
         candles = load_exchange(symbol, timeframe, data_dir=data_dir, start=since, limit=wanted, now=now, **options)

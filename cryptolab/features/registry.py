@@ -97,12 +97,12 @@ class FeatureSet:
         return table
 
 # %% ../../nbs/22_features.registry.ipynb #02d17a59
-SET_MODULES = {"v9": "v9", "v9_published": "v9", "v2": "v2", "v2_published": "v2", "hybrid": "hybrid", "v3": "v3", "ultimate": "ultimate"}
+SET_MODULES = {"v9": "v9", "v9_published": "v9", "v2": "v2", "v2_published": "v2", "hybrid": "hybrid", "v3": "v3", "ultimate": "ultimate", "ta": "ta"}
 _SETS = {"user": FeatureSet("user")}
 
 
 def feature_set(
-    name: str | FeatureSet,  # v9 | v9_published | v2 | hybrid | v3 | ultimate | user, or a set of your own
+    name: str | FeatureSet,  # v9 | v9_published | v2 | hybrid | v3 | ultimate | ta | user, or a set of your own
 ) -> FeatureSet:  # the set with its blocks; raises SettingsError for an unknown name
     "Look up a feature set."
     if isinstance(name, FeatureSet):
@@ -293,7 +293,7 @@ def _fill(block, x, stretches, out, place):
 # %% ../../nbs/22_features.registry.ipynb #f0689312
 def features(
     candles: pd.DataFrame,  # candle table with open, high, low, close, volume
-    set: str | FeatureSet = "v9",  # v9 | v9_published | v2 | hybrid | v3 | ultimate | user, or a set of your own
+    set: str | FeatureSet = "v9",  # v9 | v9_published | v2 | hybrid | v3 | ultimate | ta | user, or a set of your own
     context: dict | None = None,  # funding, perpetual, exchange, onchain, orderbook, trades, coins: see `cryptolab.features.context`
     dtype: str = "float32",  # "float32" or "float64"; everything is computed in float64
     columns: list | None = None,  # only these columns of the set

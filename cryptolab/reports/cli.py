@@ -166,7 +166,7 @@ def predict_command(
 def certify_command(
     symbol: Annotated[str, typer.Argument(help="such as BTCUSDT")] = "BTCUSDT",
     timeframe: Annotated[str, typer.Argument(help="such as 1h")] = "1h",
-    sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME", help="v9 | v9_published | v2 | hybrid | v3 | ultimate; repeatable; default: all")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME", help="v9 | v9_published | v2 | hybrid | v3 | ultimate | ta; repeatable; default: all")] = None,
     source: Annotated[str, typer.Option(help="sample | local | hub | exchange")] = "sample",
     data_dir: DataDir = None,
     limit: Annotated[int, typer.Option(help="newest candles to use")] = 3_000,
