@@ -50,10 +50,13 @@ def copied(tmp_path, monkeypatch):
     return copy
 
 
+EMPTY = {name for name, module in House(ROOT).modules.items() if not module.names}  # rooms without a face
+
+
 def unseen(code, modules, copy) -> list:
     "Modules whose edit leaves `code()` as it was."
     before, missed = code(), []
-    for name in sorted(modules):
+    for name in sorted(set(modules) - EMPTY):
         path = copy.joinpath(*name.split(".")).with_suffix(".py")
         text = path.read_bytes()
         path.write_bytes(text + b"\n# edited\n")

@@ -108,9 +108,10 @@ def test_import_is_instant_and_light():
 def test_modules_import_without_the_heavy_libraries():
     "Numba is imported by the modules of compiled loops alone, which others import where they compute."
     heavy = "tensorflow keras torch xgboost lightgbm plotly sklearn ccxt huggingface_hub arch statsmodels IPython".split()
+    certificate, trades = "certificate", "cryptolab.reports.trades"
     every = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in (ROOT / "cryptolab").rglob("*.py")}
-    light = {f"cryptolab.features.{name}" for name in ("registry", "known", "context", "certificate", "stream", "store")}
-    loops = {name for name in every if name.startswith(("cryptolab.features.", "cryptolab.backtest"))} - light | {"cryptolab.labels.walk", "cryptolab.reports.trades"}
+    light = {f"cryptolab.features.{name}" for name in ("registry", "known", "context", certificate, "stream", "store")}
+    loops = {name for name in every if name.startswith(("cryptolab.features.", "cryptolab.backtest"))} - light | {"cryptolab.labels.walk", trades}
     code = f"""import importlib, sys
 for names, heavy in (({sorted(every - loops)}, {[*heavy, "numba"]}), ({sorted(loops & every)}, {heavy})):
     for name in names:
@@ -195,8 +196,9 @@ def mixed_cells(path):
 
 
 def test_imports_have_cells_of_their_own():
-    notebooks = [p for p in (ROOT / "nbs").glob("[0-9]*.ipynb") if "default_exp" in p.read_text()]
-    found = [f"{path.name}: cell {number}" for path in sorted(notebooks) for number in mixed_cells(path)]
+    notebooks = [p for p in (ROOT / "nbs").rglob("[0-9]*.ipynb") if "default_exp" in p.read_text()]
+    assert len(notebooks) >= 100
+    found = [f"{path.relative_to(ROOT)}: cell {number}" for path in sorted(notebooks) for number in mixed_cells(path)]
     assert not found, "imports mixed with other code (give them a cell of their own):\n" + "\n".join(found)
 
 
