@@ -108,10 +108,9 @@ def test_import_is_instant_and_light():
 def test_modules_import_without_the_heavy_libraries():
     "Numba is imported by the modules of compiled loops alone, which others import where they compute."
     heavy = "tensorflow keras torch xgboost lightgbm plotly sklearn ccxt huggingface_hub arch statsmodels IPython".split()
-    certificate, trades = "certificate", "cryptolab.reports.trades"
     every = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in (ROOT / "cryptolab").rglob("*.py")}
-    light = {f"cryptolab.features.{name}" for name in ("registry", "known", "context", certificate, "stream", "store")}
-    loops = {name for name in every if name.startswith(("cryptolab.features.", "cryptolab.backtest"))} - light | {"cryptolab.labels.walk", trades}
+    light = {f"cryptolab.features.{name}" for name in ("registry", "known", "context", "certificate", "stream", "store")}
+    loops = {name for name in every if name.startswith(("cryptolab.features.", "cryptolab.backtest"))} - light | {"cryptolab.labels.walk", "cryptolab.reports.trades"}
     code = f"""import importlib, sys
 for names, heavy in (({sorted(every - loops)}, {[*heavy, "numba"]}), ({sorted(loops & every)}, {heavy})):
     for name in names:
@@ -312,3 +311,6 @@ def test_a_failing_step_is_loud(tmp_path):
     told = subprocess.run([*step, "--summary"], capture_output=True, text=True)
     assert told.returncode == 1 and "FAILED: 2/2 bad" in told.stdout
     assert told.stdout.splitlines()[-1] == "===== 3 passed in 0.1s ====="
+    line = "9 modules in 2 rooms, 0 circles, 0 arrows to larger numbers"
+    subprocess.run([*step, "3/3 layout", sys.executable, "-c", f"print('looked'); print({line!r})"], check=True, capture_output=True)
+    assert subprocess.run([*step, "--summary"], capture_output=True, text=True).stdout.splitlines()[-1] == line
