@@ -24,7 +24,11 @@ def test_every_notebook_has_a_page_of_its_own():
     wanted = {p.resolve() for folder in ("nbs", "colab") for p in (ROOT / folder).rglob("*.ipynb") if not any(q[0] in "._" for q in p.relative_to(ROOT).parts)}
     assert found == wanted
     assert len({p.name for p in pages}) == len(pages)
-    assert {p.part for p in pages} == {"", *build_docs.ROOMS, *build_docs.PARTS}
+    assert {p.part for p in pages} <= {"", *build_docs.ROOMS, *build_docs.PARTS} and {p.part for p in pages} >= {"data", *build_docs.PARTS}
+    assert len([p for p in pages if p.module]) >= 100
+    assert all(build_docs.room_title(folder) for folder in build_docs.chapters(pages))
+    assert sorted(name for inside in build_docs.chapters(pages).values() for name in inside if name in {p.name for p in pages}) \
+        == sorted(p.name for p in pages if p.part), "every page is in one chapter"
 
 
 def test_every_page_says_what_it_is_for():
@@ -39,7 +43,7 @@ def test_every_public_name_is_in_the_reference_once():
 
     text = "\n".join(build_docs.reference("features.rolling"))
     assert all(text.count(f"{{py:function}} {name}(") == 1 for name in rolling.__all__ if callable(getattr(rolling, name)))
-    text = "\n".join(build_docs.reference("systems.v9"))
+    text = "\n".join(build_docs.reference(v9.__name__.removeprefix("cryptolab.")))
     assert v9.__all__ == ["V9", "v9_results"] and "{py:class} V9(*, profile='quick'" in text
     assert all(f"{{py:method}} {name}(" in text for name in ("fit", "forecast", "save", "load"))
     inherited = next(line for line in text.splitlines() if "From {py:obj}`cryptolab.systems.base.System`" in line)
@@ -86,11 +90,34 @@ def test_links_between_notebooks_become_links_between_pages(tmp_path):
     assert links(start, "[a study](studies/certificates.ipynb)") == "[a study](studies/certificates.ipynb)"
     assert links(start, "[`tests/`](../tests)") == "`tests/`"
     assert links(start, "[`settings.ini`](../settings.ini)") == '<a href="files/settings.ini"><code>settings.ini</code></a>'
-    assert links(rolling, "see `24_features.certificate`") == "see [`24_features.certificate`](certificate.ipynb)"
-    assert links(rolling, "of `cryptolab.labels.walk`, not `20_features.rolling`") == "of [`cryptolab.labels.walk`](../labels/walk.ipynb), not `20_features.rolling`"
-    assert links(rolling, "```\n`24_features.certificate`\n```") == "```\n`24_features.certificate`\n```"
+    assert links(rolling, "see `cryptolab.features.context`") == "see [`cryptolab.features.context`](context.ipynb)"
+    shown = "of [`cryptolab.labels.walk`](../labels/walk.ipynb), not `cryptolab.features.rolling`"
+    assert links(rolling, "of `cryptolab.labels.walk`, not `cryptolab.features.rolling`") == shown
+    assert links(rolling, "```\n`cryptolab.features.context`\n```") == "```\n`cryptolab.features.context`\n```"
     with pytest.raises(build_docs.SiteError, match="leads nowhere"):
         links(start, "[gone](studies/nowhere.ipynb)")
+
+
+def test_a_room_inside_a_room_is_a_chapter_of_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(build_docs.INNER, "features/sets", ("Sets", "The sets."))
+    monkeypatch.setitem(build_docs.INNER, "features/sets/v3", ("V3", "Its columns."))
+    for name, module in (("20_features/10_rolling", "features.rolling"), ("20_features/40_sets/40_v3/10_rows", "features.sets.v3.rows"),
+                         ("20_features/40_sets/40_v3/90_v3", "features.sets.v3.__init__"), ("70_systems/10_rows", "systems.rows")):
+        path = tmp_path / "nbs" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": f"#| default_exp {module}"}]}))
+    pages = build_docs.site_pages(tmp_path)[1:]
+    names = [p.name for p in pages]
+    assert names == ["features/rolling", "features/sets/v3/rows", "features/sets/v3/package", "systems/rows"]
+    found = build_docs.chapters(pages)
+    assert found == {"features": ["features/rolling", "features/sets"], "features/sets": ["features/sets/v3"],
+                     "features/sets/v3": ["features/sets/v3/rows", "features/sets/v3/package"], "systems": ["systems/rows"]}  # fmt: skip
+    text = build_docs.chapter("features", found["features"], {p.name: p for p in pages}, {name: (name, "a line") for name in names})
+    assert "| [Sets](sets/index.md) | `cryptolab.features.sets` | The sets. |" in text and "\nrolling\nsets/index\n```" in text
+    links = build_docs.Links(pages, tmp_path / "stage", tmp_path / "files")
+    assert links(pages[0], "`cryptolab.features.sets.v3.rows` `cryptolab.systems.rows` `cryptolab.features.sets.v3`") == (
+        "[`cryptolab.features.sets.v3.rows`](sets/v3/rows.ipynb) [`cryptolab.systems.rows`](../systems/rows.ipynb) "
+        "[`cryptolab.features.sets.v3`](sets/v3/package.ipynb)")
 
 
 def test_another_folder_is_not_replaced(tmp_path):
@@ -148,7 +175,8 @@ def opened(address, width=1280):
 def test_the_site_is_whole(site):
     assert site_check.check_site(site) == []
     names = {p.relative_to(site).with_suffix("").as_posix() for p in site.rglob("*.html")}
-    assert {p.name for p in build_docs.site_pages()} | {f"{part}/index" for part in (*build_docs.ROOMS, *build_docs.PARTS)} <= names
+    pages = build_docs.site_pages()
+    assert {p.name for p in pages} | {f"{folder}/index" for folder in build_docs.chapters(pages)} <= names
     assert sorted(p.name for p in site.parent.iterdir()) == ["docs"], "work folders were left"
     assert json.loads((site / "notebooks" / "features" / "rolling.ipynb").read_text())["nbformat"] == 4
 

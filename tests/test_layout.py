@@ -50,10 +50,13 @@ def copied(tmp_path, monkeypatch):
     return copy
 
 
+EMPTY = {name for name, module in House(ROOT).modules.items() if not module.names}  # rooms without a face
+
+
 def unseen(code, modules, copy) -> list:
     "Modules whose edit leaves `code()` as it was."
     before, missed = code(), []
-    for name in sorted(modules):
+    for name in sorted(set(modules) - EMPTY):
         path = copy.joinpath(*name.split(".")).with_suffix(".py")
         text = path.read_bytes()
         path.write_bytes(text + b"\n# edited\n")
@@ -147,3 +150,97 @@ def test_every_set_of_features_is_found_and_certifies():
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
 def test_every_system_is_found_with_its_template(name):
     assert isinstance(system_class(name), type) and find_template(name).is_file()
+
+
+# ---- what the check of the layout finds
+
+def test_the_check_reads_the_whole_library(house):
+    assert sum(m.notebook is not None for m in house.modules.values()) >= 140 and len(house.rooms) >= 9
+    assert sum(len(m.uses) for m in house.modules.values()) >= 400
+    assert "data.timegrid" in house.modules["data.candles"].uses and "config" in house.modules["data.readers"].uses
+    assert "numpy" not in house.modules
+
+
+TINY = {
+    "10_data/10_rows": ("data.rows", "LIMIT = 3\ndef rows(): return _own()\ndef _own(): return LIMIT"),
+    "10_data/90_data": ("data.__init__", "from cryptolab.data.rows import rows"),
+    "20_models/10_tree": ("models.tree", "from ..data import rows\nfrom ..data.rows import LIMIT\nclass Tree: pass"),
+    "20_models/20_deep/10_tree": ("models.deep.tree", "def f():\n    from cryptolab.models import tree\n    return tree.Tree\nWHERE = 'cryptolab.models.tree:Tree'"),
+    "20_models/30_forest": ("models.forest", "from .deep.tree import f"),
+    "20_models/99_models": ("models.__init__", "from .forest import f"),
+    "tutorials/01_first": ("", "1 + 1"),
+    "index": ("", "See `cryptolab.models.deep.tree`"),
+}
+
+
+def tiny(folder, **changes):
+    "Write the tiny house with some of its notebooks changed: {notebook: (module, text)}; None takes one away."
+    for name, (module, text) in {**TINY, **{k: v for k, v in changes.items() if v}}.items():
+        if name in changes and changes[name] is None:
+            continue
+        path = folder / "nbs" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source = f"#| default_exp {module}\n{text}" if module else text
+        path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": source}]}))
+        if module:
+            file = folder.joinpath("cryptolab", *module.split(".")).with_suffix(".py")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+    for part in [folder / "cryptolab", *(p for p in (folder / "cryptolab").rglob("*") if p.is_dir())]:
+        (part / "__init__.py").touch()
+    return check_layout.check(folder)
+
+
+def test_a_house_in_order_passes(tmp_path):
+    assert tiny(tmp_path) == ([], "6 modules in 2 rooms, 0 circles, 0 arrows to larger numbers")
+
+
+FAULTS = {
+    "not its path": ({"20_models/10_tree": ("models.trees", "x = 1"), "20_models/20_deep/10_tree": ("models.deep.tree", "x = 1"),
+                      "20_models/30_forest": ("models.forest", "f = 1")}, ["10_tree.ipynb: exports `models.trees` and not `models.tree`"]),
+    "a folder without a number": ({"deep/10_x": ("deep.x", "x = 1")}, ["without a number"]),
+    "nothing exported": ({"20_models/40_empty": ("", "x = 1")}, ["exports `nothing` and not `models.empty`"]),
+    "a module in a lesson": ({"tutorials/01_first": ("data.lesson", "x = 1")}, ["this folder has no modules"]),
+    "up to another room": ({"10_data/10_rows": ("data.rows", "LIMIT = 3\ndef rows():\n    from cryptolab.models.deep.tree import f")},
+                           ["10_rows.ipynb uses nbs/20_models/20_deep/10_tree.ipynb", "a circle", "a circle"]),
+    "up in the room": ({"20_models/05_low": ("models.low", "from .tree import Tree")}, ["05_low.ipynb uses nbs/20_models/10_tree.ipynb"]),
+    "up for a type": ({"20_models/05_low": ("models.low", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from cryptolab.models import forest")},
+                      ["uses nbs/20_models/30_forest.ipynb"]),
+    "up to a face": ({"20_models/05_low": ("models.low", "from cryptolab.models import f")}, ["uses nbs/20_models/99_models.ipynb"]),
+    "the same number": ({"20_models/30_other": ("models.other", "import cryptolab.models.forest")}, ["30_other.ipynb uses nbs/20_models/30_forest.ipynb"]),
+    "a circle": ({"20_models/40_a": ("models.a", "def f():\n    from cryptolab.models.b import g"), "20_models/41_b": ("models.b", "from .a import f\ng = 1")},
+                 ["40_a.ipynb uses", "a circle: models.a → models.b → models.a"]),
+    "one name twice": ({"20_models/50_tree": ("models.tree", "class Tree: pass")}, ["50_tree.ipynb: the folder has 10_tree.ipynb already", "10_tree.ipynb uses nbs/20_models/50_tree"]),
+    "a private name": ({"20_models/40_a": ("models.a", "from cryptolab.data.rows import _own")}, ["`data.rows._own` is private"]),
+    "a private name of a module": ({"20_models/40_a": ("models.a", "from cryptolab.data import rows as r, rows\nimport cryptolab.data.rows as q\nq._own()")},
+                                   ["`data.rows._own` is private"]),
+    "a private name by its whole path": ({"20_models/40_a": ("models.a", "import cryptolab.data.rows\ncryptolab.data.rows._own()")},
+                                         ["`data.rows._own` is private"]),
+    "a text that names no module": ({"20_models/40_a": ("models.a", "A = 'cryptolab.models.trees:Tree'")}, ["`cryptolab.models.trees:Tree` names nothing"] * 2),
+    "a text that names no class": ({"20_models/40_a": ("models.a", "A = 'cryptolab.models.tree:Bush'")}, ["`cryptolab.models.tree:Bush` names nothing"] * 2),
+    "prose": ({"index": ("", "See `cryptolab.models.gone`")}, ["index.ipynb: `cryptolab.models.gone` names nothing"]),
+    "an import of nothing": ({"20_models/40_a": ("models.a", "from ..data.rows import gone")}, ["`cryptolab.data.rows.gone` does not exist"]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_check_finds(tmp_path, fault):
+    changes, words = FAULTS[fault]
+    problems, line = tiny(tmp_path, **changes)
+    for word in words:
+        assert any(word in problem for problem in problems), problems
+    assert fault.startswith("up to another") or len(problems) == len(words), problems
+    arrows, rounds = sum(" uses " in p for p in problems), sum(p.startswith("a circle") for p in problems)
+    assert line.endswith(f"{rounds} circles, {arrows} arrows to larger numbers")
+
+
+def test_the_check_ends_with_its_line_and_a_status(tmp_path):
+    import subprocess
+
+    tiny(tmp_path)
+    command = [sys.executable, str(ROOT / "tools" / "check_layout.py"), str(tmp_path)]
+    good = subprocess.run(command, capture_output=True, text=True)
+    assert (good.returncode, good.stdout) == (0, "6 modules in 2 rooms, 0 circles, 0 arrows to larger numbers\n")
+    tiny(tmp_path, **FAULTS["a circle"][0])
+    bad = subprocess.run(command, capture_output=True, text=True)
+    assert bad.returncode == 1 and bad.stdout.splitlines()[-1] == "8 modules in 2 rooms, 1 circles, 1 arrows to larger numbers"

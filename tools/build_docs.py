@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 NBS, ASSETS = ROOT / "nbs", Path(__file__).parent / "docs"
 ROOMS = {
     "config": ("Settings", "What a researcher chooses, in one file, and the errors that tell what was wrong and what to do."),
+    "files": ("Files", "A file or a folder is there whole or not at all: written beside its place and then renamed."),
     "data": ("Data", "Candles from a file, a public history, an exchange or a made-up market, as one checked table. Missing candles stay missing, and every "
              "repair is counted."),
     "features": ("Features", "The columns of the five systems from one registry, computed for whole tables, in pieces and candle by candle, and the "
@@ -36,8 +37,29 @@ ROOMS = {
     "evaluation": ("Evaluation", "Every number beside its baseline, its interval and its costs; detectors of leaks; markets on which nothing can be found; the "
                    "audit of the documents' claims."),
     "backtest": ("Trading", "Trades simulated with costs by the loop that makes the labels: orders, account, statistics with their intervals, sweeps."),
-    "reports": ("Reports", "One parameterised notebook run for any coin, rendered as a page that opens offline, and the command line."),
+    "audit": ("Audit", "Could it fool you? Detectors of leaks and a zoo to test them, markets on which nothing can be found, and the audit of the "
+              "documents' claims."),
+    "reports": ("Reports", "One parameterised notebook run for any coin, rendered as a page that opens offline."),
+    "runs": ("Runs", "One report or many, each in a process of its own that may die without harm to the others."),
+    "serving": ("Serving", "Forecasts as they are asked for, or as candles close."),
+    "cli": ("Command line", "The same by hand: `cryptolab run`, `doctor`, `publish` and the others."),
 }  # fmt: skip
+INNER = {  # rooms inside rooms
+    "features/sets": ("Feature sets", "The columns of each system, one module or folder per set, found by name through the registry."),
+    "features/sets/v3": ("Features of V3", "The columns of V3 by what they are made from: prices, volume, the form of candles, other markets."),
+    "features/sets/ultimate": ("Features of Ultimate", "The columns of Ultimate: those of its own candles, and those of other markets."),
+    "features/certify": ("Certificates of features", "The proof that a column knows nothing of the future, and the faults that the proof finds."),
+    "systems/v9": ("V9", "The system V9 in the order in which it is built: rows, ensemble, files, and the whole."),
+    "systems/v2": ("V2", "The trading system V2 in the order in which it is built: rows, models, veto, strategy, and the whole."),
+    "systems/hybrid": ("Hybrid", "The scalping system Hybrid in the order in which it is built: rows, members, fit, strategy, and the whole."),
+    "systems/v3": ("V3", "The system V3 in the order in which it is built: rows, members, and the whole."),
+    "systems/ultimate": ("Ultimate", "The system Ultimate in the order in which it is built: rows, network, fit, and the whole."),
+    "audit/leaks": ("Detectors of leaks", "One detector for each way in which the future gets into a result: features, labels, split, rows, fit."),
+    "audit/zoo": ("The zoo of leaks", "Pipelines with one known leak each, and clean ones that look alike, to measure how often the detectors are right."),
+    "audit/pipelines": ("Pipelines of the systems", "Each system as the steps that the detectors of leaks take apart."),
+    "audit/claims": ("Claims", "What the documents claim of their systems, what of it can be true, and what is measured."),
+    "reports/pages": ("Pages of the systems", "What the report of each system says and shows beyond what all reports have in common."),
+}
 PARTS = {
     "tutorials": ("Tutorials", "Each takes a few minutes, follows one idea, and runs from top to bottom on a laptop or in Colab."),
     "studies": ("Studies", "Longer questions, answered with stored numbers: which indicators of three libraries know the future, and what is left of published "
@@ -84,11 +106,12 @@ def exported_module(path: Path) -> str:  # dotted, without the library's name; e
 def site_pages(root: Path = ROOT) -> list:  # pages in reading order
     "The notebooks of the site."
     nbs, pages = root / "nbs", [Page(root / "nbs" / "index.ipynb", "index")]
-    for path in sorted(nbs.glob("[0-9]*.ipynb")):
-        module = exported_module(path)
-        room, dot, rest = module.removesuffix(".__init__").partition(".")
-        pages.append(Page(path, f"{room}/{rest or 'package'}" if dot or module.endswith("__init__") else f"{room}/{room}", module))
-    folders = (("tutorials", nbs / "tutorials"), ("studies", nbs / "studies"), ("report", nbs / "reports"), ("colab", root / "colab"))
+    rooms = [p for p in nbs.rglob("[0-9]*.ipynb") if all(part[:1].isdigit() for part in p.relative_to(nbs).parts)]
+    for path in sorted(rooms):
+        parts = (module := exported_module(path)).split(".")
+        pages.append(Page(path, "/".join([*parts[:-1], "package"] if parts[-1] == "__init__" else parts if parts[1:] else parts * 2), module))
+    folders = (("tutorials", nbs / "tutorials"), ("studies", nbs / "studies"), ("report", nbs / "templates"), ("report", nbs / "reports"),
+               ("colab", root / "colab"))
     for part, folder in folders:
         pages += [Page(path, f"{part}/{path.stem}", exported_module(path)) for path in sorted(folder.glob("[!._]*.ipynb"))]
     return pages
@@ -168,7 +191,7 @@ class Links:
     def __init__(self, pages, stage, files):
         self.stage, self.files = stage, files
         self.by_path = {page.path.resolve(): page.name for page in pages}
-        self.by_word = {page.path.stem: page.name for page in pages if page.path.name[:1].isdigit() and page.module}
+        self.by_word = {page.path.stem: page.name for page in pages if page.path.parent.name == "nbs" and page.module}
         self.by_word |= {f"cryptolab.{page.module}".removesuffix(".__init__"): page.name for page in pages if page.module}
 
     def __call__(self, page: Page, text: str) -> str:  # markdown with the links of the site
@@ -215,7 +238,7 @@ def source_line(page: Page, book: dict) -> dict:  # a markdown cell
     about = "cells with a blue edge are the library" if page.module else "everything on this page was computed by its cells"
     badge = next((match[1] for c in book["cells"] if (match := BADGE.search(c["source"]))), None)
     colab = f' · <a href="{badge}">open Colab</a>' if badge else ""
-    text = f'<p class="source">Notebook <a href="{up}/notebooks/{page.name}.ipynb" download>{page.path.name}</a>{colab} · {about}</p>'
+    text = f'<p class="source">Notebook <a href="{up}/notebooks/{page.name}.ipynb" download>{page.path.relative_to(ROOT)}</a>{colab} · {about}</p>'
     return {"cell_type": "markdown", "metadata": {}, "source": text}
 
 
@@ -379,12 +402,35 @@ def module_mark(page: Page) -> str:  # `cryptolab.features.rolling`, or nothing
     return f"`cryptolab.{page.module}`".replace(".__init__", "") if page.module else ""
 
 
-def chapter(title: str, text: str, pages: list, lines: dict) -> str:  # markdown
-    "A page that introduces the pages of one part."
-    rows = [f"| [{lines[p.name][0]}]({Path(p.name).name}.ipynb) | {module_mark(p)} | {lines[p.name][1].replace('|', chr(92) + '|')} |" for p in pages]
-    tree = "\n".join(Path(p.name).name for p in pages)
-    heads = ["| page | module | |", "| --- | --- | --- |"]
-    if not any(p.module for p in pages):
+def room_title(folder: str) -> tuple:  # (title, one or two sentences)
+    "What a chapter is called and what is in it."
+    return {**ROOMS, **PARTS, **INNER}[folder]
+
+
+def chapters(pages: list) -> dict:  # {folder: names of its pages and inner folders, in order}
+    "Every folder with pages, from the outside in; a folder inside another is a chapter of that one."
+    found = {}
+    for page in pages:
+        parts = page.name.split("/")[:-1]
+        for n in range(1, len(parts) + 1):
+            inside = found.setdefault("/".join(parts[:n]), [])
+            child = "/".join(parts[: n + 1]) if n < len(parts) else page.name
+            if child not in inside:
+                inside.append(child)
+    return found
+
+
+def chapter(folder: str, inside: list, pages: dict, lines: dict) -> str:  # markdown; `pages` by name
+    "A page that introduces the pages and chapters of one folder."
+    rows, tree, (title, text) = [], [], room_title(folder)
+    for name in inside:
+        page, (head, line) = pages.get(name), lines[name] if name in pages else room_title(name)
+        target = os.path.relpath(name, folder) + ("" if page else "/index")
+        mark = module_mark(page) if page else f"`cryptolab.{name.replace('/', '.')}`"
+        rows.append(f"| [{head}]({target}.{'ipynb' if page else 'md'}) | {mark} | {line.replace('|', chr(92) + '|')} |")
+        tree.append(target)
+    heads, tree = ["| page | module | |", "| --- | --- | --- |"], "\n".join(tree)
+    if not any(name not in pages or pages[name].module for name in inside):
         rows, heads = [re.sub(r"\) \|  \|", ") |", row) for row in rows], ["| page | |", "| --- | --- |"]
     return "\n".join([f"# {title}", "", text, "", *heads, *rows, "", "```{toctree}", ":hidden:", "", tree, "```", ""])
 
@@ -424,11 +470,10 @@ def stage_site(pages: list, stage: Path, files: Path) -> dict:  # {page: (title,
             path = folder / f"{page.name}.ipynb"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
-    for part, (title, text) in {**ROOMS, **PARTS}.items():
-        inside = [p for p in pages if p.part == part]
-        if inside:
-            (stage / part / "index.md").write_text(chapter(title, text, inside, lines), encoding="utf-8")
-            lines[f"{part}/index"] = (title, text)
+    for folder, inside in chapters(pages).items():
+        text = chapter(folder, inside, {p.name: p for p in pages}, lines)
+        (stage / folder / "index.md").write_text(text, encoding="utf-8")
+        lines[f"{folder}/index"] = room_title(folder)
     return lines
 
 

@@ -15,7 +15,7 @@ from tree import ROOT
 LIBRARY = "cryptolab"
 NUMBERED = re.compile(r"(\d+)_(.+)")
 EXPORTS = re.compile(r"#\s*\|\s*default_exp +([\w.]+)")
-MENTION = re.compile(rf"(?<![\w./-]){LIBRARY}((?:\.[A-Za-z_]\w*)+)(?::([A-Za-z_]\w*))?(?!\w*[/(-])")
+MENTION = re.compile(rf"(?<!getLogger\(\")(?<![\w./-]){LIBRARY}((?:\.[A-Za-z_]\w*)+)(?::([A-Za-z_]\w*))?(?!\w*[/(-])")
 WITHOUT_MODULES = ("tutorials", "studies", "templates", "reports")  # folders of nbs
 
 

@@ -3,27 +3,29 @@
 
 step.py "1/7 heading" COMMAND …     run it
 step.py --start                     forget earlier steps
-step.py --summary                   one line per step, then pytest's own closing lines
+step.py --summary                   one line per step, then the closing lines of the layout's check and of pytest
 """
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+CLOSING = re.compile(r"=====.* in |\d+ modules in \d+ rooms, ")
 LOG = Path(__file__).parents[1] / ".cache" / "steps.jsonl"
 
 
 def run_step(heading, command):
-    "The command's exit status; its duration and pytest's closing line, if it has one, are kept for the summary."
+    "The command's exit status; its duration and its closing line, if it has one, are kept for the summary."
     print(f"\n==> {heading}", flush=True)
     start, closing = time.time(), ""
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
-            if line.startswith("=====") and " in " in line:
+            if CLOSING.match(line):
                 closing = line.rstrip()
     seconds = time.time() - start
     verdict = "ok" if process.returncode == 0 else "FAILED"
@@ -35,7 +37,7 @@ def run_step(heading, command):
 
 
 def summary():
-    "What was run and how long it took; pytest's closing lines come last."
+    "What was run and how long it took; the closing lines come last."
     steps = [json.loads(line) for line in LOG.read_text().splitlines()]
     failed = [s["heading"] for s in steps if s["verdict"] != "ok"]
     print("\n==> " + (f"FAILED: {'; '.join(failed)}" if failed else f"all {len(steps)} steps passed"))
