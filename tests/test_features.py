@@ -241,6 +241,15 @@ def test_the_set_ta_has_a_value_where_nothing_is_traded_and_nothing_moves():
     assert still["volume_vwap"] == candles["close"].iloc[250]
 
 
+def test_the_set_ta_of_few_candles():
+    pytest.importorskip("ta")
+    candles = walk(300)
+    for columns in (["trend_sma_fast"], ["momentum_stoch"], ["others_cr", "volatility_atr"]):
+        whole, few = (features(c, set="ta", columns=columns, dtype="float64") for c in (candles, candles.iloc[:14]))
+        assert few.iloc[-1].notna().all()
+        pd.testing.assert_frame_equal(few, whole.iloc[:14])
+
+
 def test_the_set_ta_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "ta", None)
     with pytest.raises(SettingsError, match="pip install ta"):

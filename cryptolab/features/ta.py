@@ -149,8 +149,9 @@ def _group(name, table):
 
     @ta.block(name, table, source="ta 0.11", pieces=False)
     def compute(x):
-        frame = pd.DataFrame({field: getattr(x, field) for field in _FIELDS["volume"]})  # rows are numbered
-        out = getattr(_package(), f"add_{name}_ta")(frame, *_FIELDS[name])
+        frame, rows = pd.DataFrame({field: getattr(x, field) for field in _ALL}), len(x.close)  # rows are numbered
+        frame = frame.iloc[np.minimum(np.arange(max(rows, 100)), rows - 1)].reset_index(drop=True)
+        out = getattr(_package(), f"add_{name}_ta")(frame, *_FIELDS[name]).iloc[:rows].copy()
         if name == "trend":
             out["trend_psar"] = out["trend_psar_up"].fillna(out["trend_psar_down"])
         yield from sound_columns(out, next(b.columns for b in ta.blocks if b.function is compute))
