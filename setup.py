@@ -1,6 +1,6 @@
 """Everything is declared in pyproject.toml; here is only what it cannot say: report notebooks travel inside the package.
 
-They are edited under nbs/reports/. A build puts copies without outputs into cryptolab/reports/templates/ of the wheel, and names
+They are edited under nbs/templates/. A build puts copies without outputs into cryptolab/reports/templates/ of the wheel, and names
 the originals as sources, so that a source distribution carries them too.
 """
 import json
@@ -17,11 +17,11 @@ class BuildWithTemplates(build_py):
     "The usual build of Python files, and the report notebooks beside them."
 
     def _notebooks(self):
-        return sorted((HERE / "nbs" / "reports").glob("*.ipynb"))
+        return sorted((HERE / "nbs" / "templates").glob("*.ipynb"))
 
     def run(self):
         super().run()
-        if self.editable_mode:  # an editable install reads the notebooks in nbs/reports themselves
+        if self.editable_mode:  # an editable install reads the notebooks in nbs/templates themselves
             return
         folder = Path(self.build_lib) / TEMPLATES
         folder.mkdir(parents=True, exist_ok=True)

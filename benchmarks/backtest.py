@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from cryptolab.backtest import backtest, sweep
-from cryptolab.reports.folder import write_json
+from cryptolab.files import write_json
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "backtest.json"

@@ -17,11 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from cryptolab.reports.batch import run_batch
-from cryptolab.reports.jobs import Template, job_environment, modules_of
-from cryptolab.reports.plan import make_plan
-from cryptolab.reports.folder import write_json
-from cryptolab.reports.run import find_template
+from cryptolab.runs.batch import run_batch
+from cryptolab.runs.worker import Template, job_environment, modules_of
+from cryptolab.runs.plan import make_plan
+from cryptolab.files import write_json
+from cryptolab.runs.report import find_template
 
 STORE = Path(__file__).parent / "results" / "batch.json"
 COINS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "DOGEUSDT", "XRPUSDT", "ADAUSDT", "BNBUSDT", "AVAXUSDT", "DOTUSDT")

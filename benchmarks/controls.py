@@ -24,13 +24,13 @@ from pathlib import Path
 import pandas as pd
 
 from cryptolab.data import load_candles
-from cryptolab.evaluation.controls import EDGES, control_code, controls, lightgbm_walk_forward, minimum_detectable_edge
-from cryptolab.evaluation.hybrid import hybrid_control
-from cryptolab.evaluation.v2_pipeline import v2_control
-from cryptolab.features.v9 import v9_feature_names
-from cryptolab.reports.folder import plain, write_json
+from cryptolab.audit.controls import EDGES, control_code, controls, lightgbm_walk_forward, minimum_detectable_edge
+from cryptolab.audit.pipelines.hybrid import hybrid_control
+from cryptolab.audit.pipelines.v2 import v2_control
+from cryptolab.features.sets.v9 import v9_feature_names
+from cryptolab.files import plain, write_json
 from cryptolab.systems.artefacts import package_versions
-from cryptolab.systems.v9 import V9
+from cryptolab.systems.v9.system import V9
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "controls.json"

@@ -27,7 +27,7 @@ import pandas as pd
 
 from cryptolab.features.registry import feature_names, features
 from cryptolab.features.stream import FeatureStream
-from cryptolab.reports.folder import write_json
+from cryptolab.files import write_json
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "features.json"

@@ -11,9 +11,9 @@ import os
 import platform
 from pathlib import Path
 
-from cryptolab.reports.folder import write_json
+from cryptolab.files import write_json
 from cryptolab.reports.results import read_result
-from cryptolab.reports.run import run_report
+from cryptolab.runs.report import run_report
 
 STORE = Path(__file__).parent / "results" / "v9_full.json"
 COMMAND = "cryptolab run BTCUSDT 1h --source local --data-dir ../shared/data --limit 10000 --profile full"

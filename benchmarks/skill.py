@@ -20,13 +20,13 @@ import pandas as pd
 
 from cryptolab.config import seed_everything
 from cryptolab.data import load_candles, null_market, planted_market
-from cryptolab.evaluation import baselines, board
-from cryptolab.features.v9 import v9_features
+from cryptolab.evaluation import baselines, comparison as board
+from cryptolab.features.sets.v9 import v9_features
 from cryptolab.models.volatility import range_to_sigma
-from cryptolab.reports.folder import plain, write_json
+from cryptolab.files import plain, write_json
 from cryptolab.systems.artefacts import library_code
-from cryptolab.systems.rows import v9_labels
-from cryptolab.systems.v9 import V9
+from cryptolab.systems.v9.rows import v9_labels
+from cryptolab.systems.v9.system import V9
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "skill.json"

@@ -2,7 +2,7 @@
 
 python -m benchmarks.zoo [--jobs 2] [--seeds 0 1] [--names NAME …] [--data-dir FOLDER] [--rows 2000]
 
-Every pipeline of `cryptolab.evaluation.zoo` (written by people who had not seen the detectors) goes through `audit_pipeline` on its own
+Every pipeline of `cryptolab.audit.zoo.zoo` (written by people who had not seen the detectors) goes through `audit_pipeline` on its own
 generated market, once per seed, and on real candles (BTCUSDT 1h of --data-dir) where that folder is there. Printed and stored in
 benchmarks/results/zoo.json: sensitivity (share of the leaky pipelines with a finding), false-alarm rate (share of the clean ones with one),
 both with Wilson intervals, by kind of leak, and the same for `backtest-audit` (reads source text) and `nullius` (compares truncated
@@ -24,15 +24,15 @@ import numpy as np
 import pandas as pd
 
 from cryptolab.data import load_candles
-from cryptolab.evaluation.leakage import audit_pipeline, audit_text
+from cryptolab.audit.leaks.audit import audit_pipeline, audit_text
 from cryptolab.evaluation.metrics import accuracy_interval
-from cryptolab.evaluation.zoo import ZOO, entry, make
-from cryptolab.reports.folder import plain, write_json
+from cryptolab.audit.zoo.zoo import ZOO, entry, make
+from cryptolab.files import plain, write_json
 from cryptolab.systems.artefacts import library_code, package_versions
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "zoo.json"
-ROOMS = ("data", "features", "labels", "validation", "evaluation")  # whose code shapes these numbers
+ROOMS = ("data", "features", "labels", "validation", "evaluation", "audit")  # whose code shapes these numbers
 SECONDS = 20.0  # time an audit may take before it leaves out rarer trials; more than the default, because two run at once
 
 

@@ -11,7 +11,7 @@ from cryptolab.backtest import backtest, equity as e, forecasts, outcomes as o, 
 from cryptolab.backtest.chance import _elsewhere
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data.market import sample_market
-from cryptolab.reports import trades as plots
+from cryptolab.reports import trade_plots as plots
 
 sm = pytest.importorskip("statsmodels.api")
 
@@ -233,7 +233,7 @@ def test_facts_are_plain_json(traded):
     "What goes into a result can be written and read."
     import json
 
-    from cryptolab.reports.folder import plain
+    from cryptolab.files import plain
 
     result = traded[3]
     facts = plain(stats.trading_facts(result, stats.summary(result, n_samples=50), multiple=math.inf))

@@ -15,16 +15,16 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from cryptolab.config import SettingsError
-from cryptolab.reports import batch, jobs, plan, runner
-from cryptolab.reports.batch import BatchStatus, batch_text, run_batch, visible_gpus
-from cryptolab.reports.plan import Job, job_key, make_plan, read_record
+from cryptolab.runs import batch, worker as jobs, plan, kernel as runner
+from cryptolab.runs.batch import BatchStatus, batch_text, run_batch, visible_gpus
+from cryptolab.runs.plan import Job, job_key, make_plan, read_record
 
 DEFAULTS = dict(symbol="BTCUSDT", timeframe="1h", source="sample", data_dir="data", start=None, end=None, limit=100, profile="smoke",
                 seed=0, fee=0.001, slippage=0.0005, params={}, out=None, work=None)  # fmt: skip
 HEAD = "import json, os, signal, time\nfrom pathlib import Path"
 LOG = "_ = open(Path(out).parent.parent / 'runs.log', 'a').write(f'{symbol} {timeframe} {os.getpid()}\\n')"  # one line per execution
 END = "_ = (Path(out) / 'result.json').write_text(json.dumps({'system': 'toy', 'symbol': symbol, 'timeframe': timeframe}))"
-BATCH = [sys.executable, "-c", "from cryptolab.reports.cli import main; main()", "batch"]
+BATCH = [sys.executable, "-c", "from cryptolab.cli.main import main; main()", "batch"]
 needs_fork = pytest.mark.skipif(not runner.CAN_FORK, reason="processes are forked on Linux only")
 
 
@@ -334,7 +334,7 @@ def test_no_worker_is_given_a_queue(monkeypatch):
 def test_command_takes_its_plan_from_settings_and_options_replace_it(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
-    from cryptolab.reports.cli import app
+    from cryptolab.cli.main import app
 
     calls = []
 

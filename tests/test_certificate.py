@@ -7,9 +7,9 @@ import pytest
 
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data.market import sample_market
-from cryptolab.features.certificate import FACTS, certificate_hash, certificate_records, certificate_summary, certificate_text, certify, read_context
-from cryptolab.features.faults import FAULTS, onchain_days
-from cryptolab.features.perturb import FUTURES, KnownContext, changed_future, hard_markets
+from cryptolab.features.certify.certificate import FACTS, certificate_hash, certificate_records, certificate_summary, certificate_text, certify, read_context
+from cryptolab.features.certify.faults import FAULTS, onchain_days
+from cryptolab.features.certify.perturb import FUTURES, KnownContext, changed_future, hard_markets
 from cryptolab.features.registry import FeatureSet, feature_table, features
 from cryptolab.features.rolling import sma
 
@@ -207,8 +207,8 @@ def test_texts(certificate):
 def test_command(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
-    from cryptolab.features import certificate as module
-    from cryptolab.reports.cli import app
+    from cryptolab.features.certify import certificate as module
+    from cryptolab.cli.main import app
 
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["certify", "--set", "v9", "--limit", "500", "--json", "c.json", "--markdown", "--all"])

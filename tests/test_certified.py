@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cryptolab.features.certificate import certificate_text, certify
+from cryptolab.features.certify.certificate import certificate_text, certify
 from cryptolab.features.registry import feature_names, features
 
 SETS = ("v9", "v9_published", "v2", "v2_published", "hybrid", "v3", "ultimate", "ta")

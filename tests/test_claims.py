@@ -11,17 +11,17 @@ from typer.testing import CliRunner
 
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data import load_candles, null_market, sample_market
-from cryptolab.evaluation import lint
-from cryptolab.evaluation.ablation import ablation, run_switch, smallest_leak, switched, window_slices
-from cryptolab.evaluation.claims import PRINTED, RULES, SYSTEMS, VERDICTS, claim_lint, claims_table, judge_claims, lint_context
-from cryptolab.evaluation.measurements import audit_folds, direction_scores, error_scores, learner_forecasts, measurements, system_forecasts
-from cryptolab.evaluation.switches import SWITCHES
-from cryptolab.features.v9 import v9_features
+from cryptolab.audit.claims import lint
+from cryptolab.audit.claims.ablation import ablation, run_switch, smallest_leak, switched, window_slices
+from cryptolab.audit.claims.claims import PRINTED, RULES, SYSTEMS, VERDICTS, claim_lint, claims_table, judge_claims, lint_context
+from cryptolab.audit.claims.measurements import audit_folds, direction_scores, error_scores, learner_forecasts, measurements, system_forecasts
+from cryptolab.audit.claims.switches import SWITCHES
+from cryptolab.features.sets.v9 import v9_features
 from cryptolab.labels import next_direction
-from cryptolab.reports import audit as audit_module
-from cryptolab.reports.audit import Steps, audit, load_tables, run_audit
-from cryptolab.reports.audit_view import audit_tables, audit_text, claims_view, stored_audit
-from cryptolab.reports.cli import app
+from cryptolab.runs import claims as audit_module
+from cryptolab.runs.claims import Steps, audit, load_tables, run_audit
+from cryptolab.reports.pages.claims import audit_tables, audit_text, claims_view, stored_audit
+from cryptolab.cli.main import app
 
 OHLCV = ["open", "high", "low", "close", "volume"]
 SEEDS = Path(__file__).parents[2] / "shared" / "seeds"
@@ -224,7 +224,7 @@ def test_ablation_is_repeatable_whatever_the_workers():
 
 
 def test_purge_and_split_of_the_honest_pipeline():
-    from cryptolab.evaluation.ablation import _parts
+    from cryptolab.audit.claims.ablation import _parts
     label = SWITCHES["15 candles"].label(sample_market(n=1200)).dropna()
     train, test = _parts(label, "time", 0)
     assert label["t1"].iloc[train].max() <= label["t0"].iloc[test[0]] and len(np.intersect1d(train, test)) == 0
@@ -273,7 +273,7 @@ def test_ablation_on_real_candles(shared_data):
 
 def test_audit_resumes_where_it_stopped(tmp_path, monkeypatch):
     tables = {"candles": sample_market(n=3000)[OHLCV]}
-    from cryptolab.evaluation import measurements as m
+    from cryptolab.audit.claims import measurements as m
     whole = audit(tables, **SMALL)
     with monkeypatch.context() as broken:
         broken.setattr(m, "price_measurements", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -281,7 +281,7 @@ def test_audit_resumes_where_it_stopped(tmp_path, monkeypatch):
             audit(tables, **SMALL, work=tmp_path)
     done = json.loads(next(tmp_path.glob("steps-*.json")).read_text())
     assert len([k for k in done if k.startswith('["ablation"')]) == 16 and any(k.startswith("measure volatility") for k in done)  # 4 pipelines, 2 families, 2 windows
-    monkeypatch.setattr("cryptolab.evaluation.ablation.run_switch", lambda *a, **k: pytest.fail("computed again"))
+    monkeypatch.setattr("cryptolab.audit.claims.ablation.run_switch", lambda *a, **k: pytest.fail("computed again"))
     again = audit(tables, **SMALL, work=tmp_path)
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in whole.items() if k != "seconds"}
 
@@ -305,13 +305,13 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
             return pd.DataFrame({"p_up": 0.5 + 0.01 * np.sign(candles["close"].diff().fillna(1.0)), "natr": 0.01, "price_return": 0.0}, index=candles.index)
 
     def hybrid(candles, others, profile, seed):
-        from cryptolab.evaluation.measurements import measurements
+        from cryptolab.audit.claims.measurements import measurements
 
         assert len(candles) == 1200 + round(0.12 * 1200) and others is None and profile == "smoke"
         return measurements("hybrid.ensemble", "system", "hybrid (smoke)", {"roc_auc": (0.55, 0.52, 0.58)}, 180, "here")
 
-    monkeypatch.setattr("cryptolab.systems.v9.V9", Toy)
-    monkeypatch.setattr("cryptolab.evaluation.trading_claims.hybrid_measurements", hybrid)
+    monkeypatch.setattr("cryptolab.systems.v9.system.V9", Toy)
+    monkeypatch.setattr("cryptolab.audit.claims.trading.hybrid_measurements", hybrid)
     result = audit({"candles": sample_market(n=3000)[OHLCV]}, **{**SMALL, "profile": "smoke"})
     claims = audit_tables(result)["claims"]
     assert set(claims.verdict) <= set(VERDICTS)
@@ -325,7 +325,7 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
 
 def test_few_trades_decide_nothing():
     "Two lucky trades reach every claim; they are shown, and the claim stays unmeasured. A veto is compared with one at random."
-    from cryptolab.evaluation.trading_claims import _avoided, _engine_rows, _said
+    from cryptolab.audit.claims.trading import _avoided, _engine_rows, _said
 
     few, many = (_said("v2.engine", "V2", {"win_rate": (0.5, 0.1, 0.9)}, n, "here") for n in (2, 200))
     assert (few[0]["role"], few[0]["note"], many[0]["role"]) == ("stand-in", "only 2 trades", "system")

@@ -13,7 +13,7 @@ import pytest
 import cryptolab
 from cryptolab.config import ModelError
 
-PROGRAM = [sys.executable, "-c", "from cryptolab.reports.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from cryptolab.cli.main import main; main()"]
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def cli(tmp_path, monkeypatch):
     def run(*args):
         from typer.testing import CliRunner
 
-        from cryptolab.reports.cli import app
+        from cryptolab.cli.main import app
 
         apart = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}  # always apart since click 8.2
         done = CliRunner(**apart).invoke(app, [str(a) for a in args])
@@ -38,7 +38,7 @@ def cli(tmp_path, monkeypatch):
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
     "Replaces `run_report`; returns what it was called with."
-    from cryptolab.reports import run
+    from cryptolab.runs import report as run
 
     calls, shape = [], inspect.signature(run.run_report)
 
@@ -56,7 +56,7 @@ def test_program_answers_as_a_program():
     assert done.returncode == 0 and all(name in done.stdout for name in ("run", "predict", "doctor", "settings"))
     assert subprocess.run([*PROGRAM, "--version"], capture_output=True, text=True).stdout.strip() == cryptolab.__version__
     heavy = "pandas numpy tensorflow keras xgboost plotly papermill nbconvert jupyter_client".split()
-    code = f"import cryptolab.reports.cli, sys; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import cryptolab.cli.main, sys; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -108,7 +108,7 @@ def test_settings_shows_the_plan(cli):
 
 
 def test_unknown_parameter_of_a_system_is_refused(cli, monkeypatch):
-    from cryptolab.reports import run
+    from cryptolab.runs import report as run
 
     class V9:
         def __init__(self, *, profile="quick", seed=0, dropout=0.3):
@@ -121,7 +121,7 @@ def test_unknown_parameter_of_a_system_is_refused(cli, monkeypatch):
 
 
 def test_doctor_prints_json(cli, monkeypatch):
-    from cryptolab.reports import doctor
+    from cryptolab.cli import doctor
 
     monkeypatch.setattr(doctor, "gpu", lambda backend: {"backend": backend, "works": True, "devices": ["card"], "cards": [], "message": ""})
     code, output, _ = cli("doctor", "--json")
@@ -143,9 +143,9 @@ def stand_in(monkeypatch, tmp_path):
     table = pd.DataFrame({"p_up": 0.55, "mu": 0.001, "sigma": 0.01, "price": 100.1, "lower": 99.0, "upper": 101.2, "natr": float("nan")}, index=times)
     table.attrs["coverage"] = 0.9
     system = types.SimpleNamespace(forecast=lambda c: table)
-    fake = types.ModuleType("cryptolab.systems.v9")
+    fake = types.ModuleType("cryptolab.systems.v9.system")
     fake.V9 = types.SimpleNamespace(load=lambda f: system)
-    monkeypatch.setitem(sys.modules, "cryptolab.systems.v9", fake)
+    monkeypatch.setitem(sys.modules, "cryptolab.systems.v9.system", fake)
     import cryptolab.data
 
     asked = {}
@@ -176,9 +176,9 @@ def test_predict_of_a_system_that_trades(cli, stand_in, monkeypatch):
     (stand_in.folder / "manifest.json").write_text(json.dumps(manifest | {"system": "v2"}))
     table = pd.DataFrame({"p_event": float("nan"), "action": -1, "size": 0.5, "stop_by": 2.0, "target_by": 4.0, "timeout": 16, "reason": "ENTRY_APPROVED"}, index=stand_in.times)
     table.attrs.update(event="target before stop", horizon=16)
-    fake = types.ModuleType("cryptolab.systems.v2")
+    fake = types.ModuleType("cryptolab.systems.v2.system")
     fake.V2 = types.SimpleNamespace(load=lambda f: types.SimpleNamespace(forecast=lambda c: table))
-    monkeypatch.setitem(sys.modules, "cryptolab.systems.v2", fake)
+    monkeypatch.setitem(sys.modules, "cryptolab.systems.v2.system", fake)
     code, output, _ = cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-21T20:30")
     answer = json.loads(output)
     assert code == 0 and (answer["action"], answer["reason"], answer["p_event"], answer["event"]) == (-1, "ENTRY_APPROVED", None, "target before stop")
@@ -193,11 +193,11 @@ def test_batch_takes_several_systems_from_the_plan_file(cli, monkeypatch, tmp_pa
     (tmp_path / "settings.ini").write_text("[model]\nsystem = hybrid, v9\n")
     monkeypatch.chdir(tmp_path)
     asked = {}
-    monkeypatch.setattr("cryptolab.reports.plan.make_plan", lambda symbols, timeframes, systems, **more: asked.update(systems=systems) or [])
-    monkeypatch.setattr("cryptolab.reports.batch.run_batch", lambda *a: {})
-    monkeypatch.setattr("cryptolab.reports.batch.batch_text", lambda states: "")
+    monkeypatch.setattr("cryptolab.runs.plan.make_plan", lambda symbols, timeframes, systems, **more: asked.update(systems=systems) or [])
+    monkeypatch.setattr("cryptolab.runs.batch.run_batch", lambda *a: {})
+    monkeypatch.setattr("cryptolab.runs.batch.batch_text", lambda states: "")
     assert cli("batch")[0] == 0 and asked["systems"] == ("hybrid", "v9")
-    monkeypatch.setattr("cryptolab.reports.run.run_report", lambda symbol, timeframe, system, *a: asked.update(system=system) or tmp_path)
+    monkeypatch.setattr("cryptolab.runs.report.run_report", lambda symbol, timeframe, system, *a: asked.update(system=system) or tmp_path)
     assert cli("run")[0] == 0 and asked["system"] == "hybrid"
 
 

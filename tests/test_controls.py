@@ -11,8 +11,8 @@ from scipy import stats
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data import load_candles
 from cryptolab.data.market import null_market, planted_market, sample_market
-from cryptolab.evaluation import controls as c
-from cryptolab.evaluation.nulls import _chained, _parts, control_market, flipped_market, shuffled_market
+from cryptolab.audit import controls as c
+from cryptolab.audit.null_markets import _chained, _parts, control_market, flipped_market, shuffled_market
 from cryptolab.evaluation.significance import p_value_majority
 from cryptolab.labels import next_direction
 
@@ -291,7 +291,7 @@ def test_columns_of_the_last_candles():
 
 
 def test_v9_goes_through():
-    from cryptolab.systems.v9 import V9
+    from cryptolab.systems.v9.system import V9
 
     table = c.controls(V9(profile="smoke", threads=1, direction_epochs=1, price_epochs=1, trees=5), 1, rows=1_000, log=None)
     assert table["n"][0] == 1_000 - 700 - 1 and 0 <= table["p_value"][0] <= 1

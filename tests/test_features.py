@@ -8,7 +8,7 @@ import pytest
 
 from cryptolab.config import DataError, SettingsError
 from cryptolab.features.registry import feature_table, features
-from cryptolab.features.v9 import v9_feature_names, v9_feature_table, v9_features
+from cryptolab.features.sets.v9 import v9_feature_names, v9_feature_table, v9_features
 
 VARIANTS = ("stationary", "published")
 

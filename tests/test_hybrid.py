@@ -14,18 +14,18 @@ from typer.testing import CliRunner
 from cryptolab.backtest.engine import backtest
 from cryptolab.config import DataError, ModelError, SettingsError, seed_everything
 from cryptolab.data import load_candles, null_market, sample_market
-from cryptolab.evaluation.controls import controls
-from cryptolab.evaluation.hybrid import direction_content, good_gate, hybrid_control, hybrid_pipeline, mirrored, ml_gain, signal_trades, trades_needed
-from cryptolab.evaluation.leakage import audit_pipeline
+from cryptolab.audit.controls import controls
+from cryptolab.audit.pipelines.hybrid import direction_content, good_gate, hybrid_control, hybrid_pipeline, mirrored, ml_gain, signal_trades, trades_needed
+from cryptolab.audit.leaks.audit import audit_pipeline
 from cryptolab.labels.walk import exits_of_trades
-from cryptolab.systems.hybrid import Hybrid
-from cryptolab.reports.hybrid_cli import hybrid_app, make_data, market_symbol
-from cryptolab.systems.hybrid_fit import fit_member, fit_vote, resampled, tune, vote_weights
+from cryptolab.systems.hybrid.system import Hybrid
+from cryptolab.cli.hybrid import hybrid_app, make_data, market_symbol
+from cryptolab.systems.hybrid.fit import fit_member, fit_vote, resampled, tune, vote_weights
 from cryptolab.models.calibration import fit_sigmoid
-from cryptolab.systems.hybrid_models import MEMBERS, PUBLISHED_WEIGHTS, ask_member, hybrid_sizes
-from cryptolab.systems.hybrid_rows import hybrid_labels, hybrid_rows
-from cryptolab.systems.hybrid_document import CryptoScalpingStrategy
-from cryptolab.systems.scalping import (
+from cryptolab.systems.hybrid.members import MEMBERS, PUBLISHED_WEIGHTS, ask_member, hybrid_sizes
+from cryptolab.systems.hybrid.rows import hybrid_labels, hybrid_rows
+from cryptolab.systems.hybrid.document import CryptoScalpingStrategy
+from cryptolab.systems.hybrid.strategy import (
     BULLISH, POINTS, CryptoScalpingConfig, indicator_output, ml_bonus, scalping_orders, technical_signals,
 )
 
@@ -244,7 +244,7 @@ def test_foreign_types_and_pickles_are_refused(folder, tmp_path):
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
 
-    from cryptolab.systems.hybrid_models import read_member
+    from cryptolab.systems.hybrid.members import read_member
 
     skops.io.dump(make_pipeline(FunctionTransformer(np.log)), tmp_path / "logistic.skops")
     with pytest.raises(ModelError, match="holds another model"):
@@ -258,7 +258,7 @@ def test_foreign_types_and_pickles_are_refused(folder, tmp_path):
 
 
 def test_an_interrupted_fit_goes_on(candles, tmp_path, monkeypatch):
-    from cryptolab.systems import hybrid
+    from cryptolab.systems.hybrid.system import system as hybrid
 
     params = SMALL | {"members": "random_forest,xgboost,logistic"}
     whole = Hybrid(**params).fit(candles, log=None)

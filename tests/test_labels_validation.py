@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import DataError, ModelError, SettingsError
-from cryptolab.labels import (horizon_direction, horizon_return, natr_future, natr_next, next_direction, next_log_return, parkinson_future, rv_future,
-                              three_class, touch, triple_barrier)
+from cryptolab.labels import horizon_direction, horizon_return, natr_future, natr_next, next_direction, next_log_return, parkinson_future, rv_future, three_class, touch, triple_barrier
 from cryptolab.validation import MinMax, Split, Windows, chronological_split, fit_minmax, make_windows
 
 HOUR = pd.Timedelta("1h")
@@ -378,7 +377,7 @@ def test_windows_do_not_copy_what_fits():
 
 
 def test_ten_thousand_candles():
-    from cryptolab.features.v9 import v9_features
+    from cryptolab.features.sets.v9 import v9_features
 
     candles = market(10_200)
     windows = make_windows(v9_features(candles).iloc[-10_000:])

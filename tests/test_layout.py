@@ -10,18 +10,18 @@ import pytest
 from check_layout import House
 
 import cryptolab
-import cryptolab.evaluation.claims as claims
-import cryptolab.evaluation.controls as controls
-import cryptolab.evaluation.leakage as leakage
-import cryptolab.evaluation.lint as lint
-import cryptolab.evaluation.measurements as measurements
-import cryptolab.evaluation.zoo as zoo
+import cryptolab.audit.claims.claims as claims
+import cryptolab.audit.controls as controls
+import cryptolab.audit.leaks.audit as leakage
+import cryptolab.audit.claims.lint as lint
+import cryptolab.audit.claims.measurements as measurements
+import cryptolab.audit.zoo.zoo as zoo
 import cryptolab.features.store as store
-import cryptolab.reports.audit as audit
-from cryptolab.features.certificate import certifiable_sets, certify
-from cryptolab.features.registry import _WHERE, feature_set
-from cryptolab.reports.plan import CODE
-from cryptolab.reports.run import SYSTEMS, find_template, system_class
+import cryptolab.runs.claims as audit
+from cryptolab.features.certify.certificate import certifiable_sets, certify
+from cryptolab.features.registry import SET_MODULES, feature_set
+from cryptolab.runs.plan import CODE
+from cryptolab.runs.report import SYSTEMS, find_template, system_class
 from cryptolab.systems.artefacts import library_code
 
 ROOT = Path(__file__).parents[1]
@@ -138,8 +138,8 @@ def test_a_store_of_features_is_made_again_after_an_edit_of_any_module_of_featur
 def test_every_set_of_features_is_found_and_certifies():
     from cryptolab.data.market import sample_market
 
-    assert set(certifiable_sets()) == set(_WHERE) and len(_WHERE) >= 7
-    for name in _WHERE:
+    assert set(certifiable_sets()) == set(SET_MODULES) and len(SET_MODULES) >= 7
+    for name in SET_MODULES:
         found = feature_set(name)
         assert found.name == name and found.blocks
         columns = next(block for block in found.blocks if not block.needs).names[:2]

@@ -271,7 +271,7 @@ def test_pages_of_coins_that_are_gone_are_removed_and_files_of_others_are_not(ou
 
 
 def test_a_full_disk_leaves_the_old_board_whole(out, monkeypatch):
-    import cryptolab.reports.folder as folder
+    import cryptolab.files as folder
 
     write_leaderboard(out)
     before, names = state(out), sorted(p.name for p in out.iterdir())

@@ -6,7 +6,7 @@ import pytest
 
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data import fingerprint, load_candles, null_market, planted_market, sample_market, validate_candles
-from cryptolab.features.v9 import v9_features
+from cryptolab.features.sets.v9 import v9_features
 
 LAGS = range(5)
 

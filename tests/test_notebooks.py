@@ -8,7 +8,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from run_notebook import NotebookError, run_forked
 
 NBS = Path(__file__).parents[1] / "nbs"
-NOTEBOOKS = [p for p in sorted(NBS.rglob("*.ipynb")) if p.relative_to(NBS).parts[0] != "reports" and not any(q[0] in "._" for q in p.relative_to(NBS).parts)]
+NOTEBOOKS = [p for p in sorted(NBS.rglob("*.ipynb")) if p.relative_to(NBS).parts[0] != "templates" and not any(q[0] in "._" for q in p.relative_to(NBS).parts)]
 PARAMETERS = dict(symbol="BTCUSDT", timeframe="1h", source="sample", data_dir="data", start=None, end=None, limit=100, profile="smoke",
                   seed=0, fee=0.001, slippage=0.0005, params={}, out=None, work=None)
 

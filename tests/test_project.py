@@ -161,8 +161,8 @@ def test_modules_import_without_the_heavy_libraries():
     "Numba is imported by the modules of compiled loops alone, which others import where they compute."
     heavy = "tensorflow keras torch xgboost lightgbm plotly sklearn ccxt huggingface_hub arch statsmodels IPython".split()
     every = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in (ROOT / "cryptolab").rglob("*.py")}
-    light = {f"cryptolab.features.{name}" for name in ("registry", "known", "context", "certificate", "stream", "store")}
-    loops = {name for name in every if name.startswith(("cryptolab.features.", "cryptolab.backtest"))} - light | {"cryptolab.labels.walk", "cryptolab.reports.trades"}
+    light = {f"cryptolab.features.{name}" for name in ("registry", "known", "context", "certify.certificate", "stream", "store")}
+    loops = {name for name in every if name.startswith(("cryptolab.features.", "cryptolab.backtest"))} - light | {"cryptolab.labels.walk", "cryptolab.reports.trade_plots"}
     code = f"""import importlib, sys
 for names, heavy in (({sorted(every - loops)}, {[*heavy, "numba"]}), ({sorted(loops & every)}, {heavy})):
     for name in names:

@@ -14,9 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from cryptolab.config import DataError, ModelError, SettingsError, SourceError
-from cryptolab.reports.card import model_card
-from cryptolab.reports.cli import publish_command
-from cryptolab.reports.publish import publication, publish, publish_text
+from cryptolab.reports.model_card import model_card
+from cryptolab.cli.main import publish_command
+from cryptolab.runs.publish import publication, publish, publish_text
 from cryptolab.systems.artefacts import write_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -266,7 +266,7 @@ def test_errors_of_the_hub_say_what_to_do(run, error, words):
 CLIENT = """
 import sys
 from cryptolab.config import SourceError
-from cryptolab.reports.publish import publish
+from cryptolab.runs.publish import publish
 try:
     publish(sys.argv[1], "someone/v9-btc", dry_run=False)
 except SourceError as e:
@@ -293,7 +293,7 @@ def test_without_the_package(run, monkeypatch):
 
 
 def test_command_lists_uploads_and_fails_kindly(run, monkeypatch):
-    from cryptolab.reports import publish as module
+    from cryptolab.runs import publish as module
 
     hub = Hub()
     monkeypatch.setattr(module, "_hub", lambda: hub)
@@ -383,7 +383,7 @@ def test_colab_batch_is_clean_and_has_its_parts():
 def opened(tmp_path, monkeypatch, capsys):
     "The names of the notebook after the cell that builds the command, with a smoke profile on the sample market; nothing was run."
     monkeypatch.chdir(BATCH.parent)
-    monkeypatch.setattr("cryptolab.reports.doctor.gpu", lambda backend: {"backend": backend, "works": True, "devices": [], "cards": [], "message": ""})
+    monkeypatch.setattr("cryptolab.cli.doctor.gpu", lambda backend: {"backend": backend, "works": True, "devices": [], "cards": [], "message": ""})
     names, given = {}, dict(source="sample", profile="smoke", limit=1200, out=str(tmp_path / "out"), symbols=["BTCUSDT", "ETHUSDT"], params={"dropout": 0.2, "pool": ["SOLUSDT"]})
     for source in cells():
         exec(compile(source, "batch.ipynb", "exec"), names)
@@ -395,7 +395,8 @@ def opened(tmp_path, monkeypatch, capsys):
 
 
 def test_colab_batch_builds_a_command_that_the_program_understands(opened, tmp_path, monkeypatch):
-    from cryptolab.reports import batch, cli, plan
+    from cryptolab.runs import batch, plan
+    from cryptolab.cli import main as cli
 
     seen = {}
     monkeypatch.setattr(plan, "make_plan", lambda *given, **settings: seen.update(given=given, **settings) or ["job"])

@@ -14,10 +14,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from cryptolab.config import DataError, SettingsError, SourceError
-from cryptolab.reports.doctor import diagnose, diagnosis_text, gpu
-from cryptolab.reports.folder import only_one
+from cryptolab.cli.doctor import diagnose, diagnosis_text, gpu
+from cryptolab.files import only_one
 from cryptolab.reports.render import render_html
-from cryptolab.reports.run import ReportError, run_report
+from cryptolab.runs.report import ReportError, run_report
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = dict(symbol="BTCUSDT", timeframe="1h", source="sample", data_dir="data", start=None, end=None, limit=100, profile="smoke",
@@ -240,7 +240,7 @@ def alive(pid):
 def test_interruption_leaves_nothing_half_written(tmp_path, number, code):
     mine, out = template(tmp_path / "mine.ipynb", SLOW, END), tmp_path / "out"
     old = run_report("BTCUSDT", "1h", "mine", out=out, template=mine, seed=1)
-    program = [sys.executable, "-c", "from cryptolab.reports.cli import main; main()", "run", "BTCUSDT", "1h", "--template", str(mine)]
+    program = [sys.executable, "-c", "from cryptolab.cli.main import main; main()", "run", "BTCUSDT", "1h", "--template", str(mine)]
     heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background of a shell would pass on that Ctrl-C is ignored
     run = subprocess.Popen([*program, "--out", str(out), "--seed", "0"], stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=heed)
     kernel = next(int(line.split()[-1]) for line in run.stderr if "at work" in line)
@@ -316,9 +316,9 @@ def test_a_template_with_an_incomplete_contract_is_refused(tmp_path):
 
 
 def test_installed_templates_fulfil_the_contract():
-    from cryptolab.reports.run import _check_template
+    from cryptolab.runs.report import _check_template
 
-    for path in sorted((ROOT / "nbs" / "reports").glob("*.ipynb")):
+    for path in sorted((ROOT / "nbs" / "templates").glob("*.ipynb")):
         assert _check_template(path) == path
 
 
@@ -352,7 +352,7 @@ def test_colab_notebook_names_no_registry_and_has_its_badge():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (ROOT / "nbs" / "reports" / "v9.ipynb").exists(), reason="the V9 report template does not exist yet")
+@pytest.mark.skipif(not (ROOT / "nbs" / "templates" / "v9.ipynb").exists(), reason="the V9 report template does not exist yet")
 def test_colab_notebook_runs_outside_colab(tmp_path):
     import papermill
 

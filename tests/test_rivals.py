@@ -8,11 +8,11 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from cryptolab.config import DataError, SettingsError
-from cryptolab.evaluation.board import direction_comparison, finding
+from cryptolab.evaluation.comparison import direction_comparison, finding
 from cryptolab.evaluation.costs import cost_comparison, sign_position
-from cryptolab.evaluation.leakage import DETECTORS, TAXONOMY
+from cryptolab.audit.leaks.audit import DETECTORS, TAXONOMY
 from cryptolab.evaluation.rivals import best_methods, rival_comparison, rival_words
-from cryptolab.reports.sheet import record_trial, taxonomy_sheet, words
+from cryptolab.reports.info_sheet import record_trial, taxonomy_sheet, words
 
 
 @pytest.fixture(scope="module")

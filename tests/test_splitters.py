@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import DataError, SettingsError
-from cryptolab.validation import (ChronologicalSplit, CombinatorialPurgedKFold, PurgedKFold, Split, WalkForward, audit_split, chronological_split,
-                                  overlap_rows)
+from cryptolab.validation import ChronologicalSplit, CombinatorialPurgedKFold, PurgedKFold, Split, WalkForward, audit_split, chronological_split, overlap_rows
 
 HOUR = pd.Timedelta("1h")
 

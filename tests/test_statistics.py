@@ -337,7 +337,7 @@ def test_delayed_entry_by_hand():
 # ---- costs
 
 def test_costs_equal_the_board():
-    from cryptolab.evaluation.board import sign_strategy
+    from cryptolab.evaluation.comparison import sign_strategy
 
     rng = np.random.default_rng(0)
     returns, p = 0.01 * rng.standard_normal(500), np.round(rng.random(500), 1)

@@ -9,9 +9,9 @@ import pytest
 from cryptolab.config import DataError, ModelError, SettingsError
 from cryptolab.data.market import sample_market
 from cryptolab.reports.results import read_result
-from cryptolab.systems import v9 as module
-from cryptolab.systems.rows import prepare_rows, with_pool
-from cryptolab.systems.v9 import V9
+from cryptolab.systems.v9.system import system as module
+from cryptolab.systems.v9.rows import prepare_rows, with_pool
+from cryptolab.systems.v9.system import V9
 
 QUIET = {"log": None}
 
@@ -144,7 +144,7 @@ def test_interrupted_work_is_not_mixed_up(own, source):
 
 
 def test_report_compares_with_the_coin_alone(tmp_path):
-    from cryptolab.reports.run import run_report
+    from cryptolab.runs.report import run_report
 
     folder = run_report("BTCUSDT", "1h", profile="smoke", limit=1200, out=tmp_path, params={"pool": "ETHUSDT"})
     result = read_result(folder / "result.json")

@@ -11,15 +11,15 @@ from scipy import stats
 from cryptolab.backtest import backtest
 from cryptolab.config import DataError, ModelError, SettingsError
 from cryptolab.data import load_candles, null_market, sample_market
-from cryptolab.evaluation.controls import controls
+from cryptolab.audit.controls import controls
 from cryptolab.evaluation.events import auc_blocks, event_comparison
-from cryptolab.evaluation.leakage import audit_pipeline, audit_text
-from cryptolab.evaluation.v2_pipeline import v2_control, v2_own_control, v2_pipeline
-from cryptolab.reports.v2_page import veto_board
-from cryptolab.systems.v2 import V2, InferenceEngine, ModelTrainer, TradingPipeline, TrendFilterTrainer
-from cryptolab.systems.v2_rows import barrier_distances, prepare_side, touches, trade_labels
-from cryptolab.systems.v2_strategy import choose_thresholds, rolling_threshold
-from cryptolab.systems.veto import decide, decision_counts, mirror_threshold, veto_value
+from cryptolab.audit.leaks.audit import audit_pipeline, audit_text
+from cryptolab.audit.pipelines.v2 import v2_control, v2_own_control, v2_pipeline
+from cryptolab.reports.pages.v2 import veto_board
+from cryptolab.systems.v2.system import V2, InferenceEngine, ModelTrainer, TradingPipeline, TrendFilterTrainer
+from cryptolab.systems.v2.rows import barrier_distances, prepare_side, touches, trade_labels
+from cryptolab.systems.v2.strategy import choose_thresholds, rolling_threshold
+from cryptolab.systems.v2.veto import decide, decision_counts, mirror_threshold, veto_value
 
 
 @pytest.fixture(scope="module")

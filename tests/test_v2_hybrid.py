@@ -5,8 +5,8 @@ import pytest
 
 from cryptolab.features.candlesticks import PATTERNS, pattern_columns
 from cryptolab.features.registry import feature_names, feature_table, features
-from cryptolab.features.hybrid import hybrid
-from cryptolab.features.v2 import v2, v2_published
+from cryptolab.features.sets.hybrid import hybrid
+from cryptolab.features.sets.v2 import v2, v2_published
 
 V2_02 = (
     "basis dev upper lower bandwidth bandwidth_percentile is_squeeze is_expansion z_score last_ph last_pl bear_sweep bull_sweep bull_bos bear_bos"
@@ -212,7 +212,7 @@ def test_hybrid_columns_by_hand(btc_1h):
 @pytest.mark.data
 @pytest.mark.parametrize("found", [v2_published, v2, hybrid], ids=lambda s: s.name)
 def test_certificate(btc_1h, found):
-    certificate = pytest.importorskip("cryptolab.features.certificate")
+    certificate = pytest.importorskip("cryptolab.features.certify.certificate")
     table = certificate.certify(found, btc_1h.iloc[20_000:22_500], seconds=1.0)
     assert (table["verdict"] == "pass").all(), table[table["verdict"] != "pass"]
     if found is not v2_published:

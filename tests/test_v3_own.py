@@ -8,8 +8,8 @@ import talib
 from cryptolab.features import oscillators as osc
 from cryptolab.features.registry import FeatureSet, features
 from cryptolab.features.stream import features_in_pieces
-from cryptolab.features.v3_price import v3_price
-from cryptolab.features.v3_volume import v3_volume
+from cryptolab.features.sets.v3.price import v3_price
+from cryptolab.features.sets.v3.volume import v3_volume
 
 OWN = FeatureSet("v3_own")
 OWN.blocks = v3_price.blocks + v3_volume.blocks

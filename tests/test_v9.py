@@ -9,9 +9,9 @@ import pytest
 
 from cryptolab.config import DataError, ModelError, SettingsError, seed_everything
 from cryptolab.data import load_candles, null_market, planted_market, sample_market
-from cryptolab.evaluation import baselines, board
-from cryptolab.systems.rows import prepare_rows, v9_labels
-from cryptolab.systems.v9 import V9
+from cryptolab.evaluation import baselines, comparison as board
+from cryptolab.systems.v9.rows import prepare_rows, v9_labels
+from cryptolab.systems.v9.system import V9
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_a_model_for_another_feature_set_is_refused(folder, tmp_path):
 def test_predict_prints_the_newest_forecast_and_needs_no_training_data(folder, fitted):
     from typer.testing import CliRunner
 
-    from cryptolab.reports.cli import app
+    from cryptolab.cli.main import app
 
     done = CliRunner().invoke(app, ["predict", "BTCUSDT", "1h", "--model", str(folder), "--source", "sample"])
     assert done.exit_code == 0, done.output
@@ -274,7 +274,7 @@ def test_a_constant_price_and_too_few_candles_are_refused(candles):
 
 
 def test_two_runs_with_one_seed_give_the_same_result(tmp_path):
-    from cryptolab.reports.run import run_report
+    from cryptolab.runs.report import run_report
 
     results = []
     for name in ("one", "two"):
@@ -288,7 +288,8 @@ def test_two_runs_with_one_seed_give_the_same_result(tmp_path):
 def test_work_of_other_code_is_not_taken_up(monkeypatch):
     "A finished model of an interrupted run is used again only by the very code that made it."
     from cryptolab.data import load_candles
-    from cryptolab.systems import artefacts, v9
+    from cryptolab.systems import artefacts
+    from cryptolab.systems.v9.system import system as v9
 
     candles = load_candles("BTCUSDT", "1h", source="sample", limit=300)
     before = v9._key(v9.V9(), candles)

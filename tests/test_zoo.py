@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import DataError, SettingsError
-from cryptolab.evaluation.zoo import ZOO, entry, kinds, make, table
-from cryptolab.evaluation.zoo_parts import STEPS, Notebook, forecasts, outcome
+from cryptolab.audit.zoo.zoo import ZOO, entry, kinds, make, table
+from cryptolab.audit.zoo.parts import STEPS, Notebook, forecasts, outcome
 
 LEAKY, CLEAN = [e for e in ZOO if e.leaky], [e for e in ZOO if not e.leaky]
 UNSEEDED = {"no_seed", "seed_of_the_moment"}  # give other forecasts each time, on purpose

@@ -110,8 +110,7 @@ def site_pages(root: Path = ROOT) -> list:  # pages in reading order
     for path in sorted(rooms):
         parts = (module := exported_module(path)).split(".")
         pages.append(Page(path, "/".join([*parts[:-1], "package"] if parts[-1] == "__init__" else parts if parts[1:] else parts * 2), module))
-    folders = (("tutorials", nbs / "tutorials"), ("studies", nbs / "studies"), ("report", nbs / "templates"), ("report", nbs / "reports"),
-               ("colab", root / "colab"))
+    folders = (("tutorials", nbs / "tutorials"), ("studies", nbs / "studies"), ("report", nbs / "templates"), ("colab", root / "colab"))
     for part, folder in folders:
         pages += [Page(path, f"{part}/{path.stem}", exported_module(path)) for path in sorted(folder.glob("[!._]*.ipynb"))]
     return pages

@@ -16,7 +16,7 @@ LIBRARY = "cryptolab"
 NUMBERED = re.compile(r"(\d+)_(.+)")
 EXPORTS = re.compile(r"#\s*\|\s*default_exp +([\w.]+)")
 MENTION = re.compile(rf"(?<!getLogger\(\")(?<![\w./-]){LIBRARY}((?:\.[A-Za-z_]\w*)+)(?::([A-Za-z_]\w*))?(?!\w*[/(-])")
-WITHOUT_MODULES = ("tutorials", "studies", "templates", "reports")  # folders of nbs
+WITHOUT_MODULES = ("tutorials", "studies", "templates")  # folders of nbs
 
 
 @dataclass

@@ -10,7 +10,7 @@ import papermill
 
 from tree import ROOT
 
-TEMPLATES = ROOT / "nbs" / "reports"
+TEMPLATES = ROOT / "nbs" / "templates"
 
 
 def run_template(template: Path, done: Path) -> int:  # number of executed code cells
@@ -22,7 +22,7 @@ def run_template(template: Path, done: Path) -> int:  # number of executed code 
 if __name__ == "__main__":
     os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "MPLBACKEND": "Agg"}
     if not (TEMPLATES / "v9.ipynb").exists():
-        sys.exit("nbs/reports/v9.ipynb is missing: there is no report to run")
+        sys.exit("nbs/templates/v9.ipynb is missing: there is no report to run")
     before = sorted(TEMPLATES.rglob("*"))
     for template in sorted(TEMPLATES.glob("*.ipynb")):
         with tempfile.TemporaryDirectory() as folder:

@@ -48,7 +48,7 @@ def module_names(wheel: Path) -> list:  # dotted names
     "Every module in the wheel; fails when it lacks a module or report template of the checkout, or holds anything but the library."
     inside = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     wanted = {str(p.relative_to(ROOT)) for p in (ROOT / "cryptolab").rglob("*.py") if "__pycache__" not in p.parts}
-    wanted |= {f"cryptolab/reports/templates/{p.name}" for p in (ROOT / "nbs" / "reports").glob("*.ipynb")}
+    wanted |= {f"cryptolab/reports/templates/{p.name}" for p in (ROOT / "nbs" / "templates").glob("*.ipynb")}
     if missing := wanted - inside:
         sys.exit(f"the wheel lacks {sorted(missing)}")
     if strange := {n for n in inside if not n.startswith("cryptolab/")}:
@@ -78,5 +78,5 @@ if __name__ == "__main__":
         python = install(wheel, tmp)
         run(python, "-c", ALONE, *names, cwd=away)
         run(python.with_name("cryptolab"), "--help", cwd=away)
-        run(python, "-c", "from cryptolab.reports.run import find_template; find_template('v9')", cwd=away)
+        run(python, "-c", "from cryptolab.runs.report import find_template; find_template('v9')", cwd=away)
         print(f"{wheel.name}: {len(names)} modules import on their own; `cryptolab --help` answers")

@@ -57,7 +57,7 @@ def run_notebook(
     package: str = "cryptolab",  # the library it exports to
     cwd: Path | None = None,  # working folder of the kernel; the notebook's own when None
     timeout: int = 900,  # seconds one cell may take
-    spare=None,  # forked process that becomes the kernel (`cryptolab.reports.runner.SpareKernel`); None starts one
+    spare=None,  # forked process that becomes the kernel (`cryptolab.runs.kernel.SpareKernel`); None starts one
 ) -> int:  # number of cells run; raises NotebookError
     "Run the examples of one notebook in a fresh kernel."
     path = Path(path)
@@ -68,7 +68,7 @@ def run_notebook(
         where = {"metadata": {"path": str(cwd or path.parent)}}
         manager = ThisPython
         if spare is not None:
-            from cryptolab.reports.runner import forked_kernel_class
+            from cryptolab.runs.kernel import forked_kernel_class
 
             manager = forked_kernel_class(spare)(env, None)
         client = NotebookClient(book, timeout=timeout, kernel_manager_class=manager, kernel_name="python3", resources=where)
@@ -91,12 +91,12 @@ def _run_cell(client, cell, number, where):
 
 
 PRELOAD = ["nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "numpy", "pandas", "scipy.stats", "numba", "sklearn.linear_model", "plotly.graph_objects",
-           "fastcore.test", "cryptolab.data", "cryptolab.features", "cryptolab.labels", "cryptolab.validation", "cryptolab.reports.runner", "run_notebook"]
+           "fastcore.test", "cryptolab.data", "cryptolab.features", "cryptolab.labels", "cryptolab.validation", "cryptolab.runs.kernel", "run_notebook"]
 
 
 def _in_fork(answers, path, package, cwd, timeout):
     "The life of a forked process: a kernel forked before any thread exists, then the notebook."
-    from cryptolab.reports.runner import SpareKernel
+    from cryptolab.runs.kernel import SpareKernel
 
     spare = SpareKernel()
     try:
