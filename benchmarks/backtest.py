@@ -66,7 +66,9 @@ def best(work, repeats=5):
 
 
 def by_us(candles, signals):
-    result = backtest(candles, signals, fee=FEE, slippage=SLIPPAGE, stop=STOP, target=TARGET, size_of="units", capital=CASH)
+    result = backtest(
+        candles, signals, fee=FEE, slippage=SLIPPAGE, stop=STOP, target=TARGET, size_of="units", capital=CASH,
+    )
     return result.trades, result.equity
 
 
@@ -74,10 +76,13 @@ def vectorbt_account(candles, signals):
     "vectorbt's simulation without its tables."
     import vectorbt as vbt
 
-    entries = signals.shift(1, fill_value=False)  # its orders are carried out in the row of the signal; ours in the next
+    # its orders are carried out in the row of the signal; ours in the next
+    entries = signals.shift(1, fill_value=False)
     return vbt.Portfolio.from_signals(
-        candles["close"], entries, False, price=candles["open"], open=candles["open"], high=candles["high"], low=candles["low"], sl_stop=STOP, tp_stop=TARGET,
-        fees=FEE, slippage=SLIPPAGE, init_cash=CASH, size=1.0, size_type="amount", freq=pd.Timedelta(candles.attrs["timeframe"].replace("m", "min")))  # fmt: skip
+        candles["close"], entries, False, price=candles["open"], open=candles["open"], high=candles["high"],
+        low=candles["low"], sl_stop=STOP, tp_stop=TARGET, fees=FEE, slippage=SLIPPAGE, init_cash=CASH, size=1.0,
+        size_type="amount", freq=pd.Timedelta(candles.attrs["timeframe"].replace("m", "min")),
+    )
 
 
 def by_vectorbt(candles, signals):
@@ -119,28 +124,47 @@ def one(candles):
     found = {"candles": len(candles), "signals": int(signals.sum()), "seconds": {}, "trades": {}}
     plain = candles.set_axis(candles.index.tz_localize(None))
     plain.attrs = candles.attrs
-    for name, engine, repeats in (("cryptolab", by_us, 5), ("vectorbt", by_vectorbt, 5), ("backtesting.py", by_backtesting, 1)):
+    for name, engine, repeats in (
+        ("cryptolab", by_us, 5), ("vectorbt", by_vectorbt, 5), ("backtesting.py", by_backtesting, 1),
+    ):
         given = (candles, signals) if engine is by_us else (plain, signals.set_axis(plain.index))
         if repeats > 1:
             engine(*given)
         seconds, (trades, equity) = best(lambda engine=engine, given=given: engine(*given), repeats)
         found["seconds"][name], found["trades"][name] = round(seconds, 5), len(trades)
-        print(f"{name:<30} {seconds:10.4f} s   {len(trades):6,} trades, {len(equity):,} values of the account", flush=True)
+        print(
+            f"{name:<30} {seconds:10.4f} s   {len(trades):6,} trades, {len(equity):,} values of the account",
+            flush=True,
+        )
         if engine is by_vectorbt:
-            for kind, work in (("vectorbt, simulation alone", vectorbt_account), ("vectorbt, records as integers", raw_vectorbt)):
+            for kind, work in (
+                ("vectorbt, simulation alone", vectorbt_account), ("vectorbt, records as integers", raw_vectorbt),
+            ):
                 found["seconds"][kind] = round(best(lambda given=given, work=work: work(*given))[0], 5)
                 found["trades"][kind] = len(trades)
                 print(f"{kind:<30} {found['seconds'][kind]:10.4f} s")
     own = found["seconds"]["cryptolab"]
-    found["ratios"] = {name: round(seconds / own, 1) for name, seconds in found["seconds"].items() if name != "cryptolab"}
-    print(f"one strategy on {len(candles):,} candles: " + ", ".join(f"{ratio:.0f} x {name}" for name, ratio in found["ratios"].items()))
+    found["ratios"] = {
+        name: round(seconds / own, 1) for name, seconds in found["seconds"].items() if name != "cryptolab"
+    }
+    print(
+        f"one strategy on {len(candles):,} candles: "
+        + ", ".join(f"{ratio:.0f} x {name}" for name, ratio in found["ratios"].items())
+    )
     return found
 
 
 def peak():
     "Largest resident size of this process in MB; Linux' own counter, because that of getrusage begins with the parent's."
     try:
-        return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+        return (
+            int(
+                next(
+                    line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+                ).split()[1]
+            )
+            / 1024
+        )
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
@@ -149,11 +173,16 @@ def many(candles):
     "Seconds and memory of the sweep in this process."
     close, windows = candles["close"].to_numpy(), range(2, 101)
     means = {w: mean(close, w) for w in windows}
-    signals = {pair: lambda pair=pair: crosses(means[pair[0]], means[pair[1]]) for pair in itertools.combinations(windows, 2)}
+    signals = {
+        pair: lambda pair=pair: crosses(means[pair[0]], means[pair[1]]) for pair in itertools.combinations(windows, 2)
+    }
     run = lambda chosen: sweep(candles, chosen, stop=STOP, target=TARGET, fee=FEE, slippage=SLIPPAGE)
     run(dict(itertools.islice(signals.items(), 2)))
     seconds, board = best(lambda: run(signals), 3)
-    return {"candles": len(candles), "combinations": len(board), "trades": int(board.trades.sum()), "seconds": round(seconds, 3), "peak MB": round(peak())}
+    return {
+        "candles": len(candles), "combinations": len(board), "trades": int(board.trades.sum()),
+        "seconds": round(seconds, 3), "peak MB": round(peak()),
+    }
 
 
 def many_by_vectorbt(candles):
@@ -167,8 +196,10 @@ def many_by_vectorbt(candles):
 
     def run():
         account = vbt.Portfolio.from_signals(
-            candles["close"], signals.shift(1, fill_value=False), False, price=candles["open"], open=candles["open"], high=candles["high"], low=candles["low"], sl_stop=STOP,
-            tp_stop=TARGET, fees=FEE, slippage=SLIPPAGE, freq="1h")  # fmt: skip
+            candles["close"], signals.shift(1, fill_value=False), False, price=candles["open"], open=candles["open"],
+            high=candles["high"], low=candles["low"], sl_stop=STOP, tp_stop=TARGET, fees=FEE, slippage=SLIPPAGE,
+            freq="1h",
+        )
         return account.total_return(), account.sharpe_ratio(), account.max_drawdown()
 
     run()
@@ -178,7 +209,9 @@ def many_by_vectorbt(candles):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", default=os.environ.get("CRYPTOLAB_SHARED", str(HERE.parent.parent / "shared" / "data")))
+    parser.add_argument(
+        "--data-dir", default=os.environ.get("CRYPTOLAB_SHARED", str(HERE.parent.parent / "shared" / "data")),
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--part", choices=("sweep", "sweep-vectorbt"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -190,12 +223,18 @@ def main():
         return
     found = {"one": one(read(given.data_dir, "BTCUSDT_1m", 100_000 if given.quick else None))}
     for part in ("sweep", "sweep-vectorbt"):
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.backtest", "--part", part, "--data-dir", given.data_dir]
-        found[part] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        command = [
+            sys.executable, "-W", "ignore", "-m", "benchmarks.backtest", "--part", part, "--data-dir", given.data_dir,
+        ]
+        found[part] = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
     s, v = found["sweep"], found["sweep-vectorbt"]
     each = v["seconds"] / v["combinations"] * s["combinations"] / s["seconds"]
     found["sweep"]["x vectorbt per combination"] = round(each, 1)
-    print(f"sweep: {s['combinations']:,} combinations on {s['candles']:,} candles, {s['trades']:,} trades: {s['seconds']:.2f} s, peak {s['peak MB']} MB; {each:.0f} x vectorbt per combination")
+    print(
+        f"sweep: {s['combinations']:,} combinations on {s['candles']:,} candles, {s['trades']:,} trades: {s['seconds']:.2f} s, peak {s['peak MB']} MB; {each:.0f} x vectorbt per combination"
+    )
     if not given.quick:
         write_json(STORE, found)
         print(STORE)

@@ -31,21 +31,27 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def scaling(plan, home):
     "Wall seconds of the same plan by different crews; starting the workers is included."
     seconds = {}
-    for name, workers, threads in (("1 worker, 1 thread", 1, 1), ("2 workers, 1 thread each", 2, 1), (f"1 worker, {CORES} threads", 1, CORES)):
+    for name, workers, threads in (
+        ("1 worker, 1 thread", 1, 1), ("2 workers, 1 thread each", 2, 1), (f"1 worker, {CORES} threads", 1, CORES),
+    ):
         began = time.perf_counter()
         made = run_batch(plan, home / name.replace(", ", "-").replace(" ", "_"), jobs=workers, threads=threads)
         seconds[name] = round(time.perf_counter() - began, 1)
         failed = [n for n, entry in made.items() if entry["state"] != "done"]
         print(f"{name:<26} {seconds[name]:8.1f} s{'   FAILED: ' + ', '.join(failed) if failed else ''}", flush=True)
     one, two, wide = seconds.values()
-    print(f"two workers are {one / two:.2f} x as fast as one, and {wide / two:.2f} x as fast as all threads for one report at a time")
+    print(
+        f"two workers are {one / two:.2f} x as fast as one, and {wide / two:.2f} x as fast as all threads for one report at a time"
+    )
     return {"seconds": seconds, "speedup": round(one / two, 2), "against all threads": round(wide / two, 2)}
 
 
 def worked(notebook):
     "Seconds that the cells of an executed notebook worked, without the cell that imports."
     cells = [c for c in json.loads(Path(notebook).read_text())["cells"] if c["cell_type"] == "code"]
-    return sum(c["metadata"]["papermill"].get("duration") or 0.0 for c in cells if "import pandas" not in "".join(c["source"]))
+    return sum(
+        c["metadata"]["papermill"].get("duration") or 0.0 for c in cells if "import pandas" not in "".join(c["source"])
+    )
 
 
 def overhead(plan, home):
@@ -60,15 +66,28 @@ def overhead(plan, home):
     worker.close()
     folder = home / "plain"
     (folder / "work").mkdir(parents=True)
-    values = {k: v for k, v in job.asked().items() if k not in ("system", "template")} | {"out": str(folder), "work": str(folder / "work")}
+    values = {k: v for k, v in job.asked().items() if k not in ("system", "template")} | {
+        "out": str(folder),
+        "work": str(folder / "work"),
+    }
     code = f"import papermill; papermill.execute_notebook({str(find_template('v9'))!r}, {str(folder / 'report.ipynb')!r}, {values!r}, kernel_name='python3', progress_bar=False)"
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, env=job_environment(job, threads=1), stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=job_environment(job, threads=1), stderr=subprocess.DEVNULL,
+    )
     plain = time.perf_counter() - began
-    found = {"warm worker": round(warm - worked(home / "warm" / job.name / "report.ipynb"), 1), "plain papermill": round(plain - worked(folder / "report.ipynb"), 1)}
-    print(f"state {answer['state']}; imports of a worker, once: {imports} s; wall: {warm:.1f} s warm, {plain:.1f} s plain papermill")
+    found = {
+        "warm worker": round(warm - worked(home / "warm" / job.name / "report.ipynb"), 1),
+        "plain papermill": round(plain - worked(folder / "report.ipynb"), 1),
+    }
+    print(
+        f"state {answer['state']}; imports of a worker, once: {imports} s; wall: {warm:.1f} s warm, {plain:.1f} s plain papermill"
+    )
     print("beyond the work of the cells: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found.items()))
-    return {"beyond the work": found, "imports once per worker": imports, "wall": {"warm worker": round(warm, 1), "plain papermill": round(plain, 1)}}
+    return {
+        "beyond the work": found, "imports once per worker": imports,
+        "wall": {"warm worker": round(warm, 1), "plain papermill": round(plain, 1)},
+    }
 
 
 def main():
@@ -84,7 +103,9 @@ def main():
     plan = make_plan(COINS[: max(2, given.jobs)], ["1h"], profile=given.profile, limit=given.limit, **where)
     home = Path(given.out or tempfile.mkdtemp())
     home.mkdir(parents=True, exist_ok=True)
-    found = {"jobs": len(plan), "profile": given.profile, "limit": given.limit, "source": where["source"], "cores": CORES}
+    found = {
+        "jobs": len(plan), "profile": given.profile, "limit": given.limit, "source": where["source"], "cores": CORES,
+    }
     if given.only != "scaling":
         found["overhead"] = overhead(plan, home)
     if given.only != "overhead":

@@ -30,7 +30,7 @@ from cryptolab.audit.pipelines.v2 import v2_control
 from cryptolab.features.sets.v9 import v9_feature_names
 from cryptolab.files import plain, write_json
 from cryptolab.systems.artefacts import package_versions
-from cryptolab.systems.v9.system import V9
+from cryptolab.systems.v9 import V9
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "controls.json"
@@ -39,13 +39,20 @@ BLIND = functools.partial(lightgbm_walk_forward, columns=tuple(v9_feature_names(
 V9_SMOKE = V9(profile="smoke", threads=1)
 
 STUDIES = {  # study -> parts: name, system, markets, what
-    "null": [("LightGBM, garch", lightgbm_walk_forward, 200, "garch"), ("LightGBM, flipped", lightgbm_walk_forward, 60, "flipped"),
-             ("LightGBM, shuffled", lightgbm_walk_forward, 60, "shuffled")],
+    "null": [
+        ("LightGBM, garch", lightgbm_walk_forward, 200, "garch"),
+        ("LightGBM, flipped", lightgbm_walk_forward, 60, "flipped"),
+        ("LightGBM, shuffled", lightgbm_walk_forward, 60, "shuffled"),
+    ],
     "v9": [("V9 smoke, garch", V9_SMOKE, 40, "garch")],
-    "trading": [("V2, garch", v2_control, 60, "garch"), ("V2, flipped", v2_control, 40, "flipped"), ("Hybrid, garch", hybrid_control, 40, "garch")],
+    "trading": [
+        ("V2, garch", v2_control, 60, "garch"),
+        ("V2, flipped", v2_control, 40, "flipped"),
+        ("Hybrid, garch", hybrid_control, 40, "garch"),
+    ],
     "planted": [("LightGBM", lightgbm_walk_forward, 40, EDGES)],
     "blind": [("LightGBM, 46 columns", BLIND, 40, (0.04, 0.06))],
-}  # fmt: skip
+}
 
 
 def show(line):
@@ -58,29 +65,43 @@ def run(system, n, what, jobs, candles):
     if isinstance(what, str):
         real = candles() if what != "garch" else None
         table = controls(system, n, what, real, jobs=jobs, work=WORK, log=show)
-        facts = {} if real is None else {"data": {k: real.attrs.get(k) for k in ("symbol", "timeframe", "fingerprint")} | {"last": str(real.index[-1])}}
+        facts = {} if real is None else {
+            "data": {k: real.attrs.get(k) for k in ("symbol", "timeframe", "fingerprint")}
+            | {"last": str(real.index[-1])}
+        }
         columns = {"p_values": "p_value", "p_uniform": "p_uniform", "p_stakes": "p_stakes"}
-        return {"kind": what, **facts, "summary": table.attrs["summary"], **{k: table[column].round(5).tolist() for k, column in columns.items()},
-                "judged_rows": int(table["n"].min()), "seconds_per_market": round(table["seconds"].mean(), 2)}  # fmt: skip
+        return {
+            "kind": what, **facts, "summary": table.attrs["summary"],
+            **{k: table[column].round(5).tolist() for k, column in columns.items()},
+            "judged_rows": int(table["n"].min()), "seconds_per_market": round(table["seconds"].mean(), 2),
+        }
     curve = minimum_detectable_edge(system, what, n, jobs=jobs, work=WORK, log=show)
     runs = pd.DataFrame(curve.attrs["runs"])
     of = {p: {str(e): runs.loc[runs["edge"] == e, p].round(5).tolist() for e in what} for p in ("p_value", "p_stakes")}
-    return {"kind": "planted", "smallest_edge": {"paired": curve.attrs["smallest"], "stakes": curve.attrs["smallest_stakes"]},
-            "curve": {str(e): row for e, row in plain(curve).items()}, "p_values": of["p_value"], "p_stakes": of["p_stakes"],
-            "judged_rows": int(runs["n"].min()), "seconds_per_market": round(runs["seconds"].mean(), 2)}  # fmt: skip
+    return {
+        "kind": "planted",
+        "smallest_edge": {"paired": curve.attrs["smallest"], "stakes": curve.attrs["smallest_stakes"]},
+        "curve": {str(e): row for e, row in plain(curve).items()}, "p_values": of["p_value"],
+        "p_stakes": of["p_stakes"], "judged_rows": int(runs["n"].min()),
+        "seconds_per_market": round(runs["seconds"].mean(), 2),
+    }
 
 
 def main():
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("studies", nargs="*", help="null, v9, trading, planted, blind; all when none is named")
     cli.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
-    cli.add_argument("--data-dir", default="../shared/data", help="folder with BTCUSDT_1h for the flipped and shuffled markets")
+    cli.add_argument(
+        "--data-dir", default="../shared/data", help="folder with BTCUSDT_1h for the flipped and shuffled markets",
+    )
     cli.add_argument("--only", type=int, help="first N markets only, nothing is stored")
     cli.add_argument("--force", action="store_true", help="put finished studies together again")
     asked = cli.parse_args()
     if unknown := set(asked.studies) - set(STUDIES):
         cli.error(f"unknown study {', '.join(unknown)}; choose from {', '.join(STUDIES)}")
-    candles = functools.cache(lambda: load_candles("BTCUSDT", "1h", source="local", data_dir=asked.data_dir, limit=10_000))
+    candles = functools.cache(
+        lambda: load_candles("BTCUSDT", "1h", source="local", data_dir=asked.data_dir, limit=10_000)
+    )
     stored = json.loads(STORE.read_text()) if STORE.exists() else {}
     for study in asked.studies or STUDIES:
         for name, system, n, what in STUDIES[study]:
@@ -88,13 +109,21 @@ def main():
             if asked.only or asked.force or done.get("code") != code or done.get("markets") != n:
                 start = time.perf_counter()
                 found = run(system, min(n, asked.only or n), what, asked.jobs, candles)
-                made = {"command": f"python -m benchmarks.controls {study}", "code": code, "markets": n, "rows": 10_000, "versions": package_versions()}
+                made = {
+                    "command": f"python -m benchmarks.controls {study}", "code": code, "markets": n, "rows": 10_000,
+                    "versions": package_versions(),
+                }
                 machine = {"cores": os.cpu_count(), "machine": platform.machine()}
-                done = {**made, **found, "machine": machine, "run": {"minutes": round((time.perf_counter() - start) / 60, 1)}}
+                done = {
+                    **made, **found, "machine": machine,
+                    "run": {"minutes": round((time.perf_counter() - start) / 60, 1)},
+                }
                 if not asked.only:
                     stored[name] = plain(done)
                     write_json(STORE, stored)
-            show(f"{name}: {json.dumps(plain(done.get('summary') or {e: [c['found'], c['found_stakes'], c['n']] for e, c in done['curve'].items()}))}")
+            show(
+                f"{name}: {json.dumps(plain(done.get('summary') or {e: [c['found'], c['found_stakes'], c['n']] for e, c in done['curve'].items()}))}"
+            )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ COLUMNS = ["open", "high", "low", "close", "volume"]
 
 def read(folder, name, rows=None):
     "Candles of the test data, newest rows."
-    table = pd.read_parquet(Path(folder) / f"{name}.parquet").set_index("timestamp").rename_axis("open_time")[COLUMNS].astype("float64")
+    table = pd.read_parquet(
+        Path(folder) / f"{name}.parquet"
+    ).set_index("timestamp").rename_axis("open_time")[COLUMNS].astype("float64")
     table = table if rows is None else table.iloc[-rows:]
     table.attrs = {"symbol": name.split("_")[0], "timeframe": name.split("_")[1]}
     return table
@@ -65,18 +67,23 @@ def by_ta(candles):
 
 
 TALIB = {
-    "rsi_14": lambda t, c: t.RSI(c.c, 14), "rsi_7": lambda t, c: t.RSI(c.c, 7), "macd": lambda t, c: t.MACD(c.c), "bb_high": lambda t, c: t.BBANDS(c.c, 20),
-    "atr_14": lambda t, c: t.ATR(c.h, c.l, c.c, 14), "sma_10": lambda t, c: t.SMA(c.c, 10), "sma_20": lambda t, c: t.SMA(c.c, 20),
-    "sma_50": lambda t, c: t.SMA(c.c, 50), "ema_12": lambda t, c: t.EMA(c.c, 12), "ema_26": lambda t, c: t.EMA(c.c, 26),
-    "volume_mean_20": lambda t, c: t.SMA(c.v, 20), "return_1": lambda t, c: t.ROCP(c.c, 1), "momentum_5": lambda t, c: t.MOM(c.c, 5),
-    "stoch_k": lambda t, c: t.STOCHF(c.h, c.l, c.c, 14, 3), "williams_r": lambda t, c: t.WILLR(c.h, c.l, c.c, 14), "roc_12": lambda t, c: t.ROC(c.c, 12),
-    "cci_20": lambda t, c: t.CCI(c.h, c.l, c.c, 20), "adx_14": lambda t, c: t.ADX(c.h, c.l, c.c, 14), "plus_di_14": lambda t, c: t.PLUS_DI(c.h, c.l, c.c, 14),
-    "minus_di_14": lambda t, c: t.MINUS_DI(c.h, c.l, c.c, 14), "aroon_up_25": lambda t, c: t.AROON(c.h, c.l, 25),
-    "mfi_14": lambda t, c: t.MFI(c.h, c.l, c.c, c.v, 14), "obv": lambda t, c: t.OBV(c.c, c.v),
-}  # fmt: skip
+    "rsi_14": lambda t, c: t.RSI(c.c, 14), "rsi_7": lambda t, c: t.RSI(c.c, 7), "macd": lambda t, c: t.MACD(c.c),
+    "bb_high": lambda t, c: t.BBANDS(c.c, 20), "atr_14": lambda t, c: t.ATR(c.h, c.l, c.c, 14),
+    "sma_10": lambda t, c: t.SMA(c.c, 10), "sma_20": lambda t, c: t.SMA(c.c, 20), "sma_50": lambda t, c: t.SMA(c.c, 50),
+    "ema_12": lambda t, c: t.EMA(c.c, 12), "ema_26": lambda t, c: t.EMA(c.c, 26),
+    "volume_mean_20": lambda t, c: t.SMA(c.v, 20), "return_1": lambda t, c: t.ROCP(c.c, 1),
+    "momentum_5": lambda t, c: t.MOM(c.c, 5), "stoch_k": lambda t, c: t.STOCHF(c.h, c.l, c.c, 14, 3),
+    "williams_r": lambda t, c: t.WILLR(c.h, c.l, c.c, 14), "roc_12": lambda t, c: t.ROC(c.c, 12),
+    "cci_20": lambda t, c: t.CCI(c.h, c.l, c.c, 20), "adx_14": lambda t, c: t.ADX(c.h, c.l, c.c, 14),
+    "plus_di_14": lambda t, c: t.PLUS_DI(c.h, c.l, c.c, 14), "minus_di_14": lambda t, c: t.MINUS_DI(c.h, c.l, c.c, 14),
+    "aroon_up_25": lambda t, c: t.AROON(c.h, c.l, 25), "mfi_14": lambda t, c: t.MFI(c.h, c.l, c.c, c.v, 14),
+    "obv": lambda t, c: t.OBV(c.c, c.v),
+}
 # what one call of TA-Lib returns together
-TOGETHER = {"macd": ["macd", "macd_signal", "macd_diff"], "bb_high": ["bb_high", "bb_mid", "bb_low"], "stoch_k": ["stoch_k", "stoch_d"],
-            "aroon_up_25": ["aroon_down_25", "aroon_up_25"]}  # fmt: skip
+TOGETHER = {
+    "macd": ["macd", "macd_signal", "macd_diff"], "bb_high": ["bb_high", "bb_mid", "bb_low"],
+    "stoch_k": ["stoch_k", "stoch_d"], "aroon_up_25": ["aroon_down_25", "aroon_up_25"],
+}
 
 
 def talib_names():
@@ -107,10 +114,14 @@ def by_pandas(candles):
     fast, slow = c.ewm(span=12, adjust=False).mean(), c.ewm(span=26, adjust=False).mean()
     macd = fast - slow
     signal, k, mean = macd.ewm(span=9, adjust=False).mean(), 100 * (c - low) / (high - low), v.rolling(20).mean()
-    columns = {"sma_10": c.rolling(10).mean(), "sma_20": mid, "sma_50": c.rolling(50).mean(), "ema_12": fast, "ema_26": slow, "macd": macd, "macd_signal": signal,
-               "macd_diff": macd - signal, "bb_high": mid + 2 * sd, "bb_low": mid - 2 * sd, "bb_width": 4 * sd / mid, "bb_pband": (c - mid + 2 * sd) / (4 * sd),
-               "volume_mean_20": mean, "volume_ratio": v / mean, "return_1": c.pct_change(), "log_return_1": np.log(c).diff(), "range_ratio": (h - l) / c,
-               "momentum_5": c.diff(5), "high_low": h / l, "stoch_k": k, "stoch_d": k.rolling(3).mean(), "williams_r": k - 100, "roc_12": 100 * c.pct_change(12)}  # fmt: skip
+    columns = {
+        "sma_10": c.rolling(10).mean(), "sma_20": mid, "sma_50": c.rolling(50).mean(), "ema_12": fast, "ema_26": slow,
+        "macd": macd, "macd_signal": signal, "macd_diff": macd - signal, "bb_high": mid + 2 * sd,
+        "bb_low": mid - 2 * sd, "bb_width": 4 * sd / mid, "bb_pband": (c - mid + 2 * sd) / (4 * sd),
+        "volume_mean_20": mean, "volume_ratio": v / mean, "return_1": c.pct_change(), "log_return_1": np.log(c).diff(),
+        "range_ratio": (h - l) / c, "momentum_5": c.diff(5), "high_low": h / l, "stoch_k": k,
+        "stoch_d": k.rolling(3).mean(), "williams_r": k - 100, "roc_12": 100 * c.pct_change(12),
+    }
     return pd.DataFrame(columns).astype("float32")
 
 
@@ -123,10 +134,14 @@ def by_polars(candles):
     fast, slow = c.ewm_mean(span=12, adjust=False), c.ewm_mean(span=26, adjust=False)
     macd = fast - slow
     signal, k, mean = macd.ewm_mean(span=9, adjust=False), 100 * (c - low) / (high - low), v.rolling_mean(20)
-    columns = {"sma_10": c.rolling_mean(10), "sma_20": mid, "sma_50": c.rolling_mean(50), "ema_12": fast, "ema_26": slow, "macd": macd, "macd_signal": signal,
-               "macd_diff": macd - signal, "bb_high": mid + 2 * sd, "bb_low": mid - 2 * sd, "bb_width": 4 * sd / mid, "bb_pband": (c - mid + 2 * sd) / (4 * sd),
-               "volume_mean_20": mean, "volume_ratio": v / mean, "return_1": c.pct_change(), "log_return_1": c.log().diff(), "range_ratio": (h - l) / c,
-               "momentum_5": c.diff(5), "high_low": h / l, "stoch_k": k, "stoch_d": k.rolling_mean(3), "williams_r": k - 100, "roc_12": 100 * c.pct_change(12)}  # fmt: skip
+    columns = {
+        "sma_10": c.rolling_mean(10), "sma_20": mid, "sma_50": c.rolling_mean(50), "ema_12": fast, "ema_26": slow,
+        "macd": macd, "macd_signal": signal, "macd_diff": macd - signal, "bb_high": mid + 2 * sd,
+        "bb_low": mid - 2 * sd, "bb_width": 4 * sd / mid, "bb_pband": (c - mid + 2 * sd) / (4 * sd),
+        "volume_mean_20": mean, "volume_ratio": v / mean, "return_1": c.pct_change(), "log_return_1": c.log().diff(),
+        "range_ratio": (h - l) / c, "momentum_5": c.diff(5), "high_low": h / l, "stoch_k": k,
+        "stoch_d": k.rolling_mean(3), "williams_r": k - 100, "roc_12": 100 * c.pct_change(12),
+    }
     frame = pl.DataFrame({name: candles[name].to_numpy() for name in COLUMNS})
     return frame.select(**{name: e.cast(pl.Float32) for name, e in columns.items()})
 
@@ -134,7 +149,10 @@ def by_polars(candles):
 # ---- measurements
 
 def row(rows, columns, seconds):
-    return {"rows": rows, "columns": columns, "seconds": round(seconds, 4), "mcells": round(rows * columns / seconds / 1e6, 2)}
+    return {
+        "rows": rows, "columns": columns, "seconds": round(seconds, 4),
+        "mcells": round(rows * columns / seconds / 1e6, 2),
+    }
 
 
 def speed(candles, quick):
@@ -143,17 +161,24 @@ def speed(candles, quick):
     for name in ("v9_published", "v9", "v3", "hybrid", "v2"):
         for threads in (None, 1) if name in ("v9_published", "v3") else (None,):
             label = name + (", one thread" if threads else "")
-            found[label] = row(len(candles), len(features(candles.iloc[:5_000], name).columns), quickest(lambda n=name, t=threads: features(candles, n, threads=t)))
+            found[label] = row(
+                len(candles), len(features(candles.iloc[:5_000], name).columns),
+                quickest(lambda n=name, t=threads: features(candles, n, threads=t)),
+            )
     ours = [n for n in by_pandas(candles.iloc[:200]).columns]
     published = [n for n in feature_names("v9_published")]
     assert set(ours) <= set(published) and set(talib_names()) <= set(published)
     found["columns TA-Lib has: TA-Lib"] = row(len(candles), len(talib_names()), quickest(lambda: by_talib(candles)))
     for threads, label in ((1, ", one thread"), (None, "")):
-        found[f"columns TA-Lib has: cryptolab{label}"] = row(len(candles), len(talib_names()),
-                                                             quickest(lambda t=threads: features(candles, "v9_published", columns=talib_names(), threads=t)))  # fmt: skip
+        found[f"columns TA-Lib has: cryptolab{label}"] = row(
+            len(candles), len(talib_names()),
+            quickest(lambda t=threads: features(candles, "v9_published", columns=talib_names(), threads=t)),
+        )
     found["columns pandas has: pandas"] = row(len(candles), len(ours), quickest(lambda: by_pandas(candles)))
     found["columns pandas has: polars"] = row(len(candles), len(ours), quickest(lambda: by_polars(candles)))
-    found["columns pandas has: cryptolab"] = row(len(candles), len(ours), quickest(lambda: features(candles, "v9_published", columns=ours)))
+    found["columns pandas has: cryptolab"] = row(
+        len(candles), len(ours), quickest(lambda: features(candles, "v9_published", columns=ours)),
+    )
     if not quick or len(candles) < 500_000:
         found["v9_published: ta"] = row(len(candles), 46, quickest(lambda: by_ta(candles), repeats=1))
     return found
@@ -165,7 +190,11 @@ def growth(candles, name):
     for label in ("reused", "new"):
         times = []
         for table in (candles.iloc[-(len(candles) // 10) :], candles):
-            out = np.zeros((features(table.iloc[:5_000], name).shape[1], len(table)), "float32") if label == "reused" else None
+            out = (
+                np.zeros((features(table.iloc[:5_000], name).shape[1], len(table)), "float32")
+                if label == "reused"
+                else None
+            )
             times.append(quickest(lambda t=table, o=out: features(t, name, out=o), 5, limit=20))
             del out
         found[label] = times[1] / times[0]
@@ -189,7 +218,10 @@ print(table.shape[0] * table.shape[1] * 4, status("VmHWM") - before)
 
 def memory(folder, name, rows):
     "Peak of the resident size above that before, and the size of the result, in a process of its own."
-    done = subprocess.run([sys.executable, "-c", MEMORY, str(folder), name, str(rows)], capture_output=True, text=True, cwd=HERE.parent, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(folder), name, str(rows)], capture_output=True, text=True, cwd=HERE.parent,
+        check=True,
+    )
     size, peak = map(int, done.stdout.split())
     return {"result_mb": round(size / 2**20), "peak_mb": round(peak / 2**20), "multiple": round(peak / size, 2)}
 
@@ -203,12 +235,17 @@ def streaming(candles, name, updates=2_000):
         t = time.perf_counter()
         stream.update(candle)
         rest.append(1e3 * (time.perf_counter() - t))
-    return {"needed": stream.needed, "p50_ms": round(float(np.median(rest)), 3), "p99_ms": round(float(np.quantile(rest, 0.99)), 3)}
+    return {
+        "needed": stream.needed, "p50_ms": round(float(np.median(rest)), 3),
+        "p99_ms": round(float(np.quantile(rest, 0.99)), 3),
+    }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", default=os.environ.get("CRYPTOLAB_SHARED", str(HERE.parent.parent / "shared" / "data")))
+    parser.add_argument(
+        "--data-dir", default=os.environ.get("CRYPTOLAB_SHARED", str(HERE.parent.parent / "shared" / "data")),
+    )
     parser.add_argument("--quick", action="store_true", help="leave out `ta` on the 1m candles (two minutes)")
     args = parser.parse_args()
     folder = Path(args.data_dir)
@@ -227,11 +264,16 @@ def main():
         for name, r in out[label].items():
             print(f"  {name:38} {r['columns']:4} columns {r['seconds']:9.3f} s {r['mcells']:8.1f} M cells/s")
     ours, theirs = quickest(lambda: features(small, "v9_published"), 9), quickest(lambda: by_ta(small), 1)
-    a, b = out["BTCUSDT 1m"]["columns TA-Lib has: TA-Lib"]["seconds"], out["BTCUSDT 1m"]["columns TA-Lib has: cryptolab"]["seconds"]
+    a, b = out["BTCUSDT 1m"]["columns TA-Lib has: TA-Lib"]["seconds"], out["BTCUSDT 1m"][
+        "columns TA-Lib has: cryptolab"
+    ]["seconds"]
     alone = out["BTCUSDT 1m"]["columns TA-Lib has: cryptolab, one thread"]["seconds"]
     ratio = {name: growth(minute, name) for name in ("v3", "v9_published")}
     lines = [
-        ("v9 published, 1,000,000 rows, M cells/s", 46e6 / quickest(lambda: features(million, "v9_published"), 5) / 1e6, ">= 70"),
+        (
+            "v9 published, 1,000,000 rows, M cells/s",
+            46e6 / quickest(lambda: features(million, "v9_published"), 5) / 1e6, ">= 70",
+        ),
         ("v9 published, 38,000 rows: times `ta`", theirs / ours, ">= 80"),
         ("v3, 1m, M cells/s", out["BTCUSDT 1m"]["v3"]["mcells"], ">= 30"),
         ("v3: time for 10 x the rows", ratio["v3"]["reused"], "<= 11"),
@@ -245,7 +287,12 @@ def main():
         lines.append((f"{name}, 1m: peak of memory / result", out[f"memory {name}"]["multiple"], "<= 1.6"))
     for name in ("v9", "v9_published", "v3"):
         out[f"stream {name}"] = streaming(minute.iloc[-40_000:], name)
-        lines.append((f"stream {name}, ms per candle, p50 (starts from {out[f'stream {name}']['needed']:,} candles)", out[f"stream {name}"]["p50_ms"], "<= 1" if "v9" in name else ""))
+        lines.append(
+            (
+                f"stream {name}, ms per candle, p50 (starts from {out[f'stream {name}']['needed']:,} candles)",
+                out[f"stream {name}"]["p50_ms"], "<= 1" if "v9" in name else "",
+            )
+        )
     out["ratios"] = {label: {"value": round(float(value), 3), "wanted": bar} for label, value, bar in lines}
     print()
     for label, value, bar in lines:

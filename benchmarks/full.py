@@ -24,14 +24,25 @@ def main():
     cli.add_argument("--data-dir", default="../shared/data")
     cli.add_argument("--from", dest="report", help="folder of a finished report")
     asked = cli.parse_args()
-    folder = asked.report or run_report("BTCUSDT", "1h", source="local", data_dir=asked.data_dir, profile="full", limit=10_000,
-                                        progress=lambda kind, text, done, total: print(text, flush=True) if text else None)  # fmt: skip
+    folder = asked.report or run_report(
+        "BTCUSDT", "1h", source="local", data_dir=asked.data_dir, profile="full", limit=10_000,
+        progress=lambda kind, text, done, total: print(text, flush=True) if text else None,
+    )
     result = read_result(Path(folder) / "result.json")
     if result["params"]["profile"] != "full" or result["data"]["source"] == "sample":
         cli.error(f"{folder} is not a full run on real candles")
-    keep = ("symbol", "timeframe", "finding", "data", "rows", "direction", "volatility", "next_sigma", "price", "interval", "best_epoch", "ensemble", "versions", "run")
+    keep = (
+        "symbol", "timeframe", "finding", "data", "rows", "direction", "volatility", "next_sigma", "price", "interval",
+        "best_epoch", "ensemble", "versions", "run",
+    )
     machine = {"cores": os.cpu_count(), "machine": platform.machine()}
-    write_json(STORE, {"system": "v9", "command": COMMAND, "stored_by": "python -m benchmarks.full", "machine": machine, **{k: result[k] for k in keep}})
+    write_json(
+        STORE,
+        {
+            "system": "v9", "command": COMMAND, "stored_by": "python -m benchmarks.full", "machine": machine,
+            **{k: result[k] for k in keep},
+        },
+    )
     print(STORE)
 
 

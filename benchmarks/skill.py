@@ -26,11 +26,12 @@ from cryptolab.models.volatility import range_to_sigma
 from cryptolab.files import plain, write_json
 from cryptolab.systems.artefacts import library_code
 from cryptolab.systems.v9.rows import v9_labels
-from cryptolab.systems.v9.system import V9
+from cryptolab.systems.v9 import V9
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "skill.json"
-ROOMS = ("config", "data", "features", "labels", "validation", "models", "systems", "evaluation")  # whose code shapes these numbers
+# whose code shapes these numbers
+ROOMS = ("config", "data", "features", "labels", "validation", "models", "systems", "evaluation")
 
 
 def fit(candles, profile, seed, **params):
@@ -39,7 +40,13 @@ def fit(candles, profile, seed, **params):
     start = time.perf_counter()
     system = V9(profile=profile, seed=seed, **params).fit(candles, log=None)
     forecast = system.forecast(candles)
-    return system, forecast, v9_labels(candles), {k: system.index_["direction"][k] for k in ("train", "val", "test")}, time.perf_counter() - start
+    return (
+        system,
+        forecast,
+        v9_labels(candles),
+        {k: system.index_["direction"][k] for k in ("train", "val", "test")},
+        time.perf_counter() - start,
+    )
 
 
 def planted(profile, seed, data_dir):
@@ -48,9 +55,15 @@ def planted(profile, seed, data_dir):
     system, forecast, labels, rows, seconds = fit(candles, profile, seed, price_epochs=1, trees=10)
     test, y = rows["test"], labels["direction"].y
     r = labels["price"].y[test]
-    b = board.direction_comparison(y[test], {"V9": forecast.p_up[test], "best possible": candles.true_p_up[test]}, baselines.majority_class(y[rows["train"]]), r)
-    return {"n": len(test), "accuracy": b.accuracy["V9"], "low": b.accuracy_low["V9"], "high": b.accuracy_high["V9"], "best": b.accuracy["best possible"],
-            "best_epoch": system.histories_["direction"].attrs["best_epoch"], "seconds": round(seconds, 1)}  # fmt: skip
+    b = board.direction_comparison(
+        y[test], {"V9": forecast.p_up[test], "best possible": candles.true_p_up[test]},
+        baselines.majority_class(y[rows["train"]]), r,
+    )
+    return {
+        "n": len(test), "accuracy": b.accuracy["V9"], "low": b.accuracy_low["V9"], "high": b.accuracy_high["V9"],
+        "best": b.accuracy["best possible"], "best_epoch": system.histories_["direction"].attrs["best_epoch"],
+        "seconds": round(seconds, 1),
+    }
 
 
 def null(profile, seed, data_dir):
@@ -63,10 +76,15 @@ def null(profile, seed, data_dir):
     after = candles.close[test] * np.exp(r[test])
     p = board.price_comparison(candles.close[test], after, {"V9": forecast.mu[test]})
     har = baselines.har_vol(candles, labels["volatility"].y[system.index_["volatility"]["train"]])
-    sigmas = {"V9": forecast.sigma[test], "HAR": range_to_sigma(r[train], har[train]) * har[test], "true sigma": candles.true_sigma[test]}
+    sigmas = {
+        "V9": forecast.sigma[test], "HAR": range_to_sigma(r[train], har[train]) * har[test],
+        "true sigma": candles.true_sigma[test],
+    }
     s = board.volatility_comparison(r[test].abs(), sigmas, "true sigma", 1)
-    return {"n": len(test), "p_direction": d.p_majority["V9"], "p_price": p.p_zero["V9"], "qlike": s.qlike.to_dict(),
-            "skill_over_true_sigma": s.skill["V9"], "p_over_true_sigma": s.p_reference["V9"], "seconds": round(seconds, 1)}  # fmt: skip
+    return {
+        "n": len(test), "p_direction": d.p_majority["V9"], "p_price": p.p_zero["V9"], "qlike": s.qlike.to_dict(),
+        "skill_over_true_sigma": s.skill["V9"], "p_over_true_sigma": s.p_reference["V9"], "seconds": round(seconds, 1),
+    }
 
 
 def rivals(profile, seed, data_dir):
@@ -76,13 +94,15 @@ def rivals(profile, seed, data_dir):
     features, y, (train, val, test) = v9_features(candles), labels["direction"].y, rows.values()
     methods = {
         "V9": forecast.p_up[test],
-        "LightGBM": baselines.lightgbm_baseline(features.loc[train], y[train], features.loc[val], y[val], features.loc[test], seed=seed),
+        "LightGBM": baselines.lightgbm_baseline(
+            features.loc[train], y[train], features.loc[val], y[val], features.loc[test], seed=seed,
+        ),
         "logistic regression": baselines.logistic_baseline(features.loc[train], y[train], features.loc[test]),
     }
     b = board.direction_comparison(y[test], methods, baselines.majority_class(y[train]), labels["price"].y[test])
     keep = ["accuracy", "roc_auc", "roc_auc_low", "roc_auc_high"]
     return {"n": len(test), "last": str(test[-1]), "best_epoch": system.histories_["direction"].attrs["best_epoch"],
-            **{name: b.loc[name, keep].to_dict() for name in methods}, "seconds": round(seconds, 1)}  # fmt: skip
+            **{name: b.loc[name, keep].to_dict() for name in methods}, "seconds": round(seconds, 1)}
 
 
 STUDIES = {"planted": (planted, 3), "null": (null, 5), "rivals": (rivals, 3)}
@@ -105,7 +125,16 @@ def main():
         for seed in range(asked.seeds or seeds):
             done = stored.get(name, {})
             if asked.force or done.get("code") != code or done.get("profile") != asked.profile:
-                done = {"command": f"python -m benchmarks.skill {name}", "code": code, "profile": asked.profile, "seeds": {}} if seed == 0 else done
+                done = (
+                    {
+                        "command": f"python -m benchmarks.skill {name}",
+                        "code": code,
+                        "profile": asked.profile,
+                        "seeds": {},
+                    }
+                    if seed == 0
+                    else done
+                )
             if str(seed) not in done["seeds"]:
                 done["seeds"][str(seed)] = plain(study(asked.profile, seed, asked.data_dir))
                 stored[name] = done

@@ -33,7 +33,8 @@ from cryptolab.systems.artefacts import library_code, package_versions
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "zoo.json"
 ROOMS = ("data", "features", "labels", "validation", "evaluation", "audit")  # whose code shapes these numbers
-SECONDS = 20.0  # time an audit may take before it leaves out rarer trials; more than the default, because two run at once
+# time an audit may take before it leaves out rarer trials; more than the default, because two run at once
+SECONDS = 20.0
 
 
 def judge(name, market, candles, seconds=SECONDS):
@@ -42,8 +43,11 @@ def judge(name, market, candles, seconds=SECONDS):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = audit_pipeline(make(name, candles), candles, seconds=seconds)
-    return {"name": name, "market": market, "kinds": sorted(set(found["kind"])), "steps": sorted(set(found["step"])), "accuracy": found.attrs["accuracy"],
-            "seconds": round(time.perf_counter() - began, 2), "text": audit_text(found)}  # fmt: skip
+    return {
+        "name": name, "market": market, "kinds": sorted(set(found["kind"])), "steps": sorted(set(found["step"])),
+        "accuracy": found.attrs["accuracy"], "seconds": round(time.perf_counter() - began, 2),
+        "text": audit_text(found),
+    }
 
 
 def by_nullius(animal, candles):
@@ -79,10 +83,16 @@ def by_nullius(animal, candles):
     X, labels = pipeline.features(candles), pipeline.labels(candles)
     folds = pipeline.split(X, labels)
     folds = [folds] if isinstance(folds, tuple) else folds
-    if isinstance(labels, pd.DataFrame) and {"t0", "t1"} <= set(labels) and len(X) == len(candles) and all(np.max(a) < np.min(b) for a, b in folds if len(a) and len(b)):
+    if isinstance(labels, pd.DataFrame) and {"t0", "t1"} <= set(labels) and len(X) == len(candles) and all(
+        np.max(a) < np.min(b) for a, b in folds if len(a) and len(b)
+    ):
         step = np.diff(candles.index).min()
         ahead = int(((labels["t1"] - labels["t0"]) / step).max())
-        verdicts.append(nullius.check_split_purging([(np.asarray(a), np.asarray(b)) for a, b in folds], label_horizon=max(0, ahead - 1)).passed)
+        verdicts.append(
+            nullius.check_split_purging(
+                [(np.asarray(a), np.asarray(b)) for a, b in folds], label_horizon=max(0, ahead - 1),
+            ).passed
+        )
     return None if not verdicts else not all(verdicts)
 
 
@@ -92,11 +102,16 @@ def by_backtest_audit(animals):
     with tempfile.TemporaryDirectory() as folder:
         for animal in animals:
             head = "import numpy as np\nimport pandas as pd\nfrom sklearn.model_selection import train_test_split\n\n\n"
-            source = "\n".join(line for line in inspect.getsource(animal.build).splitlines() if not line.startswith("@"))
+            source = "\n".join(
+                line for line in inspect.getsource(animal.build).splitlines() if not line.startswith("@")
+            )
             path = Path(folder) / f"{animal.name}.py"
             path.write_text(head + source + "\n")
             tool = Path(sys.executable).with_name("backtest-audit")
-            answer = subprocess.run([tool, "check", "--format", "json", "--ignore", "STAT001,STAT002", path], capture_output=True, text=True)
+            answer = subprocess.run(
+                [tool, "check", "--format", "json", "--ignore", "STAT001,STAT002", path], capture_output=True,
+                text=True,
+            )
             found[animal.name] = "LAB00" in answer.stdout or "LEAK00" in answer.stdout
     return found
 
@@ -105,7 +120,10 @@ def share(flags):
     "Count, share, Wilson interval."
     flags = np.asarray(flags, dtype=float)
     low, high = accuracy_interval(flags) if len(flags) else (np.nan, np.nan)
-    return {"found": int(flags.sum()), "of": len(flags), "share": float(flags.mean()) if len(flags) else np.nan, "low": float(low), "high": float(high)}
+    return {
+        "found": int(flags.sum()), "of": len(flags), "share": float(flags.mean()) if len(flags) else np.nan,
+        "low": float(low), "high": float(high),
+    }
 
 
 def in_words(name, result):
@@ -118,8 +136,10 @@ def peers(markets):
     found = {}
     try:
         flags = by_backtest_audit(ZOO)
-        found["backtest-audit"] = {"judges": "source text", "sensitivity": share([flags[e.name] for e in ZOO if e.leaky]),
-                                   "false alarms": share([flags[e.name] for e in ZOO if not e.leaky])}  # fmt: skip
+        found["backtest-audit"] = {
+            "judges": "source text", "sensitivity": share([flags[e.name] for e in ZOO if e.leaky]),
+            "false alarms": share([flags[e.name] for e in ZOO if not e.leaky]),
+        }
     except FileNotFoundError:
         print("backtest-audit is not installed: left out")
     try:
@@ -127,9 +147,14 @@ def peers(markets):
 
         flags = {e.name: by_nullius(e, markets(e, 0)) for e in ZOO}
         judged = [e for e in ZOO if flags[e.name] is not None]
-        found["nullius"] = {"judges": "features on truncated candles; splits that go forward", "sensitivity": share([bool(flags[e.name]) for e in ZOO if e.leaky]),
-                            "sensitivity where it applies": share([flags[e.name] for e in judged if e.leaky and e.step in ("features", "split")]),
-                            "false alarms": share([flags[e.name] for e in judged if not e.leaky])}  # fmt: skip
+        found["nullius"] = {
+            "judges": "features on truncated candles; splits that go forward",
+            "sensitivity": share([bool(flags[e.name]) for e in ZOO if e.leaky]),
+            "sensitivity where it applies": share(
+                [flags[e.name] for e in judged if e.leaky and e.step in ("features", "split")]
+            ),
+            "false alarms": share([flags[e.name] for e in judged if not e.leaky]),
+        }
     except ImportError:
         print("nullius is not installed: left out")
     return found
@@ -157,27 +182,52 @@ def main():
         print(f"{asked.data_dir} is not there: generated markets only")
     rows = []
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        for row in Parallel(n_jobs=asked.jobs, return_as="generator_unordered", batch_size=1)(delayed(judge)(*job) for job in todo):
+        for row in Parallel(
+            n_jobs=asked.jobs, return_as="generator_unordered", batch_size=1,
+        )(delayed(judge)(*job) for job in todo):
             rows.append(row)
             leaky = entry(row["name"]).leaky
             if leaky != bool(row["kinds"]) or asked.names:
-                verdict = "caught" if leaky and row["kinds"] else "MISSED" if leaky else "FALSE ALARM" if row["kinds"] else "left in peace"
-                print(f"{verdict} on {row['market']}: {row['name']} ({entry(row['name']).story})\n{row['text']}\n", flush=True)
+                verdict = (
+                    "caught"
+                    if leaky and row["kinds"]
+                    else "MISSED"
+                    if leaky
+                    else "FALSE ALARM"
+                    if row["kinds"]
+                    else "left in peace"
+                )
+                print(
+                    f"{verdict} on {row['market']}: {row['name']} ({entry(row['name']).story})\n{row['text']}\n",
+                    flush=True,
+                )
             elif len(rows) % 20 == 0:
                 print(f"{len(rows)} of {len(todo)} audits, {time.perf_counter() - began:.0f} s", flush=True)
     rows = pd.DataFrame(rows).sort_values(["market", "name"]).reset_index(drop=True)
     rows["found"], rows["leaky"] = rows["kinds"].map(bool), [entry(n).leaky for n in rows["name"]]
     rows["kind"] = [entry(n).kind for n in rows["name"]]
-    result = {"command": "python -m benchmarks.zoo", "code": library_code(ROOMS), "versions": package_versions(), "rows": asked.rows,
-              "pipelines": {"leaky": sum(e.leaky for e in ZOO), "clean": sum(not e.leaky for e in ZOO)}, "real": real,
-              "sensitivity": share(rows.loc[rows["leaky"], "found"]), "false alarms": share(rows.loc[~rows["leaky"], "found"]), "by market": {}, "by kind": {}}  # fmt: skip
+    result = {
+        "command": "python -m benchmarks.zoo", "code": library_code(ROOMS), "versions": package_versions(),
+        "rows": asked.rows, "pipelines": {"leaky": sum(e.leaky for e in ZOO), "clean": sum(not e.leaky for e in ZOO)},
+        "real": real, "sensitivity": share(rows.loc[rows["leaky"], "found"]),
+        "false alarms": share(rows.loc[~rows["leaky"], "found"]), "by market": {}, "by kind": {},
+    }
     for market, part in rows.groupby("market"):
-        result["by market"][market] = {"sensitivity": share(part.loc[part["leaky"], "found"]), "false alarms": share(part.loc[~part["leaky"], "found"])}
+        result["by market"][market] = {
+            "sensitivity": share(part.loc[part["leaky"], "found"]),
+            "false alarms": share(part.loc[~part["leaky"], "found"]),
+        }
     for kind, part in rows.groupby("kind"):
         named = part[part["leaky"]]["kinds"].explode().value_counts()
-        result["by kind"][kind] = {"leaky": int(part["leaky"].sum()), "caught": int((part["leaky"] & part["found"]).sum()), "clean": int((~part["leaky"]).sum()),
-                                   "accused": int((~part["leaky"] & part["found"]).sum()), "named as": {str(k): int(v) for k, v in named.items()}}  # fmt: skip
-    result["wrong"] = [{"name": r.name, "market": r.market, "leaky": r.leaky, "kinds": r.kinds} for r in rows[["name", "market", "leaky", "kinds"]][rows["found"] != rows["leaky"]].itertuples(index=False)]
+        result["by kind"][kind] = {
+            "leaky": int(part["leaky"].sum()), "caught": int((part["leaky"] & part["found"]).sum()),
+            "clean": int((~part["leaky"]).sum()), "accused": int((~part["leaky"] & part["found"]).sum()),
+            "named as": {str(k): int(v) for k, v in named.items()},
+        }
+    result["wrong"] = [
+        {"name": r.name, "market": r.market, "leaky": r.leaky, "kinds": r.kinds}
+        for r in rows[["name", "market", "leaky", "kinds"]][rows["found"] != rows["leaky"]].itertuples(index=False)
+    ]
     result["seconds_per_audit"] = {"median": float(rows["seconds"].median()), "most": float(rows["seconds"].max())}
     if not asked.names:
         result["peers"] = peers(markets)

@@ -79,18 +79,26 @@ def _parse(key, text, where):
     try:
         value = tuple(t.strip() for t in text.split(",") if t.strip()) if kind is tuple else kind(text.strip())
     except ValueError as e:
-        raise SettingsError(f"{where}: `{key}` cannot be read", f"{kind.__name__}", repr(text), "correct the value") from e
+        raise SettingsError(
+            f"{where}: `{key}` cannot be read", f"{kind.__name__}", repr(text), "correct the value"
+        ) from e
     return check_choice(key, value, where)
 
 
 def check_choice(key, value, where):
     "The value itself, or an error that names the allowed ones."
     if key in _CHOICES and value not in _CHOICES[key]:
-        raise SettingsError(f"{where}: unknown {key}", " | ".join(_CHOICES[key]), repr(value), f"choose one of them for `{key}`")
+        raise SettingsError(
+            f"{where}: unknown {key}", " | ".join(_CHOICES[key]), repr(value), f"choose one of them for `{key}`",
+        )
     if key in _LOWEST and not (value >= _LOWEST[key]):
-        raise SettingsError(f"{where}: `{key}` is out of range", f"at least {_LOWEST[key]}", repr(value), "choose a larger value")
+        raise SettingsError(
+            f"{where}: `{key}` is out of range", f"at least {_LOWEST[key]}", repr(value), "choose a larger value",
+        )
     if isinstance(value, tuple) and not value:
-        raise SettingsError(f"{where}: `{key}` is empty", "at least one, separated by commas", "nothing", f"fill in `{key}`")
+        raise SettingsError(
+            f"{where}: `{key}` is empty", "at least one, separated by commas", "nothing", f"fill in `{key}`",
+        )
     return value
 
 # %% ../nbs/00_config.ipynb #423c6002
@@ -106,11 +114,16 @@ def load_settings(
         try:
             ini.read_string(path.read_text(encoding="utf-8"), source=str(path))
         except configparser.Error as e:
-            raise SettingsError(f"{path} cannot be read", "sections and `key = value` lines", str(e), "correct the line") from e
+            raise SettingsError(
+                f"{path} cannot be read", "sections and `key = value` lines", str(e), "correct the line"
+            ) from e
         for section in ini.sections():
             for key, text in ini[section].items():
                 if key not in known:
-                    raise SettingsError(f"{path}: unknown key `{key}` in [{section}]", ", ".join(sorted(known)), key, "correct or remove it")
+                    raise SettingsError(
+                        f"{path}: unknown key `{key}` in [{section}]", ", ".join(sorted(known)), key,
+                        "correct or remove it",
+                    )
                 values[key] = _parse(key, text, str(path))
     elif path != Path("settings.ini"):
         raise SettingsError(f"{path} does not exist", "a plan file", "nothing", "check the path")

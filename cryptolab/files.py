@@ -146,7 +146,9 @@ def only_one(
             locked = True
         except BlockingIOError as e:
             what = f"{path.stem} is being made by another process"
-            raise SettingsError(what, "one process per report", f"{path} is locked", "wait for it, or use another folder with --out") from e
+            raise SettingsError(
+                what, "one process per report", f"{path} is locked", "wait for it, or use another folder with --out"
+            ) from e
         except (ImportError, OSError):  # Windows, or a mounted drive without locks
             locked = False
         try:
@@ -159,7 +161,9 @@ def only_one(
 @contextmanager
 def termination_raises():
     "Let SIGTERM raise SystemExit(143) inside this block; does nothing in other threads or where somebody else handles the signal."
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(
+        signal.SIGTERM
+    ) is not signal.SIG_DFL:
         yield
         return
 

@@ -60,7 +60,10 @@ def test_every_exit_by_hand(rows, values, reason, exit, row):
 
 def test_lower_candles_decide():
     candles = table(CALM, (100, 104, 97, 100), CALM)
-    quarters = table(*[CALM] * 4, (100, 104, 100, 103), (103, 103, 99, 99), (99, 99, 97, 98), (98, 100, 98, 100), *[CALM] * 4, step=HOUR / 4)
+    quarters = table(
+        *[CALM] * 4, (100, 104, 100, 103), (103, 103, 99, 99), (99, 99, 97, 98), (98, 100, 98, 100), *[CALM] * 4,
+        step=HOUR / 4,
+    )
     asked = order(candles, stop=98, target=103)
     blind, told = backtest(candles, asked, **FREE), backtest(candles, asked, lower=quarters, **FREE)
     assert (blind.trades.exit_reason[0], blind.counts["both_assumed"]) == ("stop", 1)
@@ -83,7 +86,9 @@ def test_costs_by_hand():
 def test_funding_by_hand():
     candles = table(*[CALM] * 24)
     rates = pd.DataFrame({"funding_rate": [0.01, -0.02]}, index=candles.index[[8, 16]] + pd.Timedelta("3ms"))
-    hold = lambda row, timeout, side=1: backtest(candles, order(candles, row, action=side, timeout=timeout), funding=rates, size_of="units", **FREE)
+    hold = lambda row, timeout, side=1: backtest(
+        candles, order(candles, row, action=side, timeout=timeout), funding=rates, size_of="units", **FREE,
+    )
     assert hold(1, 10).trades.funding[0] == pytest.approx(1.0)
     assert hold(1, 20).trades.funding[0] == pytest.approx(-1.0)
     assert hold(1, 20, -1).trades.funding[0] == pytest.approx(1.0)
@@ -125,10 +130,19 @@ def random_case(seed, coins=1, n=600):
         rows = np.sort(rng.choice(len(coin), 80, replace=False))
         side = rng.choice([-1, 1], 80)
         by = 0.01 * coin["close"].to_numpy()[rows]
-        orders[f"C{c}"] = pd.DataFrame({"action": side, "size": rng.uniform(0, 0.5, 80), "stop_by": by * rng.uniform(0.2, 2, 80), "target_by": by * rng.uniform(0.2, 3, 80),
-                                        "trail_by": np.where(rng.random(80) < 0.3, by, np.nan), "timeout": rng.integers(1, 40, 80)}, index=coin.index[rows])  # fmt: skip
+        orders[f"C{c}"] = pd.DataFrame(
+            {
+                "action": side, "size": rng.uniform(0, 0.5, 80), "stop_by": by * rng.uniform(0.2, 2, 80),
+                "target_by": by * rng.uniform(0.2, 3, 80), "trail_by": np.where(rng.random(80) < 0.3, by, np.nan),
+                "timeout": rng.integers(1, 40, 80),
+            },
+            index=coin.index[rows],
+        )
         candles[f"C{c}"] = coin
-    rates = {s: pd.Series(rng.normal(0, 0.001, 60), pd.date_range(t.index[0], periods=60, freq="8h")) for s, t in candles.items()}
+    rates = {
+        s: pd.Series(rng.normal(0, 0.001, 60), pd.date_range(t.index[0], periods=60, freq="8h"))
+        for s, t in candles.items()
+    }
     return candles, orders, rates
 
 
@@ -140,9 +154,20 @@ def test_money_is_conserved(seed, coins, most, total):
     t = r.trades
     assert r.equity.iloc[-1] - r.capital == pytest.approx(t.net.sum(), abs=1e-9 * r.capital)
     assert np.allclose(t.net, t.gross - t.fee - t.slippage - t.funding, rtol=0, atol=1e-9 * r.capital)
-    assert np.allclose(t.net, t.quantity * t.side * (t.exit_price - t.entry_price) - t.fee - t.funding, rtol=0, atol=1e-8 * r.capital)
+    assert np.allclose(
+        t.net, t.quantity * t.side * (t.exit_price - t.entry_price) - t.fee - t.funding, rtol=0, atol=1e-8 * r.capital,
+    )
     c = r.counts
-    assert c["orders"] == c["taken"] + c["coin_busy"] + c["account_full"] + c["no_next_candle"] + c["no_size"] + c["warm_up"] + c["after_ruin"]
+    assert (
+        c["orders"]
+        == c["taken"]
+        + c["coin_busy"]
+        + c["account_full"]
+        + c["no_next_candle"]
+        + c["no_size"]
+        + c["warm_up"]
+        + c["after_ruin"]
+    )
     if total:
         opened = [((t.entry_time <= x) & (t.exit_time > x)).sum() for x in t.entry_time]
         assert max(opened) <= total
@@ -161,8 +186,14 @@ def slow_equity(r, candles, rates):
                 worth[k] += t.net
             elif time >= t.entry_time:
                 last = own.index[own.index <= time][-1]
-                due = [rate * own["open"][own.index[own.index <= s][-1]] for s, rate in paid.items() if t.entry_time < s < last + HOUR]
-                worth[k] += t.side * t.quantity * (own["close"][last] - t.entry_price - sum(due)) - fee * t.entry_price * t.quantity
+                due = [
+                    rate * own["open"][own.index[own.index <= s][-1]] for s, rate in paid.items()
+                    if t.entry_time < s < last + HOUR
+                ]
+                worth[k] += (
+                    t.side * t.quantity * (own["close"][last] - t.entry_price - sum(due))
+                    - fee * t.entry_price * t.quantity
+                )
     return worth
 
 
@@ -196,7 +227,9 @@ def test_mirror():
     "Long on prices is short on their mirror, without costs."
     candles = sample_market(n=800, seed=2)
     flipped = candles.copy()
-    flipped["open"], flipped["close"] = 1000 - candles["open"] / candles["close"].iloc[0] * 100, 1000 - candles["close"] / candles["close"].iloc[0] * 100
+    flipped["open"], flipped["close"] = 1000 - candles["open"] / candles[
+        "close"
+    ].iloc[0] * 100, 1000 - candles["close"] / candles["close"].iloc[0] * 100
     scaled = candles.copy()
     for name in ("open", "high", "low", "close"):
         scaled[name] = candles[name] / candles["close"].iloc[0] * 100
@@ -212,7 +245,9 @@ def test_nothing_later_matters():
     candles = sample_market(n=900, seed=8)
     signal = pd.Series(np.random.default_rng(0).random(900) < 0.1, candles.index)
     settings = {"stop": 0.01, "target": 0.02, "timeout": 20}
-    whole, cut = backtest(candles, signal, **settings).trades, backtest(candles.iloc[:500], signal.iloc[:500], **settings).trades
+    whole, cut = backtest(candles, signal, **settings).trades, backtest(
+        candles.iloc[:500], signal.iloc[:500], **settings,
+    ).trades
     done = whole[whole.exit_time < candles.index[500]]
     pd.testing.assert_frame_equal(done, cut.iloc[: len(done)])
 
@@ -225,7 +260,10 @@ def test_label_is_one_exactly_when_the_trade_ends_at_its_target(shared_data, sid
     candles = load_candles("BTCUSDT", "1h", source="local", data_dir=shared_data, limit=4000)
     label = triple_barrier(candles, target=target, stop=stop, timeout=16, unit=unit, side=side, trailing=trailing)
     every = pd.Series(1 if side == "long" else -1, candles.index)
-    t = backtest(candles, every, stop=stop, target=target, timeout=16, unit=unit, trailing=trailing, max_positions=len(candles), **FREE).trades.set_index("decided")
+    t = backtest(
+        candles, every, stop=stop, target=target, timeout=16, unit=unit, trailing=trailing, max_positions=len(candles),
+        **FREE,
+    ).trades.set_index("decided")
     known = label.index[label.y.notna()]
     assert len(known) > 3000
     assert ((t.exit_reason[known] == "target") == (label.y[known] == 1)).all()
@@ -264,16 +302,26 @@ def test_parity_with_backtesting(shared_data):
     frame = candles.rename(columns=str.capitalize).set_axis(candles.index.tz_localize(None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = bt.Backtest(frame, Random, cash=1e9, commission=0.001, finalize_trades=False).run()["_trades"].sort_values("EntryBar")
-    orders = pd.DataFrame({"action": side, "stop": np.where(side, stop, np.nan), "target": np.where(side, target, np.nan)}, index=candles.index)
+        theirs = bt.Backtest(
+            frame, Random, cash=1e9, commission=0.001, finalize_trades=False,
+        ).run()["_trades"].sort_values("EntryBar")
+    orders = pd.DataFrame(
+        {"action": side, "stop": np.where(side, stop, np.nan), "target": np.where(side, target, np.nan)},
+        index=candles.index,
+    )
     ours = backtest(candles, orders, fee=0.001, slippage=0, size_of="units", capital=1e9).trades
     ours = ours[ours.exit_reason != "end"]
     assert len(ours) > 1000 and len(ours) == len(theirs)
     rows = candles.index.get_indexer(ours.entry_time)
     assert (rows == theirs.EntryBar).all()
     assert (candles.index.get_indexer(ours.exit_time - pd.Timedelta("15min")) == theirs.ExitBar).all()
-    assert np.allclose(ours.exit, theirs.ExitPrice, rtol=1e-12) and np.allclose(ours.entry, theirs.EntryPrice, rtol=1e-12)
-    assert np.allclose(ours.net, theirs.PnL - (theirs.Commission if not np.allclose(ours.net, theirs.PnL) else 0), rtol=1e-9, atol=1e-6)
+    assert np.allclose(ours.exit, theirs.ExitPrice, rtol=1e-12) and np.allclose(
+        ours.entry, theirs.EntryPrice, rtol=1e-12,
+    )
+    assert np.allclose(
+        ours.net, theirs.PnL - (theirs.Commission if not np.allclose(ours.net, theirs.PnL) else 0), rtol=1e-9,
+        atol=1e-6,
+    )
 
 
 def test_parity_with_vectorbt(shared_data):
@@ -286,19 +334,25 @@ def test_parity_with_vectorbt(shared_data):
     signal = pd.Series(np.random.default_rng(2).random(len(candles)) < 0.1, candles.index)
     signal.iloc[-1] = False
     while True:
-        ours = backtest(candles, signal, fee=0.001, slippage=0.0005, stop=0.006, target=0.009, size_of="units", capital=1e9).trades
+        ours = backtest(
+            candles, signal, fee=0.001, slippage=0.0005, stop=0.006, target=0.009, size_of="units", capital=1e9,
+        ).trades
         at_once = ours.decided[1:].values == (ours.exit_time[:-1] - pd.Timedelta("15min")).values
         if not at_once.any():
             break
         signal[ours.decided.iloc[1:][at_once].iloc[0]] = False
     theirs = vbt.Portfolio.from_signals(
-        candles["close"], signal, False, open=candles["open"], high=candles["high"], low=candles["low"], sl_stop=0.006, tp_stop=0.009, fees=0.001, slippage=0.0005,
-        size=1.0, size_type="amount", init_cash=1e9, stop_entry_price="price", stop_exit_price="stopmarket", freq="15min").trades.records_readable  # fmt: skip
+        candles["close"], signal, False, open=candles["open"], high=candles["high"], low=candles["low"], sl_stop=0.006,
+        tp_stop=0.009, fees=0.001, slippage=0.0005, size=1.0, size_type="amount", init_cash=1e9,
+        stop_entry_price="price", stop_exit_price="stopmarket", freq="15min",
+    ).trades.records_readable
     ours, theirs = ours[ours.exit_reason != "end"], theirs[theirs["Status"] == "Closed"]
     assert len(ours) > 1000 and len(ours) == len(theirs)
     assert (ours.decided.to_numpy() == pd.DatetimeIndex(theirs["Entry Timestamp"])).all()
     assert ((ours.exit_time - pd.Timedelta("15min")).to_numpy() == pd.DatetimeIndex(theirs["Exit Timestamp"])).all()
-    assert np.allclose(ours.entry_price, theirs["Avg Entry Price"], rtol=1e-12) and np.allclose(ours.exit_price, theirs["Avg Exit Price"], rtol=1e-12)
+    assert np.allclose(ours.entry_price, theirs["Avg Entry Price"], rtol=1e-12) and np.allclose(
+        ours.exit_price, theirs["Avg Exit Price"], rtol=1e-12
+    )
     assert np.allclose(ours.net, theirs["PnL"], rtol=1e-9, atol=1e-6)
 
 
@@ -366,7 +420,9 @@ def test_account_that_goes_to_zero():
     r = backtest(candles, orders, size=2.0, **FREE)
     assert r.trades.exit_reason.tolist() == ["ruin"] and r.counts["after_ruin"] == 1
     first = np.flatnonzero(r.equity <= 0)[0]
-    assert r.trades.exit_time[0] == candles.index[first] + HOUR and (r.equity.iloc[first:] == r.equity.iloc[first]).all()
+    assert r.trades.exit_time[0] == candles.index[first] + HOUR and (
+        r.equity.iloc[first:] == r.equity.iloc[first]
+    ).all()
     assert r.equity.iloc[-1] == pytest.approx(r.capital + r.trades.net.sum())
 
 
@@ -383,19 +439,27 @@ def test_trades_over_gaps_are_counted():
 def test_sweep_is_many_backtests(shared_data, side):
     candles = real(shared_data, 6000)
     score = candles["close"].pct_change().fillna(0) * -side
-    board = sweep(candles, score, thresholds=[0.002, 0.004], side=side, stop=[0.005, None], target=0.01, trailing=[None, 0.006], trailing_from=0.002, timeout=[12, 48], fee=[0, 0.001], slippage=0.0005)
+    board = sweep(
+        candles, score, thresholds=[0.002, 0.004], side=side, stop=[0.005, None], target=0.01, trailing=[None, 0.006],
+        trailing_from=0.002, timeout=[12, 48], fee=[0, 0.001], slippage=0.0005,
+    )
     assert len(board) == 2 * 2 * 2 * 2 * 2
     for line in board.sample(10, random_state=1).itertuples():
         none = lambda x: None if np.isnan(x) else x
-        r = backtest(candles, pd.Series(np.where(score > line.threshold, side, 0), candles.index), stop=none(line.stop), target=line.target, trailing=none(line.trailing),
-                     trailing_from=line.trailing_from, timeout=int(line.timeout), fee=line.fee, slippage=line.slippage)  # fmt: skip
+        r = backtest(
+            candles, pd.Series(np.where(score > line.threshold, side, 0), candles.index), stop=none(line.stop),
+            target=line.target, trailing=none(line.trailing), trailing_from=line.trailing_from,
+            timeout=int(line.timeout), fee=line.fee, slippage=line.slippage,
+        )
         t, worth = r.trades, np.r_[r.capital, r.equity]
         returns = np.diff(worth) / worth[:-1]
         assert line.trades == len(t) > 20
         assert line.win_rate == pytest.approx((t.net > 0).mean())
         assert line.total_return == pytest.approx(worth[-1] / worth[0] - 1, abs=1e-9)
         assert line.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * np.sqrt(365 * 96))
-        assert line.sortino == pytest.approx(returns.mean() / np.sqrt((np.minimum(returns, 0) ** 2).mean()) * np.sqrt(365 * 96))
+        assert line.sortino == pytest.approx(
+            returns.mean() / np.sqrt((np.minimum(returns, 0) ** 2).mean()) * np.sqrt(365 * 96)
+        )
         assert line.profit_factor == pytest.approx(t.net[t.net > 0].sum() / -t.net[t.net < 0].sum())
         assert line.max_drawdown == pytest.approx((worth / np.maximum.accumulate(worth) - 1).min())
         assert line.exposure == pytest.approx(t.candles.sum() / len(candles))

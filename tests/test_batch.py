@@ -19,10 +19,13 @@ from cryptolab.runs import batch, worker as jobs, plan, kernel as runner
 from cryptolab.runs.batch import BatchStatus, batch_text, run_batch, visible_gpus
 from cryptolab.runs.plan import Job, job_key, make_plan, read_record
 
-DEFAULTS = dict(symbol="BTCUSDT", timeframe="1h", source="sample", data_dir="data", start=None, end=None, limit=100, profile="smoke",
-                seed=0, fee=0.001, slippage=0.0005, params={}, out=None, work=None)  # fmt: skip
+DEFAULTS = dict(
+    symbol="BTCUSDT", timeframe="1h", source="sample", data_dir="data", start=None, end=None, limit=100,
+    profile="smoke", seed=0, fee=0.001, slippage=0.0005, params={}, out=None, work=None,
+)
 HEAD = "import json, os, signal, time\nfrom pathlib import Path"
-LOG = "_ = open(Path(out).parent.parent / 'runs.log', 'a').write(f'{symbol} {timeframe} {os.getpid()}\\n')"  # one line per execution
+# one line per execution
+LOG = "_ = open(Path(out).parent.parent / 'runs.log', 'a').write(f'{symbol} {timeframe} {os.getpid()}\\n')"
 END = "_ = (Path(out) / 'result.json').write_text(json.dumps({'system': 'toy', 'symbol': symbol, 'timeframe': timeframe}))"
 BATCH = [sys.executable, "-c", "from cryptolab.cli.main import main; main()", "batch"]
 needs_fork = pytest.mark.skipif(not runner.CAN_FORK, reason="processes are forked on Linux only")
@@ -31,7 +34,9 @@ needs_fork = pytest.mark.skipif(not runner.CAN_FORK, reason="processes are forke
 def toy(folder, *sources, name="toy"):
     "A report notebook of a few lines, which notes each of its executions in runs.log."
     cells = [new_code_cell("\n".join(f"{k} = {v!r}" for k, v in DEFAULTS.items()), metadata={"tags": ["parameters"]})]
-    nbformat.write(new_notebook(cells=cells + [new_code_cell(s) for s in (HEAD, LOG, *sources, END)]), folder / f"{name}.ipynb")
+    nbformat.write(
+        new_notebook(cells=cells + [new_code_cell(s) for s in (HEAD, LOG, *sources, END)]), folder / f"{name}.ipynb",
+    )
     return folder / f"{name}.ipynb"
 
 
@@ -75,15 +80,22 @@ def test_all_mistakes_of_a_plan_are_told_together(tmp_path):
 
 def test_unknown_symbol_is_refused_before_anything_runs(tmp_path):
     (tmp_path / "BTCUSDT_1h.csv").write_text("anything")
-    command = [*BATCH, "--symbols", "BTCUSDT,XYZUSDT", "--timeframes", "1h", "--source", "local", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]
+    command = [
+        *BATCH, "--symbols", "BTCUSDT,XYZUSDT", "--timeframes", "1h", "--source", "local", "--data-dir", str(tmp_path),
+        "--out", str(tmp_path / "out"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and "XYZUSDT" in done.stderr and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    assert done.returncode == 1 and "XYZUSDT" in done.stderr and "Traceback" not in done.stderr and not (
+        tmp_path / "out"
+    ).exists()
 
 
 def test_key_follows_notebook_code_parameters_and_candles(tmp_path, monkeypatch):
     mine = toy(tmp_path)
     (tmp_path / "BTCUSDT_1h.csv").write_text("one")
-    ask = lambda **change: make_plan(["BTCUSDT"], ["1h"], ["toy"], **{"template": mine, "source": "local", "data_dir": tmp_path, **change})[0]
+    ask = lambda **change: make_plan(
+        ["BTCUSDT"], ["1h"], ["toy"], **{"template": mine, "source": "local", "data_dir": tmp_path, **change},
+    )[0]
     first = job_key(ask())
     assert first == job_key(ask()) != job_key(ask(seed=1))
     moved = shutil.copytree(tmp_path, tmp_path / "moved")
@@ -122,9 +134,17 @@ def test_skip_force_and_a_failing_cell(tmp_path):
     work = make_plan(["BTCUSDT", "BADUSDT", "ETHUSDT"], ["1h"], ["toy"], template=mine)
     news = []
     first = run_batch(work, tmp_path / "out", jobs=2, progress=lambda *n: news.append(n))
-    assert states(first) == ["done", "failed", "done"] and sorted(runs(tmp_path)) == ["BADUSDT 1h", "BTCUSDT 1h", "ETHUSDT 1h"], "a cell's error is not tried again"
+    assert states(first) == ["done", "failed", "done"] and sorted(runs(tmp_path)) == [
+        "BADUSDT 1h",
+        "BTCUSDT 1h",
+        "ETHUSDT 1h",
+    ], "a cell's error is not tried again"
     error = first["BADUSDT-1h-toy"]["error"]
-    assert (error["name"], error["cell"], error["notebook"]) == ("AssertionError", 5, "BADUSDT-1h-toy.failed.ipynb") and "not this coin" in error["message"]
+    assert (error["name"], error["cell"], error["notebook"]) == (
+        "AssertionError",
+        5,
+        "BADUSDT-1h-toy.failed.ipynb",
+    ) and "not this coin" in error["message"]
     assert "not this coin" in (tmp_path / "out" / error["notebook"]).read_text() and "1 failed" in batch_text(first)
     assert any("left" in text for _, text, _, _ in news) and news[-1][2:] == (3, 3)
     stored = json.loads((tmp_path / "out" / "status.json").read_text())
@@ -135,8 +155,13 @@ def test_skip_force_and_a_failing_cell(tmp_path):
     before = len(runs(tmp_path))
     assert states(run_batch(work, tmp_path / "out", jobs=1)) == ["skipped", "failed", "done"]
     assert runs(tmp_path)[before:] == ["BADUSDT 1h", "ETHUSDT 1h"]
-    assert states(run_batch(work[:1], tmp_path / "out", jobs=1, force=True)) == ["done"] and runs(tmp_path)[-1] == "BTCUSDT 1h"
-    assert json.loads((tmp_path / "out" / "status.json").read_text())["jobs"]["BADUSDT-1h-toy"]["state"] == "failed", "what is not in a plan keeps its entry"
+    assert (
+        states(run_batch(work[:1], tmp_path / "out", jobs=1, force=True)) == ["done"]
+        and runs(tmp_path)[-1] == "BTCUSDT 1h"
+    )
+    assert json.loads(
+        (tmp_path / "out" / "status.json").read_text()
+    )["jobs"]["BADUSDT-1h-toy"]["state"] == "failed", "what is not in a plan keeps its entry"
 
 
 def test_a_corrupt_file_and_too_little_history_cost_one_job_each(tmp_path):
@@ -149,22 +174,32 @@ def test_a_corrupt_file_and_too_little_history_cost_one_job_each(tmp_path):
     (data / "SOLUSDT_1h.parquet").write_bytes(b"PAR1 this is no parquet file PAR1")
     load = "from cryptolab.data import load_candles\ncandles = load_candles(symbol, timeframe, source, data_dir)"
     few = "from cryptolab.config import DataError\nif len(candles) < 100:\n    raise DataError('too few candles', 100, len(candles), 'take another coin')"
-    work = make_plan(["BTCUSDT", "SOLUSDT", "NEWUSDT", "ETHUSDT"], ["1h"], ["toy"], template=toy(tmp_path, load, few), source="local", data_dir=data)
+    work = make_plan(
+        ["BTCUSDT", "SOLUSDT", "NEWUSDT", "ETHUSDT"], ["1h"], ["toy"], template=toy(tmp_path, load, few),
+        source="local", data_dir=data,
+    )
     made = run_batch(work, tmp_path / "out", jobs=2)
     assert states(made) == ["done", "failed", "failed", "done"]
-    assert "SOLUSDT_1h.parquet" in made["SOLUSDT-1h-toy"]["error"]["message"] and made["NEWUSDT-1h-toy"]["error"]["name"] == "DataError"
+    assert "SOLUSDT_1h.parquet" in made[
+        "SOLUSDT-1h-toy"
+    ]["error"]["message"] and made["NEWUSDT-1h-toy"]["error"]["name"] == "DataError"
 
 
 # ---- what dies
 
-SLOW = "started = Path(out).parent.parent / f'{symbol}.started'\n_ = started.write_text(f'{os.getpid()} {os.getppid()}')\n" \
-       "while symbol in ('ETHUSDT', 'SOLUSDT') and not (started.parent / 'go').exists():\n    time.sleep(0.05)"  # fmt: skip
+SLOW = (
+    "started = Path(out).parent.parent / f'{symbol}.started'\n_ = started.write_text(f'{os.getpid()} {os.getppid()}')\n"
+    "while symbol in ('ETHUSDT', 'SOLUSDT') and not (started.parent / 'go').exists():\n    time.sleep(0.05)"
+)
 
 
 @needs_fork
 def test_killed_program_is_finished_by_the_next_call(tmp_path):
     mine, out = toy(tmp_path, SLOW), tmp_path / "out"
-    command = [*BATCH, "--symbols", "BTCUSDT,ETHUSDT,SOLUSDT", "--timeframes", "1h", "--template", str(mine), "--out", str(out), "--jobs", "1"]
+    command = [
+        *BATCH, "--symbols", "BTCUSDT,ETHUSDT,SOLUSDT", "--timeframes", "1h", "--template", str(mine), "--out",
+        str(out), "--jobs", "1",
+    ]
     program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     until(lambda: (tmp_path / "ETHUSDT.started").exists() and (tmp_path / "ETHUSDT.started").read_text())
     pids = [int(pid) for pid in (tmp_path / "ETHUSDT.started").read_text().split()]
@@ -176,7 +211,9 @@ def test_killed_program_is_finished_by_the_next_call(tmp_path):
     assert (out / "BTCUSDT-1h-toy" / "job.json").exists() and not (out / "ETHUSDT-1h-toy").exists()
     (tmp_path / "go").touch()
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert done.returncode == 0 and "2 made, 1 unchanged, 0 failed" in done.stderr and done.stdout.strip() == str(Path("out") / "index.html")
+    assert done.returncode == 0 and "2 made, 1 unchanged, 0 failed" in done.stderr and done.stdout.strip() == str(
+        Path("out") / "index.html"
+    )
     assert runs(tmp_path) == ["BTCUSDT 1h", "ETHUSDT 1h", "ETHUSDT 1h", "SOLUSDT 1h"]
     assert not [p.name for p in out.iterdir() if p.name.startswith(".") and "partial" in p.name]
 
@@ -189,7 +226,11 @@ def test_killed_kernel_and_runner_get_a_second_attempt_and_a_slow_job_none(tmp_p
     assert states(made) == ["done", "done"] and [e["attempts"] for e in made.values()] == [2, 2]
     always = make_plan(["BTCUSDT"], ["1d"], ["toy"], template=toy(tmp_path, "os.kill(os.getppid(), 9)"))
     answer = jobs.run_job(always[0], tmp_path / "out")
-    assert (answer["state"], answer["attempts"], answer["error"]["name"]) == ("failed", 2, "ProcessDied") and "SIGKILL" in answer["error"]["message"]
+    assert (answer["state"], answer["attempts"], answer["error"]["name"]) == (
+        "failed",
+        2,
+        "ProcessDied",
+    ) and "SIGKILL" in answer["error"]["message"]
     slow = make_plan(["BTCUSDT"], ["4h"], ["toy"], template=toy(tmp_path, "time.sleep(60)"))
     answer = jobs.run_job(slow[0], tmp_path / "out", timeout=4)
     assert (answer["state"], answer["attempts"], answer["error"]["name"]) == ("failed", 1, "TimeoutError")
@@ -200,15 +241,30 @@ def test_killed_kernel_and_runner_get_a_second_attempt_and_a_slow_job_none(tmp_p
 def test_killed_worker_and_restarted_scheduler(tmp_path):
     mine, out, address = toy(tmp_path, SLOW), tmp_path / "out", "tcp://127.0.0.1:28786"
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
-    center = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "28786", "--no-dashboard"]
-    hand = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", str(tmp_path)]
+    center = [
+        sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "28786",
+        "--no-dashboard",
+    ]
+    hand = [
+        sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny",
+        "--local-directory", str(tmp_path),
+    ]
     running = [subprocess.Popen(center, **quiet), subprocess.Popen(hand, **quiet), subprocess.Popen(hand, **quiet)]
-    command = [*BATCH, "--symbols", "BTCUSDT,ETHUSDT,SOLUSDT", "--timeframes", "1h", "--template", str(mine), "--out", str(out), "--scheduler", address]
+    command = [
+        *BATCH, "--symbols", "BTCUSDT,ETHUSDT,SOLUSDT", "--timeframes", "1h", "--template", str(mine), "--out",
+        str(out), "--scheduler", address,
+    ]
     try:
         with open(tmp_path / "errors", "w") as errors:
             program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, cwd=tmp_path)
         running.append(program)
-        until(lambda: all((tmp_path / f"{s}.started").exists() and (tmp_path / f"{s}.started").read_text() for s in ("ETHUSDT", "SOLUSDT")), 90)
+        until(
+            lambda: all(
+                (tmp_path / f"{s}.started").exists() and (tmp_path / f"{s}.started").read_text()
+                for s in ("ETHUSDT", "SOLUSDT")
+            ),
+            90,
+        )
         running[1].kill()  # a worker in mid-job: its job goes to the other one
         orphans = [int(pid) for s in ("ETHUSDT", "SOLUSDT") for pid in (tmp_path / f"{s}.started").read_text().split()]
         until(lambda: sum(map(alive, orphans)) == 2, 20)
@@ -236,7 +292,11 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(runner, "write_whole", full)  # while the record is written
         answer = runner.make_report(work[0], tmp_path / "out")
-    assert answer["state"] == "failed" and "No space left" in answer["error"]["message"] and answer["error"]["name"] == "OSError"
+    assert (
+        answer["state"] == "failed"
+        and "No space left" in answer["error"]["message"]
+        and answer["error"]["name"] == "OSError"
+    )
     assert [p.name for p in (tmp_path / "out").iterdir() if p.name != ".work"] == []
     lines = []
     with monkeypatch.context() as patch:
@@ -326,7 +386,9 @@ def test_no_worker_is_given_a_queue(monkeypatch):
     crew = Crew(3, 1)
     mixed = [Job(f"C{i}USDT", "1h", "v2" if i > 4 else "v9") for i in range(7)]
     collected(crew, mixed, monkeypatch)
-    assert [name for name, _ in crew.log][:3] == ["C0USDT-1h-v9", "C5USDT-1h-v2", "C6USDT-1h-v2"], "the GPU is busy, other workers are not"
+    assert [name for name, _ in crew.log][:3] == ["C0USDT-1h-v9", "C5USDT-1h-v2", "C6USDT-1h-v2"], (
+        "the GPU is busy, other workers are not"
+    )
 
 
 # ---- the command line
@@ -340,15 +402,40 @@ def test_command_takes_its_plan_from_settings_and_options_replace_it(tmp_path, m
 
     def fake(work, *rest):
         calls.append((work, rest))
-        return {job.name: {"state": "failed", "error": {"name": "E", "message": "m"}} if job.symbol == "BADUSDT" else {"state": "done"} for job in work}
+        return {
+            job.name: {"state": "failed", "error": {"name": "E", "message": "m"}} if job.symbol == "BADUSDT"
+            else {"state": "done"} for job in work
+        }
 
     monkeypatch.setattr(batch, "run_batch", fake)
     monkeypatch.chdir(tmp_path)
-    Path("settings.ini").write_text("[data]\nsymbols = BTCUSDT, ETHUSDT\ntimeframes = 15m, 1d\nlimit = 777\n[model]\nprofile = smoke\n[run]\nworkers = 3\nout = results\n")
+    Path("settings.ini").write_text(
+        "[data]\nsymbols = BTCUSDT, ETHUSDT\ntimeframes = 15m, 1d\nlimit = 777\n[model]\nprofile = smoke\n[run]\nworkers = 3\nout = results\n"
+    )
     done = CliRunner().invoke(app, ["batch"])
     work, (out, workers, scheduler, force, timeout, _) = calls[-1]
-    assert done.exit_code == 0 and [job.name for job in work] == [f"{s}-{t}-v9" for s in ("BTCUSDT", "ETHUSDT") for t in ("15m", "1d")]
-    assert (out, workers, scheduler, force, timeout, work[0].limit, work[0].profile) == ("results", 3, None, False, None, 777, "smoke")
-    done = CliRunner().invoke(app, ["batch", "--symbols", "BADUSDT", "--timeframes", "1h", "--jobs", "1", "--scheduler", "tcp://a:1", "--force", "--timeout", "9"])
+    assert done.exit_code == 0 and [job.name for job in work] == [
+        f"{s}-{t}-v9" for s in ("BTCUSDT", "ETHUSDT") for t in ("15m", "1d")
+    ]
+    assert (out, workers, scheduler, force, timeout, work[0].limit, work[0].profile) == (
+        "results",
+        3,
+        None,
+        False,
+        None,
+        777,
+        "smoke",
+    )
+    done = CliRunner().invoke(
+        app,
+        [
+            "batch", "--symbols", "BADUSDT", "--timeframes", "1h", "--jobs", "1", "--scheduler", "tcp://a:1", "--force",
+            "--timeout", "9",
+        ],
+    )
     work, (out, workers, scheduler, force, timeout, _) = calls[-1]
-    assert done.exit_code == 1 and (workers, scheduler, force, timeout) == (1, "tcp://a:1", True, 9.0) and "BADUSDT-1h-v9 failed: E" in done.output
+    assert (
+        done.exit_code == 1
+        and (workers, scheduler, force, timeout) == (1, "tcp://a:1", True, 9.0)
+        and "BADUSDT-1h-v9 failed: E" in done.output
+    )

@@ -7,7 +7,9 @@ import pytest
 
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data.market import sample_market
-from cryptolab.features.certify.certificate import FACTS, certificate_hash, certificate_records, certificate_summary, certificate_text, certify, read_context
+from cryptolab.features.certify.certificate import (
+    FACTS, certificate_hash, certificate_records, certificate_summary, certificate_text, certify, read_context,
+)
 from cryptolab.features.certify.faults import FAULTS, onchain_days
 from cryptolab.features.certify.perturb import FUTURES, KnownContext, changed_future, hard_markets
 from cryptolab.features.registry import FeatureSet, feature_table, features
@@ -61,7 +63,9 @@ def test_subtle_leaks(candles):
         "interpolated gaps": lambda c: c["close"].where(position(c) % 10 != 5).interpolate(),
         "day's own close": lambda c: c["close"].groupby(c.index.floor("D")).transform("last"),
         "last row repeats": lambda c: c["close"].where(c.index != c.index[-1], c["close"].iloc[0]),
-        "a millionth of the next return": lambda c: c["close"].pct_change() + 1e-5 * c["close"].pct_change().shift(-1).fillna(0),
+        "a millionth of the next return": lambda c: c[
+            "close"
+        ].pct_change() + 1e-5 * c["close"].pct_change().shift(-1).fillna(0),
         "smoothed both ways": lambda c: c["close"].ewm(span=5).mean()[::-1].ewm(span=5).mean()[::-1],
     }
     assert [name for name, leak in leaks.items() if verdict(leak, candles)[0] != "fail"] == []
@@ -75,7 +79,9 @@ def test_honest_functions_pass(candles):
         "obv": lambda c: (np.sign(c["close"].diff()) * c["volume"]).cumsum(),
         "drawdown": lambda c: c["close"] / c["close"].cummax() - 1,
         "hour": lambda c: pd.Series(np.sin(c.index.hour), c.index),
-        "score, missing on a flat market": lambda c: (c["close"] - c["close"].rolling(20).mean()) / c["close"].rolling(20).std(),
+        "score, missing on a flat market": lambda c: (
+            (c["close"] - c["close"].rolling(20).mean()) / c["close"].rolling(20).std()
+        ),
         "pandas variance, float noise": lambda c: c["close"].rolling(30).var(),
         "the close itself": close_of,
         "array": lambda c: c["close"].to_numpy() / c["open"].to_numpy(),
@@ -86,8 +92,18 @@ def test_honest_functions_pass(candles):
 
 
 def test_facts_of_a_column(candles):
-    table = certify(lambda c: pd.DataFrame({"mean": c["close"].rolling(20).mean(), "sum": c["volume"].cumsum(), "log": np.log(c["close"]),
-                                            "inf": c["close"].diff() / c["close"].diff().abs()}), candles, seconds=0.5)  # fmt: skip
+    table = certify(
+        lambda c: pd.DataFrame(
+            {
+                "mean": c["close"].rolling(20).mean(),
+                "sum": c["volume"].cumsum(),
+                "log": np.log(c["close"]),
+                "inf": c["close"].diff() / c["close"].diff().abs(),
+            }
+        ),
+        candles,
+        seconds=0.5,
+    )
     assert table["first"].tolist() == [20, 1, 1, 2] and table["forgets"].tolist() == [20, "never", 1, 2]
     assert table["scale"].tolist() == ["scales", "scales", "other", "invariant"]
     assert table.loc["inf", "finite"] == "missing" and table["verdict"].eq("pass").all()
@@ -142,17 +158,23 @@ def test_parity(candles):
 def test_bad_functions_are_errors(candles):
     count = iter(range(1_000))
     bad = {
-        "another number of rows": lambda c: c["close"].dropna().iloc[3:], "another index": lambda c: c["close"].reset_index(drop=True),
-        "no column per candle": lambda c: 3.0, "not a number": lambda c: c.assign(name="x"), "fails on a table": lambda c: c["nothing"],
-        "changes its columns": lambda c: c[["open", "close"]] if len(c) > 500 else c[["open"]], "each name once": lambda c: c[["open", "open"]],
-        "other values when it is called again": lambda c: c["close"] + next(count), "too few candles": lambda c: c["close"] * np.nan,
-    }  # fmt: skip
+        "another number of rows": lambda c: c["close"].dropna().iloc[3:],
+        "another index": lambda c: c["close"].reset_index(drop=True), "no column per candle": lambda c: 3.0,
+        "not a number": lambda c: c.assign(name="x"), "fails on a table": lambda c: c["nothing"],
+        "changes its columns": lambda c: c[["open", "close"]] if len(c) > 500 else c[["open"]],
+        "each name once": lambda c: c[["open", "open"]],
+        "other values when it is called again": lambda c: c["close"] + next(count),
+        "too few candles": lambda c: c["close"] * np.nan,
+    }
     for text, function in bad.items():
         with pytest.raises(DataError, match=text):
             certify(function, candles, seconds=0.2)
     with pytest.raises(DataError, match="`mean_168_ratio` needs 168"):
         certify("v9", candles[:200])
-    for wrong in ({"function": 7}, {"function": "v9", "columns": ["rsi"]}, {"function": lambda c: c["close"], "columns": ["x"]}, {"function": "v99"}):
+    for wrong in (
+        {"function": 7}, {"function": "v9", "columns": ["rsi"]}, {"function": lambda c: c["close"], "columns": ["x"]},
+        {"function": "v99"},
+    ):
         with pytest.raises(SettingsError):
             certify(wrong.pop("function"), candles, **wrong)
 
@@ -171,11 +193,15 @@ def test_a_function_may_write_into_its_input(candles):
 def test_futures_and_hard_markets_are_possible_candles(candles):
     full = candles.assign(trades=5, quote_volume=candles["volume"] * candles["close"])
     for market in (*(changed_future(full, 400, kind) for kind in FUTURES), *hard_markets(full).values()):
-        assert (market["low"] > 0).all() and (market[["open", "close"]].max(axis=1) <= market["high"] * (1 + 1e-12)).all() and (market["volume"] >= 0).all()
+        assert (market["low"] > 0).all() and (
+            market[["open", "close"]].max(axis=1) <= market["high"] * (1 + 1e-12)
+        ).all() and (market["volume"] >= 0).all()
         assert market.index.is_monotonic_increasing and market.index.is_unique
         assert market["open"].notna().all()
     for kind in FUTURES:
-        pd.testing.assert_frame_equal(changed_future(full, 400, kind)[:400].astype(float), full[:400].astype(float), check_freq=False)
+        pd.testing.assert_frame_equal(
+            changed_future(full, 400, kind)[:400].astype(float), full[:400].astype(float), check_freq=False,
+        )
 
 
 def test_context_is_cut_by_what_was_known(candles):
@@ -185,12 +211,16 @@ def test_context_is_cut_by_what_was_known(candles):
     newest = known.until(noon.value)["onchain"].index[-1]
     assert newest + pd.Timedelta(days=2) <= noon < newest + pd.Timedelta(days=3)
     changed = known.changed(noon.value)["onchain"]["TxCnt"]
-    assert (changed.index[changed != context["onchain"]["TxCnt"]] > newest).all() and (changed != context["onchain"]["TxCnt"]).any()
+    assert (
+        changed.index[changed != context["onchain"]["TxCnt"]] > newest
+    ).all() and (changed != context["onchain"]["TxCnt"]).any()
     assert known.until(0) == {}
 
 
 def test_context_files(tmp_path):
-    table = pd.DataFrame({"timestamp": pd.date_range("2024-01-01", periods=3, freq="8h", tz="UTC"), "funding_rate": [1.0, 2, 3]})
+    table = pd.DataFrame(
+        {"timestamp": pd.date_range("2024-01-01", periods=3, freq="8h", tz="UTC"), "funding_rate": [1.0, 2, 3]}
+    )
     table.to_csv(tmp_path / "f.csv", index=False)
     table.to_parquet(tmp_path / "f.parquet")
     for name in ("f.csv", "f.parquet"):
@@ -200,7 +230,9 @@ def test_context_files(tmp_path):
 
 def test_texts(certificate):
     assert certificate_summary(certificate)["columns"].sum() == 46
-    assert "46 pass, 0 fail" in certificate_text(certificate) and certificate_text(certificate, every=True, markdown=True).count("\n| ") >= 46
+    assert "46 pass, 0 fail" in certificate_text(certificate) and certificate_text(
+        certificate, every=True, markdown=True,
+    ).count("\n| ") >= 46
     json.dumps(certificate_records(certificate), allow_nan=False)
 
 
@@ -211,13 +243,17 @@ def test_command(tmp_path, monkeypatch):
     from cryptolab.cli.main import app
 
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["certify", "--set", "v9", "--limit", "500", "--json", "c.json", "--markdown", "--all"])
+    done = CliRunner().invoke(
+        app, ["certify", "--set", "v9", "--limit", "500", "--json", "c.json", "--markdown", "--all"],
+    )
     assert done.exit_code == 0 and "| rsi_14 |" in done.output
     assert json.loads((tmp_path / "c.json").read_text())[0]["columns"][0]["verdict"] == "pass"
     assert CliRunner().invoke(app, ["certify", "--set", "v10"]).exit_code == 1
     assert CliRunner().invoke(app, ["certify", "--set", "v9", "--context", "funding=nothing.csv"]).exit_code == 1
     real = module.certify
-    monkeypatch.setattr(module, "certify", lambda *args, **named: real(FAULTS["negative shift"][0], args[1], seconds=0.2))
+    monkeypatch.setattr(
+        module, "certify", lambda *args, **named: real(FAULTS["negative shift"][0], args[1], seconds=0.2),
+    )
     done = CliRunner().invoke(app, ["certify", "--set", "v9", "--limit", "500"])
     assert done.exit_code == 1 and "FAIL" in done.output
 
@@ -233,13 +269,18 @@ def test_the_other_sets(name):
 @pytest.mark.parametrize("name", ["v3", "ultimate"])
 def test_columns_with_context_on_real_data(shared_data, name):
     def read(path):
-        table = pd.read_parquet(shared_data / f"{path}.parquet").set_index("timestamp").rename_axis("open_time")[OHLCV].astype("float64")
+        table = pd.read_parquet(
+            shared_data / f"{path}.parquet"
+        ).set_index("timestamp").rename_axis("open_time")[OHLCV].astype("float64")
         table.attrs.update(symbol=path.split("/")[-1].split("_")[0], timeframe="1h")
         return table.loc["2022-06":"2023-02"]
 
-    context = {"coins": {f"{coin}USDT": read(f"{coin}USDT_1h") for coin in ("BTC", "ETH", "SOL", "DOGE")}, "exchange": read("BTCUSD_1h_kraken"),
-               "perpetual": read("funding/BTCUSDT_perp_1h"), "funding": pd.read_parquet(shared_data / "funding/BTCUSDT_funding.parquet"),
-               "onchain": pd.read_parquet(shared_data / "onchain/BTC_coinmetrics_1d.parquet")}  # fmt: skip
+    context = {
+        "coins": {f"{coin}USDT": read(f"{coin}USDT_1h") for coin in ("BTC", "ETH", "SOL", "DOGE")},
+        "exchange": read("BTCUSD_1h_kraken"), "perpetual": read("funding/BTCUSDT_perp_1h"),
+        "funding": pd.read_parquet(shared_data / "funding/BTCUSDT_funding.parquet"),
+        "onchain": pd.read_parquet(shared_data / "onchain/BTC_coinmetrics_1d.parquet"),
+    }
     candles = read("BTCUSDT_1h").iloc[2_800:4_300]
     table = feature_table(name)
     here = set(features(candles, name, context))
@@ -251,7 +292,9 @@ def test_columns_with_context_on_real_data(shared_data, name):
 
 @pytest.mark.data
 def test_v9_on_real_candles_with_gaps(shared_data):
-    frame = pd.read_parquet(shared_data / "BTCUSDT_1h.parquet").set_index("timestamp").rename_axis("open_time")[OHLCV].astype("float64")
+    frame = pd.read_parquet(
+        shared_data / "BTCUSDT_1h.parquet"
+    ).set_index("timestamp").rename_axis("open_time")[OHLCV].astype("float64")
     frame = frame.iloc[600:2_600]
     assert (np.diff(frame.index.as_unit("ns").asi8) > HOUR).any()
     frame.attrs.update(symbol="BTCUSDT", timeframe="1h")

@@ -19,7 +19,9 @@ def read(folder, name, start=None, end=None):
 def rows(path, start, end):
     "Rows of a table with a `timestamp` between two times."
     table = pd.read_parquet(path)
-    return table[(table["timestamp"] >= pd.Timestamp(start, tz="UTC")) & (table["timestamp"] < pd.Timestamp(end, tz="UTC"))]
+    return table[
+        (table["timestamp"] >= pd.Timestamp(start, tz="UTC")) & (table["timestamp"] < pd.Timestamp(end, tz="UTC"))
+    ]
 
 
 def hourly(folder):
@@ -29,12 +31,16 @@ def hourly(folder):
     coins = {f"{coin}USDT": read(folder, f"{coin}USDT_1h", *span) for coin in ("BTC", "ETH", "BNB", "ADA", "XRP")}
     eth = coins["ETHUSDT"]
     cross = eth.copy()  # no ETHBTC in the test data: a small table of the documented form
-    cross[["open", "high", "low", "close"]] = eth[["open", "high", "low", "close"]].div(candles["close"].reindex(eth.index).ffill(), axis=0) * 1.0001
+    cross[["open", "high", "low", "close"]] = (
+        eth[["open", "high", "low", "close"]].div(candles["close"].reindex(eth.index).ffill(), axis=0) * 1.0001
+    )
     context = {
         "funding": rows(folder / "funding/BTCUSDT_funding.parquet", "2021-01-01", "2021-06-01"),
-        "perpetual": read(folder, "funding/BTCUSDT_perp_1h", *span), "exchange": read(folder, "BTCUSD_1h_kraken", *span), "coins": coins,
-        "cross": {"cross": cross, "reference": coins["ETHUSDT"]}, "onchain": rows(folder / "onchain/BTC_coinmetrics_1d.parquet", "2020-11-01", "2021-06-01"),
-    }  # fmt: skip
+        "perpetual": read(folder, "funding/BTCUSDT_perp_1h", *span),
+        "exchange": read(folder, "BTCUSD_1h_kraken", *span), "coins": coins,
+        "cross": {"cross": cross, "reference": coins["ETHUSDT"]},
+        "onchain": rows(folder / "onchain/BTC_coinmetrics_1d.parquet", "2020-11-01", "2021-06-01"),
+    }
     return candles, context
 
 
@@ -56,9 +62,13 @@ def test_every_column_is_certified_on_real_candles_with_gaps(name, shared_data):
 @pytest.mark.data
 def test_the_order_book_columns_are_certified(shared_data):
     "Eleven minutes of order book are eleven candles of a minute, so candles of a second are made from its own trades."
-    trades, depth = (pd.read_parquet(shared_data / f"orderbook/BTCUSDT_{kind}.parquet") for kind in ("trades", "depth20"))
+    trades, depth = (
+        pd.read_parquet(shared_data / f"orderbook/BTCUSDT_{kind}.parquet") for kind in ("trades", "depth20")
+    )
     second = trades.groupby(trades["timestamp"].dt.floor("1s"))
-    candles = second["price"].agg(["first", "max", "min", "last"]).set_axis(["open", "high", "low", "close"], axis=1).assign(volume=second["qty"].sum())
+    candles = second["price"].agg(["first", "max", "min", "last"]).set_axis(
+        ["open", "high", "low", "close"], axis=1,
+    ).assign(volume=second["qty"].sum())
     candles = candles.rename_axis("open_time")
     context = {"orderbook": depth, "trades": trades}
     with_book, without = (features(candles, "ultimate", context=c, dtype="float64") for c in (context, None))

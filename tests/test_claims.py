@@ -6,15 +6,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, precision_score, r2_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score, f1_score, mean_absolute_error, precision_score, r2_score, recall_score, roc_auc_score,
+)
 from typer.testing import CliRunner
 
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data import load_candles, null_market, sample_market
 from cryptolab.audit.claims import lint
 from cryptolab.audit.claims.ablation import ablation, run_switch, smallest_leak, switched, window_slices
-from cryptolab.audit.claims.claims import PRINTED, RULES, SYSTEMS, VERDICTS, claim_lint, claims_table, judge_claims, lint_context
-from cryptolab.audit.claims.measurements import audit_folds, direction_scores, error_scores, learner_forecasts, measurements, system_forecasts
+from cryptolab.audit.claims.claims import (
+    PRINTED, RULES, SYSTEMS, VERDICTS, claim_lint, claims_table, judge_claims, lint_context,
+)
+from cryptolab.audit.claims.measurements import (
+    audit_folds, direction_scores, error_scores, learner_forecasts, measurements, system_forecasts,
+)
 from cryptolab.audit.claims.switches import SWITCHES
 from cryptolab.features.sets.v9 import v9_features
 from cryptolab.labels import next_direction
@@ -25,7 +31,10 @@ from cryptolab.cli.main import app
 
 OHLCV = ["open", "high", "low", "close", "volume"]
 SEEDS = Path(__file__).parents[2] / "shared" / "seeds"
-SMALL = {"rows": 1200, "windows": 2, "seeds": 1, "profile": "none", "folds": 1, "log": None, "switches": ["same candle", "24 candles, random split"]}
+SMALL = {
+    "rows": 1200, "windows": 2, "seeds": 1, "profile": "none", "folds": 1, "log": None,
+    "switches": ["same candle", "24 candles, random split"],
+}
 
 
 # ---- the table of claims
@@ -54,7 +63,9 @@ def test_claimed_numbers_stand_in_the_documents(document, numbers):
     assert not [n for n in numbers.split() if n not in text]
     values = {abs(float(x)) for n in numbers.split() for x in re.findall(r"[\d.]+", n.replace(",", ""))}
     table = claims_table()
-    known = {abs(round(v * scale, 6)) for v in table[["low", "high"]].to_numpy().ravel() if v == v for scale in (1, 100)}
+    known = {
+        abs(round(v * scale, 6)) for v in table[["low", "high"]].to_numpy().ravel() if v == v for scale in (1, 100)
+    }
     assert not [v for v in values if round(v, 6) not in known]
 
 
@@ -78,10 +89,15 @@ def honest_metrics(seed, n=2000):
     forecast = level * np.exp(rng.uniform(0.001, 0.02) * rng.standard_normal(n))
     three = lambda x: float(f"{x:.3g}")
     metrics = {
-        "direction_metrics": {"accuracy": accuracy_score(y, p > 0.5), "precision": precision_score(y, p > 0.5, zero_division=0),
-                              "recall": recall_score(y, p > 0.5), "f1": f1_score(y, p > 0.5), "roc_auc": roc_auc_score(y, p)},
-        "price_metrics": {"rmse": np.sqrt(((level - forecast) ** 2).mean()), "mae": mean_absolute_error(level, forecast),
-                          "mape": (np.abs(level - forecast) / level).mean(), "r2": r2_score(level, forecast)}}
+        "direction_metrics": {
+            "accuracy": accuracy_score(y, p > 0.5), "precision": precision_score(y, p > 0.5, zero_division=0),
+            "recall": recall_score(y, p > 0.5), "f1": f1_score(y, p > 0.5), "roc_auc": roc_auc_score(y, p),
+        },
+        "price_metrics": {
+            "rmse": np.sqrt(((level - forecast) ** 2).mean()), "mae": mean_absolute_error(level, forecast),
+            "mape": (np.abs(level - forecast) / level).mean(), "r2": r2_score(level, forecast),
+        },
+    }
     metrics = {part: {k: three(v) for k, v in m.items()} for part, m in metrics.items()}
     return metrics, {"direction": {"base_rate": y.mean(), "n": n}, "price": {"mean": level.mean(), "sd": level.std()}}
 
@@ -107,15 +123,29 @@ def test_base_rate_of_three_metrics_is_recovered():
         m, context = honest_metrics(seed, n=5000)
         d = m["direction_metrics"]
         if 0.02 < d["recall"] < 0.98 and abs(1 - 2 * d["recall"] + d["recall"] / d["precision"]) > 0.3:
-            assert abs(lint.implied_base_rate(d["accuracy"], d["precision"], d["recall"]) - context["direction"]["base_rate"]) < 0.02
+            assert (
+                abs(
+                    lint.implied_base_rate(d["accuracy"], d["precision"], d["recall"])
+                    - context["direction"]["base_rate"]
+                )
+                < 0.02
+            )
 
 
 def test_v9s_printed_file_contradicts_itself_on_real_candles(shared_data):
     candles = load_candles("BTCUSDT", "1h", source="local", data_dir=shared_data, limit=12_000)
     found = claim_lint(PRINTED["v9"], lint_context(candles))
     made = set(zip(found.part, found.check))
-    assert {("volatility", "RMSE and R²"), ("volatility", "MAE and MAPE"), ("price", "RMSE and R²"), ("price", "MAE and MAPE"), ("all", "fractions and percent"),
-            ("volatility", "nothing: r2"), ("price", "nothing: r2"), ("price", "nothing: mape")} <= made
+    assert {
+        ("volatility", "RMSE and R²"),
+        ("volatility", "MAE and MAPE"),
+        ("price", "RMSE and R²"),
+        ("price", "MAE and MAPE"),
+        ("all", "fractions and percent"),
+        ("volatility", "nothing: r2"),
+        ("price", "nothing: r2"),
+        ("price", "nothing: mape"),
+    } <= made
     assert found.set_index(["part", "check"]).factor["volatility", "RMSE and R²"] > 10
 
 
@@ -126,8 +156,11 @@ def test_trades_must_pay_for_the_return():
     rng = np.random.default_rng(0)  # a backtest that is what it says: 500 trades at +3 % / −2 %, 60 % hits, full size
     ret = np.where(rng.random(500) < 0.6, 0.03, -0.02)
     equity = np.cumprod(1 + ret)
-    found = {"win_rate": (ret > 0).mean(), "profit_factor": ret[ret > 0].sum() / -ret[ret < 0].sum(), "trades": 500, "total_return": equity[-1] - 1,
-             "max_drawdown": (equity / np.maximum.accumulate(equity) - 1).min(), "sharpe": ret.mean() / ret.std() * np.sqrt(500)}
+    found = {
+        "win_rate": (ret > 0).mean(), "profit_factor": ret[ret > 0].sum() / -ret[ret < 0].sum(), "trades": 500,
+        "total_return": equity[-1] - 1, "max_drawdown": (equity / np.maximum.accumulate(equity) - 1).min(),
+        "sharpe": ret.mean() / ret.std() * np.sqrt(500),
+    }
     context = {"stop": 0.02, "target": 0.03, "size": 1.0, "fee": 0.0, "years": 1.0, "edge": ret.mean() * 1.05}
     assert not len(claim_lint({k: float(f"{v:.3g}") for k, v in found.items()}, context))
 
@@ -144,7 +177,12 @@ def test_lint_refuses_what_it_cannot_read(metrics, context, message):
 # ---- verdicts
 
 def rows_of(*found):
-    return pd.DataFrame([dict(zip(("claim", "role", "subject", "value", "low", "high", "n", "data", "note"), (*f, 5000, "x", ""))) for f in found])
+    return pd.DataFrame(
+        [
+            dict(zip(("claim", "role", "subject", "value", "low", "high", "n", "data", "note"), (*f, 5000, "x", "")))
+            for f in found
+        ]
+    )
 
 
 @pytest.mark.parametrize("claim, system, nothing, verdict", [
@@ -154,7 +192,9 @@ def rows_of(*found):
     ("v9.direction.accuracy", None, 0.75, "not yet measured"), ("v9.training.total_minutes", (100.0, 90.0, 110.0), None, "not testable"),
 ])
 def test_verdicts(claim, system, nothing, verdict):
-    found = ([(claim, "system", "V9", *system)] if system else []) + ([(claim, "nothing", "idle", nothing, nothing, nothing)] if nothing else [])
+    found = ([(claim, "system", "V9", *system)] if system else []) + (
+        [(claim, "nothing", "idle", nothing, nothing, nothing)] if nothing else []
+    )
     assert judge_claims(claims_table(), rows_of(*found))["verdict"][claim] == verdict
 
 
@@ -186,7 +226,8 @@ def test_judged_rows_are_never_learned_from():
     candles = sample_market(n=2600)[OHLCV]
     fold = audit_folds(candles, folds=1, fit_rows=1500, more=300)[0]
     changed = candles.copy()
-    changed.iloc[fold["test"] + 1 :] = changed.iloc[fold["test"] + 1 :].to_numpy()[::-1]  # other candles after the first judged row
+    # other candles after the first judged row
+    changed.iloc[fold["test"] + 1 :] = changed.iloc[fold["test"] + 1 :].to_numpy()[::-1]
     changed["high"], changed["low"] = changed[OHLCV[:4]].max(axis=1), changed[OHLCV[:4]].min(axis=1)
     first = [learner_forecasts(c, fold, next_direction(c)).iloc[0] for c in (candles, changed)]
     assert np.allclose(*first)
@@ -207,10 +248,14 @@ def test_judged_rows_are_never_learned_from():
 
 def test_leaks_lift_where_nothing_can_be_known():
     "On a market without direction every lift is the leak's own; what knows nothing of the future stays at one half."
-    leaks = ["same candle", "label SMA(10)", "label EMA(12)", "4x candle on its open", "centred mean of 3", "centred mean of 5", "24 candles, random split",
-             "levels, random split"]
+    leaks = [
+        "same candle", "label SMA(10)", "label EMA(12)", "4x candle on its open", "centred mean of 3",
+        "centred mean of 5", "24 candles, random split", "levels, random split",
+    ]
     quiet = ["one candle late", "4x candle on its close", "scaled", "random split", "scaled on everything"]
-    table = ablation(null_market(n=5000, seed=1), windows=2, rows=2300, seeds=(0,), switches=leaks + quiet).xs("LightGBM", level="family")
+    table = ablation(
+        null_market(n=5000, seed=1), windows=2, rows=2300, seeds=(0,), switches=leaks + quiet,
+    ).xs("LightGBM", level="family")
     assert (table.accuracy[leaks] > 0.62).all(), table.accuracy[leaks]
     assert (abs(table.accuracy[["honest", *quiet]] - 0.5) < 0.09).all()
 
@@ -248,8 +293,18 @@ def test_one_class_is_refused():
 
 
 def test_smallest_leak_takes_the_lowest_that_reaches():
-    index = pd.MultiIndex.from_tuples([(s, "LightGBM") for s in ("honest", "5 candles", "5 candles, random split", "same candle", "label SMA(10)", "touch", "touch, random split")])
-    table = pd.DataFrame({"accuracy": [0.53, 0.52, 0.66, 1.0, 0.84, 0.60, 0.73]}, index=index.set_names(["switch", "family"]))
+    index = pd.MultiIndex.from_tuples(
+        [
+            (s, "LightGBM")
+            for s in (
+                "honest", "5 candles", "5 candles, random split", "same candle", "label SMA(10)", "touch",
+                "touch, random split",
+            )
+        ]
+    )
+    table = pd.DataFrame(
+        {"accuracy": [0.53, 0.52, 0.66, 1.0, 0.84, 0.60, 0.73]}, index=index.set_names(["switch", "family"]),
+    )
     table["leak"] = [SWITCHES[s].leak for s in table.index.get_level_values(0)]
     table["reference"] = [SWITCHES[s].reference for s in table.index.get_level_values(0)]
     table["accuracy_low"], table["accuracy_high"] = table["accuracy"] - 0.01, table["accuracy"] + 0.01
@@ -263,8 +318,10 @@ def test_smallest_leak_takes_the_lowest_that_reaches():
 def test_ablation_on_real_candles(shared_data):
     "Two windows of the real market: honest near one half, the classic leaks far above."
     candles = load_candles("BTCUSDT", "1h", source="local", data_dir=shared_data)
-    table = ablation(candles, windows=2, rows=6000, seeds=(0,), families=("LightGBM",), workers=2,
-                     switches=["24 candles, random split", "label SMA(10)", "4x candle on its open"]).droplevel("family")
+    table = ablation(
+        candles, windows=2, rows=6000, seeds=(0,), families=("LightGBM",), workers=2,
+        switches=["24 candles, random split", "label SMA(10)", "4x candle on its open"],
+    ).droplevel("family")
     assert 0.49 < table.accuracy["honest"] < 0.58
     assert (table.accuracy[["24 candles, random split", "label SMA(10)", "4x candle on its open"]] > 0.68).all()
 
@@ -280,7 +337,10 @@ def test_audit_resumes_where_it_stopped(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             audit(tables, **SMALL, work=tmp_path)
     done = json.loads(next(tmp_path.glob("steps-*.json")).read_text())
-    assert len([k for k in done if k.startswith('["ablation"')]) == 16 and any(k.startswith("measure volatility") for k in done)  # 4 pipelines, 2 families, 2 windows
+    # 4 pipelines, 2 families, 2 windows
+    assert len([k for k in done if k.startswith('["ablation"')]) == 16 and any(
+        k.startswith("measure volatility") for k in done
+    )
     monkeypatch.setattr("cryptolab.audit.claims.ablation.run_switch", lambda *a, **k: pytest.fail("computed again"))
     again = audit(tables, **SMALL, work=tmp_path)
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in whole.items() if k != "seconds"}
@@ -302,7 +362,10 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
             return self
 
         def forecast(self, candles):
-            return pd.DataFrame({"p_up": 0.5 + 0.01 * np.sign(candles["close"].diff().fillna(1.0)), "natr": 0.01, "price_return": 0.0}, index=candles.index)
+            return pd.DataFrame(
+                {"p_up": 0.5 + 0.01 * np.sign(candles["close"].diff().fillna(1.0)), "natr": 0.01, "price_return": 0.0},
+                index=candles.index,
+            )
 
     def hybrid(candles, others, profile, seed):
         from cryptolab.audit.claims.measurements import measurements
@@ -315,10 +378,16 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
     result = audit({"candles": sample_market(n=3000)[OHLCV]}, **{**SMALL, "profile": "smoke"})
     claims = audit_tables(result)["claims"]
     assert set(claims.verdict) <= set(VERDICTS)
-    assert claims.verdict["v9.direction.accuracy"] == "not reproduced" and claims.verdict["v9.price.mape"] == "beaten by doing nothing"
+    assert (
+        claims.verdict["v9.direction.accuracy"] == "not reproduced"
+        and claims.verdict["v9.price.mape"] == "beaten by doing nothing"
+    )
     assert claims.subject["v9.direction.accuracy"] == "V9 (smoke)" and claims.n["v9.direction.accuracy"] > 250
     assert set(claims.verdict[claims.system.isin(["v2", "v3", "ultimate"])]) == {"not yet measured", "not testable"}
-    assert claims.verdict["hybrid.ensemble.roc_auc"] == "not reproduced" and claims.subject["hybrid.ensemble.roc_auc"] == "hybrid (smoke)"
+    assert (
+        claims.verdict["hybrid.ensemble.roc_auc"] == "not reproduced"
+        and claims.subject["hybrid.ensemble.roc_auc"] == "hybrid (smoke)"
+    )
     text = audit_text(result)
     assert "SMALLEST LEAK" in text and "v9.direction.accuracy" in text and len(claims_view(claims)) == len(claims)
 
@@ -330,13 +399,24 @@ def test_few_trades_decide_nothing():
     few, many = (_said("v2.engine", "V2", {"win_rate": (0.5, 0.1, 0.9)}, n, "here") for n in (2, 200))
     assert (few[0]["role"], few[0]["note"], many[0]["role"]) == ("stand-in", "only 2 trades", "system")
     judged = judge_claims(claims_table(("v2",)), pd.DataFrame(few))
-    assert judged.verdict["v2.engine.win_rate"] == "not yet measured" and "only 2 trades" in judged.others["v2.engine.win_rate"]
+    assert (
+        judged.verdict["v2.engine.win_rate"] == "not yet measured"
+        and "only 2 trades" in judged.others["v2.engine.win_rate"]
+    )
     assert judge_claims(claims_table(("v2",)), pd.DataFrame(many)).verdict["v2.engine.win_rate"] == "reproduced"
     rng = np.random.default_rng(0)
-    test = pd.DataFrame({"p_bounce": rng.random(2000), "p_filter": rng.random(2000), "ret": 0.02 * rng.standard_normal(2000), "y": (rng.random(2000) < 0.3).astype(float)})
+    test = pd.DataFrame(
+        {
+            "p_bounce": rng.random(2000), "p_filter": rng.random(2000), "ret": 0.02 * rng.standard_normal(2000),
+            "y": (rng.random(2000) < 0.3).astype(float),
+        }
+    )
     rows = pd.DataFrame(_engine_rows(test, (0.4, 0.6), 0.001, "V2", "here")).set_index(["claim", "role"])
     veto, chance = rows.value["v2.engine.fewer_losses", "system"], rows.value["v2.engine.fewer_losses", "nothing"]
-    assert abs(veto - chance) < 0.05 and rows.low["v2.engine.fewer_losses", "system"] < chance < rows.high["v2.engine.fewer_losses", "system"]
+    assert (
+        abs(veto - chance) < 0.05
+        and rows.low["v2.engine.fewer_losses", "system"] < chance < rows.high["v2.engine.fewer_losses", "system"]
+    )
     assert rows.value["v2.engine.entry_rate", "system"] == ((test.p_bounce > 0.4) & (test.p_filter < 0.6)).mean()
     assert _avoided(np.array([[1, 1], [1, 0], [0, 0], [1, 0]]), 0) == pytest.approx(2 / 3)
 
@@ -349,8 +429,10 @@ def test_missing_tables_are_named_not_invented(tmp_path):
 
 
 def test_command_stores_and_renders(tmp_path):
-    asked = ["audit", "--source", "sample", "--limit", "3000", "--rows", "1200", "--windows", "2", "--seeds", "1", "--folds", "1", "--profile", "none",
-             "--out", str(tmp_path), "--only", "same candle", "--only", "label SMA(10)"]  # fmt: skip
+    asked = [
+        "audit", "--source", "sample", "--limit", "3000", "--rows", "1200", "--windows", "2", "--seeds", "1", "--folds",
+        "1", "--profile", "none", "--out", str(tmp_path), "--only", "same candle", "--only", "label SMA(10)",
+    ]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
     assert "ABLATION" in done.output and "not yet measured" in done.output
@@ -364,7 +446,9 @@ def test_command_stores_and_renders(tmp_path):
 def test_command_refuses_kindly(tmp_path):
     done = CliRunner().invoke(app, ["audit", "--data-dir", str(tmp_path / "nothing"), "--out", str(tmp_path)])
     assert done.exit_code == 1 and "Traceback" not in done.output and not (tmp_path / "claims").exists()
-    done = CliRunner().invoke(app, ["audit", "--source", "sample", "--limit", "500", "--out", str(tmp_path), "--no-render"])
+    done = CliRunner().invoke(
+        app, ["audit", "--source", "sample", "--limit", "500", "--out", str(tmp_path), "--no-render"],
+    )
     assert done.exit_code == 1 and "too few candles" in done.output
 
 

@@ -26,7 +26,8 @@ def cli(tmp_path, monkeypatch):
 
         from cryptolab.cli.main import app
 
-        apart = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}  # always apart since click 8.2
+        # always apart since click 8.2
+        apart = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
         done = CliRunner(**apart).invoke(app, [str(a) for a in args])
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
@@ -54,7 +55,9 @@ def test_program_answers_as_a_program():
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120"}
     done = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0 and all(name in done.stdout for name in ("run", "predict", "doctor", "settings"))
-    assert subprocess.run([*PROGRAM, "--version"], capture_output=True, text=True).stdout.strip() == cryptolab.__version__
+    assert subprocess.run(
+        [*PROGRAM, "--version"], capture_output=True, text=True,
+    ).stdout.strip() == cryptolab.__version__
     heavy = "pandas numpy tensorflow keras xgboost plotly papermill nbconvert jupyter_client".split()
     code = f"import cryptolab.cli.main, sys; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
@@ -69,10 +72,17 @@ def test_wrong_usage_ends_with_2(cli, args):
     (["--source", "ftp"], "unknown source"), (["--profile", "huge"], "unknown profile"), (["--limit", "0"], "out of range"),
     (["--set", "dropout"], "key=value"), (["--set", "a=1", "--set", "a=2"], "given twice"), (["--source", "local", "--data-dir", "no"], "no does not exist"),
     (["--system", "v99"], "no report notebook"), (["--template", "no.ipynb"], "does not exist"),
-])  # fmt: skip
+])
 def test_bad_input_is_four_lines_and_code_1(cli, args, text):
     code, output, errors = cli("run", "BTCUSDT", "1h", *args)
-    assert code == 1 and output == "" and text in errors and "expected: " in errors and "what to do: " in errors and "Traceback" not in errors
+    assert (
+        code == 1
+        and output == ""
+        and text in errors
+        and "expected: " in errors
+        and "what to do: " in errors
+        and "Traceback" not in errors
+    )
 
 
 def test_debug_lets_the_traceback_through(cli):
@@ -81,16 +91,42 @@ def test_debug_lets_the_traceback_through(cli):
 
 
 def test_defaults_come_from_settings_and_options_replace_them(cli, asked, tmp_path):
-    Path("settings.ini").write_text("[data]\nsource = local\ndata_dir = candles\nsymbols = ETHUSDT, BTCUSDT\ntimeframes = 15m\nlimit = 777\n"
-                                    "[model]\nprofile = smoke\nseed = 3\n[costs]\nfee = 0.002\nslippage = 0\n[run]\nout = results\n")
+    Path("settings.ini").write_text(
+        "[data]\nsource = local\ndata_dir = candles\nsymbols = ETHUSDT, BTCUSDT\ntimeframes = 15m\nlimit = 777\n"
+        "[model]\nprofile = smoke\nseed = 3\n[costs]\nfee = 0.002\nslippage = 0\n[run]\nout = results\n"
+    )
     code, output, _ = cli("run")
     assert code == 0 and output.strip() == str(Path("reports/BTCUSDT-1h-v9/report.html"))
     got = asked[-1]
-    assert [got[k] for k in ("symbol", "timeframe", "source", "data_dir", "limit", "profile", "seed", "out", "fee", "slippage", "system")] == [
-        "ETHUSDT", "15m", "local", "candles", 777, "smoke", 3, "results", 0.002, 0.0, "v9"]
-    cli("run", "SOLUSDT", "1d", "--source", "sample", "--limit", 5, "--set", "rate=1e-3", "--set", "variant=published", "--start", "2024-01-31")
+    assert [
+        got[k]
+        for k in (
+            "symbol",
+            "timeframe",
+            "source",
+            "data_dir",
+            "limit",
+            "profile",
+            "seed",
+            "out",
+            "fee",
+            "slippage",
+            "system",
+        )
+    ] == ["ETHUSDT", "15m", "local", "candles", 777, "smoke", 3, "results", 0.002, 0.0, "v9"]
+    cli(
+        "run", "SOLUSDT", "1d", "--source", "sample", "--limit", 5, "--set", "rate=1e-3", "--set", "variant=published",
+        "--start", "2024-01-31",
+    )
     got = asked[-1]
-    assert [got[k] for k in ("symbol", "timeframe", "source", "limit", "profile", "start")] == ["SOLUSDT", "1d", "sample", 5, "smoke", "2024-01-31"]
+    assert [got[k] for k in ("symbol", "timeframe", "source", "limit", "profile", "start")] == [
+        "SOLUSDT",
+        "1d",
+        "sample",
+        5,
+        "smoke",
+        "2024-01-31",
+    ]
     assert got["params"] == {"rate": 0.001, "variant": "published"}
 
 
@@ -123,7 +159,10 @@ def test_unknown_parameter_of_a_system_is_refused(cli, monkeypatch):
 def test_doctor_prints_json(cli, monkeypatch):
     from cryptolab.cli import doctor
 
-    monkeypatch.setattr(doctor, "gpu", lambda backend: {"backend": backend, "works": True, "devices": ["card"], "cards": [], "message": ""})
+    monkeypatch.setattr(
+        doctor, "gpu",
+        lambda backend: {"backend": backend, "works": True, "devices": ["card"], "cards": [], "message": ""},
+    )
     code, output, _ = cli("doctor", "--json")
     assert code == 0 and json.loads(output)["gpu"]["devices"] == ["card"]
     assert "card" in cli("doctor")[1]
@@ -136,11 +175,17 @@ def stand_in(monkeypatch, tmp_path):
     "A model folder, and a system and a source that answer without training and data."
     folder = tmp_path / "model"
     folder.mkdir()
-    manifest = {"system": "v9", "fitted": {"symbol": "BTCUSDT", "timeframe": "1h"}, "features": ["a"] * 46, "files": {}, "sha256": "f00d"}
+    manifest = {
+        "system": "v9", "fitted": {"symbol": "BTCUSDT", "timeframe": "1h"}, "features": ["a"] * 46, "files": {},
+        "sha256": "f00d",
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     times = pd.date_range("2024-05-01", periods=500, freq="h", tz="UTC", name="open_time")
     candles = pd.DataFrame({"close": 100.0}, index=times)
-    table = pd.DataFrame({"p_up": 0.55, "mu": 0.001, "sigma": 0.01, "price": 100.1, "lower": 99.0, "upper": 101.2, "natr": float("nan")}, index=times)
+    table = pd.DataFrame(
+        {"p_up": 0.55, "mu": 0.001, "sigma": 0.01, "price": 100.1, "lower": 99.0, "upper": 101.2, "natr": float("nan")},
+        index=times,
+    )
     table.attrs["coverage"] = 0.9
     system = types.SimpleNamespace(forecast=lambda c: table)
     fake = types.ModuleType("cryptolab.systems.v9.system")
@@ -161,7 +206,11 @@ def test_predict_prints_one_json_object(cli, stand_in):
     assert (answer["p_up"], answer["price"], answer["natr"], answer["coverage"]) == (0.55, 100.1, None, 0.9)
     assert answer["ensemble_output"] == {"direction": 0.55, "volatility": None, "price": 100.1}
     assert answer["staleness"] == {"seconds": 1800.0, "candles": 0, "stale": False}
-    assert answer["model"]["sha256"] == "f00d" and answer["model"]["fitted"]["symbol"] == "BTCUSDT" and "features" not in answer["model"]
+    assert (
+        answer["model"]["sha256"] == "f00d"
+        and answer["model"]["fitted"]["symbol"] == "BTCUSDT"
+        and "features" not in answer["model"]
+    )
     assert stand_in.asked["now"] == pd.Timestamp("2024-05-21T20:30", tz="UTC") and stand_in.asked["warmup"] == 200
 
 
@@ -174,16 +223,33 @@ def test_predict_of_a_system_that_trades(cli, stand_in, monkeypatch):
     "Its decision stands in the answer; columns that it does not produce are absent."
     manifest = json.loads((stand_in.folder / "manifest.json").read_text())
     (stand_in.folder / "manifest.json").write_text(json.dumps(manifest | {"system": "v2"}))
-    table = pd.DataFrame({"p_event": float("nan"), "action": -1, "size": 0.5, "stop_by": 2.0, "target_by": 4.0, "timeout": 16, "reason": "ENTRY_APPROVED"}, index=stand_in.times)
+    table = pd.DataFrame(
+        {
+            "p_event": float("nan"), "action": -1, "size": 0.5, "stop_by": 2.0, "target_by": 4.0, "timeout": 16,
+            "reason": "ENTRY_APPROVED",
+        },
+        index=stand_in.times,
+    )
     table.attrs.update(event="target before stop", horizon=16)
     fake = types.ModuleType("cryptolab.systems.v2.system")
     fake.V2 = types.SimpleNamespace(load=lambda f: types.SimpleNamespace(forecast=lambda c: table))
     monkeypatch.setitem(sys.modules, "cryptolab.systems.v2.system", fake)
     code, output, _ = cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-21T20:30")
     answer = json.loads(output)
-    assert code == 0 and (answer["action"], answer["reason"], answer["p_event"], answer["event"]) == (-1, "ENTRY_APPROVED", None, "target before stop")
-    assert answer["forecast_until"] == "2024-05-22T12:00:00+00:00" and "p_up" not in answer and "ensemble_output" not in answer
-    for text, words in (("{", "damaged manifest"), (json.dumps(manifest | {"system": "v99"}), "not a model of this library")):
+    assert code == 0 and (answer["action"], answer["reason"], answer["p_event"], answer["event"]) == (
+        -1,
+        "ENTRY_APPROVED",
+        None,
+        "target before stop",
+    )
+    assert (
+        answer["forecast_until"] == "2024-05-22T12:00:00+00:00"
+        and "p_up" not in answer
+        and "ensemble_output" not in answer
+    )
+    for text, words in (
+        ("{", "damaged manifest"), (json.dumps(manifest | {"system": "v99"}), "not a model of this library"),
+    ):
         (stand_in.folder / "manifest.json").write_text(text)
         assert words in cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder)[2]
 
@@ -193,11 +259,17 @@ def test_batch_takes_several_systems_from_the_plan_file(cli, monkeypatch, tmp_pa
     (tmp_path / "settings.ini").write_text("[model]\nsystem = hybrid, v9\n")
     monkeypatch.chdir(tmp_path)
     asked = {}
-    monkeypatch.setattr("cryptolab.runs.plan.make_plan", lambda symbols, timeframes, systems, **more: asked.update(systems=systems) or [])
+    monkeypatch.setattr(
+        "cryptolab.runs.plan.make_plan",
+        lambda symbols, timeframes, systems, **more: asked.update(systems=systems) or [],
+    )
     monkeypatch.setattr("cryptolab.runs.batch.run_batch", lambda *a: {})
     monkeypatch.setattr("cryptolab.runs.batch.batch_text", lambda states: "")
     assert cli("batch")[0] == 0 and asked["systems"] == ("hybrid", "v9")
-    monkeypatch.setattr("cryptolab.runs.report.run_report", lambda symbol, timeframe, system, *a: asked.update(system=system) or tmp_path)
+    monkeypatch.setattr(
+        "cryptolab.runs.report.run_report",
+        lambda symbol, timeframe, system, *a: asked.update(system=system) or tmp_path,
+    )
     assert cli("run")[0] == 0 and asked["system"] == "hybrid"
 
 

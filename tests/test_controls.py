@@ -33,8 +33,13 @@ def reversing(n=6_000, seed=0, gap=True):
     open_ = np.r_[100, close[:-1]] * np.exp(jump)
     wick = np.exp(np.abs(rng.standard_normal((2, n))) * sigma)
     hours = pd.date_range("2024-01-01", periods=n, freq="h", tz="UTC", name="open_time")
-    table = pd.DataFrame({"open": open_, "high": np.maximum(open_, close) * wick[0], "low": np.minimum(open_, close) / wick[1], "close": close,
-                          "volume": np.exp(rng.standard_normal(n)), "trades": 5.0}, index=hours)  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "open": open_, "high": np.maximum(open_, close) * wick[0], "low": np.minimum(open_, close) / wick[1],
+            "close": close, "volume": np.exp(rng.standard_normal(n)), "trades": 5.0,
+        },
+        index=hours,
+    )
     return table.drop(table.index[1000:1010]) if gap else table
 
 
@@ -61,7 +66,8 @@ def peek(candles, seed):
 
 def reversal_rule(candles, seed):
     y = judged(candles)
-    past, y = y.iloc[:1_000], y.iloc[1_000:]  # the majority of the judged rows themselves would make every p-value too large
+    # the majority of the judged rows themselves would make every p-value too large
+    past, y = y.iloc[:1_000], y.iloc[1_000:]
     return y, (candles["close"] < candles["close"].shift(1)).astype(float)[y.index], int(past.mean() > 0.5)
 
 
@@ -85,7 +91,9 @@ class Coin:
         return self
 
     def forecast(self, candles):
-        table = pd.DataFrame({"p_up": np.random.default_rng(self.seed).random(len(candles))}, index=candles.index).iloc[30:]
+        table = pd.DataFrame(
+            {"p_up": np.random.default_rng(self.seed).random(len(candles))}, index=candles.index,
+        ).iloc[30:]
         table.attrs["horizon"] = self.horizon
         return table
 
@@ -98,15 +106,21 @@ def test_parts_chain_back_to_the_same_candles():
     moved = (candles["close"] != candles["close"].shift(1)).to_numpy()
     assert moved.sum() < len(candles) - 20  # some stood still; those move by the smallest step
     np.testing.assert_allclose(again[PRICES], candles[PRICES], rtol=1e-3)
-    np.testing.assert_allclose(_chained(_parts(candles[moved]), candles["open"].iloc[0])[PRICES], candles.loc[moved, PRICES], rtol=1e-9)
+    np.testing.assert_allclose(
+        _chained(_parts(candles[moved]), candles["open"].iloc[0])[PRICES], candles.loc[moved, PRICES], rtol=1e-9,
+    )
 
 
 @pytest.mark.parametrize("make", [flipped_market, shuffled_market])
 def test_null_markets_are_possible_candles(make):
     candles = reversing()
     market = make(candles, 3)
-    assert market.index.equals(candles.index) and np.isfinite(market.to_numpy()).all() and (market[PRICES] > 0).all().all()
-    assert (market["high"] >= market[["open", "close"]].max(axis=1)).all() and (market["low"] <= market[["open", "close"]].min(axis=1)).all()
+    assert market.index.equals(candles.index) and np.isfinite(market.to_numpy()).all() and (
+        market[PRICES] > 0
+    ).all().all()
+    assert (
+        market["high"] >= market[["open", "close"]].max(axis=1)
+    ).all() and (market["low"] <= market[["open", "close"]].min(axis=1)).all()
     assert list(market.columns) == [*PRICES, "volume", "true_p_up"] and (moves(market) != 0).all()
     pd.testing.assert_frame_equal(market, make(candles, 3))
     assert not np.allclose(market["close"], make(candles, 4)["close"])
@@ -135,7 +149,8 @@ def test_the_reversal_of_real_candles_is_gone_and_volatility_stays(kind):
     log_size = [pd.Series(np.log(np.abs(moves(t)[moves(t) != 0]))).autocorr(5) for t in (candles, market)]
     assert log_size[0] > 0.1 and log_size[1] > 0.3 * log_size[0]
     rise, fall = np.median(moves(market)[sign > 0]), -np.median(moves(market)[sign < 0])
-    assert rise / fall < 0.8 if kind == "shuffled" else abs(rise / fall - 1) < 0.07  # falls stay faster than rises; mirroring takes that away
+    # falls stay faster than rises; mirroring takes that away
+    assert rise / fall < 0.8 if kind == "shuffled" else abs(rise / fall - 1) < 0.07
 
 
 def test_shuffled_ups_of_the_first_half_say_nothing_of_the_second():
@@ -171,9 +186,16 @@ def test_a_silent_system_cannot_reject_but_stays_uniform():
 
 
 def test_summary_counts_by_the_binomial_law():
-    table = pd.DataFrame({"p_value": np.linspace(0.0025, 0.9975, 200), "p_uniform": np.linspace(0.0025, 0.9975, 200), "p_stakes": 0.5, "contradicts": 9})
+    table = pd.DataFrame(
+        {
+            "p_value": np.linspace(0.0025, 0.9975, 200), "p_uniform": np.linspace(0.0025, 0.9975, 200), "p_stakes": 0.5,
+            "contradicts": 9,
+        }
+    )
     found = c.control_summary(table)
-    assert (found["rejections"], found["expected_low"], found["expected_high"]) == (10, 4, 16) and found["ks_p_value"] > 0.99
+    assert (found["rejections"], found["expected_low"], found["expected_high"]) == (10, 4, 16) and found[
+        "ks_p_value"
+    ] > 0.99
     assert found["rejections_stakes"] == 0 and found["ks_p_stakes"] < 0.001
 
 
@@ -181,7 +203,9 @@ def test_stakes_are_the_binomial_test_when_all_are_equal():
     rng = np.random.default_rng(2)
     y = rng.integers(0, 2, 5_000)
     normal = stats.norm.sf((y.sum() - 2_500) / np.sqrt(1_250))
-    assert c.p_value_stakes(y, np.full(5_000, 0.51)) == pytest.approx(normal) == pytest.approx(c.p_value_stakes(y, np.full(5_000, 0.9)))
+    assert c.p_value_stakes(y, np.full(5_000, 0.51)) == pytest.approx(normal) == pytest.approx(
+        c.p_value_stakes(y, np.full(5_000, 0.9))
+    )
     assert c.p_value_stakes(y, np.full(5_000, 0.5)) == 1.0
 
 
@@ -246,7 +270,8 @@ def test_a_system_learns_on_the_first_rows_and_is_judged_on_the_rest():
     system = Coin(seed=77)
     y, p, majority = c._by_system(system, candles, 5, 0.7)
     assert y.index[0] == candles.index[700] and y.index[-1] == candles.index[-2] and y.index.equals(p.index)
-    np.testing.assert_array_equal(p, np.random.default_rng(5).random(1_000)[700:-1])  # a fresh system with the market's number
+    # a fresh system with the market's number
+    np.testing.assert_array_equal(p, np.random.default_rng(5).random(1_000)[700:-1])
     assert not hasattr(system, "last_") and system.seed == 77
     assert majority == int(judged(candles.iloc[:700]).mean() > 0.5)
     assert c.controls(system, 60, rows=500, log=None).attrs["summary"]["ks_p_value"] > 0.01
@@ -266,7 +291,8 @@ def test_power_rises_with_the_edge():
 def test_lightgbm_finds_an_edge_and_repeats_itself():
     candles = planted_market(0.12, 5_000, seed=3)
     y, p, majority = c.lightgbm_walk_forward(candles, seed=1)
-    assert y.index.equals(p.index) and len(y) == 5_000 - 22 - 2_000 - 1  # warm-up of the shapes (20 candles and 3 before), first stretch, last row
+    # warm-up of the shapes (20 candles and 3 before), first stretch, last row
+    assert y.index.equals(p.index) and len(y) == 5_000 - 22 - 2_000 - 1
     assert c.control_result(y, p, majority)["p_value"] < 1e-4
     pd.testing.assert_series_equal(p, c.lightgbm_walk_forward(candles, seed=1)[1])
     cut = candles.index[3_500]
@@ -291,9 +317,11 @@ def test_columns_of_the_last_candles():
 
 
 def test_v9_goes_through():
-    from cryptolab.systems.v9.system import V9
+    from cryptolab.systems.v9 import V9
 
-    table = c.controls(V9(profile="smoke", threads=1, direction_epochs=1, price_epochs=1, trees=5), 1, rows=1_000, log=None)
+    table = c.controls(
+        V9(profile="smoke", threads=1, direction_epochs=1, price_epochs=1, trees=5), 1, rows=1_000, log=None,
+    )
     assert table["n"][0] == 1_000 - 700 - 1 and 0 <= table["p_value"][0] <= 1
 
 
@@ -316,7 +344,7 @@ def test_v9_goes_through():
     (lambda: c.control_result([0, 1], [0.5, 1.5], 1), DataError, "probabilit"),
     (lambda: c.lightgbm_walk_forward(null_market(1_000)), DataError, "fewer rows"),
     (lambda: c.last_candles(null_market(500), ("moon",)), SettingsError, "unknown column"),
-])  # fmt: skip
+])
 def test_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
@@ -344,7 +372,9 @@ def test_stored_lightgbm_keeps_quiet_on_real_candles(kind):
     study = stored(f"LightGBM, {kind}")
     assert study["data"]["symbol"] == "BTCUSDT" and len(study["p_values"]) == 60
     assert all(stats.kstest(study[p], "uniform").pvalue > 0.01 for p in ("p_uniform", "p_stakes"))
-    assert max(study["summary"]["rejections"], study["summary"]["rejections_stakes"]) <= stats.binom.ppf(0.999, 60, 0.05)
+    assert max(study["summary"]["rejections"], study["summary"]["rejections_stakes"]) <= stats.binom.ppf(
+        0.999, 60, 0.05
+    )
 
 
 def test_stored_v9_keeps_quiet():
@@ -357,5 +387,6 @@ def test_stored_power_curve():
     curve = pd.DataFrame(study["curve"]).T.set_axis([float(e) for e in study["curve"]])
     assert list(curve.index) == list(c.EDGES) and (curve["n"] == 40).all() and study["judged_rows"] >= 5_000
     for share in (curve["share"], curve["share_stakes"]):
-        assert share.diff().dropna().ge(-0.05).all() and share[0.06] - share[0.005] > 0.5  # rises; two runs of noise at most
+        # rises; two runs of noise at most
+        assert share.diff().dropna().ge(-0.05).all() and share[0.06] - share[0.005] > 0.5
     assert curve.loc[0.04, "share_stakes"] >= 0.8 and curve.loc[0.06, "share"] >= 0.8

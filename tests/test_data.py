@@ -13,7 +13,8 @@ import pytest
 
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data.candles import (
-    CANDLE_COLUMNS, clean_candles, find_gaps, fingerprint, infer_timeframe, quality_table, resample_candles, segments, validate_candles,
+    CANDLE_COLUMNS, clean_candles, find_gaps, fingerprint, infer_timeframe, quality_table, resample_candles, segments,
+    validate_candles,
 )
 from cryptolab.data.readers import read_candles
 
@@ -46,7 +47,9 @@ def counts(table):
 def same(got, truth, columns=CANDLE_COLUMNS):
     "Equal times and equal numbers."
     assert got.index.tz is not None and got.index.name == "open_time"
-    assert got.index.equals(truth.index), f"{got.index[:2]} ... {got.index[-2:]}\nnot {truth.index[:2]} ... {truth.index[-2:]}"
+    assert got.index.equals(truth.index), (
+        f"{got.index[:2]} ... {got.index[-2:]}\nnot {truth.index[:2]} ... {truth.index[-2:]}"
+    )
     np.testing.assert_allclose(got[list(columns)].to_numpy(), truth[list(columns)].to_numpy(), rtol=1e-12)
     assert all(str(t) == "float64" for t in got.dtypes)
 
@@ -65,7 +68,9 @@ def test_sound_real_files_lose_nothing(shared_data):
         candles = read_candles(path)
         raw = pd.read_parquet(path, columns=["timestamp"])
         assert len(candles) == len(raw), path.name
-        assert candles.attrs["timeframe"] == path.stem.split("_")[-1 if "_" in path.stem and path.stem.split("_")[-1][0].isdigit() else 1]
+        assert candles.attrs["timeframe"] == path.stem.split("_")[
+            -1 if "_" in path.stem and path.stem.split("_")[-1][0].isdigit() else 1
+        ]
         assert counts(candles)["rows kept"] == len(raw)
 
 
@@ -113,9 +118,9 @@ def test_great_real_moves_stay(shared_data, coin, when, move):
 
 
 RAW = {
-    "BTCUSDT-1h-data.csv": "BTCUSDT_1h", "BTCUSDT_1h_open_time_ms.csv": "BTCUSDT_1h", "BTCUSDT_1h_2024-01-01.json": "BTCUSDT_1h",
-    "BTCUSDT-1m-2024-12-31.csv": "BTCUSDT_1m", "BTCUSDT-1m-2025-01-01.csv": "BTCUSDT_1m",
-    "BTCUSDT_1h_cryptodatadownload.csv": "funding/BTCUSDT_perp_1h",
+    "BTCUSDT-1h-data.csv": "BTCUSDT_1h", "BTCUSDT_1h_open_time_ms.csv": "BTCUSDT_1h",
+    "BTCUSDT_1h_2024-01-01.json": "BTCUSDT_1h", "BTCUSDT-1m-2024-12-31.csv": "BTCUSDT_1m",
+    "BTCUSDT-1m-2025-01-01.csv": "BTCUSDT_1m", "BTCUSDT_1h_cryptodatadownload.csv": "funding/BTCUSDT_perp_1h",
 }
 
 
@@ -167,9 +172,12 @@ def test_planted_defects_in_real_candles_are_found_and_counted(shared_data):
     bad = pd.concat([bad.iloc[2000:], bad.iloc[:2000], off, twin, running])
     clean = clean_candles(bad)
     found = counts(clean)
-    expected = {"missing values": 2, "non-positive prices": 2, "impossible OHLC": 2, "negative volume": 1, SPIKES: 4, "unit changes": 40, "zero volume": 1,
-                "long wicks": 1, "off-grid timestamps": 1, "duplicates": 2, "conflicting duplicates": 1, "wrong order": 2, "unclosed last candle": 0,
-                "constant price": 0, "gaps": 2 + 2 + 2 + 1 + 4 + 1 + 1, "missing candles": 7 + 44 + 5}
+    expected = {
+        "missing values": 2, "non-positive prices": 2, "impossible OHLC": 2, "negative volume": 1, SPIKES: 4,
+        "unit changes": 40, "zero volume": 1, "long wicks": 1, "off-grid timestamps": 1, "duplicates": 2,
+        "conflicting duplicates": 1, "wrong order": 2, "unclosed last candle": 0, "constant price": 0,
+        "gaps": 2 + 2 + 2 + 1 + 4 + 1 + 1, "missing candles": 7 + 44 + 5,
+    }
     assert {k: found[k] for k in expected} == expected
     gone = {100, 110, 200, 210, 300, 310, 400, 500, 510, 520, 530, *range(600, 640), *range(800, 805)}
     left = base.drop(t[sorted(gone)])
@@ -179,7 +187,12 @@ def test_planted_defects_in_real_candles_are_found_and_counted(shared_data):
     again = clean_candles(clean)
     pd.testing.assert_frame_equal(clean, again)
     assert clean.attrs == again.attrs
-    assert (validate_candles(clean).set_index("check")["count"].reindex(["missing values", SPIKES, "duplicates", "wrong order"]) == 0).all()
+    assert (
+        validate_candles(clean)
+        .set_index("check")["count"]
+        .reindex(["missing values", SPIKES, "duplicates", "wrong order"])
+        == 0
+    ).all()
 
 
 # ---------------------------------------------------------------- cleaning
@@ -194,8 +207,9 @@ def test_spikes_anywhere(row, factor, columns):
         columns = ["low" if c == "high" and len(columns) == 2 else c for c in columns]
     bad.iloc[row, [PRICES.index(c) for c in columns]] *= factor
     clean = clean_candles(bad)
-    undecided = (row == 199 and columns != PRICES and factor == 3 and "close" in columns) or (row == 0 and "open" in columns and len(columns) == 2 and factor != 10
-                                                                                              and factor != 1000)
+    undecided = (row == 199 and columns != PRICES and factor == 3 and "close" in columns) or (
+        row == 0 and "open" in columns and len(columns) == 2 and factor != 10 and factor != 1000
+    )
     assert len(clean) == 199 + undecided, counts(clean)[lambda x: x > 0]
     assert counts(clean)[SPIKES] == 1 - undecided
     if not undecided:
@@ -247,7 +261,9 @@ def test_unclosed_needs_a_witness():
     truth = market()
     assert len(clean_candles(truth)) == 200
     last = truth.index[-1]
-    for now, left in ((last + HOUR / 2, 199), (last + HOUR, 200), (last - 3 * HOUR, 196), ((last + HOUR / 2).tz_localize(None), 199)):
+    for now, left in (
+        (last + HOUR / 2, 199), (last + HOUR, 200), (last - 3 * HOUR, 196), ((last + HOUR / 2).tz_localize(None), 199),
+    ):
         clean = clean_candles(truth, now=now)
         assert (len(clean), counts(clean)["unclosed last candle"]) == (left, 200 - left)
     closes = truth.assign(close_time=truth.index + HOUR - pd.Timedelta("1ms"))
@@ -304,8 +320,11 @@ def test_wrong_forms_are_refused():
 def test_every_check_is_listed_and_json_able():
     table = validate_candles(market())
     assert list(table.columns) == ["check", "count", "example", "action"]
-    wanted = {"rows", "gaps", "duplicates", "unclosed last candle", "wrong order", "impossible OHLC", "non-positive prices", "zero volume", "unit changes",
-              SPIKES, "missing values", "negative volume", "off-grid timestamps", "constant price", "long wicks"}
+    wanted = {
+        "rows", "gaps", "duplicates", "unclosed last candle", "wrong order", "impossible OHLC", "non-positive prices",
+        "zero volume", "unit changes", SPIKES, "missing values", "negative volume", "off-grid timestamps",
+        "constant price", "long wicks",
+    }
     assert wanted <= set(table["check"])
     assert not table.set_index("check")["count"].drop(["rows", "rows kept"]).any()
     json.dumps(clean_candles(market()).attrs)
@@ -328,7 +347,9 @@ def test_resampling_refuses_and_drops():
     with pytest.raises(SettingsError):
         resample_candles(resample_candles(minutes, "4h"), "6h")
     hours = resample_candles(minutes, "1h")
-    assert hours.index[0] == pd.Timestamp("2024-01-01 01:00", tz="UTC") and hours.index[-1] + HOUR <= minutes.index[-1] + pd.Timedelta("15min")
+    assert hours.index[0] == pd.Timestamp("2024-01-01 01:00", tz="UTC") and hours.index[-1] + HOUR <= minutes.index[
+        -1
+    ] + pd.Timedelta("15min")
     assert (resample_candles(minutes, "1w").index.day_of_week == 0).all()
     assert resample_candles(hours, "1h").equals(hours)
     with pytest.raises(DataError, match="clean_candles"):
@@ -365,12 +386,27 @@ def csv_of(table, times, name="timestamp", columns=CANDLE_COLUMNS, rename=None, 
 
 NAMES = {
     "archive": "open_time open high low close volume close_time quote_volume count taker_buy_volume taker_buy_quote_volume ignore".split(),
-    "spaced": ["Open time", "Open", "High", "Low", "Close", "Volume", "Close time", "Quote asset volume", "Number of trades",
-               "Taker buy base asset volume", "Taker buy quote asset volume", "Ignore"],
+    "spaced": [
+        "Open time",
+        "Open",
+        "High",
+        "Low",
+        "Close",
+        "Volume",
+        "Close time",
+        "Quote asset volume",
+        "Number of trades",
+        "Taker buy base asset volume",
+        "Taker buy quote asset volume",
+        "Ignore",
+    ],
     "short": "timestamp open high low close volume close_time quote_av trades tb_base_av tb_quote_av ignore".split(),
     "camel": "openTime open high low close volume closeTime quoteAssetVolume numberOfTrades takerBuyBaseAssetVolume takerBuyQuoteAssetVolume ignore".split(),
-    "shout": [n.upper() for n in "open_time open high low close volume close_time quote_asset_volume number_of_trades taker_base_volume "
-              "taker_quote_volume ignore".split()],
+    "shout": [
+        n.upper()
+        for n in "open_time open high low close volume close_time quote_asset_volume number_of_trades taker_base_volume "
+        "taker_quote_volume ignore".split()
+    ],
     "close first": "open_time open high low close volume close_time quote_volume trades taker_base_vol taker_quote_vol ignore".split(),
 }
 
@@ -401,33 +437,79 @@ def text_layouts():
     add("float seconds", csv_of(t, ms(t) / 1000))
     add("exponent seconds", csv_of(t, ["%.9e" % (x / 1000) for x in ms(t)]))
     add("letters", csv_of(t, ms(t), "t", rename={c: c[0] for c in CANDLE_COLUMNS}))
-    add("websocket klines", pd.DataFrame({"t": ms(t), "T": ms(t) + 3599999, "s": "BTCUSDT", "i": "1h", "f": 1, "L": 2, **{c[0]: t[c].to_numpy() for c in PRICES},
-        "v": t["volume"].to_numpy(), "n": 5, "x": True, "q": t["quote_volume"].to_numpy(), "V": 1.0, "Q": 1.0, "B": 0}).to_csv(index=False),
-        columns=[*CANDLE_COLUMNS, "quote_volume"])
+    add(
+        "websocket klines",
+        pd.DataFrame(
+            {
+                "t": ms(t), "T": ms(t) + 3599999, "s": "BTCUSDT", "i": "1h", "f": 1, "L": 2,
+                **{c[0]: t[c].to_numpy() for c in PRICES}, "v": t["volume"].to_numpy(), "n": 5, "x": True,
+                "q": t["quote_volume"].to_numpy(), "V": 1.0, "Q": 1.0, "B": 0,
+            }
+        ).to_csv(index=False),
+        columns=[*CANDLE_COLUMNS, "quote_volume"],
+    )
     add("iso with offset", csv_of(t, t.index.tz_convert("Asia/Tokyo").map(lambda x: x.isoformat()), "datetime"))
     add("iso with Z", csv_of(t, t.index.strftime("%Y-%m-%dT%H:%M:%S.000Z"), "Date"))
     add("hour and half", csv_of(t, t.index.strftime("%Y-%m-%d %I-%p"), "Date"))
     add("american", csv_of(t, t.index.strftime("%m/%d/%Y %I:%M:%S %p"), "Time"))
     add("american short", csv_of(t, [f"{x.month}/{x.day}/{x.year} {x.hour}:{x.minute:02}" for x in t.index], "Time"))
     add("european", csv_of(t, t.index.strftime("%d.%m.%Y %H:%M:%S.000"), "Gmt time", rename=str.capitalize))
-    add("european offset", csv_of(t, t.index.tz_convert("Etc/GMT-2").strftime("%d.%m.%Y %H:%M:%S.000 GMT+0200"), "Local time"))
+    add(
+        "european offset",
+        csv_of(t, t.index.tz_convert("Etc/GMT-2").strftime("%d.%m.%Y %H:%M:%S.000 GMT+0200"), "Local time"),
+    )
     add("days below 13 only", csv_of(day.iloc[12:24], day.index[12:24].strftime("%d/%m/%Y")), day.iloc[12:24])
     add("month names", csv_of(day, day.index.strftime("%b %d, %Y"), "Date"), day)
     add("day-month-year names", csv_of(day, day.index.strftime("%d-%b-%Y"), "Date"), day)
     add("compact days", csv_of(day, day.index.strftime("%Y%m%d"), "date"), day)
     add("compact minutes", csv_of(t, t.index.strftime("%Y%m%d%H%M"), "date"))
     add("compact with clock", csv_of(t, t.index.strftime("%Y%m%d %H%M%S"), "date", sep=";", header=False))
-    add("two time columns, tabs", csv_of(t.assign(TIME=t.index.strftime("%H:%M:%S"), vol=0, spread=1), t.index.strftime("%Y.%m.%d"), "<DATE>",
-        ["TIME", *CANDLE_COLUMNS, "vol", "spread"], {"TIME": "<TIME>", "volume": "<TICKVOL>", "vol": "<VOL>", **{c: f"<{c.upper()}>" for c in PRICES}}, sep="\t"))
-    add("two time columns, no header", csv_of(t.assign(TIME=t.index.strftime("%H:%M")), t.index.strftime("%Y.%m.%d"), columns=["TIME", *CANDLE_COLUMNS], header=False))
-    add("two time columns of digits", csv_of(t.assign(time=t.index.strftime("%H%M%S")), t.index.strftime("%Y%m%d"), "date", ["time", *CANDLE_COLUMNS]))
-    add("day and time together", csv_of(t.assign(date=t.index.strftime("%Y-%m-%d")), t.index.strftime("%Y-%m-%d %H:%M"), "time", ["date", *CANDLE_COLUMNS]))
+    add(
+        "two time columns, tabs",
+        csv_of(
+            t.assign(TIME=t.index.strftime("%H:%M:%S"), vol=0, spread=1), t.index.strftime("%Y.%m.%d"), "<DATE>",
+            ["TIME", *CANDLE_COLUMNS, "vol", "spread"],
+            {"TIME": "<TIME>", "volume": "<TICKVOL>", "vol": "<VOL>", **{c: f"<{c.upper()}>" for c in PRICES}},
+            sep="\t",
+        ),
+    )
+    add(
+        "two time columns, no header",
+        csv_of(
+            t.assign(TIME=t.index.strftime("%H:%M")), t.index.strftime("%Y.%m.%d"), columns=["TIME", *CANDLE_COLUMNS],
+            header=False,
+        ),
+    )
+    add(
+        "two time columns of digits",
+        csv_of(
+            t.assign(time=t.index.strftime("%H%M%S")), t.index.strftime("%Y%m%d"), "date", ["time", *CANDLE_COLUMNS],
+        ),
+    )
+    add(
+        "day and time together",
+        csv_of(
+            t.assign(date=t.index.strftime("%Y-%m-%d")), t.index.strftime("%Y-%m-%d %H:%M"), "time",
+            ["date", *CANDLE_COLUMNS],
+        ),
+    )
     banner = t[::-1]
-    add("banner, newest first", "https://www.example.com\n" + csv_of(banner.assign(s="BTC/USDT", d=banner.index.strftime("%Y-%m-%d %H:%M:%S")),
-        np.where(np.arange(200) < 90, ms(banner), ms(banner) // 1000), "unix", ["d", "s", *CANDLE_COLUMNS, "quote_volume", "trades"],
-        {"d": "date", "s": "symbol", "volume": "Volume BTC", "quote_volume": "Volume USDT", "trades": "tradecount"}),
-        columns=[*CANDLE_COLUMNS, "quote_volume", "trades"])
-    add("banner, half days", "https://www.example.com\n" + csv_of(banner, banner.index.strftime("%Y-%m-%d %I-%p"), "Date", rename={"volume": "Volume BTC"}))
+    add(
+        "banner, newest first",
+        "https://www.example.com\n" + csv_of(
+            banner.assign(s="BTC/USDT", d=banner.index.strftime("%Y-%m-%d %H:%M:%S")),
+            np.where(np.arange(200) < 90, ms(banner), ms(banner) // 1000), "unix",
+            ["d", "s", *CANDLE_COLUMNS, "quote_volume", "trades"],
+            {"d": "date", "s": "symbol", "volume": "Volume BTC", "quote_volume": "Volume USDT", "trades": "tradecount"},
+        ),
+        columns=[*CANDLE_COLUMNS, "quote_volume", "trades"],
+    )
+    add(
+        "banner, half days",
+        "https://www.example.com\n" + csv_of(
+            banner, banner.index.strftime("%Y-%m-%d %I-%p"), "Date", rename={"volume": "Volume BTC"},
+        ),
+    )
     add("three banner lines", "# made by a program\n# version 1.0, 2024\n\n" + csv_of(t, ms(t)) + "\n")
     add("comment before header", "#" + csv_of(t, ms(t), "time"))
     add("semicolons, decimal commas", csv_of(t, t.index.strftime("%d.%m.%Y %H:%M"), "Datum time", sep=";", decimal=","))
@@ -435,33 +517,103 @@ def text_layouts():
     for c in PRICES:
         grouped[c] = t[c].map("{:,.2f}".format)
     add("thousands", csv_of(grouped, t.index.strftime("%Y-%m-%d %H:%M")))
-    european = grouped.map(lambda x: x.replace(",", "_").replace(".", ",").replace("_", ".") if isinstance(x, str) else str(x).replace(".", ","))
+    european = grouped.map(
+        lambda x: x.replace(",", "_").replace(".", ",").replace("_", ".") if isinstance(x, str)
+        else str(x).replace(".", ",")
+    )
     add("european thousands", csv_of(european, t.index.strftime("%d/%m/%Y %H:%M"), sep=";"))
     rounded = day.assign(volume=(day["volume"] * 100).round() * 10)
-    add("broker page", csv_of(grouped.set_axis(day.index[:200])[::-1].assign(volume=(rounded["volume"][:200][::-1] / 1000).map("{:.2f}K".format), pct="1.2%"),
-        day.index[:200][::-1].strftime("%b %d, %Y"), "Date", ["close", "open", "high", "low", "volume", "pct"],
-        {"close": "Price", "open": "Open", "high": "High", "low": "Low", "volume": "Vol.", "pct": "Change %"}, quoting=1),
-        t.set_axis(day.index[:200]).assign(volume=rounded["volume"][:200].to_numpy()))
+    add(
+        "broker page",
+        csv_of(
+            grouped.set_axis(day.index[:200])[::-1].assign(
+                volume=(rounded["volume"][:200][::-1] / 1000).map("{:.2f}K".format), pct="1.2%",
+            ),
+            day.index[:200][::-1].strftime("%b %d, %Y"), "Date", ["close", "open", "high", "low", "volume", "pct"],
+            {"close": "Price", "open": "Open", "high": "High", "low": "Low", "volume": "Vol.", "pct": "Change %"},
+            quoting=1,
+        ),
+        t.set_axis(day.index[:200]).assign(volume=rounded["volume"][:200].to_numpy()),
+    )
     add("dollars", csv_of(grouped.assign(**{c: "$" + grouped[c] for c in PRICES}), ms(t)))
-    caps = day.assign(o=day.index.strftime("%Y-%m-%dT00:00:00.000Z"), c=day.index.strftime("%Y-%m-%dT23:59:59.999Z"), h=day.index.strftime("%Y-%m-%dT13:12:00.000Z"))
-    add("market cap page", csv_of(caps.assign(name="2781", cap=1e12, stamp=caps["c"]), caps["o"].to_numpy(), "timeOpen",
-        ["c", "h", "name", *CANDLE_COLUMNS, "cap", "stamp"], {"c": "timeClose", "h": "timeHigh", "cap": "marketCap", "stamp": "timestamp"}, sep=";"), day)
-    add("adjusted close", csv_of(day.assign(adj=day["close"]), day.index.strftime("%Y-%m-%d"), "Date", ["open", "high", "low", "close", "adj", "volume"],
-        {"adj": "Adj Close", **{c: c.capitalize() for c in CANDLE_COLUMNS}}), day)
-    stack = csv_of(day, day.index.strftime("%Y-%m-%d"), "Date", ["close", "high", "low", "open", "volume"], header=False)
-    add("three header lines", "Price,Close,High,Low,Open,Volume\nTicker,BTC-USD,BTC-USD,BTC-USD,BTC-USD,BTC-USD\nDate,,,,,\n" + stack, day)
-    add("average price", csv_of(t.assign(w=(t["high"] + t["low"]) / 2), ms(t) // 1000, "Timestamp", [*CANDLE_COLUMNS, "quote_volume", "w"],
-        {"volume": "Volume_(BTC)", "quote_volume": "Volume_(Currency)", "w": "Weighted_Price", **{c: c.capitalize() for c in PRICES}}), columns=ALL[:6])
-    add("average price, no header", csv_of(t.assign(w=((t["high"] + t["low"]) / 2).round(1)), ms(t) // 1000, columns=[*PRICES, "w", "volume", "trades"], header=False))
-    add("numbered names", csv_of(t, t.index.strftime("%Y-%m-%d %H:%M:%S"), rename={c: f"{k}. {c}" for k, c in enumerate(CANDLE_COLUMNS, 1)}))
+    caps = day.assign(
+        o=day.index.strftime("%Y-%m-%dT00:00:00.000Z"), c=day.index.strftime("%Y-%m-%dT23:59:59.999Z"),
+        h=day.index.strftime("%Y-%m-%dT13:12:00.000Z"),
+    )
+    add(
+        "market cap page",
+        csv_of(
+            caps.assign(name="2781", cap=1e12, stamp=caps["c"]), caps["o"].to_numpy(), "timeOpen",
+            ["c", "h", "name", *CANDLE_COLUMNS, "cap", "stamp"],
+            {"c": "timeClose", "h": "timeHigh", "cap": "marketCap", "stamp": "timestamp"}, sep=";",
+        ),
+        day,
+    )
+    add(
+        "adjusted close",
+        csv_of(
+            day.assign(adj=day["close"]), day.index.strftime("%Y-%m-%d"), "Date",
+            ["open", "high", "low", "close", "adj", "volume"],
+            {"adj": "Adj Close", **{c: c.capitalize() for c in CANDLE_COLUMNS}},
+        ),
+        day,
+    )
+    stack = csv_of(
+        day, day.index.strftime("%Y-%m-%d"), "Date", ["close", "high", "low", "open", "volume"], header=False,
+    )
+    add(
+        "three header lines",
+        "Price,Close,High,Low,Open,Volume\nTicker,BTC-USD,BTC-USD,BTC-USD,BTC-USD,BTC-USD\nDate,,,,,\n" + stack, day,
+    )
+    add(
+        "average price",
+        csv_of(
+            t.assign(w=(t["high"] + t["low"]) / 2), ms(t) // 1000, "Timestamp", [*CANDLE_COLUMNS, "quote_volume", "w"],
+            {
+                "volume": "Volume_(BTC)", "quote_volume": "Volume_(Currency)", "w": "Weighted_Price",
+                **{c: c.capitalize() for c in PRICES},
+            },
+        ),
+        columns=ALL[:6],
+    )
+    add(
+        "average price, no header",
+        csv_of(
+            t.assign(w=((t["high"] + t["low"]) / 2).round(1)), ms(t) // 1000,
+            columns=[*PRICES, "w", "volume", "trades"], header=False,
+        ),
+    )
+    add(
+        "numbered names",
+        csv_of(
+            t, t.index.strftime("%Y-%m-%d %H:%M:%S"), rename={c: f"{k}. {c}" for k, c in enumerate(CANDLE_COLUMNS, 1)},
+        ),
+    )
     add("names with the coin", csv_of(t, ms(t), "time", rename={c: f"BTCUSDT_{c}" for c in CANDLE_COLUMNS}))
-    add("from and to", csv_of(t, ms(t) // 1000, "time", ["high", "low", "open", "volume", "quote_volume", "close"], {"volume": "volumefrom", "quote_volume": "volumeto"}),
-        columns=ALL[:6])
+    add(
+        "from and to",
+        csv_of(
+            t, ms(t) // 1000, "time", ["high", "low", "open", "volume", "quote_volume", "close"],
+            {"volume": "volumefrom", "quote_volume": "volumeto"},
+        ),
+        columns=ALL[:6],
+    )
     ends = t.index + HOUR
-    add("periods", csv_of(t.assign(e=ends.strftime("%Y-%m-%dT%H:%M:%SZ"), a=(t.index + pd.Timedelta("3s")).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        z=(ends - pd.Timedelta("2s")).strftime("%Y-%m-%dT%H:%M:%SZ")), t.index.strftime("%Y-%m-%dT%H:%M:%SZ"), "time_period_start",
-        ["e", "a", "z", *CANDLE_COLUMNS, "trades"], {"e": "time_period_end", "a": "time_open", "z": "time_close", "volume": "volume_traded", "trades": "trades_count",
-        **{c: f"price_{c}" for c in PRICES}}), columns=[*CANDLE_COLUMNS, "trades"])
+    add(
+        "periods",
+        csv_of(
+            t.assign(
+                e=ends.strftime("%Y-%m-%dT%H:%M:%SZ"), a=(t.index + pd.Timedelta("3s")).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                z=(ends - pd.Timedelta("2s")).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            ),
+            t.index.strftime("%Y-%m-%dT%H:%M:%SZ"), "time_period_start", ["e", "a", "z", *CANDLE_COLUMNS, "trades"],
+            {
+                "e": "time_period_end", "a": "time_open", "z": "time_close", "volume": "volume_traded",
+                "trades": "trades_count", **{c: f"price_{c}" for c in PRICES},
+            },
+        ),
+        columns=[*CANDLE_COLUMNS, "trades"],
+    )
     add("only close times", csv_of(t, ms(t) + 3599999, "close_time"))
     add("only close times, next hour", csv_of(t, (t.index + HOUR).strftime("%Y-%m-%d %H:%M"), "Close time"))
     add("row numbers", t[CANDLE_COLUMNS].assign(timestamp=ms(t)).reset_index(drop=True).to_csv())
@@ -474,18 +626,41 @@ def text_layouts():
     half = csv_of(t, ms(t)).splitlines()
     add("heading repeated", "\n".join([*half[:80], half[0], *half[80:]]))
     add("glued shuffled halves", "\n".join([half[0], *half[120:], *half[1:130]]))
-    add("mixed ways of time", csv_of(t, [str(x) if k < 70 else x.isoformat() if k < 150 else str(x)[:19] for k, x in zip(range(200), t.index)]))
-    add("epoch then dates", csv_of(t, [str(m) if k < 70 else str(x)[:19] for k, (m, x) in enumerate(zip(ms(t), t.index))]))
+    add(
+        "mixed ways of time",
+        csv_of(
+            t, [str(x) if k < 70 else x.isoformat() if k < 150 else str(x)[:19] for k, x in zip(range(200), t.index)],
+        ),
+    )
+    add(
+        "epoch then dates",
+        csv_of(t, [str(m) if k < 70 else str(x)[:19] for k, (m, x) in enumerate(zip(ms(t), t.index))]),
+    )
     add("bars", csv_of(t, ms(t), sep="|"))
-    add("upbit", csv_of(t.assign(kst=(t.index + 9 * HOUR).strftime("%Y-%m-%dT%H:%M:%S"), tick=ms(t) + np.random.default_rng(0).integers(10**6, 3 * 10**6, 200), unit=60),
-        t.index.strftime("%Y-%m-%dT%H:%M:%S"), "candle_date_time_utc", ["kst", *PRICES, "tick", "quote_volume", "volume", "unit"],
-        {"kst": "candle_date_time_kst", "tick": "timestamp", "open": "opening_price", "close": "trade_price", "high": "high_price", "low": "low_price",
-         "quote_volume": "candle_acc_trade_price", "volume": "candle_acc_trade_volume"}))
+    add(
+        "upbit",
+        csv_of(
+            t.assign(
+                kst=(t.index + 9 * HOUR).strftime("%Y-%m-%dT%H:%M:%S"),
+                tick=ms(t) + np.random.default_rng(0).integers(10**6, 3 * 10**6, 200), unit=60,
+            ),
+            t.index.strftime("%Y-%m-%dT%H:%M:%S"), "candle_date_time_utc",
+            ["kst", *PRICES, "tick", "quote_volume", "volume", "unit"],
+            {
+                "kst": "candle_date_time_kst", "tick": "timestamp", "open": "opening_price", "close": "trade_price",
+                "high": "high_price", "low": "low_price", "quote_volume": "candle_acc_trade_price",
+                "volume": "candle_acc_trade_volume",
+            },
+        ),
+    )
     records = [dict(zip(["time", *CANDLE_COLUMNS], r)) for r in csv_table(t)]
     columns = {k: [r[k] for r in records] for k in records[0]}
     text = [[str(v) for v in r] for r in klines(t).to_numpy().tolist()]
     rows = klines(t).to_numpy().tolist()
-    by_time = {str(x)[:19]: {f"{k}. {c}": str(v[c]) for k, c in enumerate(CANDLE_COLUMNS, 1)} for x, (_, v) in zip(t.index, t.iterrows())}
+    by_time = {
+        str(x)[:19]: {f"{k}. {c}": str(v[c]) for k, c in enumerate(CANDLE_COLUMNS, 1)}
+        for x, (_, v) in zip(t.index, t.iterrows())
+    }
     add("klines", json.dumps(rows), ending="json", columns=ALL)
     add("klines of strings, pretty", json.dumps(text, indent=1), ending="json", columns=ALL)
     for key in ("data", "result", "klines", "candles"):
@@ -494,28 +669,77 @@ def text_layouts():
     add("records in data", json.dumps({"ok": True, "data": {"symbol": "BTC", "items": records}}), ending="json")
     add("json lines", "\n".join(map(json.dumps, records)) + "\n", ending="jsonl")
     add("json lines of lists", "\n".join(map(json.dumps, rows)), ending="ndjson", columns=ALL)
-    add("header in the list", json.dumps([["time", *CANDLE_COLUMNS], *[list(r.values()) for r in records]]), ending="json")
+    add(
+        "header in the list", json.dumps([["time", *CANDLE_COLUMNS], *[list(r.values()) for r in records]]),
+        ending="json",
+    )
     add("columns of lists", json.dumps({"s": "ok", **{k[0]: v for k, v in columns.items()}}), ending="json")
     frame = pd.DataFrame(records)
     for orient in ("records", "split", "index", "columns", "table"):
         add(f"pandas {orient}", frame.to_json(orient=orient, double_precision=15), ending="json")
         if orient != "records":
-            add(f"pandas time index {orient}", t[CANDLE_COLUMNS].to_json(orient=orient, double_precision=15, date_format="iso"), ending="json")
-            add(f"pandas epoch index {orient}", t[CANDLE_COLUMNS].set_axis(ms(t)).to_json(orient=orient, double_precision=15), ending="json")
+            add(
+                f"pandas time index {orient}",
+                t[CANDLE_COLUMNS].to_json(orient=orient, double_precision=15, date_format="iso"), ending="json",
+            )
+            add(
+                f"pandas epoch index {orient}",
+                t[CANDLE_COLUMNS].set_axis(ms(t)).to_json(orient=orient, double_precision=15), ending="json",
+            )
     add("pandas lines", frame.to_json(orient="records", lines=True), ending="json")
     add("series by time", json.dumps({"Meta Data": {"1": "x"}, "Time Series": by_time}), ending="json")
-    add("nested prices", json.dumps([{"time": r["time"], "volume": r["volume"], "complete": True, "mid": {c[0]: r[c] for c in PRICES}} for r in records]), ending="json")
+    add(
+        "nested prices",
+        json.dumps(
+            [
+                {"time": r["time"], "volume": r["volume"], "complete": True, "mid": {c[0]: r[c] for c in PRICES}}
+                for r in records
+            ]
+        ),
+        ending="json",
+    )
     o, h, lo, c, v = (t[x].map(repr).tolist() for x in CANDLE_COLUMNS)
     q, s = t["quote_volume"].map(repr).tolist(), (ms(t) // 1000).tolist()
-    add("kraken", json.dumps({"error": [], "result": {"XXBTZUSD": [list(r) for r in zip(s, o, h, lo, c, c, v, range(200))], "last": 5}}), ending="json")
-    add("okx", json.dumps({"code": "0", "data": [list(r) for r in zip(map(str, ms(t)), o, h, lo, c, v, q, q, ["1"] * 200)][::-1]}), ending="json")
-    add("bybit", json.dumps({"result": {"category": "spot", "list": [list(r) for r in zip(map(str, ms(t)), o, h, lo, c, v, q)][::-1]}}), ending="json",
-        columns=ALL[:6])
-    add("kucoin", json.dumps({"data": [list(r) for r in zip(map(str, s), o, c, h, lo, v, q)][::-1]}), ending="json", columns=ALL[:6])
+    add(
+        "kraken",
+        json.dumps(
+            {"error": [], "result": {"XXBTZUSD": [list(r) for r in zip(s, o, h, lo, c, c, v, range(200))], "last": 5}}
+        ),
+        ending="json",
+    )
+    add(
+        "okx",
+        json.dumps(
+            {"code": "0", "data": [list(r) for r in zip(map(str, ms(t)), o, h, lo, c, v, q, q, ["1"] * 200)][::-1]}
+        ),
+        ending="json",
+    )
+    add(
+        "bybit",
+        json.dumps(
+            {"result": {"category": "spot", "list": [list(r) for r in zip(map(str, ms(t)), o, h, lo, c, v, q)][::-1]}}
+        ),
+        ending="json", columns=ALL[:6],
+    )
+    add(
+        "kucoin", json.dumps({"data": [list(r) for r in zip(map(str, s), o, c, h, lo, v, q)][::-1]}), ending="json",
+        columns=ALL[:6],
+    )
     add("coinbase", json.dumps([[x, *map(float, r)] for x, *r in zip(s, lo, h, o, c, v)][::-1]), ending="json")
     add("bitfinex", json.dumps([[x * 1000, *map(float, r)] for x, *r in zip(s, o, c, h, lo, v)]), ending="json")
     add("gate", json.dumps([[str(x), *r, "true"] for x, *r in zip(s, q, c, h, lo, o, v)]), ending="json")
-    add("bitstamp", json.dumps({"data": {"pair": "BTC/USD", "ohlc": [dict(zip(["timestamp", *CANDLE_COLUMNS], map(str, r))) for r in zip(s, o, h, lo, c, v)]}}), ending="json")
+    add(
+        "bitstamp",
+        json.dumps(
+            {
+                "data": {
+                    "pair": "BTC/USD",
+                    "ohlc": [dict(zip(["timestamp", *CANDLE_COLUMNS], map(str, r))) for r in zip(s, o, h, lo, c, v)],
+                }
+            }
+        ),
+        ending="json",
+    )
     return out
 
 
@@ -573,12 +797,14 @@ def test_parquet_and_feather(tmp_path):
     truth = market()
     plain = truth[CANDLE_COLUMNS]
     tables = {
-        "index": plain, "index_ms": plain.set_axis(plain.index.as_unit("ms")), "index_us": plain.set_axis(plain.index.as_unit("us")),
-        "no_name": plain.rename_axis(None), "naive": plain.tz_localize(None), "zone": plain.tz_convert("Europe/Berlin"),
-        "column": plain.reset_index(), "freqtrade": plain.reset_index(names="date"), "epoch": plain.reset_index(drop=True).assign(time=ms(truth)),
+        "index": plain, "index_ms": plain.set_axis(plain.index.as_unit("ms")),
+        "index_us": plain.set_axis(plain.index.as_unit("us")), "no_name": plain.rename_axis(None),
+        "naive": plain.tz_localize(None), "zone": plain.tz_convert("Europe/Berlin"), "column": plain.reset_index(),
+        "freqtrade": plain.reset_index(names="date"), "epoch": plain.reset_index(drop=True).assign(time=ms(truth)),
         "strings": plain.astype(str).assign(ts=truth.index.strftime("%Y-%m-%d %H:%M:%S")).reset_index(drop=True),
-        "symbol": plain.reset_index().assign(symbol=pd.Categorical(["BTCUSDT"] * 200)), "small": plain.astype({"volume": "float32"}),
-        "nullable": plain.reset_index().convert_dtypes(), "upper": plain.reset_index().rename(columns=str.upper),
+        "symbol": plain.reset_index().assign(symbol=pd.Categorical(["BTCUSDT"] * 200)),
+        "small": plain.astype({"volume": "float32"}), "nullable": plain.reset_index().convert_dtypes(),
+        "upper": plain.reset_index().rename(columns=str.upper),
         "tuples": plain.set_axis(pd.MultiIndex.from_product([CANDLE_COLUMNS, ["BTC-USD"]]), axis=1),
     }
     for name, table in tables.items():
@@ -608,7 +834,10 @@ def test_running_candles_are_recognised(tmp_path):
     files = {
         "download.csv": "https://www.example.com\n" + csv_of(newest, newest.index.strftime("%Y-%m-%d %I-%p"), "date"),
         "flag.csv": csv_of(truth.assign(confirm=[1] * 198 + [0]), ms(truth), columns=[*CANDLE_COLUMNS, "confirm"]),
-        "early.csv": csv_of(truth.assign(close_time=np.r_[ms(truth)[:-1] + 3599999, ms(truth)[-1] + 600000]), ms(truth), columns=[*CANDLE_COLUMNS, "close_time"]),
+        "early.csv": csv_of(
+            truth.assign(close_time=np.r_[ms(truth)[:-1] + 3599999, ms(truth)[-1] + 600000]), ms(truth),
+            columns=[*CANDLE_COLUMNS, "close_time"],
+        ),
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -630,7 +859,11 @@ def test_file_order_is_kept_without_cleaning(tmp_path):
     got = read_candles(tmp_path / "a.csv", clean=False)
     assert got.index.equals(bad.index) and np.isnan(got["close"].iloc[3]) and len(got) == 201
     clean = clean_candles(got)
-    assert len(clean) == 199 and (counts(clean)["missing values"], counts(clean)["duplicates"], counts(clean)["wrong order"]) == (1, 1, 199)
+    assert len(clean) == 199 and (
+        counts(clean)["missing values"],
+        counts(clean)["duplicates"],
+        counts(clean)["wrong order"],
+    ) == (1, 1, 199)
 
 
 def test_a_download_that_broke_off(tmp_path):
@@ -658,26 +891,52 @@ def bad_files():
     wide = base.copy()
     wide[20] += ",1,2,3"
     return {
-        "empty.csv": ("", "empty"), "blank.csv": ("\n\n \n", "empty|no rows"), "header.csv": (base[0] + "\n", "no rows"),
-        "text.csv": (text(15, "close", "abc"), "line 17.*close.*\n.*\n.*abc"), "volume.csv": (text(4, "volume", "much"), "line 6.*volume"),
-        "time.csv": ("\n".join(time_text), "line 10.*timestamp(.|\n)*yesterday"), "wide.csv": ("\n".join(wide), "line 21"),
-        **{f"no_{c}.csv": (csv_of(t, ms(t), columns=[k for k in CANDLE_COLUMNS if k != c]), f"missing column `{c}`") for c in CANDLE_COLUMNS},
-        "no_time.csv": (t[CANDLE_COLUMNS].to_csv(index=False), "missing column with times"), "prose.csv": ("hello world\nthis is no table\n", "no rows"),
-        "page.csv": ("<!DOCTYPE html><html><body>404: Not Found</body></html>", "no rows"), "two.csv": (csv_of(two, ms(two), columns=[*CANDLE_COLUMNS, "symbol"]), "BTCUSDT, ETHUSDT"),
-        "tic.csv": (csv_of(two.rename(columns={"symbol": "tic"}), ms(two), columns=[*CANDLE_COLUMNS, "tic"]), "several markets"),
-        "wide_markets.csv": (csv_of(t.assign(**{f"ETH_{c}": t[c] for c in CANDLE_COLUMNS}), ms(t), columns=[*CANDLE_COLUMNS, *[f"ETH_{c}" for c in CANDLE_COLUMNS]],
-                                    rename={c: f"BTC_{c}" for c in CANDLE_COLUMNS}), "several columns could be"),
+        "empty.csv": ("", "empty"), "blank.csv": ("\n\n \n", "empty|no rows"),
+        "header.csv": (base[0] + "\n", "no rows"),
+        "text.csv": (text(15, "close", "abc"), "line 17.*close.*\n.*\n.*abc"),
+        "volume.csv": (text(4, "volume", "much"), "line 6.*volume"),
+        "time.csv": ("\n".join(time_text), "line 10.*timestamp(.|\n)*yesterday"),
+        "wide.csv": ("\n".join(wide), "line 21"),
+        **{
+            f"no_{c}.csv": (csv_of(t, ms(t), columns=[k for k in CANDLE_COLUMNS if k != c]), f"missing column `{c}`")
+            for c in CANDLE_COLUMNS
+        },
+        "no_time.csv": (t[CANDLE_COLUMNS].to_csv(index=False), "missing column with times"),
+        "prose.csv": ("hello world\nthis is no table\n", "no rows"),
+        "page.csv": ("<!DOCTYPE html><html><body>404: Not Found</body></html>", "no rows"),
+        "two.csv": (csv_of(two, ms(two), columns=[*CANDLE_COLUMNS, "symbol"]), "BTCUSDT, ETHUSDT"),
+        "tic.csv": (
+            csv_of(two.rename(columns={"symbol": "tic"}), ms(two), columns=[*CANDLE_COLUMNS, "tic"]), "several markets",
+        ),
+        "wide_markets.csv": (
+            csv_of(
+                t.assign(**{f"ETH_{c}": t[c] for c in CANDLE_COLUMNS}), ms(t),
+                columns=[*CANDLE_COLUMNS, *[f"ETH_{c}" for c in CANDLE_COLUMNS]],
+                rename={c: f"BTC_{c}" for c in CANDLE_COLUMNS},
+            ),
+            "several columns could be",
+        ),
         "ambiguous.csv": (csv_of(t.iloc[:20], t.index[:20].strftime("03/04/2024 %H:%M")), "told apart"),
         "contradiction.csv": (csv_of(t.iloc[:2], ["13/04/2024", "04/14/2024"]), "between day first and month first"),
         "commas.csv": (csv_of(t.assign(**{c: "43,210" for c in CANDLE_COLUMNS}), ms(t), sep=";"), "two ways"),
-        "numbers.csv": ("1,2,3,4\n2,3,4,5\n", "no header|missing column"), "noise.csv": ("\n".join(f"{m},{a},{b},{c},{d},{e}" for m, (a, b, c, d, e) in zip(
-            ms(t), np.random.default_rng(0).lognormal(5, 3, (30, 5)).round(3))), "no four columns"),
-        "old.csv": (csv_of(t, np.arange(30)), "missing column with times|not a time"), "cut.json": (json.dumps(csv_table(t))[:-9], "truncated"),
-        "cut.jsonl": ("\n".join(json.dumps(r) for r in csv_table(t))[:-9], "line 30"), "other.json": ('{"code": -1121, "msg": "Invalid symbol."}', "no candles"),
-        "list.json": ("[]", "no candles"), "coins.json": (json.dumps({"BTC": csv_table(t), "ETH": csv_table(t)}), "several tables"),
-        "book.xlsx": ("PK", "unknown file ending"), "noending": ("x", "unknown file ending"), "cut.parquet": ("PAR1xxxx", "cannot be read as parquet"),
-        "cut.feather": ("ARROW1xx", "cannot be read as feather"), "cut.csv.gz": ("\x1f\x8b", "unpacked"), "cut.zip": ("PK\x03\x04", "unpacked"),
-        "binary.csv": ("".join(map(chr, range(256))) * 9, "binary"), "zero.csv": ("\0" * 500, "binary"),
+        "numbers.csv": ("1,2,3,4\n2,3,4,5\n", "no header|missing column"),
+        "noise.csv": (
+            "\n".join(
+                f"{m},{a},{b},{c},{d},{e}"
+                for m, (a, b, c, d, e) in zip(ms(t), np.random.default_rng(0).lognormal(5, 3, (30, 5)).round(3))
+            ),
+            "no four columns",
+        ),
+        "old.csv": (csv_of(t, np.arange(30)), "missing column with times|not a time"),
+        "cut.json": (json.dumps(csv_table(t))[:-9], "truncated"),
+        "cut.jsonl": ("\n".join(json.dumps(r) for r in csv_table(t))[:-9], "line 30"),
+        "other.json": ('{"code": -1121, "msg": "Invalid symbol."}', "no candles"), "list.json": ("[]", "no candles"),
+        "coins.json": (json.dumps({"BTC": csv_table(t), "ETH": csv_table(t)}), "several tables"),
+        "book.xlsx": ("PK", "unknown file ending"), "noending": ("x", "unknown file ending"),
+        "cut.parquet": ("PAR1xxxx", "cannot be read as parquet"),
+        "cut.feather": ("ARROW1xx", "cannot be read as feather"), "cut.csv.gz": ("\x1f\x8b", "unpacked"),
+        "cut.zip": ("PK\x03\x04", "unpacked"), "binary.csv": ("".join(map(chr, range(256))) * 9, "binary"),
+        "zero.csv": ("\0" * 500, "binary"),
     }
 
 

@@ -10,9 +10,13 @@ import pytest
 import site_check
 
 ROOT = Path(__file__).parents[1]
-BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-QUIET = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-         "--disable-sync --hide-scrollbars --virtual-time-budget=8000 --enable-logging=stderr --dump-dom").split()  # fmt: skip
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None,
+)
+QUIET = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync --hide-scrollbars --virtual-time-budget=8000 --enable-logging=stderr --dump-dom"
+).split()
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome found")
 
 
@@ -21,14 +25,21 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or googl
 def test_every_notebook_has_a_page_of_its_own():
     pages = build_docs.site_pages()
     found = {p.path.resolve() for p in pages}
-    wanted = {p.resolve() for folder in ("nbs", "colab") for p in (ROOT / folder).rglob("*.ipynb") if not any(q[0] in "._" for q in p.relative_to(ROOT).parts)}
+    wanted = {
+        p.resolve() for folder in ("nbs", "colab") for p in (ROOT / folder).rglob("*.ipynb")
+        if not any(q[0] in "._" for q in p.relative_to(ROOT).parts)
+    }
     assert found == wanted
     assert len({p.name for p in pages}) == len(pages)
-    assert {p.part for p in pages} <= {"", *build_docs.ROOMS, *build_docs.PARTS} and {p.part for p in pages} >= {"data", *build_docs.PARTS}
+    assert {p.part for p in pages} <= {"", *build_docs.ROOMS, *build_docs.PARTS} and {p.part for p in pages} >= {
+        "data",
+        *build_docs.PARTS,
+    }
     assert len([p for p in pages if p.module]) >= 100
     assert all(build_docs.room_title(folder) for folder in build_docs.chapters(pages))
-    assert sorted(name for inside in build_docs.chapters(pages).values() for name in inside if name in {p.name for p in pages}) \
-        == sorted(p.name for p in pages if p.part), "every page is in one chapter"
+    assert sorted(
+        name for inside in build_docs.chapters(pages).values() for name in inside if name in {p.name for p in pages}
+    ) == sorted(p.name for p in pages if p.part), "every page is in one chapter"
 
 
 def test_every_page_says_what_it_is_for():
@@ -42,7 +53,9 @@ def test_every_public_name_is_in_the_reference_once():
     import cryptolab.systems.v9.system as v9
 
     text = "\n".join(build_docs.reference("features.rolling"))
-    assert all(text.count(f"{{py:function}} {name}(") == 1 for name in rolling.__all__ if callable(getattr(rolling, name)))
+    assert all(
+        text.count(f"{{py:function}} {name}(") == 1 for name in rolling.__all__ if callable(getattr(rolling, name))
+    )
     text = "\n".join(build_docs.reference(v9.__name__.removeprefix("cryptolab.")))
     assert v9.__all__ == ["V9", "v9_results"] and "{py:class} V9(*, profile='quick'" in text
     assert all(f"{{py:method}} {name}(" in text for name in ("fit", "forecast", "save", "load"))
@@ -73,14 +86,22 @@ def test_cells_left_out(source):
 
 
 def test_outputs_are_drawn_or_left_out():
-    chart = {"output_type": "display_data", "data": {build_docs.PLOTLY: {"data": [{"y": [1, 2], "name": "</script>"}], "layout": {}}}}
+    chart = {
+        "output_type": "display_data",
+        "data": {build_docs.PLOTLY: {"data": [{"y": [1, 2], "name": "</script>"}], "layout": {}}},
+    }
     made = build_docs.page_output(chart)["data"]["text/html"]
     assert 'class="plot"' in made and made.count("</script>") == 1
     assert build_docs.page_output({"output_type": "stream", "name": "stderr", "text": "noise"}) is None
     table = {"output_type": "execute_result", "data": {"text/html": ["<style scoped>td{}</style>", "<table></table>"]}}
     assert build_docs.page_output(table)["data"]["text/html"] == "<table></table>"
-    link = {"output_type": "execute_result", "data": {"text/html": "<a class='x' href='run/report.html'>r</a> <a href=\"https://example.org/\">e</a>"}}
-    assert build_docs.page_output(link)["data"]["text/html"] == "<a class='x'>r</a> <a href=\"https://example.org/\">e</a>"
+    link = {
+        "output_type": "execute_result",
+        "data": {"text/html": "<a class='x' href='run/report.html'>r</a> <a href=\"https://example.org/\">e</a>"},
+    }
+    assert (
+        build_docs.page_output(link)["data"]["text/html"] == "<a class='x'>r</a> <a href=\"https://example.org/\">e</a>"
+    )
 
 
 def test_links_between_notebooks_become_links_between_pages(tmp_path):
@@ -89,7 +110,10 @@ def test_links_between_notebooks_become_links_between_pages(tmp_path):
     start, rolling = (next(p for p in pages if p.name == name) for name in ("index", "features/rolling"))
     assert links(start, "[a study](studies/certificates.ipynb)") == "[a study](studies/certificates.ipynb)"
     assert links(start, "[`tests/`](../tests)") == "`tests/`"
-    assert links(start, "[`settings.ini`](../settings.ini)") == '<a href="files/settings.ini"><code>settings.ini</code></a>'
+    assert (
+        links(start, "[`settings.ini`](../settings.ini)")
+        == '<a href="files/settings.ini"><code>settings.ini</code></a>'
+    )
     assert links(rolling, "see `cryptolab.features.context`") == "see [`cryptolab.features.context`](context.ipynb)"
     shown = "of [`cryptolab.labels.walk`](../labels/walk.ipynb), not `cryptolab.features.rolling`"
     assert links(rolling, "of `cryptolab.labels.walk`, not `cryptolab.features.rolling`") == shown
@@ -110,14 +134,24 @@ def test_a_room_inside_a_room_is_a_chapter_of_it(tmp_path, monkeypatch):
     names = [p.name for p in pages]
     assert names == ["features/rolling", "features/sets/v3/rows", "features/sets/v3/package", "systems/rows"]
     found = build_docs.chapters(pages)
-    assert found == {"features": ["features/rolling", "features/sets"], "features/sets": ["features/sets/v3"],
-                     "features/sets/v3": ["features/sets/v3/rows", "features/sets/v3/package"], "systems": ["systems/rows"]}  # fmt: skip
-    text = build_docs.chapter("features", found["features"], {p.name: p for p in pages}, {name: (name, "a line") for name in names})
-    assert "| [Sets](sets/index.md) | `cryptolab.features.sets` | The sets. |" in text and "\nrolling\nsets/index\n```" in text
+    assert found == {
+        "features": ["features/rolling", "features/sets"], "features/sets": ["features/sets/v3"],
+        "features/sets/v3": ["features/sets/v3/rows", "features/sets/v3/package"], "systems": ["systems/rows"],
+    }
+    text = build_docs.chapter(
+        "features", found["features"], {p.name: p for p in pages}, {name: (name, "a line") for name in names},
+    )
+    assert (
+        "| [Sets](sets/index.md) | `cryptolab.features.sets` | The sets. |" in text
+        and "\nrolling\nsets/index\n```" in text
+    )
     links = build_docs.Links(pages, tmp_path / "stage", tmp_path / "files")
-    assert links(pages[0], "`cryptolab.features.sets.v3.rows` `cryptolab.systems.v9.rows` `cryptolab.features.sets.v3`") == (
+    assert links(
+        pages[0], "`cryptolab.features.sets.v3.rows` `cryptolab.systems.v9.rows` `cryptolab.features.sets.v3`"
+    ) == (
         "[`cryptolab.features.sets.v3.rows`](sets/v3/rows.ipynb) [`cryptolab.systems.v9.rows`](../systems/rows.ipynb) "
-        "[`cryptolab.features.sets.v3`](sets/v3/package.ipynb)")
+        "[`cryptolab.features.sets.v3`](sets/v3/package.ipynb)"
+    )
 
 
 def test_another_folder_is_not_replaced(tmp_path):
@@ -149,7 +183,9 @@ def test_the_check_finds(tmp_path, added, words):
 
 
 def test_the_check_finds_pages_without_prose(tmp_path):
-    (tmp_path / "page.html").write_text("<h1>A</h1><article><p>Nothing much.</p><pre>a b c d e f g h i j k l m n</pre></article>")
+    (tmp_path / "page.html").write_text(
+        "<h1>A</h1><article><p>Nothing much.</p><pre>a b c d e f g h i j k l m n</pre></article>"
+    )
     assert site_check.check_site(tmp_path) == ["page.html: a page without prose"]
 
 
@@ -187,7 +223,12 @@ def test_the_site_is_whole(site):
 def test_charts_are_drawn_without_a_network(site, width):
     page, console = opened((site / "report" / "v9.html").as_uri(), width)
     charts = page.count('class="figure"')
-    assert charts >= 5 and page.count('class="plot js-plotly-plot"') == charts and page.count('class="main-svg"') >= charts and console == []
+    assert (
+        charts >= 5
+        and page.count('class="plot js-plotly-plot"') == charts
+        and page.count('class="main-svg"') >= charts
+        and console == []
+    )
 
 
 @pytest.mark.slow

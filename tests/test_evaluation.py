@@ -26,7 +26,9 @@ def forecasts():
     "Outcomes and weakly informative probabilities, with ties."
     rng = np.random.default_rng(3)
     p_true = rng.beta(20, 20, 1491)
-    return (rng.random(1491) < p_true).astype(float), np.round(np.clip(p_true + 0.02 * rng.standard_normal(1491), 0, 1), 3)
+    return (rng.random(1491) < p_true).astype(float), np.round(
+        np.clip(p_true + 0.02 * rng.standard_normal(1491), 0, 1), 3,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +41,13 @@ def candles():
     close = np.r_[open_[1:], open_[-1]]
     wick = sigma * np.abs(rng.standard_normal(n))
     index = pd.date_range("2024-01-01", periods=n, freq="h", tz="UTC", name="open_time")
-    return pd.DataFrame({"open": open_, "high": np.maximum(open_, close) * (1 + wick), "low": np.minimum(open_, close) * (1 - wick),
-                         "close": close, "volume": 1.0}, index=index)
+    return pd.DataFrame(
+        {
+            "open": open_, "high": np.maximum(open_, close) * (1 + wick), "low": np.minimum(open_, close) * (1 - wick),
+            "close": close, "volume": 1.0,
+        },
+        index=index,
+    )
 
 
 # ---- direction
@@ -48,14 +55,18 @@ def candles():
 def test_direction_metrics_equal_scikit_learn(forecasts):
     y, p = forecasts
     m, up = metrics.direction_metrics(y, p), p > 0.5
-    expected = {"accuracy": sk.accuracy_score(y, up), "precision": sk.precision_score(y, up), "recall": sk.recall_score(y, up),
-                "f1": sk.f1_score(y, up), "roc_auc": sk.roc_auc_score(y, p), "brier": sk.brier_score_loss(y, p),
-                "log_loss": sk.log_loss(y, p), "base_rate": y.mean(), "majority_accuracy": max(y.mean(), 1 - y.mean()),
-                "brier_skill": 1 - sk.brier_score_loss(y, p) / y.var()}
+    expected = {
+        "accuracy": sk.accuracy_score(y, up), "precision": sk.precision_score(y, up), "recall": sk.recall_score(y, up),
+        "f1": sk.f1_score(y, up), "roc_auc": sk.roc_auc_score(y, p), "brier": sk.brier_score_loss(y, p),
+        "log_loss": sk.log_loss(y, p), "base_rate": y.mean(), "majority_accuracy": max(y.mean(), 1 - y.mean()),
+        "brier_skill": 1 - sk.brier_score_loss(y, p) / y.var(),
+    }
     for key, value in expected.items():
         assert m[key] == pytest.approx(value, abs=1e-12), key
     assert json.loads(json.dumps(m, allow_nan=False)) == m
-    assert m["roc_auc_low"] < m["roc_auc"] < m["roc_auc_high"] and m["accuracy_low"] < m["accuracy"] < m["accuracy_high"]
+    assert m["roc_auc_low"] < m["roc_auc"] < m["roc_auc_high"] and m["accuracy_low"] < m["accuracy"] < m[
+        "accuracy_high"
+    ]
 
 
 def test_majority_accuracy_is_that_of_the_training_class(forecasts):
@@ -96,7 +107,9 @@ def test_reliability_and_deciles_by_hand(forecasts):
     table = metrics.reliability_table(y, p)
     assert table.n.sum() == len(y) and table.n.between(130, 170).all() and table.forecast.is_monotonic_increasing
     lowest = p <= np.sort(p)[table.n[0] - 1]
-    assert (table.n[0], table.share[0], table.forecast[0]) == pytest.approx((lowest.sum(), y[lowest].mean(), p[lowest].mean()))
+    assert (table.n[0], table.share[0], table.forecast[0]) == pytest.approx(
+        (lowest.sum(), y[lowest].mean(), p[lowest].mean())
+    )
     ece = sum(n * abs(f - s) for n, f, s in zip(table.n, table.forecast, table.share)) / len(y)
     assert metrics.direction_metrics(y, p)["ece"] == pytest.approx(ece)
     deciles = metrics.confidence_deciles(y, p)
@@ -140,7 +153,8 @@ def test_block_interval_covers_and_single_rows_do_not():
 def test_block_interval_is_repeatable_and_takes_any_statistic():
     x = autoregressive(np.random.default_rng(2), 0.5, 300)
     assert metrics.block_interval(x, seed=4) == metrics.block_interval(x, seed=4) != metrics.block_interval(x, seed=5)
-    assert metrics.block_interval(x, lambda s: s.mean()) == pytest.approx(metrics.block_interval(x))  # called sample by sample
+    # called sample by sample
+    assert metrics.block_interval(x, lambda s: s.mean()) == pytest.approx(metrics.block_interval(x))
     assert metrics.block_interval(np.ones(50)) == (1.0, 1.0)
     with pytest.raises(DataError, match="more than one number"):
         metrics.block_interval(np.column_stack([x, x]))
@@ -180,7 +194,9 @@ def test_a_loud_guess_is_not_significant_and_drift_alone_is_no_merit():
     assert significance.p_value_zero_return(ret, 0.01 * rng.standard_normal(2000)) > 0.99
     assert significance.p_value_zero_return(ret, np.zeros(2000)) == 1.0
     for size in (1e-300, 1e-12, 1e-5):  # a constant forecast is scored like any other, without overflow
-        assert significance.p_value_zero_return(ret, np.full(2000, size)) == pytest.approx(stats.norm.sf(ret.mean() / ret.std() * 2000**0.5), abs=0.05)
+        assert significance.p_value_zero_return(ret, np.full(2000, size)) == pytest.approx(
+            stats.norm.sf(ret.mean() / ret.std() * 2000**0.5), abs=0.05,
+        )
 
 
 @pytest.mark.parametrize(("horizon", "lags"), [(1, 0), (1, 7), (14, 26)])
@@ -230,9 +246,12 @@ def test_volatility_metrics_equal_scikit_learn():
     f = 0.006 * np.exp(0.3 * rng.standard_normal(400))
     y = f * np.exp(0.3 * rng.standard_normal(400))
     m = metrics.volatility_metrics(y, f)
-    expected = {"r2": sk.r2_score(y, f), "rmse": np.sqrt(sk.mean_squared_error(y, f)), "mae": sk.mean_absolute_error(y, f),
-                "mape": sk.mean_absolute_percentage_error(y, f), "bias": (f - y).mean(),
-                "qlike": sk.mean_gamma_deviance(y**2, f**2) / 2}  # the gamma deviance of variances is twice QLIKE
+    # the gamma deviance of variances is twice QLIKE
+    expected = {
+        "r2": sk.r2_score(y, f), "rmse": np.sqrt(sk.mean_squared_error(y, f)), "mae": sk.mean_absolute_error(y, f),
+        "mape": sk.mean_absolute_percentage_error(y, f), "bias": (f - y).mean(),
+        "qlike": sk.mean_gamma_deviance(y**2, f**2) / 2,
+    }
     for key, value in expected.items():
         assert m[key] == pytest.approx(value, rel=1e-9), key
     assert metrics.volatility_metrics(np.r_[y, 0.0], np.r_[f, 0.01])["n_zero"] == 1
@@ -244,7 +263,9 @@ def test_price_metrics_equal_scikit_learn():
     now, after = close[:-1], close[1:]
     forecast = now * np.exp(0.3 * np.log(after / now) + 0.002 * rng.standard_normal(500))
     m = metrics.price_metrics(now, after, forecast)
-    assert m["mae"] == pytest.approx(sk.mean_absolute_error(after, forecast)) and m["mape"] == pytest.approx(sk.mean_absolute_percentage_error(after, forecast))
+    assert m["mae"] == pytest.approx(sk.mean_absolute_error(after, forecast)) and m["mape"] == pytest.approx(
+        sk.mean_absolute_percentage_error(after, forecast)
+    )
     assert m["mase"] == pytest.approx(sk.mean_absolute_error(after, forecast) / sk.mean_absolute_error(after, now))
     assert m["mase_low"] < m["mase"] < m["mase_high"] < 1
     assert m["r2"] == pytest.approx(sk.r2_score(np.log(after / now), np.log(forecast / now)))
@@ -297,7 +318,9 @@ def test_volatility_baselines_see_no_future(candles):
     label = baselines.persistence_vol(candles).shift(-14).dropna()[:3000]
     changed = candles.copy()
     changed.iloc[4000:] *= np.array([5.0, 9.0, 2.0, 4.0, 1.0])
-    for forecast in (baselines.persistence_vol, lambda c: baselines.ewma_vol(c, label), lambda c: baselines.har_vol(c, label)):
+    for forecast in (
+        baselines.persistence_vol, lambda c: baselines.ewma_vol(c, label), lambda c: baselines.har_vol(c, label),
+    ):
         pd.testing.assert_series_equal(forecast(candles)[:4000], forecast(changed)[:4000])
         assert not np.allclose(forecast(candles)[4100:], forecast(changed)[4100:])
 
@@ -339,13 +362,19 @@ def test_har_equals_a_statsmodels_regression(candles):
     label = baselines.persistence_vol(candles).shift(-14).dropna()[200:3000]
     ours = baselines.har_vol(candles, label)
     last = candles["close"].shift(1)
-    ranges = pd.concat([candles.high - candles.low, (candles.high - last).abs(), (candles.low - last).abs()], axis=1).max(axis=1)
-    X = sm.add_constant(pd.DataFrame({k: np.log(ranges.rolling(k, min_periods=1).mean() / candles.close) for k in (1, 14, 24, 168)}))
+    ranges = pd.concat(
+        [candles.high - candles.low, (candles.high - last).abs(), (candles.low - last).abs()], axis=1,
+    ).max(axis=1)
+    X = sm.add_constant(
+        pd.DataFrame({k: np.log(ranges.rolling(k, min_periods=1).mean() / candles.close) for k in (1, 14, 24, 168)})
+    )
     fit = sm.OLS(np.log(label), X.loc[label.index]).fit()
     np.testing.assert_allclose(ours, np.exp(fit.resid).mean() * np.exp(X @ fit.params), rtol=1e-8)
     rows = ours.index[3100:-20]
     truth = baselines.persistence_vol(candles).shift(-14)[rows]
-    assert metrics.volatility_metrics(truth, ours[rows])["qlike"] < metrics.volatility_metrics(truth, baselines.persistence_vol(candles)[rows])["qlike"]
+    assert metrics.volatility_metrics(truth, ours[rows])["qlike"] < metrics.volatility_metrics(
+        truth, baselines.persistence_vol(candles)[rows],
+    )["qlike"]
 
 
 def test_volatility_baselines_stand_still_candles(candles):
@@ -429,7 +458,9 @@ def test_every_plot_is_small_and_clean(candles, forecasts):
     history = pd.DataFrame({"epoch": range(1, 2001), "loss": 1.0, "val_loss": np.linspace(1, 0.5, 2000)})
     figures = {
         "candles": plots.plot_candles(candles),
-        "volatility": plots.plot_volatility(rows, vol, vol * 1.1, {f"baseline {i}": vol * (1 + i / 10) for i in range(6)}),
+        "volatility": plots.plot_volatility(
+            rows, vol, vol * 1.1, {f"baseline {i}": vol * (1 + i / 10) for i in range(6)},
+        ),
         "learning": plots.plot_learning_curves({"direction": history, "price": history.drop(columns="val_loss")}),
         "reliability": plots.plot_reliability(metrics.reliability_table(y, p)),
         "deciles": plots.plot_deciles(metrics.confidence_deciles(y, p), 0.5, 0.6),

@@ -36,17 +36,22 @@ def ta_reference(candles):
 
     o, h, l, c, v = (candles[x] for x in ("open", "high", "low", "close", "volume"))
     macd, bands = trend.MACD(c), volatility.BollingerBands(c, 20, 2)
-    stoch, adx, aroon = momentum.StochasticOscillator(h, l, c, 14, 3), trend.ADXIndicator(h, l, c, 14), trend.AroonIndicator(h, l, 25)
+    stoch, adx, aroon = (
+        momentum.StochasticOscillator(h, l, c, 14, 3),
+        trend.ADXIndicator(h, l, c, 14),
+        trend.AroonIndicator(h, l, 25),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         columns = [
             o, h, l, c, v, momentum.rsi(c, 14), momentum.rsi(c, 7), macd.macd(), macd.macd_signal(), macd.macd_diff(),
             bands.bollinger_hband(), bands.bollinger_mavg(), bands.bollinger_lband(), bands.bollinger_wband() / 100,
             volatility.average_true_range(h, l, c, 14), *(trend.sma_indicator(c, w) for w in (10, 20, 50)),
-            *(trend.ema_indicator(c, w) for w in (12, 26)), v.rolling(20).mean(), v / v.rolling(20).mean(), c.pct_change(),
-            np.log(c / c.shift()), (h - l) / c, c - c.shift(5), h / l, bands.bollinger_pband(), stoch.stoch(), stoch.stoch_signal(),
-            momentum.williams_r(h, l, c, 14), momentum.roc(c, 12), trend.cci(h, l, c, 20), adx.adx(), adx.adx_pos(), adx.adx_neg(),
-            aroon.aroon_up(), aroon.aroon_down(), volume.money_flow_index(h, l, c, v, 14), volume.on_balance_volume(c, v),
+            *(trend.ema_indicator(c, w) for w in (12, 26)), v.rolling(20).mean(), v / v.rolling(20).mean(),
+            c.pct_change(), np.log(c / c.shift()), (h - l) / c, c - c.shift(5), h / l, bands.bollinger_pband(),
+            stoch.stoch(), stoch.stoch_signal(), momentum.williams_r(h, l, c, 14), momentum.roc(c, 12),
+            trend.cci(h, l, c, 20), adx.adx(), adx.adx_pos(), adx.adx_neg(), aroon.aroon_up(), aroon.aroon_down(),
+            volume.money_flow_index(h, l, c, v, 14), volume.on_balance_volume(c, v),
             volume.chaikin_money_flow(h, l, c, v, 20), volume.force_index(c, v, 13),
             volume.volume_weighted_average_price(h, l, c, v, 14), volatility.donchian_channel_pband(h, l, c, 20),
             volatility.ulcer_index(c, 14), momentum.tsi(c),
@@ -88,7 +93,9 @@ def test_the_future_does_not_matter(btc_1h, variant):
     whole = v9_features(candles, variant, dtype="float64")
     rng = np.random.default_rng(1)
     for cut in [168, 169, *rng.integers(200, 6_000, 12)]:
-        pd.testing.assert_frame_equal(v9_features(candles[:cut], variant, dtype="float64"), whole[:cut], check_exact=True)
+        pd.testing.assert_frame_equal(
+            v9_features(candles[:cut], variant, dtype="float64"), whole[:cut], check_exact=True,
+        )
     changed = candles.copy()
     changed.iloc[4_000:] *= rng.uniform(0.5, 2, (2_000, 1))
     after = v9_features(changed, variant, dtype="float64")
@@ -161,10 +168,19 @@ def test_silence_is_finite(variant, market):
     if market == "no range":
         candles["open"] = candles["high"] = candles["low"] = candles["close"]
     features = v9_features(candles, variant, dtype="float64")
-    assert np.isfinite(features.iloc[200:].to_numpy()).all(), features.columns[~np.isfinite(features.iloc[200:]).all()].tolist()
+    assert np.isfinite(features.iloc[200:].to_numpy()).all(), features.columns[
+        ~np.isfinite(features.iloc[200:]).all()
+    ].tolist()
     if market == "both" and variant == "stationary":
-        assert ((features.iloc[-1].abs() < 1e-14) | features.columns.isin([
-            "rsi_14", "rsi_7", "bb_pband", "stoch_k", "stoch_d", "aroon_up_25", "aroon_down_25", "mfi_14", "donchian_pband_20"])).all()
+        assert (
+            (features.iloc[-1].abs() < 1e-14)
+            | features.columns.isin(
+                [
+                    "rsi_14", "rsi_7", "bb_pband", "stoch_k", "stoch_d", "aroon_up_25", "aroon_down_25", "mfi_14",
+                    "donchian_pband_20",
+                ]
+            )
+        ).all()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -179,7 +195,9 @@ def test_float32_and_threads(variant):
 
 def test_only_the_five_columns_are_read():
     candles = walk(300)
-    more = candles.assign(true_p_up=0.5, quote_volume=np.nan)[["volume", "true_p_up", "close", "low", "quote_volume", "high", "open"]]
+    more = candles.assign(true_p_up=0.5, quote_volume=np.nan)[
+        ["volume", "true_p_up", "close", "low", "quote_volume", "high", "open"]
+    ]
     pd.testing.assert_frame_equal(v9_features(more), v9_features(candles), check_exact=True)
 
 

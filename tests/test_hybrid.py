@@ -15,10 +15,12 @@ from cryptolab.backtest.engine import backtest
 from cryptolab.config import DataError, ModelError, SettingsError, seed_everything
 from cryptolab.data import load_candles, null_market, sample_market
 from cryptolab.audit.controls import controls
-from cryptolab.audit.pipelines.hybrid import direction_content, good_gate, hybrid_control, hybrid_pipeline, mirrored, ml_gain, signal_trades, trades_needed
+from cryptolab.audit.pipelines.hybrid import (
+    direction_content, good_gate, hybrid_control, hybrid_pipeline, mirrored, ml_gain, signal_trades, trades_needed,
+)
 from cryptolab.audit.leaks.audit import audit_pipeline
 from cryptolab.labels.walk import exits_of_trades
-from cryptolab.systems.hybrid.system import Hybrid
+from cryptolab.systems.hybrid import Hybrid
 from cryptolab.cli.hybrid import hybrid_app, make_data, market_symbol
 from cryptolab.systems.hybrid.fit import fit_member, fit_vote, resampled, tune, vote_weights
 from cryptolab.models.calibration import fit_sigmoid
@@ -66,7 +68,10 @@ def test_touch_is_the_high_and_barrier_is_a_trade(candles):
     for t in (300, 900, 1_500):
         assert touched.y.iloc[t] == (candles.high.iloc[t + 1 : t + 6].max() >= 1.005 * candles.close.iloc[t])
         entry = candles.open.iloc[t + 1]
-        at, price, reason, _ = exits_of_trades([candles[c].to_numpy() for c in ("open", "high", "low", "close")], [t], 1.0, 0.99 * entry, 1.005 * entry, timeout=5)
+        at, price, reason, _ = exits_of_trades(
+            [candles[c].to_numpy() for c in ("open", "high", "low", "close")], [t], 1.0, 0.99 * entry, 1.005 * entry,
+            timeout=5,
+        )
         assert earned.y.iloc[t] == (reason[0] == 0)
     assert earned.y.mean() < touched.y.mean()
 
@@ -159,7 +164,9 @@ def test_tuning_sees_training_rows_only(candles):
     rows = hybrid_rows(candles)
     border = candles.index.get_loc(rows.labels.index[rows.parts.val[0]])
     later.iloc[border + 6 :, :4] *= np.linspace(1, 2, len(candles) - border - 6)[:, None]
-    found = [tune(hybrid_rows(c), hybrid_sizes("smoke", trials=3), ("logistic",), seed=4, log=None) for c in (candles, later)]
+    found = [
+        tune(hybrid_rows(c), hybrid_sizes("smoke", trials=3), ("logistic",), seed=4, log=None) for c in (candles, later)
+    ]
     assert found[0][0] == found[1][0]
     pd.testing.assert_frame_equal(found[0][1], found[1][1])
 
@@ -170,7 +177,9 @@ def test_tuning_sees_training_rows_only(candles):
 def test_training_never_sees_test_rows(candles, fitted):
     edge = fitted.index_["test"][0]
     altered = candles.copy()
-    altered.loc[altered.index > edge, ["open", "high", "low", "close"]] *= np.linspace(1, 3, (altered.index > edge).sum())[:, None]
+    altered.loc[altered.index > edge, ["open", "high", "low", "close"]] *= np.linspace(
+        1, 3, (altered.index > edge).sum()
+    )[:, None]
     seed_everything(0)
     again = Hybrid(**SMALL).fit(altered, log=None)
     before = candles.index[candles.index < edge]
@@ -193,7 +202,10 @@ def test_the_probability_is_calibrated_and_keeps_the_order(candles, fitted):
     val = fitted.index_["val"]
     assert forecast.p_event[val].mean() == pytest.approx(y[val].mean(), abs=0.02)
     assert fitted.ensemble_["line"][0] == 0 or forecast.p_event.corr(forecast.p_ml, method="spearman") > 0.9999
-    assert set(forecast) >= {"p_event", "p_ml", *(f"p_{m}" for m in MEMBERS), "action", "size", "stop_by", "target_by", "trail_by", "trail_from", "timeout", "reason", "score", "ml"}
+    assert set(forecast) >= {
+        "p_event", "p_ml", *(f"p_{m}" for m in MEMBERS), "action", "size", "stop_by", "target_by", "trail_by",
+        "trail_from", "timeout", "reason", "score", "ml",
+    }
     votes = forecast[[f"p_{m}" for m in MEMBERS]].to_numpy() @ np.array(list(PUBLISHED_WEIGHTS.values()))
     np.testing.assert_allclose(votes, forecast.p_ml, atol=1e-12)
 
@@ -207,7 +219,10 @@ def test_volatility_is_all_there_is_to_know_on_a_null_market():
     market = null_market(n=6_000, timeframe="15m", seed=3)
     system = Hybrid(members="xgboost,logistic", **SMALL).fit(market, log=None)
     test = system.index_["test"]
-    found = direction_content(hybrid_labels(market).y[test], hybrid_labels(mirrored(market)).y[test], system.forecast(market).p_event[test], 96)
+    found = direction_content(
+        hybrid_labels(market).y[test], hybrid_labels(mirrored(market)).y[test], system.forecast(market).p_event[test],
+        96,
+    )
     assert found.roc_auc["the event"] > 0.55 and found.roc_auc["its mirror image"] > 0.55
     assert found.auc_low.iloc[2] < 0.5 < found.auc_high.iloc[2]
 
@@ -289,7 +304,9 @@ def test_points_sum_to_nine_and_the_bonus_is_the_documents():
 
 def test_nothing_replaces_the_oversold_rsi(candles):
     signals = technical_signals(candles)
-    orders = scalping_orders(candles, pd.Series(1.0, candles.index), CryptoScalpingConfig(min_entry_score=1), signals=signals)
+    orders = scalping_orders(
+        candles, pd.Series(1.0, candles.index), CryptoScalpingConfig(min_entry_score=1), signals=signals,
+    )
     assert orders.action.sum() == (signals.rsi_ok & (signals.technical >= 0)).sum()
     assert not orders.action[~signals.rsi_ok].any()
 
@@ -316,7 +333,10 @@ def test_without_a_model_the_strategy_goes_on_and_says_so(candles, folder, tmp_p
     off = CryptoScalpingStrategy(CryptoScalpingConfig(use_ml_ensemble=False)).orders(candles)
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     (damaged / "xgboost.json").write_text("{}")
-    strategies = {"no model folder": CryptoScalpingConfig(ml_model_path=str(tmp_path / "nothing.pkl")), "changed since": CryptoScalpingConfig(ml_model_path=str(damaged))}
+    strategies = {
+        "no model folder": CryptoScalpingConfig(ml_model_path=str(tmp_path / "nothing.pkl")),
+        "changed since": CryptoScalpingConfig(ml_model_path=str(damaged)),
+    }
     for words, config in strategies.items():
         with caplog.at_level(logging.WARNING):
             caplog.clear()
@@ -326,7 +346,9 @@ def test_without_a_model_the_strategy_goes_on_and_says_so(candles, folder, tmp_p
     with caplog.at_level(logging.WARNING):
         caplog.clear()
         failing = CryptoScalpingStrategy(model=_Fails()).orders(candles)
-    assert "graphics card" in caplog.text and "graphics card" in failing.reason.iloc[-1] and failing.action.equals(off.action)
+    assert "graphics card" in caplog.text and "graphics card" in failing.reason.iloc[-1] and failing.action.equals(
+        off.action
+    )
     silent = CryptoScalpingStrategy(model=_Silent()).orders(candles)
     assert silent.action.equals(off.action) and "no ML: not computed for this row" in silent.reason.iloc[-1]
     result = backtest(candles, off.assign(reason=failing.reason))
@@ -358,7 +380,10 @@ def test_each_signal_is_the_trade_of_the_kernel(candles):
     rows = candles.index.get_indexer(trades.index)
     entry, o = candles.open.to_numpy()[rows + 1], orders.loc[trades.index]
     prices = [candles[c].to_numpy() for c in ("open", "high", "low", "close")]
-    _, price, _, _ = exits_of_trades(prices, rows, 1.0, entry - o.stop_by.to_numpy(), entry + o.target_by.to_numpy(), o.trail_by.to_numpy(), o.trail_from.to_numpy(), o.timeout.to_numpy())
+    _, price, _, _ = exits_of_trades(
+        prices, rows, 1.0, entry - o.stop_by.to_numpy(), entry + o.target_by.to_numpy(), o.trail_by.to_numpy(),
+        o.trail_from.to_numpy(), o.timeout.to_numpy(),
+    )
     np.testing.assert_allclose(trades.ret, price / entry - 1, atol=1e-12)
 
 
@@ -378,11 +403,17 @@ def _signals(n=2_000, seed=0, skill=0.0):
     ret = rng.normal(-0.001, 0.01, n)
     vote = np.clip(rng.uniform(0.2, 0.85, n) + skill * np.sign(ret), 0, 1)
     index = pd.date_range("2023-01-01", periods=n, freq="6h", tz="UTC")
-    return pd.DataFrame({"symbol": "X", "technical": rng.integers(4, 8, n).astype(float), "ml": vote, "ret": ret, "exit_time": index}, index=index)
+    return pd.DataFrame(
+        {"symbol": "X", "technical": rng.integers(4, 8, n).astype(float), "ml": vote, "ret": ret, "exit_time": index},
+        index=index,
+    )
 
 
 def test_gain_is_found_where_it_is_and_covers_zero_where_not():
-    covered = [(lambda g: g.low["win rate"] <= 0 <= g.high["win rate"])(ml_gain(_signals(seed=s), n_samples=300)) for s in range(40)]
+    covered = [
+        (lambda g: g.low["win rate"] <= 0 <= g.high["win rate"])(ml_gain(_signals(seed=s), n_samples=300))
+        for s in range(40)
+    ]
     assert sum(covered) >= 34
     assert ml_gain(_signals(skill=0.15)).low["net return per trade"] > 0
     few, many = ml_gain(_signals(200)), ml_gain(_signals(4_000))
@@ -401,7 +432,8 @@ def test_coins_that_fall_together_are_resampled_together():
     three = pd.concat([one.assign(symbol=s) for s in "ABC"]).sort_index(kind="stable")
     a, b = ml_gain(one, n_samples=500), ml_gain(three, n_samples=500)
     assert b.attrs["n"] == 3 * a.attrs["n"] and b.gain["win rate"] == pytest.approx(a.gain["win rate"])
-    assert b.smallest["win rate"] == pytest.approx(a.smallest["win rate"], rel=1e-6)  # three copies are not three times the evidence
+    # three copies are not three times the evidence
+    assert b.smallest["win rate"] == pytest.approx(a.smallest["win rate"], rel=1e-6)
 
 
 # --- commands -----------------------------------------------------------------------------------------------------------------
@@ -413,10 +445,22 @@ def run(*words):
 
 def test_the_commands_of_the_document(tmp_path):
     assert market_symbol("BTC-USD") == market_symbol("btcusdt") == "BTCUSDT"
-    data, later, model = tmp_path / "training_data.csv", tmp_path / "later.csv", tmp_path / "models" / "crypto_scalping_ensemble"
+    data, later, model = (
+        tmp_path / "training_data.csv",
+        tmp_path / "later.csv",
+        tmp_path / "models" / "crypto_scalping_ensemble",
+    )
     assert run("data", "--symbol", "BTC-USD", "--days", 12, "--output", data).exit_code == 0
-    done = run("train", "--data-file", data, "--output", model, "--lookahead", 4, "--profit-threshold", 0.4, "--profile", "smoke")
-    assert done.exit_code == 0 and "ENSEMBLE TEST METRICS:" in done.output and "ensemble_f1_score" in done.output and "saying yes to all" in done.output
+    done = run(
+        "train", "--data-file", data, "--output", model, "--lookahead", 4, "--profit-threshold", 0.4, "--profile",
+        "smoke",
+    )
+    assert (
+        done.exit_code == 0
+        and "ENSEMBLE TEST METRICS:" in done.output
+        and "ensemble_f1_score" in done.output
+        and "saying yes to all" in done.output
+    )
     make_data("BTC-USD", 14, later)
     done = run("evaluate", "--model", f"{model}.pkl", "--test-data", later, "--feature-importance", "--backtest")
     assert done.exit_code == 0 and "never" in done.output and "votes off" in done.output and "xgboost" in done.output
@@ -430,7 +474,7 @@ def test_the_commands_of_the_document(tmp_path):
     (("data", "--days", 0), "days"),
     (("evaluate", "--model", "nowhere", "--test-data", "x.csv"), "nowhere"),
     (("backtest", "--start-date", "yesterday-ish"), "not a time"),
-])  # fmt: skip
+])
 def test_mistakes_end_in_a_sentence(words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run(*words)
@@ -444,7 +488,7 @@ def test_mistakes_end_in_a_sentence(words, said, tmp_path, monkeypatch):
     ({"label": "close"}, "unknown label"), ({"weights": "best"}, "unknown weights"), ({"resample": "adasyn"}, "unknown resample"), ({"members": "catboost"}, "unknown member"),
     ({"lookahead": 0}, "`lookahead`"), ({"window": 1}, "`window`"), ({"stop_loss": 0}, "`stop_loss`"), ({"profile": "huge"}, "unknown profile"), ({"svm_rows": -1}, "`svm_rows`"),
     ({"select": 115}, "`select`"), ({"profit_threshold": -0.1}, "out of range"), ({"test_start": "2030-01-01"}, "leaves a part empty"),
-])  # fmt: skip
+])
 def test_wrong_parameters_are_named(candles, params, words):
     with pytest.raises((SettingsError, DataError), match=words):
         Hybrid(**{**SMALL, **params}).fit(candles, log=None)

@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import DataError, ModelError, SettingsError
-from cryptolab.labels import horizon_direction, horizon_return, natr_future, natr_next, next_direction, next_log_return, parkinson_future, rv_future, three_class, touch, triple_barrier
+from cryptolab.labels import (
+    horizon_direction, horizon_return, natr_future, natr_next, next_direction, next_log_return, parkinson_future,
+    rv_future, three_class, touch, triple_barrier,
+)
 from cryptolab.validation import MinMax, Split, Windows, chronological_split, fit_minmax, make_windows
 
 HOUR = pd.Timedelta("1h")
@@ -45,16 +48,40 @@ def dead_band(move, band):
 GAPS = (40, 41, 97, 250, 398)
 LABELS = {
     "direction": (next_direction, 1, lambda t, i: float(t["close"].iloc[i + 1] > t["close"].iloc[i])),
-    "as published": (lambda t: next_direction(t, gap=1), 2, lambda t, i: float(t["close"].iloc[i + 2] > t["close"].iloc[i + 1])),
+    "as published": (
+        lambda t: next_direction(t, gap=1), 2, lambda t, i: float(t["close"].iloc[i + 2] > t["close"].iloc[i + 1])
+    ),
     "return": (next_log_return, 1, lambda t, i: np.log(t["close"].iloc[i + 1] / t["close"].iloc[i])),
-    "natr_future": (natr_future, 14, lambda t, i: np.mean([true_range(t, j) for j in range(i + 1, i + 15)]) / t["close"].iloc[i + 14]),
-    "horizon return": (lambda t: horizon_return(t, 9), 9, lambda t, i: np.log(t["close"].iloc[i + 9] / t["close"].iloc[i])),
-    "horizon": (lambda t: horizon_direction(t, 9, gap=2), 11, lambda t, i: float(t["close"].iloc[i + 11] > t["close"].iloc[i + 2])),
-    "three classes": (lambda t: three_class(t, 3, 0.003), 3, lambda t, i: dead_band(t["close"].iloc[i + 3] / t["close"].iloc[i] - 1, 0.003)),
-    "parkinson": (lambda t: parkinson_future(t, 6), 6, lambda t, i: np.sqrt(
-        np.sum(np.log(t["high"].iloc[i + 1 : i + 7] / t["low"].iloc[i + 1 : i + 7]) ** 2) / (4 * np.log(2)))),
-    "touch": (lambda t: touch(t, 4, 0.008), 4, lambda t, i: float((t["high"].iloc[i + 1 : i + 5] >= t["close"].iloc[i] * 1.008).any())),
-    "rv": (lambda t: rv_future(t, 5), 5, lambda t, i: np.sqrt(np.sum(np.diff(np.log(t["close"].iloc[i : i + 6])) ** 2))),
+    "natr_future": (
+        natr_future, 14,
+        lambda t, i: np.mean([true_range(t, j) for j in range(i + 1, i + 15)]) / t["close"].iloc[i + 14],
+    ),
+    "horizon return": (
+        lambda t: horizon_return(t, 9), 9, lambda t, i: np.log(t["close"].iloc[i + 9] / t["close"].iloc[i])
+    ),
+    "horizon": (
+        lambda t: horizon_direction(t, 9, gap=2), 11, lambda t, i: float(
+            t["close"].iloc[i + 11] > t["close"].iloc[i + 2]
+        )
+    ),
+    "three classes": (
+        lambda t: three_class(t, 3, 0.003), 3, lambda t, i: dead_band(
+            t["close"].iloc[i + 3] / t["close"].iloc[i] - 1, 0.003,
+        )
+    ),
+    "parkinson": (
+        lambda t: parkinson_future(t, 6), 6, lambda t, i: np.sqrt(
+            np.sum(np.log(t["high"].iloc[i + 1 : i + 7] / t["low"].iloc[i + 1 : i + 7]) ** 2) / (4 * np.log(2))
+        )
+    ),
+    "touch": (
+        lambda t: touch(t, 4, 0.008), 4, lambda t, i: float(
+            (t["high"].iloc[i + 1 : i + 5] >= t["close"].iloc[i] * 1.008).any()
+        )
+    ),
+    "rv": (
+        lambda t: rv_future(t, 5), 5, lambda t, i: np.sqrt(np.sum(np.diff(np.log(t["close"].iloc[i : i + 6])) ** 2))
+    ),
 }
 
 
@@ -182,7 +209,9 @@ def test_triple_barrier_equals_the_slow_loop(side, unit, target, stop, trailing)
     trail, trail_from = trailing or (None, None)
     table = triple_barrier(candles, target, stop, 12, unit=unit, side=side, trailing=trail, trailing_from=trail_from)
     s = 1 if side == "long" else -1
-    ranges = pd.concat([candles["high"], candles["close"].shift()], axis=1).max(axis=1) - pd.concat([candles["low"], candles["close"].shift()], axis=1).min(axis=1)
+    ranges = pd.concat(
+        [candles["high"], candles["close"].shift()], axis=1,
+    ).max(axis=1) - pd.concat([candles["low"], candles["close"].shift()], axis=1).min(axis=1)
     atr = ranges.copy()
     atr.iloc[:13] = np.nan
     atr.iloc[13] = ranges.iloc[:14].mean()
@@ -197,8 +226,10 @@ def test_triple_barrier_equals_the_slow_loop(side, unit, target, stop, trailing)
         if np.isnan(one):
             assert row["exit"] == "warm_up" and np.isnan(row["y"])
             continue
-        j, price, reason = slow_trade(candles, i, side, entry - s * stop * one, entry + s * target * one, 12,
-                                      None if trail is None else trail * one, 0.0 if trail_from is None else trail_from * one)
+        j, price, reason = slow_trade(
+            candles, i, side, entry - s * stop * one, entry + s * target * one, 12,
+            None if trail is None else trail * one, 0.0 if trail_from is None else trail_from * one,
+        )
         reason = "gap" if run[j] != run[i] else reason
         seen.add(reason)
         assert row["exit"] == reason
@@ -217,7 +248,10 @@ def trade(*candles, side="long", timeout=4, **barriers):
     rows = [(100, 100, 100, 100), *candles]
     clock = pd.date_range("2024-01-01", periods=len(rows), freq="h", tz="UTC", name="open_time")
     table = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=clock, dtype="float64")
-    row = triple_barrier(table, **{"target": 0.03, "stop": 0.02, **barriers}, timeout=timeout, unit="fraction", side=side, timeframe="1h").iloc[0]
+    row = triple_barrier(
+        table, **{"target": 0.03, "stop": 0.02, **barriers}, timeout=timeout, unit="fraction", side=side,
+        timeframe="1h",
+    ).iloc[0]
     return row["exit"], None if np.isnan(row["ret"]) else round(row["ret"], 6), (row["t1"] - row["t0"]) // HOUR
 
 
@@ -259,28 +293,40 @@ def test_lower_candles_give_the_truth(side):
     minutes = pd.DataFrame({"open": np.append(100.0, price[:-1]), "close": price, "volume": 1.0}, index=clock)
     minutes["high"], minutes["low"] = minutes[["open", "close"]].max(axis=1), minutes[["open", "close"]].min(axis=1)
     hours = minutes.resample("h").agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})
-    plain, exact = (triple_barrier(hours, 0.006, 0.006, 6, unit="fraction", side=side, lower=x) for x in (None, minutes))
+    plain, exact = (
+        triple_barrier(hours, 0.006, 0.006, 6, unit="fraction", side=side, lower=x) for x in (None, minutes)
+    )
     s = 1 if side == "long" else -1
     for i in range(0, len(hours) - 7):
         entry = hours["open"].iloc[i + 1]
         start = 60 * (i + 1) - 1
-        j, price, reason = slow_trade(minutes.iloc[start : start + 361], 0, side, entry * (1 - s * 0.006), entry * (1 + s * 0.006), 360)
+        j, price, reason = slow_trade(
+            minutes.iloc[start : start + 361], 0, side, entry * (1 - s * 0.006), entry * (1 + s * 0.006), 360,
+        )
         assert (exact["exit"].iloc[i], exact["ret"].iloc[i]) == (reason, pytest.approx(s * (price / entry - 1)))
-    assert plain.attrs["both"]["assumed_stop"] > 20 and exact.attrs["both"] == {"assumed_stop": 0, "decided": plain.attrs["both"]["assumed_stop"]}
+    assert plain.attrs["both"]["assumed_stop"] > 20 and exact.attrs["both"] == {
+        "assumed_stop": 0, "decided": plain.attrs["both"]["assumed_stop"],
+    }
     assert exact["y"].mean() > plain["y"].mean()
 
 
 def test_lower_candles_that_are_missing_leave_the_stop():
     hours = jumpy(100)
-    quarters = hours.set_axis(hours.index - pd.Timedelta("99h")).iloc[-1:].reindex(pd.date_range(hours.index[0], periods=3, freq="15min", tz="UTC")).ffill().bfill()
+    quarters = hours.set_axis(hours.index - pd.Timedelta("99h")).iloc[-1:].reindex(
+        pd.date_range(hours.index[0], periods=3, freq="15min", tz="UTC")
+    ).ffill().bfill()
     quarters.index.name = "open_time"
-    pd.testing.assert_series_equal(triple_barrier(hours, 0.5, 0.5, 5, lower=quarters)["y"], triple_barrier(hours, 0.5, 0.5, 5)["y"])
+    pd.testing.assert_series_equal(
+        triple_barrier(hours, 0.5, 0.5, 5, lower=quarters)["y"], triple_barrier(hours, 0.5, 0.5, 5)["y"],
+    )
 
 
 def test_full_interval_takes_no_early_ends():
     candles = jumpy(gaps=(200,))
     early, whole = (triple_barrier(candles, 2.0, 1.0, 12, full_interval=x) for x in (False, True))
-    assert (whole["t1"] - whole["t0"]).eq(12 * HOUR).all() and whole["y"].iloc[-12:].isna().all() and whole["y"].iloc[188:200].isna().all()
+    assert (
+        whole["t1"] - whole["t0"]
+    ).eq(12 * HOUR).all() and whole["y"].iloc[-12:].isna().all() and whole["y"].iloc[188:200].isna().all()
     both = whole["y"].notna()
     assert (whole["y"] == early["y"])[both].all() and early["y"].notna().sum() > both.sum() == 399 - 13 - 12 - 12
 
@@ -331,7 +377,9 @@ def test_the_walk_is_quick_and_takes_any_float64_array():
     for array in prices:
         array.flags.writeable = False
     some = rows[:5_000]
-    for a, b in zip(exits_of_trades(strided, some, stop=90.0, timeout=60), exits_of_trades(prices, some, stop=90.0, timeout=60)):
+    for a, b in zip(
+        exits_of_trades(strided, some, stop=90.0, timeout=60), exits_of_trades(prices, some, stop=90.0, timeout=60),
+    ):
         np.testing.assert_array_equal(a, b)
 
 
@@ -342,7 +390,9 @@ def table(rows=500, columns=3, seed=0, gaps=(), holes=(), warm_up=0):
     "Random features with missing rows (`gaps`), missing values (`holes`) and a warm-up."
     rng = np.random.default_rng(seed)
     clock = pd.date_range("2024-01-01", periods=rows, freq="h", tz="UTC", name="open_time")
-    features = pd.DataFrame(rng.normal(size=(rows, columns)).astype("float32"), index=clock, columns=list("abcdefgh")[:columns])
+    features = pd.DataFrame(
+        rng.normal(size=(rows, columns)).astype("float32"), index=clock, columns=list("abcdefgh")[:columns],
+    )
     features.iloc[:warm_up, 0] = np.nan
     features.iloc[list(holes), -1] = np.nan
     return features.drop(clock[list(gaps)])
@@ -353,15 +403,21 @@ def test_windows_equal_the_naive_loop(length):
     features = table(gaps=(100, 101, 300), holes=(50, 220, 221), warm_up=9)
     windows = make_windows(features, length)
     values, times = features.to_numpy(), features.index
-    good = [e for e in range(length - 1, len(features))
-            if np.isfinite(values[e - length + 1 : e + 1]).all() and times[e] - times[e - length + 1] == HOUR * (length - 1)]
+    good = [
+        e for e in range(length - 1, len(features)) if np.isfinite(values[e - length + 1 : e + 1]).all()
+        and times[e] - times[e - length + 1] == HOUR * (length - 1)
+    ]
     assert isinstance(windows, Windows) and windows.ends.tolist() == good and windows.index.equals(times[good])
     expected = np.stack([values[e - length + 1 : e + 1] for e in good])
     np.testing.assert_array_equal(windows.batch(), expected)
     np.testing.assert_array_equal(windows.flat([0, 5]), expected[[0, 5]].reshape(2, -1))
     assert windows.view.shape == (len(features) - length + 1, length, 3)
     assert sum(windows.dropped.values()) + len(windows) == len(features)
-    assert windows.dropped["too_short"] == length - 1 and windows.dropped["missing"] > 0 and (windows.dropped["gap"] > 0) == (length > 1)
+    assert (
+        windows.dropped["too_short"] == length - 1
+        and windows.dropped["missing"] > 0
+        and (windows.dropped["gap"] > 0) == (length > 1)
+    )
     rows = windows.rows(range(3, 9))
     assert rows.tolist() == sorted({r for e in windows.ends[3:9] for r in range(e - length + 1, e + 1)})
 
@@ -370,7 +426,11 @@ def test_windows_do_not_copy_what_fits():
     matrix = np.random.default_rng(0).random((500, 4), dtype="float32")
     features = pd.DataFrame(matrix, index=pd.date_range("2024", periods=500, freq="h", tz="UTC"), copy=False)
     windows = make_windows(features)
-    assert np.shares_memory(windows.values, matrix) and np.shares_memory(windows.view, matrix) and windows.values.flags.c_contiguous
+    assert (
+        np.shares_memory(windows.values, matrix)
+        and np.shares_memory(windows.view, matrix)
+        and windows.values.flags.c_contiguous
+    )
     doubles = make_windows(features.astype("float64"))
     assert doubles.values.dtype == np.float32 and doubles.values.flags.c_contiguous
     np.testing.assert_array_equal(doubles.batch([3, 1]), windows.batch([3, 1]))
@@ -384,7 +444,9 @@ def test_ten_thousand_candles():
     assert len(windows) == 9_941 and windows.dropped == {"too_short": 59, "warm_up": 0, "gap": 0, "missing": 0}
     numbers, labels = windows.match(next_direction(candles))
     assert len(numbers) == len(labels) == 9_940 and (windows.index[numbers] == labels.index).all()
-    assert chronological_split(labels["t0"], labels["t1"]).sizes == {"train": 6_958, "val": 1_491, "test": 1_491, "purged": 0}
+    assert chronological_split(labels["t0"], labels["t1"]).sizes == {
+        "train": 6_958, "val": 1_491, "test": 1_491, "purged": 0,
+    }
     late = make_windows(v9_features(candles))
     assert late.dropped["warm_up"] == 167 and late.ends[0] == 167 + 59
 
@@ -396,7 +458,9 @@ def test_matching_skips_unknown_labels():
     labels.index = labels.index.as_unit("ms")
     numbers, known = windows.match(labels)
     assert known["y"].notna().all() and (windows.index[numbers] == known.index).all()
-    assert len(numbers) == (~windows.index.isin(labels.index[labels["y"].isna()]) & (windows.index >= labels.index[0])).sum()
+    assert len(numbers) == (
+        ~windows.index.isin(labels.index[labels["y"].isna()]) & (windows.index >= labels.index[0])
+    ).sum()
 
 
 def test_a_million_rows_are_quick():
@@ -486,11 +550,16 @@ def test_minmax_is_scikit_learns():
     np.testing.assert_array_equal(ours.data_min, theirs.data_min_)
     np.testing.assert_array_equal(ours.data_max, theirs.data_max_)
     scaled = ours.transform(values)
-    assert scaled.dtype == np.float32 and np.isnan(scaled).sum() == 1 and (scaled[rows, :4] >= 0).all() and (scaled[rows, :4] <= 1).all()
+    assert scaled.dtype == np.float32 and np.isnan(scaled).sum() == 1 and (
+        scaled[rows, :4] >= 0
+    ).all() and (scaled[rows, :4] <= 1).all()
     np.testing.assert_allclose(scaled, theirs.transform(values.astype("float64")), atol=1e-6)
     np.testing.assert_array_equal(ours.transform(values[:120].reshape(2, 60, 5)), scaled[:120].reshape(2, 60, 5))
     outside = (values < ours.data_min) | (values > ours.data_max)
-    assert ours.out_of_range(values) == pytest.approx(outside.sum() / (values.size - 1)) and ours.out_of_range(values[rows]) == 0
+    assert (
+        ours.out_of_range(values) == pytest.approx(outside.sum() / (values.size - 1))
+        and ours.out_of_range(values[rows]) == 0
+    )
 
 
 def test_minmax_sees_training_rows_only():

@@ -72,7 +72,10 @@ def shaping(house) -> set:
     found = set()
     for system in SYSTEMS:
         for match in IMPORTED.finditer(check_layout.sources(find_template(system))):
-            inner = [house.module(f"{match[1]}.{name.split()[0]}") for name in match[2].strip("()").split(",") if name.strip()]
+            inner = [
+                house.module(f"{match[1]}.{name.split()[0]}") for name in match[2].strip("()").split(",")
+                if name.strip()
+            ]
             found |= {name for name in [*inner, house.module(match[1])] if name}
     assert len(found) >= 10
     return house.closure(found)
@@ -103,7 +106,8 @@ def test_a_report_is_made_again_after_an_edit_of_any_module_that_shapes_it(shapi
 
 
 def test_an_audit_of_the_claims_is_made_again_after_an_edit_of_any_module_that_measures(house, copied):
-    words = {name_of(claims), name_of(lint), "config", "files"}  # they shape what is said of the numbers, at once and each time
+    # they shape what is said of the numbers, at once and each time
+    words = {name_of(claims), name_of(lint), "config", "files"}
     room = name_of(measurements).rpartition(".")[0]
     measuring = {name for name in house.modules[name_of(audit)].uses if name.startswith(room)} - words
     assert len(measuring) >= 4
@@ -112,11 +116,19 @@ def test_an_audit_of_the_claims_is_made_again_after_an_edit_of_any_module_that_m
 
 def test_controls_are_run_again_after_an_edit_of_the_system_or_the_judge(house, copied):
     used = house.closure({name_of(controls), *(n for n in house.modules if n.startswith("systems."))})
-    rest = {"config", "files"} | {n for n in used if n.startswith("evaluation.")}  # a system's own statistics judge nothing
+    # a system's own statistics judge nothing
+    rest = {"config", "files"} | {n for n in used if n.startswith("evaluation.")}
     system = system_class("v9")()
     assert unseen(lambda: controls.control_code(system), used - rest, copied) == []
     judges = [f"evaluation.{name}" for name in ("significance", "metrics")]
-    assert unseen(lambda: controls.control_code(controls.lightgbm_walk_forward), [name_of(controls), *judges, "labels.targets"], copied) == []
+    assert (
+        unseen(
+            lambda: controls.control_code(controls.lightgbm_walk_forward),
+            [name_of(controls), *judges, "labels.targets"],
+            copied,
+        )
+        == []
+    )
 
 
 def test_stored_benchmarks_name_the_code_that_shapes_them(house, copied):
@@ -165,10 +177,12 @@ TINY = {
     "10_data/10_rows": ("data.rows", "LIMIT = 3\ndef rows(): return _own()\ndef _own(): return LIMIT"),
     "10_data/90_data": ("data.__init__", "from cryptolab.data.rows import rows"),
     "20_models/10_tree": ("models.tree", "from ..data import rows\nfrom ..data.rows import LIMIT\nclass Tree: pass"),
-    "20_models/20_deep/10_tree": ("models.deep.tree", "def f():\n    from cryptolab.models import tree\n    return tree.Tree\nWHERE = 'cryptolab.models.tree:Tree'"),
+    "20_models/20_deep/10_tree": (
+        "models.deep.tree",
+        "def f():\n    from cryptolab.models import tree\n    return tree.Tree\nWHERE = 'cryptolab.models.tree:Tree'",
+    ),
     "20_models/30_forest": ("models.forest", "from .deep.tree import f"),
-    "20_models/99_models": ("models.__init__", "from .forest import f"),
-    "tutorials/01_first": ("", "1 + 1"),
+    "20_models/99_models": ("models.__init__", "from .forest import f"), "tutorials/01_first": ("", "1 + 1"),
     "index": ("", "See `cryptolab.models.deep.tree`"),
 }
 
@@ -196,30 +210,78 @@ def test_a_house_in_order_passes(tmp_path):
 
 
 FAULTS = {
-    "not its path": ({"20_models/10_tree": ("models.trees", "x = 1"), "20_models/20_deep/10_tree": ("models.deep.tree", "x = 1"),
-                      "20_models/30_forest": ("models.forest", "f = 1")}, ["10_tree.ipynb: exports `models.trees` and not `models.tree`"]),
+    "not its path": (
+        {
+            "20_models/10_tree": ("models.trees", "x = 1"), "20_models/20_deep/10_tree": ("models.deep.tree", "x = 1"),
+            "20_models/30_forest": ("models.forest", "f = 1"),
+        },
+        ["10_tree.ipynb: exports `models.trees` and not `models.tree`"],
+    ),
     "a folder without a number": ({"deep/10_x": ("deep.x", "x = 1")}, ["without a number"]),
     "nothing exported": ({"20_models/40_empty": ("", "x = 1")}, ["exports `nothing` and not `models.empty`"]),
     "a module in a lesson": ({"tutorials/01_first": ("data.lesson", "x = 1")}, ["this folder has no modules"]),
-    "up to another room": ({"10_data/10_rows": ("data.rows", "LIMIT = 3\ndef rows():\n    from cryptolab.models.deep.tree import f")},
-                           ["10_rows.ipynb uses nbs/20_models/20_deep/10_tree.ipynb", "a circle", "a circle"]),
-    "up in the room": ({"20_models/05_low": ("models.low", "from .tree import Tree")}, ["05_low.ipynb uses nbs/20_models/10_tree.ipynb"]),
-    "up for a type": ({"20_models/05_low": ("models.low", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from cryptolab.models import forest")},
-                      ["uses nbs/20_models/30_forest.ipynb"]),
-    "up to a face": ({"20_models/05_low": ("models.low", "from cryptolab.models import f")}, ["uses nbs/20_models/99_models.ipynb"]),
-    "the same number": ({"20_models/30_other": ("models.other", "import cryptolab.models.forest")}, ["30_other.ipynb uses nbs/20_models/30_forest.ipynb"]),
-    "a circle": ({"20_models/40_a": ("models.a", "def f():\n    from cryptolab.models.b import g"), "20_models/41_b": ("models.b", "from .a import f\ng = 1")},
-                 ["40_a.ipynb uses", "a circle: models.a → models.b → models.a"]),
-    "one name twice": ({"20_models/50_tree": ("models.tree", "class Tree: pass")}, ["50_tree.ipynb: the folder has 10_tree.ipynb already", "10_tree.ipynb uses nbs/20_models/50_tree"]),
-    "a private name": ({"20_models/40_a": ("models.a", "from cryptolab.data.rows import _own")}, ["`data.rows._own` is private"]),
-    "a private name of a module": ({"20_models/40_a": ("models.a", "from cryptolab.data import rows as r, rows\nimport cryptolab.data.rows as q\nq._own()")},
-                                   ["`data.rows._own` is private"]),
-    "a private name by its whole path": ({"20_models/40_a": ("models.a", "import cryptolab.data.rows\ncryptolab.data.rows._own()")},
-                                         ["`data.rows._own` is private"]),
-    "a text that names no module": ({"20_models/40_a": ("models.a", "A = 'cryptolab.models.trees:Tree'")}, ["`cryptolab.models.trees:Tree` names nothing"] * 2),
-    "a text that names no class": ({"20_models/40_a": ("models.a", "A = 'cryptolab.models.tree:Bush'")}, ["`cryptolab.models.tree:Bush` names nothing"] * 2),
+    "up to another room": (
+        {"10_data/10_rows": ("data.rows", "LIMIT = 3\ndef rows():\n    from cryptolab.models.deep.tree import f")},
+        ["10_rows.ipynb uses nbs/20_models/20_deep/10_tree.ipynb", "a circle", "a circle"],
+    ),
+    "up in the room": (
+        {"20_models/05_low": ("models.low", "from .tree import Tree")},
+        ["05_low.ipynb uses nbs/20_models/10_tree.ipynb"],
+    ),
+    "up for a type": (
+        {
+            "20_models/05_low": (
+                "models.low",
+                "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from cryptolab.models import forest",
+            )
+        },
+        ["uses nbs/20_models/30_forest.ipynb"],
+    ),
+    "up to a face": (
+        {"20_models/05_low": ("models.low", "from cryptolab.models import f")}, ["uses nbs/20_models/99_models.ipynb"],
+    ),
+    "the same number": (
+        {"20_models/30_other": ("models.other", "import cryptolab.models.forest")},
+        ["30_other.ipynb uses nbs/20_models/30_forest.ipynb"],
+    ),
+    "a circle": (
+        {
+            "20_models/40_a": ("models.a", "def f():\n    from cryptolab.models.b import g"),
+            "20_models/41_b": ("models.b", "from .a import f\ng = 1"),
+        },
+        ["40_a.ipynb uses", "a circle: models.a → models.b → models.a"],
+    ),
+    "one name twice": (
+        {"20_models/50_tree": ("models.tree", "class Tree: pass")},
+        ["50_tree.ipynb: the folder has 10_tree.ipynb already", "10_tree.ipynb uses nbs/20_models/50_tree"],
+    ),
+    "a private name": (
+        {"20_models/40_a": ("models.a", "from cryptolab.data.rows import _own")}, ["`data.rows._own` is private"],
+    ),
+    "a private name of a module": (
+        {
+            "20_models/40_a": (
+                "models.a", "from cryptolab.data import rows as r, rows\nimport cryptolab.data.rows as q\nq._own()",
+            )
+        },
+        ["`data.rows._own` is private"],
+    ),
+    "a private name by its whole path": (
+        {"20_models/40_a": ("models.a", "import cryptolab.data.rows\ncryptolab.data.rows._own()")},
+        ["`data.rows._own` is private"],
+    ),
+    "a text that names no module": (
+        {"20_models/40_a": ("models.a", "A = 'cryptolab.models.trees:Tree'")},
+        ["`cryptolab.models.trees:Tree` names nothing"] * 2,
+    ),
+    "a text that names no class": (
+        {"20_models/40_a": ("models.a", "A = 'cryptolab.models.tree:Bush'")},
+        ["`cryptolab.models.tree:Bush` names nothing"] * 2,
+    ),
     "prose": ({"index": ("", "See `cryptolab.models.gone`")}, ["index.ipynb: `cryptolab.models.gone` names nothing"]),
-    "an import of nothing": ({"20_models/40_a": ("models.a", "from ..data.rows import gone")}, ["`cryptolab.data.rows.gone` does not exist"]),
+    "an import of nothing": (
+        {"20_models/40_a": ("models.a", "from ..data.rows import gone")}, ["`cryptolab.data.rows.gone` does not exist"],
+    ),
 }
 
 
@@ -243,4 +305,7 @@ def test_the_check_ends_with_its_line_and_a_status(tmp_path):
     assert (good.returncode, good.stdout) == (0, "6 modules in 2 rooms, 0 circles, 0 arrows to larger numbers\n")
     tiny(tmp_path, **FAULTS["a circle"][0])
     bad = subprocess.run(command, capture_output=True, text=True)
-    assert bad.returncode == 1 and bad.stdout.splitlines()[-1] == "8 modules in 2 rooms, 1 circles, 1 arrows to larger numbers"
+    assert (
+        bad.returncode == 1
+        and bad.stdout.splitlines()[-1] == "8 modules in 2 rooms, 1 circles, 1 arrows to larger numbers"
+    )

@@ -20,17 +20,53 @@ EVIL = '"><img src=x onerror=alert(1)>'
 
 def result(symbol="BTCUSDT", timeframe="1h", edge=1.0, p=0.3, net=-12.0, **more):
     "A result with every part the board reads."
-    up = {"n": 1491, "accuracy": 0.5 + edge / 100, "accuracy_low": 0.47, "accuracy_high": 0.53, "roc_auc": 0.51, "roc_auc_low": 0.48, "roc_auc_high": 0.54, "p_majority": p}
-    rivals = {"majority": {"edge": edge, "edge_low": edge - 3, "edge_high": edge + 3}, "LightGBM": {"edge": edge - 1, "edge_low": edge - 4, "edge_high": edge + 2}}
-    costs = {"V9": {"gross_bp": 2.4, "gross_low": 0.6, "gross_high": 4.3, "break_even_bp": net + 15, "break_even_low": net + 13, "break_even_high": net + 17, "net_bp": net},
-             "buy_and_hold": {"net_bp": 0.8}}
-    volatility = {"V9": {"qlike": 0.2, "skill": 0.5, "skill_low": 0.3, "skill_high": 0.6}, "persistence": {"qlike": 0.4}, "HAR": {"qlike": 0.25}}
-    return {"system": "v9", "symbol": symbol, "timeframe": timeframe, "finding": f"Direction of {symbol}.", "cost_per_side": 0.0015, "params": {"profile": "quick"},
-            "data": {"source": "local", "candles": 10000, "first": "2024-05-10 08:00:00+00:00", "last": "2025-06-30 23:00:00+00:00"},
-            "direction": {"V9": up, "majority": {"accuracy": 0.5}}, "rivals": rivals, "costs": costs, "volatility": volatility,
-            "price": {"V9 ensemble": {"mase": 0.9992, "mase_low": 0.9986, "mase_high": 0.9998}}, "interval": {"stated": 0.9, "coverage": 0.93},
-            "leaks": {"found": []}, "certificate": {"columns": 46, "passed": 46}, "trials": {"trials": 1, "deflated": 0.99}, "run": {"seconds": {"total": 270.0}},
-            "deciles": {str(k): {"n": 149, "accuracy": 0.48 + k / 100, "low": 0.4 + k / 100, "high": 0.56 + k / 100} for k in range(1, 11)}} | more  # fmt: skip
+    up = {
+        "n": 1491, "accuracy": 0.5 + edge / 100, "accuracy_low": 0.47, "accuracy_high": 0.53, "roc_auc": 0.51,
+        "roc_auc_low": 0.48, "roc_auc_high": 0.54, "p_majority": p,
+    }
+    rivals = {
+        "majority": {"edge": edge, "edge_low": edge - 3, "edge_high": edge + 3},
+        "LightGBM": {"edge": edge - 1, "edge_low": edge - 4, "edge_high": edge + 2},
+    }
+    costs = {
+        "V9": {
+            "gross_bp": 2.4, "gross_low": 0.6, "gross_high": 4.3, "break_even_bp": net + 15, "break_even_low": net + 13,
+            "break_even_high": net + 17, "net_bp": net,
+        },
+        "buy_and_hold": {"net_bp": 0.8},
+    }
+    volatility = {
+        "V9": {"qlike": 0.2, "skill": 0.5, "skill_low": 0.3, "skill_high": 0.6}, "persistence": {"qlike": 0.4},
+        "HAR": {"qlike": 0.25},
+    }
+    return {
+        "system": "v9",
+        "symbol": symbol,
+        "timeframe": timeframe,
+        "finding": f"Direction of {symbol}.",
+        "cost_per_side": 0.0015,
+        "params": {"profile": "quick"},
+        "data": {
+            "source": "local",
+            "candles": 10000,
+            "first": "2024-05-10 08:00:00+00:00",
+            "last": "2025-06-30 23:00:00+00:00",
+        },
+        "direction": {"V9": up, "majority": {"accuracy": 0.5}},
+        "rivals": rivals,
+        "costs": costs,
+        "volatility": volatility,
+        "price": {"V9 ensemble": {"mase": 0.9992, "mase_low": 0.9986, "mase_high": 0.9998}},
+        "interval": {"stated": 0.9, "coverage": 0.93},
+        "leaks": {"found": []},
+        "certificate": {"columns": 46, "passed": 46},
+        "trials": {"trials": 1, "deflated": 0.99},
+        "run": {"seconds": {"total": 270.0}},
+        "deciles": {
+            str(k): {"n": 149, "accuracy": 0.48 + k / 100, "low": 0.4 + k / 100, "high": 0.56 + k / 100}
+            for k in range(1, 11)
+        },
+    } | more
 
 
 def put(out, value, folder=None):
@@ -42,7 +78,10 @@ def put(out, value, folder=None):
     return folder
 
 
-COINS = [("BTCUSDT", "1h", 6.0, 0.0002), ("BTCUSDT", "1d", 0.5, 0.40), ("ETHUSDT", "1h", 3.0, 0.03), ("ETHUSDT", "15m", -2.0, 0.90), ("SOLUSDT", "1h", 1.0, 0.25)]
+COINS = [
+    ("BTCUSDT", "1h", 6.0, 0.0002), ("BTCUSDT", "1d", 0.5, 0.40), ("ETHUSDT", "1h", 3.0, 0.03),
+    ("ETHUSDT", "15m", -2.0, 0.90), ("SOLUSDT", "1h", 1.0, 0.25),
+]
 
 
 @pytest.fixture
@@ -50,10 +89,17 @@ def out(tmp_path):
     "Five reports, a truncated result, a failed job, and one whose newest run failed."
     out = tmp_path / "all reports"
     for symbol, timeframe, edge, p in COINS:
-        put(out, result(symbol, timeframe, edge, p, leaks={"found": [{"kind": "scaler"}] if symbol == "SOLUSDT" else []}))
+        put(
+            out,
+            result(symbol, timeframe, edge, p, leaks={"found": [{"kind": "scaler"}] if symbol == "SOLUSDT" else []}),
+        )
     put(out, '{"system": "v9", "symbol": "XRPU', "XRPUSDT-1h-v9")
-    jobs = {"ADAUSDT-1d-v9": {"state": "failed", "seconds": 12.5, "error": {"name": "DataError", "message": "too few candles", "cell": 9}},
-            "ETHUSDT-15m-v9": {"state": "failed", "error": "killed"}, "BTCUSDT-1h-v9": {"state": "done", "seconds": 3}}  # fmt: skip
+    jobs = {
+        "ADAUSDT-1d-v9": {
+            "state": "failed", "seconds": 12.5, "error": {"name": "DataError", "message": "too few candles", "cell": 9},
+        },
+        "ETHUSDT-15m-v9": {"state": "failed", "error": "killed"}, "BTCUSDT-1h-v9": {"state": "done", "seconds": 3},
+    }
     (out / "status.json").write_text(json.dumps({"jobs": jobs}))
     (out / "ADAUSDT-1d-v9.failed.ipynb").write_text("{}")
     return out
@@ -88,7 +134,8 @@ def test_corrections_are_those_of_statsmodels(n):
     from statsmodels.stats.multitest import multipletests
 
     rng = np.random.default_rng(n)
-    p = np.concatenate([rng.random(n), rng.random(n) ** 6, [0.0, 1.0], rng.choice([0.01, 0.2], n)])  # with ties and both ends
+    # with ties and both ends
+    p = np.concatenate([rng.random(n), rng.random(n) ** 6, [0.0, 1.0], rng.choice([0.01, 0.2], n)])
     p = rng.permutation(np.concatenate([p, [np.nan] * 3]))
     mine, known = corrected(p), np.isfinite(p)
     for column, method in (("p_holm", "holm"), ("q", "fdr_bh")):
@@ -99,10 +146,14 @@ def test_corrections_are_those_of_statsmodels(n):
 def test_every_number_stands_in_its_column(tmp_path):
     put(tmp_path, result(edge=2.0, p=0.04))
     r = leaderboard(tmp_path).iloc[0]
-    wanted = dict(system="v9", symbol="BTCUSDT", timeframe="1h", profile="quick", n=1491, accuracy=0.52, majority=0.5, edge=2.0, edge_low=-1.0, edge_high=5.0, rival="LightGBM",
-                  rival_edge=1.0, rival_low=-2.0, rival_high=4.0, p=0.04, p_holm=0.04, q=0.04, roc_auc=0.51, gross_bp=2.4, break_even_bp=3.0, cost_bp=15.0, net_bp=-12.0, hold_bp=0.8,
-                  vol_skill=0.5, vol_skill_low=0.3, vol_best="HAR", vol_best_skill=0.2, mase=0.9992, stated=0.9, coverage=0.93, leaks=0, certified=46, columns=46, trials=1,
-                  deflated=0.99, source="local", first="2024-05-10", last="2025-06-30", seconds=270.0, status="done", link="BTCUSDT-1h-v9/report.html")  # fmt: skip
+    wanted = dict(
+        system="v9", symbol="BTCUSDT", timeframe="1h", profile="quick", n=1491, accuracy=0.52, majority=0.5, edge=2.0,
+        edge_low=-1.0, edge_high=5.0, rival="LightGBM", rival_edge=1.0, rival_low=-2.0, rival_high=4.0, p=0.04,
+        p_holm=0.04, q=0.04, roc_auc=0.51, gross_bp=2.4, break_even_bp=3.0, cost_bp=15.0, net_bp=-12.0, hold_bp=0.8,
+        vol_skill=0.5, vol_skill_low=0.3, vol_best="HAR", vol_best_skill=0.2, mase=0.9992, stated=0.9, coverage=0.93,
+        leaks=0, certified=46, columns=46, trials=1, deflated=0.99, source="local", first="2024-05-10",
+        last="2025-06-30", seconds=270.0, status="done", link="BTCUSDT-1h-v9/report.html",
+    )
     for key, value in wanted.items():
         assert r[key] == (value if isinstance(value, str) else pytest.approx(value)), key
 
@@ -119,7 +170,7 @@ def test_the_correction_counts_the_whole_board_and_only_reports_with_a_test(out)
 def test_words_say_what_is_there_and_nothing_more_hopeful(out):
     words = board_words(leaderboard(out))
     for part in ("5 reports on 3 coins and 3 timeframes; 1 failed; 1 cannot be read.", "1 of 5 is distinguishable from guessing after correction for 5 tests: BTCUSDT 1h v9 (+6.0 points).",
-                 "None would have survived costs of 15 basis points per side.", "A leak was found in 1 report (SOLUSDT 1h v9)", "1 result is from an earlier run"):  # fmt: skip
+                 "None would have survived costs of 15 basis points per side.", "A leak was found in 1 report (SOLUSDT 1h v9)", "1 result is from an earlier run"):
         assert part in words, words
 
 
@@ -129,7 +180,7 @@ def test_words_about_profits_leaks_and_generated_candles(tmp_path):
     put(tmp_path, {"system": "v9", "symbol": "CUSDT", "timeframe": "1h"})
     words = board_words(leaderboard(tmp_path))
     for part in ("AUSDT 1h v9 (+9.0 points, but a leak was found in it)", "2 of 2 would have survived costs of 15 basis points per side (AUSDT 1h v9, BUSDT 1h v9); 1 of them earned more",
-                 "in 1 the whole interval", "1 report was not searched for leaks", "In 1 report not every feature", "1 report is about a generated market"):  # fmt: skip
+                 "in 1 the whole interval", "1 report was not searched for leaks", "In 1 report not every feature", "1 report is about a generated market"):
         assert part in words, words
 
 
@@ -140,7 +191,11 @@ def test_a_damaged_result_is_a_row_and_not_an_error(tmp_path, text):
     put(tmp_path, result())
     put(tmp_path, text, "ETHUSDT-1h-v9")
     board = leaderboard(tmp_path)
-    assert list(board["status"]) == ["done", "unreadable"] and list(board["symbol"]) == ["BTCUSDT", "ETHUSDT"] and board["error"][1]
+    assert (
+        list(board["status"]) == ["done", "unreadable"]
+        and list(board["symbol"]) == ["BTCUSDT", "ETHUSDT"]
+        and board["error"][1]
+    )
     assert "1 cannot be read" in write_leaderboard(tmp_path).read_text()
 
 
@@ -149,19 +204,23 @@ def test_a_damaged_result_is_a_row_and_not_an_error(tmp_path, text):
     {"costs": None}, {"cost_per_side": None}, {"volatility": {"V9": {"qlike": 0.1}}}, {"volatility": {"V9": {}, "persistence": {"qlike": 0}}}, {"deciles": {"1": 3}}, {"deciles": []}, {"leaks": "none"},
     {"probabilities": {"accuracy of the surest tenth": 4}, "deciles": None}, {"timeframe": "7x"}, {"timeframe": None}, {"timeframe": {"a": 1}}, {"symbol": 5}, {"data": 3}, {"params": []},
     {"run": {"seconds": 10**400}}, {"cost_per_side": 10**400}, {"finding": None}, {"direction": {"V9": {"accuracy": float("nan"), "p_majority": float("inf")}}},
-], ids=lambda parts: json.dumps(parts)[:60])  # fmt: skip
+], ids=lambda parts: json.dumps(parts)[:60])
 def test_odd_parts_become_empty_cells(tmp_path, parts):
     put(tmp_path, result("ETHUSDT"))
     put(tmp_path, {**result(), **parts}, "BTCUSDT-1h-v9")
     page = write_leaderboard(tmp_path).read_text()
-    assert page.count("<tr ") == 2 and not re.search(r"\bnan\b|\bNone\b|\binf\b", re.sub(r"(?s)<style>.*?</style>|<script>.*?</script>|None (would|of)", "", page))
+    assert page.count("<tr ") == 2 and not re.search(
+        r"\bnan\b|\bNone\b|\binf\b", re.sub(r"(?s)<style>.*?</style>|<script>.*?</script>|None (would|of)", "", page),
+    )
     json.loads((tmp_path / "leaderboard.json").read_text(), parse_constant=lambda c: pytest.fail(c))
 
 
 def test_failed_and_stale_jobs_are_on_the_board(out):
     board = leaderboard(out).set_index("folder")
     ada, eth = board.loc["ADAUSDT-1d-v9"], board.loc["ETHUSDT-15m-v9"]
-    assert (ada.status, ada.error, ada.seconds, ada.link) == ("failed", "DataError: too few candles (cell 9)", 12.5, "ADAUSDT-1d-v9.failed.ipynb")
+    assert (ada.status, ada.error, ada.seconds, ada.link) == (
+        "failed", "DataError: too few candles (cell 9)", 12.5, "ADAUSDT-1d-v9.failed.ipynb",
+    )
     assert (ada.symbol, ada.timeframe, ada.system) == ("ADAUSDT", "1d", "v9") and np.isnan(ada.p_holm)
     assert (eth.status, eth.error, eth.p) == ("stale", "killed", 0.90)
     assert board.loc["BTCUSDT-1h-v9"].status == "done"
@@ -234,8 +293,12 @@ def test_every_link_leads_to_a_file_and_nothing_is_asked_of_a_network(out):
     for path in pages:
         page = Page(path.read_text())
         assert page.links and not [link for link in page.links if not (out / unquote(link)).is_file()], path
-        assert [a for a in page.asked if a != "data:,"] == [] and "http" not in re.sub(r'http-equiv', "", path.read_text())
-    assert "Direction of BTCUSDT." in (out / "BTCUSDT.html").read_text() and "Direction of ETHUSDT." not in (out / "BTCUSDT.html").read_text()
+        assert [a for a in page.asked if a != "data:,"] == [] and "http" not in re.sub(
+            r"http-equiv", "", path.read_text()
+        )
+    assert "Direction of BTCUSDT." in (
+        out / "BTCUSDT.html"
+    ).read_text() and "Direction of ETHUSDT." not in (out / "BTCUSDT.html").read_text()
 
 
 def test_hostile_names_stay_text_and_inside_the_folder(tmp_path):
@@ -256,10 +319,16 @@ def test_hostile_names_stay_text_and_inside_the_folder(tmp_path):
 
 
 def test_page_names_are_safe_and_distinct():
-    odd = ["BTCUSDT", "btcusdt", "BTCUSDT_", "index", "INDEX", "..", ".work", "a/b", "a\\b", "", "x" * 300, "é", "con.trol\n"]
+    odd = [
+        "BTCUSDT", "btcusdt", "BTCUSDT_", "index", "INDEX", "..", ".work", "a/b", "a\\b", "", "x" * 300, "é",
+        "con.trol\n",
+    ]
     names = page_names(odd)
     assert set(names) == set(odd) and len({n.lower() for n in names.values()}) == len(odd)
-    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,110}\.html", n) and n.lower() != "index.html" for n in names.values())
+    assert all(
+        re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,110}\.html", n) and n.lower() != "index.html"
+        for n in names.values()
+    )
 
 
 def test_pages_of_coins_that_are_gone_are_removed_and_files_of_others_are_not(out):
@@ -267,7 +336,9 @@ def test_pages_of_coins_that_are_gone_are_removed_and_files_of_others_are_not(ou
     (out / "notes.html").write_text("<p>mine")
     shutil.rmtree(out / "SOLUSDT-1h-v9")
     write_leaderboard(out)
-    assert not (out / "SOLUSDT.html").exists() and (out / "notes.html").read_text() == "<p>mine" and (out / "ETHUSDT.html").exists()
+    assert not (
+        out / "SOLUSDT.html"
+    ).exists() and (out / "notes.html").read_text() == "<p>mine" and (out / "ETHUSDT.html").exists()
 
 
 def test_a_full_disk_leaves_the_old_board_whole(out, monkeypatch):
@@ -291,7 +362,12 @@ def test_a_large_board_is_quick_and_small(tmp_path):
         for timeframe in ("15m", "1h", "1d"):
             put(tmp_path, result(f"C{k:02}USDT", timeframe, edge=k / 10 - 2, p=(k + 1) / 40))
     page = write_leaderboard(tmp_path).read_text()
-    assert page.count("<tr ") == 114 and page.count("<svg") == 114 and "Corrected for 114 tests" in page and len(page) < 1_000_000
+    assert (
+        page.count("<tr ") == 114
+        and page.count("<svg") == 114
+        and "Corrected for 114 tests" in page
+        and len(page) < 1_000_000
+    )
 
 
 # ---- in a browser
@@ -318,8 +394,11 @@ document.body.setAttribute("data-note", JSON.stringify(note));
 
 def opened(page, tmp_path, width):
     "What the probe noted in a headless browser, and the console's complaints."
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000",
-               f"--window-size={width},900", "--dump-dom"]  # fmt: skip
+    options = [
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", f"--window-size={width},900",
+        "--dump-dom",
+    ]
     done = subprocess.run([BROWSER, *options, page.as_uri()], capture_output=True, text=True, timeout=120)
     notes = [attrs["data-note"] for _, attrs in Page(done.stdout).tags if "data-note" in attrs]
     return notes, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
@@ -335,7 +414,11 @@ def test_sorting_filters_and_charts_work_in_a_browser(out, tmp_path, width):
     assert complaints == [] and len(notes) == 1
     note = json.loads(notes[0])
     down, up = ([float(v) for v in values if v] for values in note["edge"])
-    assert down == sorted(down, reverse=True) and up == sorted(up) and [values[-2:] for values in note["edge"]] == [["", ""]] * 2, "missing values last both ways"
+    assert (
+        down == sorted(down, reverse=True)
+        and up == sorted(up)
+        and [values[-2:] for values in note["edge"]] == [["", ""]] * 2
+    ), "missing values last both ways"
     assert (note["sorted"], note["cleared"], note["focusable"]) == ("ascending", None, True)
     assert note["report"] == ["15m", "1h", "1h", "1h", "1h", "1d", "1d"]
     assert note["coin"] == [["ETHUSDT"] * 2, 2, "2 of 7 shown"] and note["found"] == ["BTCUSDT"] and note["all"] == 7
@@ -344,25 +427,56 @@ def test_sorting_filters_and_charts_work_in_a_browser(out, tmp_path, width):
 
 def trader(system="v2", p_auc=0.2, over=None, shadow=False, total=-0.05):
     "A result of a system that trades."
-    at = lambda value, low=None, high=None, reference=None: {"value": value, "low": low, "high": high, "reference": reference}
-    summary = {"trades": at(120.0, reference=400.0), "total_return": at(total, total - 0.1, total + 0.1, 0.2), "win_rate": at(0.3, 0.2, 0.4, 0.36), "sharpe": at(-1.0, -3.0, 1.0, 0.9),
-               "max_drawdown": at(-0.2, -0.4, -0.1, -0.3), "break_even_cost": at(0.0004, -0.001, 0.002, 0.0015)}
-    event = {"name": "target before <stop>", "n": 900, "methods": {"V2": {"roc_auc": 0.56, "auc_low": 0.53, "auc_high": 0.59, "p_auc": p_auc}}} | ({"over": over} if over else {})
-    return {"system": system, "symbol": "BTCUSDT", "timeframe": "15m", "finding": "Event: x.", "cost_per_side": 0.0015, "data": {"source": "local", "candles": 9000}, "event": event,
-            "leaks": {"found": []}, "trading": {"summary": summary, "candles": 5000, "shadow": shadow}}
+    at = lambda value, low=None, high=None, reference=None: {
+        "value": value, "low": low, "high": high, "reference": reference,
+    }
+    summary = {
+        "trades": at(120.0, reference=400.0), "total_return": at(total, total - 0.1, total + 0.1, 0.2),
+        "win_rate": at(0.3, 0.2, 0.4, 0.36), "sharpe": at(-1.0, -3.0, 1.0, 0.9),
+        "max_drawdown": at(-0.2, -0.4, -0.1, -0.3), "break_even_cost": at(0.0004, -0.001, 0.002, 0.0015),
+    }
+    event = {
+        "name": "target before <stop>",
+        "n": 900,
+        "methods": {"V2": {"roc_auc": 0.56, "auc_low": 0.53, "auc_high": 0.59, "p_auc": p_auc}},
+    } | ({"over": over} if over else {})
+    return {
+        "system": system, "symbol": "BTCUSDT", "timeframe": "15m", "finding": "Event: x.", "cost_per_side": 0.0015,
+        "data": {"source": "local", "candles": 9000}, "event": event, "leaks": {"found": []},
+        "trading": {"summary": summary, "candles": 5000, "shadow": shadow},
+    }
 
 
 def test_systems_that_trade_stand_on_the_same_board(tmp_path):
     "Their account, their event, and a p-value against the rival that knows volatility alone."
     put(tmp_path, result(edge=2.0, p=0.04))
     put(tmp_path, trader(), "BTCUSDT-15m-v2")
-    over = {"volatility alone": {"value": 0.03, "low": 0.02, "high": 0.04, "p_value": 0.002}, "LightGBM": {"value": 0.01, "low": -0.01, "high": 0.03, "p_value": 0.1}}
+    over = {
+        "volatility alone": {"value": 0.03, "low": 0.02, "high": 0.04, "p_value": 0.002},
+        "LightGBM": {"value": 0.01, "low": -0.01, "high": 0.03, "p_value": 0.1},
+    }
     put(tmp_path, trader("hybrid", p_auc=0.002, over=over, shadow=True, total=0.05), "BTCUSDT-15m-hybrid")
     board = leaderboard(tmp_path).set_index("system")
-    assert board.p["v2"] == 0.2 and board.p["hybrid"] < 1e-4  # 3 points of area with an interval of one, which a bootstrap of 500 cannot show; 6 with an interval of 3 above one half
-    assert (board.rival["hybrid"], board.rival_edge["hybrid"]) == ("LightGBM", pytest.approx(1.0)) and np.isnan(board.edge["hybrid"])
-    assert board.break_even_bp["v2"] == pytest.approx(4.0) and board.net_bp["v2"] == pytest.approx(-0.1) and board.hold_bp["v2"] == pytest.approx(0.4)
+    # 3 points of area with an interval of one, which a bootstrap of 500 cannot show; 6 with an interval of 3 above one half
+    assert board.p["v2"] == 0.2 and board.p["hybrid"] < 1e-4
+    assert (board.rival["hybrid"], board.rival_edge["hybrid"]) == ("LightGBM", pytest.approx(1.0)) and np.isnan(
+        board.edge["hybrid"]
+    )
+    assert (
+        board.break_even_bp["v2"] == pytest.approx(4.0)
+        and board.net_bp["v2"] == pytest.approx(-0.1)
+        and board.hold_bp["v2"] == pytest.approx(0.4)
+    )
     words = board_words(leaderboard(tmp_path))
-    assert "BTCUSDT 15m hybrid (AUC 0.560)" in words and "1 of 3 would have survived costs of 15 basis points per side (BTCUSDT 15m hybrid); 0 of them earned more" in words
+    assert (
+        "BTCUSDT 15m hybrid (AUC 0.560)" in words
+        and "1 of 3 would have survived costs of 15 basis points per side (BTCUSDT 15m hybrid); 0 of them earned more"
+        in words
+    )
     page = write_leaderboard(tmp_path).read_text()
-    assert "target before &lt;stop&gt;" in page and "shadow: not traded" in page and "needed 36 %" in page and "holding +20.0 %" in page
+    assert (
+        "target before &lt;stop&gt;" in page
+        and "shadow: not traded" in page
+        and "needed 36 %" in page
+        and "holding +20.0 %" in page
+    )

@@ -29,8 +29,13 @@ def candles():
 
 def base(candles):
     change = candles["close"].pct_change()
-    return pd.DataFrame({"change": change, "change_3": candles["close"].pct_change(3), "body": candles["close"] / candles["open"] - 1,
-                         "range": candles["high"] / candles["low"] - 1, "volume": np.log(candles["volume"] / candles["volume"].rolling(20).mean())})
+    return pd.DataFrame(
+        {
+            "change": change, "change_3": candles["close"].pct_change(3),
+            "body": candles["close"] / candles["open"] - 1, "range": candles["high"] / candles["low"] - 1,
+            "volume": np.log(candles["volume"] / candles["volume"].rolling(20).mean()),
+        }
+    )
 
 
 def known(features, labels):
@@ -55,7 +60,12 @@ def by(splitter):
     def split(features, labels):
         rows = known(features, labels)
         made = splitter(labels.iloc[rows]) if callable(splitter) else splitter
-        return [(rows[a], rows[b]) for a, b in made.split(features.iloc[rows], (labels["y"] if isinstance(labels, pd.DataFrame) else labels).iloc[rows])]
+        return [
+            (rows[a], rows[b])
+            for a, b in made.split(
+                features.iloc[rows], (labels["y"] if isinstance(labels, pd.DataFrame) else labels).iloc[rows],
+            )
+        ]
     return split
 
 
@@ -131,8 +141,7 @@ def clusters(candles):
 LOOK_AHEAD = {
     "shift": (also("x", lambda c: c["close"].pct_change().shift(-1)), "feature look-ahead"),
     "centred": (also("x", lambda c: c["close"].pct_change().rolling(5, center=True).mean()), "feature look-ahead"),
-    "pivots": (also("x", pivots), "feature look-ahead"),
-    "rare": (also("x", rare), "feature look-ahead"),
+    "pivots": (also("x", pivots), "feature look-ahead"), "rare": (also("x", rare), "feature look-ahead"),
     "large moves only": (also("x", largest), "feature look-ahead"),
     "whole day's high": (also("x", daily_range), "higher timeframe on open"),
     "four hours": (also("x", higher("4h", 0)), "higher timeframe on open"),
@@ -140,10 +149,15 @@ LOOK_AHEAD = {
     "week": (also("x", higher("W-SUN", 0)), "feature look-ahead"),
     "z-score of all": (lambda c: (base(c) - base(c).mean()) / base(c).std(), "fit on test rows"),
     "ranks of all": (lambda c: base(c).rank(pct=True), "fit on test rows"),
-    "chosen columns": (chosen_columns, "fit on test rows"),
-    "clusters": (also("x", clusters), "fit on test rows"),
-    "back-filled": (also("x", lambda c: c["close"].pct_change().where(lambda x: x.abs() > 0.004).bfill().fillna(0)), "feature look-ahead"),
-    "interpolated": (also("x", lambda c: c["close"].where(c["close"].pct_change().abs() > 0.004).interpolate().pct_change()), "feature look-ahead"),
+    "chosen columns": (chosen_columns, "fit on test rows"), "clusters": (also("x", clusters), "fit on test rows"),
+    "back-filled": (
+        also("x", lambda c: c["close"].pct_change().where(lambda x: x.abs() > 0.004).bfill().fillna(0)),
+        "feature look-ahead",
+    ),
+    "interpolated": (
+        also("x", lambda c: c["close"].where(c["close"].pct_change().abs() > 0.004).interpolate().pct_change()),
+        "feature look-ahead",
+    ),
 }
 HONEST_FEATURES = {
     "base": base,
@@ -166,7 +180,9 @@ HONEST_FEATURES = {
 def test_a_feature_that_knows_the_future_is_found(candles, name):
     features, kind = LOOK_AHEAD[name]
     found, table = kinds(pipeline(features), candles, seconds=5.0 if name in ("rare", "largest") else 1.0)
-    assert (kind, "features") in found or name == "week" and ("higher timeframe on open", "features") in found, audit_text(table)
+    assert (kind, "features") in found or name == "week" and ("higher timeframe on open", "features") in found, (
+        audit_text(table)
+    )
 
 
 @pytest.mark.parametrize("name", HONEST_FEATURES)
@@ -178,11 +194,13 @@ def test_an_honest_feature_is_not_accused(candles, name):
 # ---- other tables
 
 def beside(rule, lag):
-    return lambda candles, context: base(candles).assign(x=context["other"]["close"].pct_change().shift(lag).reindex(candles.index, method=rule))
+    return lambda candles, context: base(candles).assign(
+        x=context["other"]["close"].pct_change().shift(lag).reindex(candles.index, method=rule)
+    )
 
 
 @pytest.mark.parametrize("lag, timeframe, expected", [(-1, "1h", {"contemporaneous coin"}), (0, "1h", set()), (1, "1h", set()),
-                                                      (0, "4h", {"higher timeframe on open"}), (1, "4h", set())])  # fmt: skip
+                                                      (0, "4h", {"higher timeframe on open"}), (1, "4h", set())])
 def test_a_candle_of_another_table_is_known_when_it_closes(candles, lag, timeframe, expected):
     other = sample_market("ETHUSDT", timeframe=timeframe, n=N)
     made = pipeline(beside("ffill", lag), context={"other": other})
@@ -191,7 +209,9 @@ def test_a_candle_of_another_table_is_known_when_it_closes(candles, lag, timefra
 
 def test_features_one_candle_late_allow_a_label_of_the_own_candle_but_not_another_coins(candles):
     own = lambda c: (c["close"] > c["close"].shift(1)).astype(float).where(c["close"].shift(1).notna())
-    late = lambda lag: lambda c, context: base(c).shift(1).assign(x=context["other"]["close"].pct_change().shift(lag).reindex(c.index))
+    late = lambda lag: lambda c, context: base(c).shift(1).assign(
+        x=context["other"]["close"].pct_change().shift(lag).reindex(c.index)
+    )
     context = {"other": sample_market("ETHUSDT", n=N)}
     assert {kind for kind, _ in kinds(pipeline(late(0), own, context=context), candles)[0]} == {"contemporaneous coin"}
     assert not kinds(pipeline(late(1), own, context=context), candles)[0]
@@ -209,19 +229,25 @@ def typical(c):
 
 
 def both_sides(c):
-    return (c["close"].rolling(5).mean().shift(-5) > c["close"].rolling(5).mean()).astype(float).where(c["close"].shift(-5).notna())
+    return (
+        c["close"].rolling(5).mean().shift(-5) > c["close"].rolling(5).mean()
+    ).astype(float).where(c["close"].shift(-5).notna())
 
 
 LABELS = {
     "own candle": (lambda c: (c["close"] > c["close"].shift(1)).astype(float), 0, "same-bar label"),
     "own candle's body": (lambda c: (c["close"] > c["open"]).astype(float), 0, "same-bar label"),
-    "average of 10": (average(10), 0, "smoothed label"),
-    "average of 3": (average(3), 0, "smoothed label"),
+    "average of 10": (average(10), 0, "smoothed label"), "average of 3": (average(3), 0, "smoothed label"),
     "exponential": (lambda c: (c["close"].ewm(span=12).mean().diff().shift(-1) > 0).astype(float), 0, "smoothed label"),
-    "middle price": (typical, 0, "smoothed label"),
-    "five against five": (both_sides, 5, "smoothed label"),
-    "median of all": (lambda c: (c["close"].pct_change().shift(-1) > c["close"].pct_change().median()).astype(float), 0, "label overlap"),
-    "decided moves only": (lambda c: next_direction(c)["y"].where(c["close"].pct_change().shift(-1).abs() > 0.003), 0, "survivorship"),
+    "middle price": (typical, 0, "smoothed label"), "five against five": (both_sides, 5, "smoothed label"),
+    "median of all": (
+        lambda c: (
+            c["close"].pct_change().shift(-1) > c["close"].pct_change().median()
+        ).astype(float), 0, "label overlap"
+    ),
+    "decided moves only": (
+        lambda c: next_direction(c)["y"].where(c["close"].pct_change().shift(-1).abs() > 0.003), 0, "survivorship"
+    ),
     "no purge": (lambda c: horizon_direction(c, 12), 0, "label overlap"),
     "no purge, undeclared": (lambda c: horizon_direction(c, 12)["y"], 0, "label overlap"),
     "purge by a wrong end": (lambda c: horizon_direction(c, 12), 3, "label overlap"),
@@ -233,8 +259,14 @@ HONEST_LABELS = {
     "barriers": (lambda c: triple_barrier(c, 1.5, 1.5, 20), 20),
     "wide barriers": (lambda c: triple_barrier(c, 4, 2, 10, side="short"), 10),
     "three classes": (lambda c: three_class(c, 4, 0.004), 4),
-    "band of the past": (lambda c: (c["close"].pct_change().shift(-1) > 0.3 * c["close"].pct_change().rolling(30).std()).astype(float), 0),
-    "mean of the next five": (lambda c: (c["close"].rolling(5).mean().shift(-5) > c["close"]).astype(float).where(c["close"].shift(-5).notna()), 5),
+    "band of the past": (
+        lambda c: (c["close"].pct_change().shift(-1) > 0.3 * c["close"].pct_change().rolling(30).std()).astype(float), 0
+    ),
+    "mean of the next five": (
+        lambda c: (
+            c["close"].rolling(5).mean().shift(-5) > c["close"]
+        ).astype(float).where(c["close"].shift(-5).notna()), 5
+    ),
     "integers": (lambda c: (c["close"].shift(-1) > c["close"]).astype(int), 0),
     "published V9": (lambda c: next_direction(c, gap=1), 2),
     "large move": (lambda c: (c["close"].pct_change().shift(-1).abs() > 0.005).astype(float), 0),
@@ -251,7 +283,9 @@ def test_a_label_that_leaks_is_found(candles, name):
 @pytest.mark.parametrize("name", HONEST_LABELS)
 def test_an_honest_label_is_not_accused(candles, name):
     labels, gap = HONEST_LABELS[name]
-    found, table = kinds(pipeline(labels=labels, split=in_time(gap), fit=tree, predict=lambda m, X: m[1].predict(X)), candles)
+    found, table = kinds(
+        pipeline(labels=labels, split=in_time(gap), fit=tree, predict=lambda m, X: m[1].predict(X)), candles,
+    )
     assert not found, audit_text(table)
 
 
@@ -344,11 +378,15 @@ class Notebook:
             X = X.assign(hour=hour.map(y.iloc[rows].groupby(hour.iloc[rows]).mean()))
         if self.mistake == "outliers":
             size = X["change"].abs()
-            return X[(size < size.iloc[rows].quantile(0.95)) | ~X.index.isin(X.index[train])], y[(size < size.iloc[rows].quantile(0.95)) | ~X.index.isin(X.index[train])]
+            return X[(size < size.iloc[rows].quantile(0.95)) | ~X.index.isin(X.index[train])], y[
+                (size < size.iloc[rows].quantile(0.95)) | ~X.index.isin(X.index[train])
+            ]
         if self.mistake == "test by itself":
             X = X.copy()
             for part in (train, test if not self.honest else train):
-                X.iloc[part] = ((X.iloc[part] - X.iloc[part].mean()) / X.iloc[part].std()).to_numpy() if part is test else X.iloc[part].to_numpy()
+                X.iloc[part] = (
+                    (X.iloc[part] - X.iloc[part].mean()) / X.iloc[part].std()
+                ).to_numpy() if part is test else X.iloc[part].to_numpy()
         return X, y
 
     def fit(self, X, y):
@@ -362,22 +400,36 @@ class Notebook:
             X, y = pd.concat([X, X_val]), pd.concat([y, y_val])
         fits = [tree(X, y)]
         if self.mistake == "depth":
-            fits = [(fits[0][0], DecisionTreeClassifier(max_depth=d, random_state=0).fit(X, y)) for d in (1, 2, 4, 8, 16)]
+            fits = [
+                (fits[0][0], DecisionTreeClassifier(max_depth=d, random_state=0).fit(X, y)) for d in (1, 2, 4, 8, 16)
+            ]
         if self.mistake == "seed":
-            fits = [(fits[0][0], DecisionTreeClassifier(max_depth=5, max_features=1, random_state=s).fit(X, y)) for s in range(8)]
+            fits = [
+                (fits[0][0], DecisionTreeClassifier(max_depth=5, max_features=1, random_state=s).fit(X, y))
+                for s in range(8)
+            ]
         self.model = max(fits, key=lambda m: m[1].score(X_val, y_val))
         if self.mistake == "calibrate":
             from sklearn.frozen import FrozenEstimator
 
-            self.model = (self.model[0], CalibratedClassifierCV(FrozenEstimator(self.model[1]), method="sigmoid").fit(X_val, y_val))
+            self.model = (
+                self.model[0],
+                CalibratedClassifierCV(FrozenEstimator(self.model[1]), method="sigmoid").fit(X_val, y_val),
+            )
         p = chance(self.model, X_val)
-        self.threshold = max(np.linspace(0.3, 0.7, 21), key=lambda t: ((p > t) == y_val).mean()) if self.mistake == "threshold" else 0.5
+        self.threshold = (
+            max(np.linspace(0.3, 0.7, 21), key=lambda t: ((p > t) == y_val).mean())
+            if self.mistake == "threshold"
+            else 0.5
+        )
         if self.mistake == "stop":
             import lightgbm as lgb
 
             data, judge = lgb.Dataset(X, y, free_raw_data=False), lgb.Dataset(X_val, y_val)
-            booster = lgb.train({"objective": "binary", "verbosity": -1, "num_threads": 1, "num_leaves": 7, "learning_rate": 0.1}, data, 60, valid_sets=[judge],
-                                callbacks=[lgb.early_stopping(5, verbose=False)])  # fmt: skip
+            booster = lgb.train(
+                {"objective": "binary", "verbosity": -1, "num_threads": 1, "num_leaves": 7, "learning_rate": 0.1}, data,
+                60, valid_sets=[judge], callbacks=[lgb.early_stopping(5, verbose=False)],
+            )
             self.booster = booster
         return self
 
@@ -390,14 +442,19 @@ class Notebook:
         return (p > self.threshold).astype(float) if self.mistake == "threshold" else p
 
 
-MISTAKES = ["minmax", "pca", "impute", "winsorise", "target mean", "outliers", "test by itself", "everything", "depth", "seed", "calibrate", "threshold", "stop", "batch"]
+MISTAKES = [
+    "minmax", "pca", "impute", "winsorise", "target mean", "outliers", "test by itself", "everything", "depth", "seed",
+    "calibrate", "threshold", "stop", "batch",
+]
 KEEPERS = [(m, k) for m in ("everything", "depth", "calibrate", "threshold", "stop") for k in ("split", "features")]
 
 
 @pytest.mark.parametrize("mistake, keeps", [(m, "prepare") for m in MISTAKES] + KEEPERS)
 def test_what_is_fitted_on_test_rows_is_found(candles, mistake, keeps):
     found, table = kinds(Notebook(mistake, False, keeps), candles, seconds=2.5)
-    allowed = {("feature look-ahead", "prepare")} if mistake == "test by itself" else {("fit on test rows", s) for s in ("prepare", "fit", "predict")}
+    allowed = {("feature look-ahead", "prepare")} if mistake == "test by itself" else {
+        ("fit on test rows", s) for s in ("prepare", "fit", "predict")
+    }
     assert found and found <= allowed, audit_text(table)
 
 
@@ -423,7 +480,9 @@ def oversample(X, y, rows, seed=0):
 def whole_table(X, y, train, test):
     good = known(X, y)
     more, its = oversample(X, y["y"], good)
-    return pd.DataFrame(np.vstack([X.to_numpy()[good], more]), columns=X.columns), pd.Series(np.concatenate([y["y"].to_numpy()[good], its]))
+    return pd.DataFrame(np.vstack([X.to_numpy()[good], more]), columns=X.columns), pd.Series(
+        np.concatenate([y["y"].to_numpy()[good], its])
+    )
 
 
 def shuffled_rows(features, labels):
@@ -444,14 +503,29 @@ def test_oversampling_before_the_split_is_found_and_after_it_not(candles):
 
 def test_markets_and_learners_that_are_only_unusual_are_not_accused():
     constant = dict(fit=lambda X, y: None, predict=lambda m, X: np.full(len(X), 0.5))
-    regression = dict(labels=lambda c: c["close"].pct_change().shift(-1), fit=lambda X, y: np.linalg.lstsq(X, y, rcond=None)[0], predict=lambda w, X: X @ w)
-    seedless = dict(fit=lambda X, y: (1.0, DecisionTreeClassifier(max_features=1, max_depth=4).fit(X, y)), predict=lambda m, X: m[1].predict_proba(X))
-    unseeded = dict(fit=lambda X, y: (1.0, DecisionTreeClassifier(max_features=1, max_depth=4, random_state=np.random.default_rng().integers(1000)).fit(X, y)))
+    regression = dict(
+        labels=lambda c: c["close"].pct_change().shift(-1), fit=lambda X, y: np.linalg.lstsq(X, y, rcond=None)[0],
+        predict=lambda w, X: X @ w,
+    )
+    seedless = dict(
+        fit=lambda X, y: (1.0, DecisionTreeClassifier(max_features=1, max_depth=4).fit(X, y)),
+        predict=lambda m, X: m[1].predict_proba(X),
+    )
+    unseeded = dict(
+        fit=lambda X, y: (
+            1.0,
+            DecisionTreeClassifier(
+                max_features=1, max_depth=4, random_state=np.random.default_rng().integers(1000),
+            ).fit(X, y),
+        )
+    )
     for market in (null_market(n=N), planted_market(0.45, n=N)):
         for made in (constant, regression, seedless, unseeded):
             found, table = kinds(pipeline(**made), market)
             assert not found, audit_text(table)
-    assert any("not deterministic" in note for note in audit_pipeline(pipeline(**unseeded), null_market(n=N)).attrs["notes"])
+    assert any(
+        "not deterministic" in note for note in audit_pipeline(pipeline(**unseeded), null_market(n=N)).attrs["notes"]
+    )
 
 
 def test_an_accuracy_too_good_is_noted_but_no_finding():
@@ -467,7 +541,9 @@ def test_a_rare_event_is_not_too_good():
     rare = (market["close"].pct_change().shift(-1) > market["close"].pct_change().std() * 1.28).astype(float)
     made = pipeline(labels=lambda candles: rare.reindex(candles.index), predict=lambda model, X: np.zeros(len(X)))
     found = audit_pipeline(made, market)
-    assert found.attrs["accuracy"] > 0.8 and not any("leak until proven otherwise" in note for note in found.attrs["notes"])
+    assert found.attrs["accuracy"] > 0.8 and not any(
+        "leak until proven otherwise" in note for note in found.attrs["notes"]
+    )
 
 
 def test_an_audit_is_quick_and_leaves_the_pipeline_and_the_generators_alone(candles):

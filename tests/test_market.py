@@ -28,7 +28,10 @@ def best_threshold(x, up):
 
 def test_no_single_feature_shows_the_rule(planted):
     _, features, up = planted
-    found = {(name, lag): best_threshold(np.roll(features[name].to_numpy(), lag)[5:], up[5:]) for name in features for lag in LAGS}
+    found = {
+        (name, lag): best_threshold(np.roll(features[name].to_numpy(), lag)[5:], up[5:]) for name in features
+        for lag in LAGS
+    }
     worst = max(found, key=found.get)
     assert found[worst] < 0.55, (worst, found[worst])
 
@@ -39,7 +42,7 @@ def test_the_rule_is_a_function_of_lagged_features(planted):
     z = lambda x, mean, sd: (x - mean) / sd
     ratio = f.volume_20
     score = (z(ratio.shift(1), -0.19, 0.70) - z(ratio.shift(3), -0.19, 0.70) - z(f.true_range_atr.shift(2), -0.11, 0.47)
-             + 0.7 * f.body.shift(2) / 0.51 + wick.shift(1) / 0.28 - wick.shift(2) / 0.28)  # fmt: skip
+             + 0.7 * f.body.shift(2) / 0.51 + wick.shift(1) / 0.28 - wick.shift(2) / 0.28)
     clear = score.abs() > 0.05  # the library's columns are float32, and its volume ratio has a floor
     assert ((score > 0) == (candles.true_p_up > 0.5))[clear].mean() > 0.9999
 
@@ -81,7 +84,10 @@ def test_every_timeframe_gives_clean_candles_on_its_grid(timeframe, n):
 def test_same_seed_same_market_and_each_symbol_its_own():
     one, two = (fingerprint(sample_market("BTCUSDT", n=500, seed=s)) for s in (0, 0))
     assert one == two
-    others = {fingerprint(sample_market(s, t, 500, seed=k)) for s, t, k in (("BTCUSDT", "1h", 1), ("ETHUSDT", "1h", 0), ("BTCUSDT", "15m", 0))}
+    others = {
+        fingerprint(sample_market(s, t, 500, seed=k))
+        for s, t, k in (("BTCUSDT", "1h", 1), ("ETHUSDT", "1h", 0), ("BTCUSDT", "15m", 0))
+    }
     assert one not in others and len(others) == 3
 
 

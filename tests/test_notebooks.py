@@ -8,9 +8,14 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from run_notebook import NotebookError, run_forked
 
 NBS = Path(__file__).parents[1] / "nbs"
-NOTEBOOKS = [p for p in sorted(NBS.rglob("*.ipynb")) if p.relative_to(NBS).parts[0] != "templates" and not any(q[0] in "._" for q in p.relative_to(NBS).parts)]
-PARAMETERS = dict(symbol="BTCUSDT", timeframe="1h", source="sample", data_dir="data", start=None, end=None, limit=100, profile="smoke",
-                  seed=0, fee=0.001, slippage=0.0005, params={}, out=None, work=None)
+NOTEBOOKS = [
+    p for p in sorted(NBS.rglob("*.ipynb")) if p.relative_to(NBS).parts[0] != "templates"
+    and not any(q[0] in "._" for q in p.relative_to(NBS).parts)
+]
+PARAMETERS = dict(
+    symbol="BTCUSDT", timeframe="1h", source="sample", data_dir="data", start=None, end=None, limit=100,
+    profile="smoke", seed=0, fee=0.001, slippage=0.0005, params={}, out=None, work=None,
+)
 
 
 @pytest.fixture
@@ -19,9 +24,14 @@ def small_report(tmp_path, monkeypatch):
     row = dict(n=100, accuracy=0.5, accuracy_low=0.4, accuracy_high=0.6, p_majority=0.5)
     result = {"finding": "Direction: nothing found. Price: nothing found.", "direction": {"V9": row, "majority": row}}
     write = f"from pathlib import Path\n_ = (Path(out) / 'result.json').write_text({json.dumps(result)!r})"
-    parameters = new_code_cell("\n".join(f"{k} = {v!r}" for k, v in PARAMETERS.items()), metadata={"tags": ["parameters"]})
+    parameters = new_code_cell(
+        "\n".join(f"{k} = {v!r}" for k, v in PARAMETERS.items()), metadata={"tags": ["parameters"]},
+    )
     path = tmp_path / "small.ipynb"
-    nbformat.write(new_notebook(cells=[parameters, new_markdown_cell("# A small report\n\n## Nothing"), new_code_cell(write)]), path)
+    nbformat.write(
+        new_notebook(cells=[parameters, new_markdown_cell("# A small report\n\n## Nothing"), new_code_cell(write)]),
+        path,
+    )
     monkeypatch.setenv("CRYPTOLAB_TEMPLATE", str(path))
 
 

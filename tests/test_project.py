@@ -45,7 +45,8 @@ def pins(name):
 @pytest.mark.parametrize("name", ["constraints.txt", "constraints-oldest.txt"])
 def test_pins_are_exact_and_allowed(name):
     found = pins(name)
-    extras = [e for extra, e in EXTRAS.items() if name == "constraints.txt" or extra not in ("peers", "docs")]  # installed in their newest versions only
+    # installed in their newest versions only
+    extras = [e for extra, e in EXTRAS.items() if name == "constraints.txt" or extra not in ("peers", "docs")]
     for package, allowed in requirements(*PROJECT["dependencies"], *(t for e in extras for t in e)).items():
         assert package in found, f"{package} has no pin; run `make constraints`"
         assert found[package] in allowed, f"{package}: {found[package]} is not {allowed}; run `make constraints`"
@@ -59,9 +60,12 @@ def test_oldest_pins_are_the_lower_bounds():
 
 def test_lower_bounds_leave_a_hosted_notebook_alone():
     "Installing must replace nothing of these versions, which a hosted notebook ships."
-    shipped = dict(pandas="2.2.2", numpy="2.0.2", tensorflow="2.18.0", keras="3.8.0", xgboost="2.1.4", plotly="5.24.1", pyarrow="18.1.0",
-                   numba="0.60.0", scipy="1.14.1", h5py="3.12.1", typer="0.15.1", rich="13.9.4", ipykernel="6.17.1", lightgbm="4.5.0",
-                   matplotlib="3.10.0", nbconvert="7.16.6", nbclient="0.10.2", nbformat="5.10.4")
+    shipped = dict(
+        pandas="2.2.2", numpy="2.0.2", tensorflow="2.18.0", keras="3.8.0", xgboost="2.1.4", plotly="5.24.1",
+        pyarrow="18.1.0", numba="0.60.0", scipy="1.14.1", h5py="3.12.1", typer="0.15.1", rich="13.9.4",
+        ipykernel="6.17.1", lightgbm="4.5.0", matplotlib="3.10.0", nbconvert="7.16.6", nbclient="0.10.2",
+        nbformat="5.10.4",
+    )
     shipped["scikit-learn"] = "1.6.1"
     allowed = requirements(*PROJECT["dependencies"])
     assert not {n: v for n, v in shipped.items() if Version(v) not in allowed[n]}
@@ -103,7 +107,9 @@ def code_at(where):
     if link := re.search(r"\]\(([^)]+\.ipynb)\)", where):
         book = nbformat.read(ROOT / link[1], as_version=4)
         cells = [c.source for c in book.cells if c.cell_type == "code"]
-        return "\n".join(line for text in cells for line in text.splitlines() if not line.lstrip().startswith(("%", "!")))
+        return "\n".join(
+            line for text in cells for line in text.splitlines() if not line.lstrip().startswith(("%", "!"))
+        )
     path = ROOT / (where.strip("`").replace(".", "/") + ".py")
     return (path if path.exists() else path.with_suffix("") / "__init__.py").read_text()
 
@@ -150,7 +156,9 @@ def quickest(code, tries=3):
 
 
 def test_import_is_instant_and_light():
-    heavy = "numpy pandas scipy sklearn matplotlib tensorflow keras xgboost lightgbm plotly numba papermill IPython".split()
+    heavy = (
+        "numpy pandas scipy sklearn matplotlib tensorflow keras xgboost lightgbm plotly numba papermill IPython".split()
+    )
     code = f"import cryptolab, sys; sys.exit(','.join(m for m in {heavy} if m in sys.modules) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -159,10 +167,21 @@ def test_import_is_instant_and_light():
 
 def test_modules_import_without_the_heavy_libraries():
     "Numba is imported by the modules of compiled loops alone, which others import where they compute."
-    heavy = "tensorflow keras torch xgboost lightgbm plotly sklearn ccxt huggingface_hub arch statsmodels IPython".split()
-    every = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in (ROOT / "cryptolab").rglob("*.py")}
-    light = {f"cryptolab.features.{name}" for name in ("registry", "known", "context", "certify.certificate", "stream", "store")}
-    loops = {name for name in every if name.startswith(("cryptolab.features.", "cryptolab.backtest"))} - light | {"cryptolab.labels.walk", "cryptolab.reports.trade_plots"}
+    heavy = (
+        "tensorflow keras torch xgboost lightgbm plotly sklearn ccxt huggingface_hub arch statsmodels IPython".split()
+    )
+    every = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for p in (ROOT / "cryptolab").rglob("*.py")
+    }
+    light = {
+        f"cryptolab.features.{name}"
+        for name in ("registry", "known", "context", "certify.certificate", "stream", "store")
+    }
+    loops = {name for name in every if name.startswith(("cryptolab.features.", "cryptolab.backtest"))} - light | {
+        "cryptolab.labels.walk",
+        "cryptolab.reports.trade_plots",
+    }
     code = f"""import importlib, sys
 for names, heavy in (({sorted(every - loops)}, {[*heavy, "numba"]}), ({sorted(loops & every)}, {heavy})):
     for name in names:
@@ -191,8 +210,13 @@ def test_help_answers_at_once():
      'cryptolab run --data-dir "candles" --limit "500" --seed "3" --out "my reports"'),
 ])
 def test_make_report_passes_only_what_is_given(given, expected):
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")} | {"OUT": "from-the-environment", "SEED": "9"}
-    shown = subprocess.run(["make", "-n", "report", *given], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")} | {
+        "OUT": "from-the-environment",
+        "SEED": "9",
+    }
+    shown = subprocess.run(
+        ["make", "-n", "report", *given], cwd=ROOT, env=env, capture_output=True, text=True, check=True,
+    ).stdout
     assert shown.splitlines()[-1].strip().endswith(expected)
 
 
@@ -213,8 +237,13 @@ def test_an_interrupted_setup_starts_afresh(tmp_path, monkeypatch):
             make_venv.make_venv(tmp_path / "env", "constraints.txt", "dev")
         assert not (tmp_path / "env" / ".stamp").exists()
     assert sum("venv" in c for c in calls) == 2  # the second run did not trust what the first left behind
-    monkeypatch.setattr(make_venv, "run", lambda *command: calls.append(command) or (
-        "venv" in command and ((tmp_path / "env" / "bin").mkdir(parents=True), (tmp_path / "env" / "bin" / "python").touch())))
+    monkeypatch.setattr(
+        make_venv, "run",
+        lambda *command: calls.append(command) or (
+            "venv" in command
+            and ((tmp_path / "env" / "bin").mkdir(parents=True), (tmp_path / "env" / "bin" / "python").touch())
+        ),
+    )
     make_venv.make_venv(tmp_path / "env", "constraints.txt", "dev")
     assert (tmp_path / "env" / ".stamp").exists()
 
@@ -242,7 +271,9 @@ def mixed_cells(path):
         except SyntaxError:
             continue
         imports = (ast.Import, ast.ImportFrom)
-        if any(isinstance(n, imports) for s in statements for n in ast.walk(s)) and not all(isinstance(s, imports) for s in statements):
+        if any(
+            isinstance(n, imports) for s in statements for n in ast.walk(s)
+        ) and not all(isinstance(s, imports) for s in statements):
             yield number
 
 
@@ -265,8 +296,10 @@ def notebook(path, *cells):
     return path
 
 
-LESSON = ("# A lesson", "#| default_exp maths", "#| export\ndef _half(x): return x / 2\ndef twice(x): return 2 * x",
-          "%time answer = twice(_half(6))\nassert answer == 6\nanswer", "#| eval: false\nraise RuntimeError('not to be run')")
+LESSON = (
+    "# A lesson", "#| default_exp maths", "#| export\ndef _half(x): return x / 2\ndef twice(x): return 2 * x",
+    "%time answer = twice(_half(6))\nassert answer == 6\nanswer", "#| eval: false\nraise RuntimeError('not to be run')",
+)
 
 
 @pytest.fixture
@@ -356,13 +389,21 @@ def test_a_module_needs_its_notebook(checkout, tmp_path):
 def test_a_failing_step_is_loud(tmp_path):
     shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     step = [sys.executable, str(tmp_path / "tools" / "step.py")]
-    good = subprocess.run([*step, "1/2 good", sys.executable, "-c", "print('===== 3 passed in 0.1s =====')"], capture_output=True, text=True)
-    bad = subprocess.run([*step, "2/2 bad", sys.executable, "-c", "raise SystemExit(3)"], capture_output=True, text=True)
+    good = subprocess.run(
+        [*step, "1/2 good", sys.executable, "-c", "print('===== 3 passed in 0.1s =====')"], capture_output=True,
+        text=True,
+    )
+    bad = subprocess.run(
+        [*step, "2/2 bad", sys.executable, "-c", "raise SystemExit(3)"], capture_output=True, text=True,
+    )
     assert (good.returncode, bad.returncode) == (0, 3)
     assert "FAILED: 2/2 bad" in bad.stdout
     told = subprocess.run([*step, "--summary"], capture_output=True, text=True)
     assert told.returncode == 1 and "FAILED: 2/2 bad" in told.stdout
     assert told.stdout.splitlines()[-1] == "===== 3 passed in 0.1s ====="
     line = "9 modules in 2 rooms, 0 circles, 0 arrows to larger numbers"
-    subprocess.run([*step, "3/3 layout", sys.executable, "-c", f"print('looked'); print({line!r})"], check=True, capture_output=True)
+    subprocess.run(
+        [*step, "3/3 layout", sys.executable, "-c", f"print('looked'); print({line!r})"], check=True,
+        capture_output=True,
+    )
     assert subprocess.run([*step, "--summary"], capture_output=True, text=True).stdout.splitlines()[-1] == line

@@ -22,20 +22,35 @@ from cryptolab.systems.artefacts import write_manifest
 ROOT = Path(__file__).parents[1]
 REPO = "someone/v9-btc"
 TOKEN = "hf_" + "AbCdEfGh12" * 3 + "wxyz"
-DATA = {"symbol": "BTCUSDT", "timeframe": "1h", "source": "local", "file": "BTCUSDT_1h.parquet", "candles": 10000, "first": "2024-05-10 08:00:00+00:00",
-        "last": "2025-06-30 23:00:00+00:00", "fingerprint": "c99750cee2b4abdf"}
+DATA = {
+    "symbol": "BTCUSDT", "timeframe": "1h", "source": "local", "file": "BTCUSDT_1h.parquet", "candles": 10000,
+    "first": "2024-05-10 08:00:00+00:00", "last": "2025-06-30 23:00:00+00:00", "fingerprint": "c99750cee2b4abdf",
+}
 RESULT = {
-    "system": "v9", "symbol": "BTCUSDT", "timeframe": "1h", "finding": "Direction: guessing. Volatility: skill. Price: none.", "cost_per_side": 0.0015, "data": DATA,
-    "params": {"profile": "quick", "seed": 7, "window": 60, "heads": None}, "code": "e63f46659e26", "run": {"started": "2025-07-01T10:56:19+00:00"},
-    "parts": {"train": ["2024-05-12", "2025-02-26"], "test": ["2025-04-29", "2025-06-30"]}, "rows": {"parts": {"direction": {"train": 6958, "test": 1491}}},
-    "direction": {"V9": {"n": 1491, "accuracy": 0.5372, "accuracy_low": 0.5119, "accuracy_high": 0.5624, "p_majority": 0.03}, "majority": {"n": 1491, "accuracy": 0.5037}},
+    "system": "v9", "symbol": "BTCUSDT", "timeframe": "1h",
+    "finding": "Direction: guessing. Volatility: skill. Price: none.", "cost_per_side": 0.0015, "data": DATA,
+    "params": {"profile": "quick", "seed": 7, "window": 60, "heads": None}, "code": "e63f46659e26",
+    "run": {"started": "2025-07-01T10:56:19+00:00"},
+    "parts": {"train": ["2024-05-12", "2025-02-26"], "test": ["2025-04-29", "2025-06-30"]},
+    "rows": {"parts": {"direction": {"train": 6958, "test": 1491}}},
+    "direction": {
+        "V9": {"n": 1491, "accuracy": 0.5372, "accuracy_low": 0.5119, "accuracy_high": 0.5624, "p_majority": 0.03},
+        "majority": {"n": 1491, "accuracy": 0.5037},
+    },
     "rivals": {"majority": {"edge": 3.35, "edge_low": 0.07, "edge_high": 6.64, "p_holm": 1e-6}},
-    "costs": {"V9": {"gross_bp": 2.46, "gross_low": 0.68, "gross_high": 4.34, "break_even_bp": 2.43, "break_even_low": 0.69, "break_even_high": 4.19, "net_bp": -12.72}},
-    "price": {"V9 ensemble": {"n": 1491, "mase": 0.9992, "mase_low": 0.9986, "mase_high": 0.9998}}, "interval": {"stated": 0.9},
+    "costs": {
+        "V9": {
+            "gross_bp": 2.46, "gross_low": 0.68, "gross_high": 4.34, "break_even_bp": 2.43, "break_even_low": 0.69,
+            "break_even_high": 4.19, "net_bp": -12.72,
+        }
+    },
+    "price": {"V9 ensemble": {"n": 1491, "mase": 0.9992, "mase_low": 0.9986, "mase_high": 0.9998}},
+    "interval": {"stated": 0.9},
     "intervals": {"V9": {"n": 1491, "coverage": 0.935, "coverage_low": 0.921, "coverage_high": 0.946}},
-    "leaks": {"candles": 1500, "detectors": 10, "found": []}, "certificate": {"columns": 46, "passed": 46, "sha256": "a93fb3b18383f3e4"},
+    "leaks": {"candles": 1500, "detectors": 10, "found": []},
+    "certificate": {"columns": 46, "passed": 46, "sha256": "a93fb3b18383f3e4"},
     "trials": {"kept": True, "trials": 3, "deflated": 0.42}, "versions": {"keras": "3.15.1"},
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -46,10 +61,21 @@ def run(tmp_path):
     (run / "model" / "price.keras").write_bytes(b"\x00network")
     (run / "model" / "scaler.json").write_text("{}")
     write_manifest(run / "model", system="v9", features=["rsi_14"], fitted=DATA, code="e63f46659e26")
-    injected = {"cell_type": "code", "metadata": {"tags": ["injected-parameters"]}, "source": ['data_dir = "/home/alice/my candles"\n', "limit = 5"], "outputs": []}
-    notebook = {"cells": [injected], "metadata": {"papermill": {"parameters": {"data_dir": "../my candles", "params": {"init_from": "/home/alice/old/model"}}}}}
-    files = {"report.html": "<p>a report of ../my candles and &quot;/home/alice/old/model&quot;</p>", "report.ipynb": json.dumps(notebook), "result.json": json.dumps(RESULT),
-             "v9_results.json": "{}", "training.log": "epoch 1", "job.json": '{"key": "x"}', ".env": "SECRET=1", "notes.txt": "mine"}
+    injected = {
+        "cell_type": "code", "metadata": {"tags": ["injected-parameters"]},
+        "source": ['data_dir = "/home/alice/my candles"\n', "limit = 5"], "outputs": [],
+    }
+    notebook = {
+        "cells": [injected],
+        "metadata": {
+            "papermill": {"parameters": {"data_dir": "../my candles", "params": {"init_from": "/home/alice/old/model"}}}
+        },
+    }
+    files = {
+        "report.html": "<p>a report of ../my candles and &quot;/home/alice/old/model&quot;</p>",
+        "report.ipynb": json.dumps(notebook), "result.json": json.dumps(RESULT), "v9_results.json": "{}",
+        "training.log": "epoch 1", "job.json": '{"key": "x"}', ".env": "SECRET=1", "notes.txt": "mine",
+    }
     for name, text in files.items():
         (run / name).write_text(text)
     return run
@@ -60,7 +86,9 @@ class Hub:
 
     def __init__(self, private=True, error=None, files=()):
         self.asked, self.error = [], error
-        self.there = SimpleNamespace(private=private, sha="abc", siblings=[SimpleNamespace(rfilename=name) for name in files])
+        self.there = SimpleNamespace(
+            private=private, sha="abc", siblings=[SimpleNamespace(rfilename=name) for name in files],
+        )
 
     def whoami(self):
         self.asked.append(("whoami", {}))
@@ -101,7 +129,10 @@ def command():
 def test_dry_run_is_the_default_and_asks_nobody(run):
     plan = publish(run, REPO, api=Untouchable())
     assert plan["url"] is None and plan["private"] and "nothing was uploaded" in publish_text(plan)
-    expected = ["README.md", "report.html", "report.ipynb", "result.json", "training.log", "v9_results.json", "model/manifest.json", "model/price.keras", "model/scaler.json"]
+    expected = [
+        "README.md", "report.html", "report.ipynb", "result.json", "training.log", "v9_results.json",
+        "model/manifest.json", "model/price.keras", "model/scaler.json",
+    ]
     assert list(plan["files"]) == expected, "no hidden, foreign or bookkeeping file"
     assert all(name in publish_text(plan) for name in expected)
 
@@ -109,11 +140,19 @@ def test_dry_run_is_the_default_and_asks_nobody(run):
 def test_upload_is_one_commit_of_the_checked_bytes(run):
     hub = Hub(files=["README.md", "model/old.keras", "model/price.keras", "thoughts.md"])
     done = publish(run, REPO, dry_run=False, api=hub)
-    assert [name for name, _ in hub.asked] == ["whoami", "create_repo", "create_commit"] and "hub.example" in publish_text(done)
+    assert [name for name, _ in hub.asked] == [
+        "whoami",
+        "create_repo",
+        "create_commit",
+    ] and "hub.example" in publish_text(done)
     made, commit = hub.asked[1][1], hub.asked[2][1]
-    assert made["private"] is True and made["exist_ok"] and commit["parent_commit"] == "abc" and "BTCUSDT 1h" in commit["commit_message"]
+    assert made["private"] is True and made["exist_ok"] and commit["parent_commit"] == "abc" and "BTCUSDT 1h" in commit[
+        "commit_message"
+    ]
     sent = {op.path_in_repo: content(op) for op in commit["operations"]}
-    assert list(sent) == [*done["files"], "model/old.keras"], "what belonged to an earlier model goes, what others put there stays"
+    assert list(sent) == [*done["files"], "model/old.keras"], (
+        "what belonged to an earlier model goes, what others put there stays"
+    )
     assert sent["model/price.keras"] == b"\x00network" and sent["README.md"].decode() == done["card"]
     assert sent["model/manifest.json"] == (run / "model" / "manifest.json").read_bytes()
 
@@ -147,7 +186,9 @@ def test_private_unless_asked_and_never_into_a_public_repository_by_accident(run
     assert hub.asked[-1][0] == "create_repo", "no commit"
     done = publish(run, REPO, private=False, dry_run=False, api=Hub(private=False))
     assert not done["private"] and done["url"]
-    assert publish(run, REPO, private=False, dry_run=False, api=Hub(private=True))["private"], "says what the repository is"
+    assert publish(
+        run, REPO, private=False, dry_run=False, api=Hub(private=True),
+    )["private"], "says what the repository is"
 
 
 def test_no_folder_of_this_machine_is_published(run):
@@ -172,10 +213,19 @@ def test_altered_models_are_refused(run):
 
     altered(lambda f: (f / "model" / "price.keras").write_bytes(b"\x00other"), "was changed")
     altered(lambda f: (f / "model" / "scaler.json").unlink(), "missing")
-    altered(lambda f: (f / "model" / "manifest.json").write_text((f / "model" / "manifest.json").read_text().replace("rsi_14", "rsi_15")), "was changed")
+    altered(
+        lambda f: (f / "model" / "manifest.json").write_text(
+            (f / "model" / "manifest.json").read_text().replace("rsi_14", "rsi_15")
+        ),
+        "was changed",
+    )
     altered(lambda f: (f / "model" / "manifest.json").unlink(), "no model folder")
     altered(lambda f: (f / "result.json").write_text("{"), "cannot be read")
-    altered(lambda f: (f / "result.json").write_text(json.dumps(RESULT | {"data": DATA | {"fingerprint": "other"}})), "about another model", "other")
+    altered(
+        lambda f: (f / "result.json").write_text(json.dumps(RESULT | {"data": DATA | {"fingerprint": "other"}})),
+        "about another model",
+        "other",
+    )
     altered(lambda f: (f / "result.json").write_text(json.dumps(RESULT | {"system": "v2"})), "about another model")
     altered(lambda f: (f / "report.html").unlink(), "cannot be published")
     altered(lambda f: (f / "result.json").unlink(), "no finished run")
@@ -221,7 +271,9 @@ def test_model_folder_instead_of_the_run_is_explained(run):
 def test_token_appears_nowhere(run, monkeypatch, capfd):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    errors = [RuntimeError(f"Authorization: Bearer {TOKEN}"), OSError(f"proxy with {TOKEN} said no"), ConnectionError(TOKEN)]
+    errors = [
+        RuntimeError(f"Authorization: Bearer {TOKEN}"), OSError(f"proxy with {TOKEN} said no"), ConnectionError(TOKEN),
+    ]
     hubs = [Hub(), *(Hub(error=error) for error in errors)]
     said = [publish_text(publish(run, REPO))]
     for hub in hubs:
@@ -233,7 +285,9 @@ def test_token_appears_nowhere(run, monkeypatch, capfd):
     said += [repr(content(op)) for op in hubs[0].asked[-1][1]["operations"]]
     captured = capfd.readouterr()
     assert len(said) > 5 and not [text for text in (*said, captured.out, captured.err) if TOKEN in text]
-    assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}, "publishing writes nothing into the folder"
+    assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}, (
+        "publishing writes nothing into the folder"
+    )
 
 
 @pytest.mark.parametrize("name", ["training.log", "report.html", "model/scaler.json"])
@@ -278,8 +332,13 @@ except SourceError as e:
                                         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "nobody is logged in")])
 def test_real_client_without_network_or_login(run, tmp_path, env, words):
     pytest.importorskip("huggingface_hub")
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))} | {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", CLIENT, str(run)], capture_output=True, text=True, env=clean | env, timeout=120)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))} | {
+        "HF_HOME": str(tmp_path / "hf"),
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, str(run)], capture_output=True, text=True, env=clean | env, timeout=120,
+    )
     assert words in done.stdout and "what to do" in done.stdout, done.stderr
     assert TOKEN not in done.stdout + done.stderr
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and TOKEN.encode() in p.read_bytes()]
@@ -302,7 +361,11 @@ def test_command_lists_uploads_and_fails_kindly(run, monkeypatch):
     assert listed.exit_code == 0 and "--yes" in listed.output and "model/price.keras" in listed.output and not hub.asked
     assert "## Model information sheet" in ask(run, REPO, "--card").output and not hub.asked
     done = ask(run, REPO, "--yes", "--message", "first")
-    assert done.exit_code == 0 and "published: https://hub.example" in done.output and hub.asked[-1][1]["commit_message"] == "first"
+    assert (
+        done.exit_code == 0
+        and "published: https://hub.example" in done.output
+        and hub.asked[-1][1]["commit_message"] == "first"
+    )
     assert ask(run, REPO, "--yes", "--public").exit_code == 0 and hub.asked[-2][1]["private"] is False
     (run / "model" / "price.keras").write_bytes(b"other")
     wrong = ask(run, REPO, "--yes")
@@ -325,13 +388,19 @@ def test_card_is_filled_from_the_result(run):
                    "1,491 rows", "c99750cee2b4abdf", "46 of 46", "10 on 1,500 candles, findings: 0", "e63f46659e26", '"seed": 7', manifest["sha256"], "2024-05-10", "keras 3.15.1", "3; probability"):
         assert number in text, number
     assert "heads" not in text and "None" not in text and "nan" not in text
-    other = json.loads(json.dumps(RESULT).replace("BTCUSDT", "ETHUSDT").replace("0.5372", "0.6123").replace("-12.72", "3.25"))
+    other = json.loads(
+        json.dumps(RESULT).replace("BTCUSDT", "ETHUSDT").replace("0.5372", "0.6123").replace("-12.72", "3.25")
+    )
     changed = model_card(other, manifest, "someone/eth")
     assert "61.2 (51.2" in changed and "gained 3.25" in changed and "BTC" not in changed and "someone/eth" in changed
 
 
 def test_card_warns_before_the_first_number():
-    leaky = RESULT | {"leaks": {"candles": 1500, "detectors": 10, "found": [{"kind": "label overlap", "step": "split", "evidence": "x"}]}}
+    leaky = RESULT | {
+        "leaks": {
+            "candles": 1500, "detectors": 10, "found": [{"kind": "label overlap", "step": "split", "evidence": "x"}],
+        }
+    }
     for result, words in ((leaky, "A leak was found (label overlap)"), ({k: v for k, v in RESULT.items() if k != "leaks"}, "Nobody has looked"),
                           (RESULT | {"certificate": {"columns": 46, "passed": 44, "sha256": "a"}}, "2 of 46"), (RESULT | {"data": DATA | {"source": "sample"}}, "generated")):
         card = model_card(result, {"sha256": "a"}, REPO)
@@ -343,7 +412,12 @@ def test_card_warns_before_the_first_number():
 def test_card_of_a_result_with_little_in_it():
     least = {k: RESULT[k] for k in ("system", "symbol", "timeframe", "finding", "data")}
     card = model_card(least, {"sha256": "a"}, REPO)
-    assert "not certified" in card and "nobody has looked" in card and "not counted" in card and "no table of numbers" in card
+    assert (
+        "not certified" in card
+        and "nobody has looked" in card
+        and "not counted" in card
+        and "no table of numbers" in card
+    )
     for missing in least:
         with pytest.raises(DataError, match="lacks"):
             model_card({k: v for k, v in least.items() if k != missing}, {"sha256": "a"}, REPO)
@@ -351,7 +425,13 @@ def test_card_of_a_result_with_little_in_it():
 
 def test_card_survives_hostile_text():
     evil = '<script>alert(1)</script>|x"\n---\nlicense: mit'
-    card = model_card(RESULT | {"symbol": evil, "finding": evil, "data": DATA | {"symbol": evil, "file": evil}, "direction": {evil: {"n": 1}}}, {"sha256": "a"}, REPO)
+    card = model_card(
+        RESULT | {
+            "symbol": evil, "finding": evil, "data": DATA | {"symbol": evil, "file": evil},
+            "direction": {evil: {"n": 1}},
+        },
+        {"sha256": "a"}, REPO,
+    )
     front, text = parts(card)
     assert set(front) == {"library_name", "pipeline_tag", "tags"} and "<script>" not in text
 
@@ -372,9 +452,17 @@ def test_colab_batch_is_clean_and_has_its_parts():
     assert not any(c.get("outputs") or c.get("execution_count") for c in book.cells)
     assert sum("parameters" in c.metadata.get("tags", []) for c in book.cells) == 1
     text = "\n".join(cells())
-    for part in ("diagnose()", 'drive.mount("/content/drive")', "--no-deps", '"batch"', "leaderboard(out)", "board_words"):
+    for part in (
+        "diagnose()", 'drive.mount("/content/drive")', "--no-deps", '"batch"', "leaderboard(out)", "board_words",
+    ):
         assert part in text, part
-    installs = [next(s for s in (c.source for c in nbformat.read(p, as_version=4).cells if c.cell_type == "code") if "pip_install" in s) for p in (BATCH, BATCH.with_name("v9.ipynb"))]
+    installs = [
+        next(
+            s for s in (c.source for c in nbformat.read(p, as_version=4).cells if c.cell_type == "code")
+            if "pip_install" in s
+        )
+        for p in (BATCH, BATCH.with_name("v9.ipynb"))
+    ]
     assert installs[0] == installs[1], "both notebooks install in the same way"
     assert "hf_" not in text and "pypi" not in BATCH.read_text().lower()
 
@@ -383,8 +471,14 @@ def test_colab_batch_is_clean_and_has_its_parts():
 def opened(tmp_path, monkeypatch, capsys):
     "The names of the notebook after the cell that builds the command, with a smoke profile on the sample market; nothing was run."
     monkeypatch.chdir(BATCH.parent)
-    monkeypatch.setattr("cryptolab.cli.doctor.gpu", lambda backend: {"backend": backend, "works": True, "devices": [], "cards": [], "message": ""})
-    names, given = {}, dict(source="sample", profile="smoke", limit=1200, out=str(tmp_path / "out"), symbols=["BTCUSDT", "ETHUSDT"], params={"dropout": 0.2, "pool": ["SOLUSDT"]})
+    monkeypatch.setattr(
+        "cryptolab.cli.doctor.gpu",
+        lambda backend: {"backend": backend, "works": True, "devices": [], "cards": [], "message": ""},
+    )
+    names, given = {}, dict(
+        source="sample", profile="smoke", limit=1200, out=str(tmp_path / "out"), symbols=["BTCUSDT", "ETHUSDT"],
+        params={"dropout": 0.2, "pool": ["SOLUSDT"]},
+    )
     for source in cells():
         exec(compile(source, "batch.ipynb", "exec"), names)
         if "install_from = " in source:
@@ -400,13 +494,26 @@ def test_colab_batch_builds_a_command_that_the_program_understands(opened, tmp_p
 
     seen = {}
     monkeypatch.setattr(plan, "make_plan", lambda *given, **settings: seen.update(given=given, **settings) or ["job"])
-    monkeypatch.setattr(batch, "run_batch", lambda *given, **more: seen.update(run=given) or {"BTCUSDT-1h-v9": {"state": "done", "seconds": 1.0}})
+    monkeypatch.setattr(
+        batch, "run_batch",
+        lambda *given, **more: seen.update(run=given) or {"BTCUSDT-1h-v9": {"state": "done", "seconds": 1.0}},
+    )
     done = CliRunner().invoke(cli.app, opened["arguments"])
     assert done.exit_code == 0, done.output
     assert [tuple(x) for x in seen["given"]] == [("BTCUSDT", "ETHUSDT"), ("1h", "1d"), ("v9",)]
-    assert (seen["source"], seen["profile"], seen["limit"], seen["seed"], seen["end"]) == ("sample", "smoke", 1200, 0, None)
+    assert (seen["source"], seen["profile"], seen["limit"], seen["seed"], seen["end"]) == (
+        "sample",
+        "smoke",
+        1200,
+        0,
+        None,
+    )
     assert seen["params"] == {"dropout": 0.2, "pool": ["SOLUSDT"]}
-    assert str(seen["run"][1]) == str(tmp_path / "out") and seen["run"][2] == opened["jobs"] >= 1 and 4 * 3600 in seen["run"], "time-out in seconds"
+    assert (
+        str(seen["run"][1]) == str(tmp_path / "out")
+        and seen["run"][2] == opened["jobs"] >= 1
+        and 4 * 3600 in seen["run"]
+    ), "time-out in seconds"
 
 
 def test_colab_batch_runs_the_program_and_shows_the_leaderboard(opened, tmp_path, run, capsys):
@@ -424,4 +531,8 @@ def test_colab_batch_runs_the_program_and_shows_the_leaderboard(opened, tmp_path
     (tmp_path / "out" / "ETHUSDT-1h-v9" / "result.json").write_text("{")
     exec(compile(rest[start + 1], "batch.ipynb", "exec"), opened)
     said = capsys.readouterr().out
-    assert "1 report on 1 coin" in said and str(tmp_path / "out" / "BTCUSDT-1h-v9" / "report.html") in said and "index.html" in said
+    assert (
+        "1 report on 1 coin" in said
+        and str(tmp_path / "out" / "BTCUSDT-1h-v9" / "report.html") in said
+        and "index.html" in said
+    )

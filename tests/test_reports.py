@@ -20,8 +20,10 @@ from cryptolab.reports.render import render_html
 from cryptolab.runs.report import ReportError, run_report
 
 ROOT = Path(__file__).parents[1]
-DEFAULTS = dict(symbol="BTCUSDT", timeframe="1h", source="sample", data_dir="data", start=None, end=None, limit=100, profile="smoke",
-                seed=0, fee=0.001, slippage=0.0005, params={}, out=None, work=None)
+DEFAULTS = dict(
+    symbol="BTCUSDT", timeframe="1h", source="sample", data_dir="data", start=None, end=None, limit=100,
+    profile="smoke", seed=0, fee=0.001, slippage=0.0005, params={}, out=None, work=None,
+)
 HEAD = "import json, os, sys, time\nfrom pathlib import Path"
 END = "_ = (Path(out) / 'result.json').write_text(json.dumps({'symbol': symbol, 'params': params}))"
 
@@ -60,15 +62,19 @@ def rich(tmp_path_factory):
     home = tmp_path_factory.mktemp("rich {x}")  # spaces and braces in a path must not matter
     spec = home / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True)
-    (spec / "kernel.json").write_text(json.dumps({"argv": ["/nowhere/python", "{connection_file}"], "display_name": "x", "language": "python"}))
+    (spec / "kernel.json").write_text(
+        json.dumps({"argv": ["/nowhere/python", "{connection_file}"], "display_name": "x", "language": "python"})
+    )
     (home / "candles").mkdir()
     news, before = [], os.getcwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(home / "jupyter"))
         patch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
         patch.chdir(home)
-        folder = run_report("btc/usdt", "1H", "rich", source="local", data_dir="candles", limit=321, seed=5, out="out", params={"a": [1, 2]},
-                            template=template(home / "rich.ipynb", *RICH), progress=lambda *n: news.append(n))
+        folder = run_report(
+            "btc/usdt", "1H", "rich", source="local", data_dir="candles", limit=321, seed=5, out="out",
+            params={"a": [1, 2]}, template=template(home / "rich.ipynb", *RICH), progress=lambda *n: news.append(n),
+        )
     assert os.getcwd() == before
     return folder, news
 
@@ -94,7 +100,9 @@ def test_report_notebook_can_be_run_again_without_writing(rich):
     text = (rich[0] / "report.ipynb").read_text()
     assert "partial" not in text and ".work" not in text
     book = json.loads(text)
-    injected = next("".join(c["source"]) for c in book["cells"] if "injected-parameters" in c["metadata"].get("tags", []))
+    injected = next(
+        "".join(c["source"]) for c in book["cells"] if "injected-parameters" in c["metadata"].get("tags", [])
+    )
     assert "out = None" in injected and "work = None" in injected and "limit = 321" in injected
     assert book["metadata"]["papermill"]["parameters"]["data_dir"] == "candles"
 
@@ -102,7 +110,11 @@ def test_report_notebook_can_be_run_again_without_writing(rich):
 def test_progress_tells_sections_and_epochs_as_they_happen(rich):
     told = [news[:2] for news in rich[1]]
     assert ("section", "Training") in told and ("line", "direction  epoch 30/30  loss <0.69>") in told
-    assert told.index(("section", "Training")) < told.index(("line", "direction  epoch 1/30  loss <0.69>")) < told.index(("section", "Candles"))
+    assert (
+        told.index(("section", "Training"))
+        < told.index(("line", "direction  epoch 1/30  loss <0.69>"))
+        < told.index(("section", "Candles"))
+    )
     assert all(done < total for _, _, done, total in rich[1])
 
 
@@ -156,19 +168,30 @@ BROWSER = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "g
 @pytest.mark.skipif(BROWSER is None, reason="no headless browser: install chromium")
 def test_page_draws_its_charts_in_a_browser_without_an_error(rich, tmp_path):
     alone = shutil.copytree(rich[0], tmp_path / "alone")  # the folder is all that is needed
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
-               "--virtual-time-budget=10000", "--dump-dom"]
-    done = subprocess.run([BROWSER, *options, (alone / "report.html").as_uri()], capture_output=True, text=True, timeout=120)
+    options = [
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom",
+    ]
+    done = subprocess.run(
+        [BROWSER, *options, (alone / "report.html").as_uri()], capture_output=True, text=True, timeout=120,
+    )
     assert done.stdout.count('class="main-svg"') >= 2 and done.stdout.count("js-plotly-plot") == 2
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line and "WebGL" not in line]
 
 
 def test_hostile_outputs_stay_text(tmp_path):
     evil = "<img src=x onerror=alert(1)>"
-    outputs = [new_output("stream", name="stdout", text=evil + "\n"), new_output("execute_result", data={"text/plain": evil}),
-               new_output("error", ename="E", evalue=evil, traceback=["\x1b[31m" + evil])]
-    wild = new_output("display_data", data={"text/html": '<script src="https://example.org/x.js"></script><link href="//example.org/x.css">'})
-    page = render_html(new_notebook(cells=[new_code_cell("", outputs=[*outputs, wild])]), tmp_path / "report.html", title=evil)
+    outputs = [
+        new_output("stream", name="stdout", text=evil + "\n"), new_output("execute_result", data={"text/plain": evil}),
+        new_output("error", ename="E", evalue=evil, traceback=["\x1b[31m" + evil]),
+    ]
+    wild = new_output(
+        "display_data",
+        data={"text/html": '<script src="https://example.org/x.js"></script><link href="//example.org/x.css">'},
+    )
+    page = render_html(
+        new_notebook(cells=[new_code_cell("", outputs=[*outputs, wild])]), tmp_path / "report.html", title=evil,
+    )
     assert evil not in page.read_text() and page.read_text().count("&lt;img src=x") == 4
     assert [a for a in parsed(page).asked if not a.startswith("data:")] == []
 
@@ -182,7 +205,10 @@ def test_error_of_a_cell_is_told_kindly_and_the_old_report_stays(tmp_path):
     folder = run_report("BTCUSDT", "1h", "mine", out=tmp_path / "out", template=good, params={"a": 1})
     with pytest.raises(ReportError) as caught:
         run_report("BTCUSDT", "1h", "mine", out=tmp_path / "out", template=bad, params={"a": 2})
-    assert str(caught.value) == "x.csv, row 17: no price\n  found: 'n/a'\n  what to do: delete the row" and caught.value.kind == "DataError"
+    assert (
+        str(caught.value) == "x.csv, row 17: no price\n  found: 'n/a'\n  what to do: delete the row"
+        and caught.value.kind == "DataError"
+    )
     assert names(tmp_path / "out") == ["BTCUSDT-1h-mine", "BTCUSDT-1h-mine.failed.ipynb"]
     assert json.loads((folder / "result.json").read_text())["params"] == {"a": 1}
     kept = Path(caught.value.notebook).read_text()
@@ -195,7 +221,9 @@ def test_error_of_a_cell_is_told_kindly_and_the_old_report_stays(tmp_path):
 def test_unforeseen_error_names_cell_and_notebook(tmp_path):
     with pytest.raises(ReportError, match="a cell of the report failed: ZeroDivisionError: division by zero") as caught:
         run_report("BTCUSDT", "1h", "mine", out=tmp_path / "out", template=template(tmp_path / "t.ipynb", "1 / 0"))
-    assert caught.value.remedy == f"the whole traceback is in {caught.value.notebook}" and Path(caught.value.notebook).exists()
+    assert caught.value.remedy == f"the whole traceback is in {caught.value.notebook}" and Path(
+        caught.value.notebook
+    ).exists()
 
 
 def test_a_process_that_dies_is_reported(tmp_path):
@@ -240,9 +268,15 @@ def alive(pid):
 def test_interruption_leaves_nothing_half_written(tmp_path, number, code):
     mine, out = template(tmp_path / "mine.ipynb", SLOW, END), tmp_path / "out"
     old = run_report("BTCUSDT", "1h", "mine", out=out, template=mine, seed=1)
-    program = [sys.executable, "-c", "from cryptolab.cli.main import main; main()", "run", "BTCUSDT", "1h", "--template", str(mine)]
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background of a shell would pass on that Ctrl-C is ignored
-    run = subprocess.Popen([*program, "--out", str(out), "--seed", "0"], stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=heed)
+    program = [
+        sys.executable, "-c", "from cryptolab.cli.main import main; main()", "run", "BTCUSDT", "1h", "--template",
+        str(mine),
+    ]
+    # a test run in the background of a shell would pass on that Ctrl-C is ignored
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    run = subprocess.Popen(
+        [*program, "--out", str(out), "--seed", "0"], stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=heed,
+    )
     kernel = next(int(line.split()[-1]) for line in run.stderr if "at work" in line)
     run.send_signal(number)
     _, errors = run.communicate(timeout=60)
@@ -310,7 +344,9 @@ def test_a_folder_that_is_no_report_is_not_replaced(tmp_path):
 
 
 def test_a_template_with_an_incomplete_contract_is_refused(tmp_path):
-    nbformat.write(new_notebook(cells=[new_code_cell("symbol = ''", metadata={"tags": ["parameters"]})]), tmp_path / "t.ipynb")
+    nbformat.write(
+        new_notebook(cells=[new_code_cell("symbol = ''", metadata={"tags": ["parameters"]})]), tmp_path / "t.ipynb",
+    )
     with pytest.raises(SettingsError, match="not there: timeframe"):
         run_report("BTCUSDT", "1h", "mine", out=tmp_path / "out", template=tmp_path / "t.ipynb")
 
@@ -357,6 +393,8 @@ def test_colab_notebook_runs_outside_colab(tmp_path):
     import papermill
 
     given = dict(source="sample", profile="smoke", limit=1200, out=str(tmp_path / "out"))
-    papermill.execute_notebook(str(ROOT / "colab" / "v9.ipynb"), str(tmp_path / "done.ipynb"), given, cwd=str(ROOT / "colab"),
-                               kernel_name="python3", progress_bar=False)
+    papermill.execute_notebook(
+        str(ROOT / "colab" / "v9.ipynb"), str(tmp_path / "done.ipynb"), given, cwd=str(ROOT / "colab"),
+        kernel_name="python3", progress_bar=False,
+    )
     assert {"report.html", "result.json", "v9_results.json"} <= set(names(tmp_path / "out" / "BTCUSDT-1h-v9"))

@@ -20,7 +20,10 @@ def market():
     rng = np.random.default_rng(5)
     truth = np.clip(0.5 + 0.1 * rng.standard_normal(2_000), 0.05, 0.95)
     y = (rng.random(2_000) < truth).astype(float)
-    forecasts = {"model": truth, "noisy": np.clip(truth + 0.1 * rng.standard_normal(2_000), 0, 1), "coin": rng.random(2_000), "majority": np.full(2_000, 0.52)}
+    forecasts = {
+        "model": truth, "noisy": np.clip(truth + 0.1 * rng.standard_normal(2_000), 0, 1), "coin": rng.random(2_000),
+        "majority": np.full(2_000, 0.52),
+    }
     return y, forecasts
 
 
@@ -48,7 +51,9 @@ def test_the_order_of_rows_matters_only_to_intervals(market):
 def test_where_nothing_can_be_known_the_words_say_so():
     rng = np.random.default_rng(1)
     y = rng.integers(0, 2, 1_000).astype(float)
-    board = rival_comparison(y, {"model": rng.random(1_000), "coin": rng.random(1_000), "majority": np.full(1_000, 0.51)})
+    board = rival_comparison(
+        y, {"model": rng.random(1_000), "coin": rng.random(1_000), "majority": np.full(1_000, 0.51)},
+    )
     assert (board.p_holm > 0.05).all() and rival_words(board).startswith("More often right than none of them")
 
 
@@ -67,11 +72,19 @@ def test_the_sentence_names_edge_uncertainty_and_cost(market):
     rng = np.random.default_rng(2)
     returns = (2 * y - 1) * rng.exponential(0.002, len(y))
     direction = direction_comparison(y, forecasts, 1, returns)
-    volatility = pd.DataFrame({"qlike": [0.1, 0.2], "r2": [0.5, 0.4], "skill": [0.5, 0.0], "skill_low": [0.4, 0.0], "skill_high": [0.6, 0.0]}, index=["V9", "persistence"])
+    volatility = pd.DataFrame(
+        {"qlike": [0.1, 0.2], "r2": [0.5, 0.4], "skill": [0.5, 0.0], "skill_low": [0.4, 0.0], "skill_high": [0.6, 0.0]},
+        index=["V9", "persistence"],
+    )
     price = pd.DataFrame({"mase": [1.0], "mase_low": [0.99], "mase_high": [1.01]}, index=["V9"])
-    rivals, costs = rival_comparison(y, forecasts), cost_comparison(returns, {"model": sign_position(forecasts["model"])})
+    rivals, costs = rival_comparison(y, forecasts), cost_comparison(
+        returns, {"model": sign_position(forecasts["model"])},
+    )
     text = finding(direction, volatility, price, 0.0015, rivals=rivals, costs=costs)
-    for part in (f"{rivals.edge_low['majority']:+.1f} to {rivals.edge_high['majority']:+.1f}", f"{costs.break_even_bp.iloc[0]:.1f} per side", "less than the stated 15", "after costs -"):
+    for part in (
+        f"{rivals.edge_low['majority']:+.1f} to {rivals.edge_high['majority']:+.1f}",
+        f"{costs.break_even_bp.iloc[0]:.1f} per side", "less than the stated 15", "after costs -",
+    ):
         assert part in text
     flat = direction_comparison(y, {"model": np.full(len(y), 0.5), "majority": forecasts["majority"]}, 1, returns)
     assert "never takes a position" in finding(flat, volatility, price, 0.0015)
@@ -80,7 +93,10 @@ def test_the_sentence_names_edge_uncertainty_and_cost(market):
 def test_every_type_of_leakage_has_a_detector():
     sheet = taxonomy_sheet()
     assert list(sheet.index) == list(TAXONOMY) and len(sheet) == 8
-    assert all(set(row.split(", ")) <= set(DETECTORS.index) and row for row in sheet.detectors) and (sheet.verdict == "not looked for").all()
+    assert (
+        all(set(row.split(", ")) <= set(DETECTORS.index) and row for row in sheet.detectors)
+        and (sheet.verdict == "not looked for").all()
+    )
     assert "Read it &amp; weep" in words(pd.DataFrame({"a": ["Read it & weep" + "x" * 100]})).data
 
 
@@ -91,5 +107,9 @@ def test_a_ledger_counts_configurations_and_survives_between_reports(tmp_path):
     assert [t["trials"] for t in seen] == [1, 2, 2, 3]
     assert record_trial(path, "other candles", {"seed": 0}, 0.5, returns)["trials"] == 1
     judged = record_trial(path, "candles", {"seed": 3}, 0.5, returns)
-    assert judged["deflated"] < judged["probabilistic"] == record_trial(None, "candles", {"seed": 3}, 0.5, returns)["deflated"]
-    assert len(path.read_text().splitlines()) == 6 and all(json.loads(line)["kind"] == "trial" for line in path.read_text().splitlines())
+    assert judged["deflated"] < judged["probabilistic"] == record_trial(
+        None, "candles", {"seed": 3}, 0.5, returns,
+    )["deflated"]
+    assert len(path.read_text().splitlines()) == 6 and all(
+        json.loads(line)["kind"] == "trial" for line in path.read_text().splitlines()
+    )

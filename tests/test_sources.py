@@ -22,8 +22,13 @@ def made_up(n=60, freq="1h", start="2024-01-01"):
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, n)))
     opens = np.r_[100.0, close[:-1]]
     index = pd.date_range(start, periods=n, freq=freq, tz="UTC", name="open_time")
-    return pd.DataFrame({"open": opens, "high": np.maximum(opens, close) * 1.01, "low": np.minimum(opens, close) * 0.99, "close": close,
-                         "volume": rng.lognormal(3, 0.3, n)}, index)
+    return pd.DataFrame(
+        {
+            "open": opens, "high": np.maximum(opens, close) * 1.01, "low": np.minimum(opens, close) * 0.99,
+            "close": close, "volume": rng.lognormal(3, 0.3, n),
+        },
+        index,
+    )
 
 
 def klines(table, unit="ms"):
@@ -314,7 +319,13 @@ def test_sample_source():
     a = load_candles("BTCUSDT", "1h", source="sample", limit=400, warmup=60, seed=3)
     b = load_candles("btc/usdt", "60m", source="sample", limit=400, warmup=60, seed=3)
     pd.testing.assert_frame_equal(a, b)
-    assert (len(a), a.attrs["warmup"], a.attrs["seed"], a.attrs["source"], a.attrs["path"]) == (460, 60, 3, "sample", None)
+    assert (len(a), a.attrs["warmup"], a.attrs["seed"], a.attrs["source"], a.attrs["path"]) == (
+        460,
+        60,
+        3,
+        "sample",
+        None,
+    )
     pd.testing.assert_frame_equal(a, sample_market("BTCUSDT", "1h", n=460, seed=3), check_freq=False)
     assert {"true_p_up", "true_sigma"} <= set(a)
     other = load_candles("BTCUSDT", "1h", source="sample", limit=400, warmup=60, seed=4)
@@ -325,7 +336,9 @@ def test_sample_source():
 def test_sample_source_by_dates_and_default_length():
     got = load_candles("ETHUSDT", "15m", source="sample", start="2024-03-01", end="2024-03-03", warmup=10)
     assert (len(got), got.attrs["warmup"]) == (202, 10)
-    assert (got.index[10], got.index[-1]) == (pd.Timestamp("2024-03-01", tz="UTC"), pd.Timestamp("2024-03-02 23:45", tz="UTC"))
+    assert (got.index[10], got.index[-1]) == (
+        pd.Timestamp("2024-03-01", tz="UTC"), pd.Timestamp("2024-03-02 23:45", tz="UTC"),
+    )
     assert len(load_candles("ETHUSDT", "1d", source="sample")) == 10_000
     assert len(load_candles("ETHUSDT", "1h", source="sample", start="2024-12-31")) == 24
     assert len(load_candles("ETHUSDT", "1w", source="sample", limit=30)) == 30
@@ -386,7 +399,9 @@ def test_hub_first_and_second_repository(tree):
     got = load_candles("BTCUSDT", "1h", source="hub", download=hub_of(tree, calls=calls))
     same_candles(got, made_up())
     assert got.attrs["source"] == "hub" and len(calls) == 1
-    same_candles(load_candles("BTCUSDT", "15m", source="hub", download=hub_of(tree, calls=calls)), made_up(freq="15min"))
+    same_candles(
+        load_candles("BTCUSDT", "15m", source="hub", download=hub_of(tree, calls=calls)), made_up(freq="15min"),
+    )
     assert [c[0].split("/")[1] for c in calls] == ["cpb-models", "cpb-models", "v2-crypto-ohlcv-data"]
 
 
@@ -408,9 +423,14 @@ def test_hub_unknown_symbol_and_timeframe(tree):
 def test_hub_offline(tree, tmp_path):
     calls = []
     with pytest.raises(SourceError) as error:
-        load_candles("BTCUSDT", "1d", source="hub", data_dir=tmp_path / "cache", download=hub_of(tree, online=False, calls=calls))
+        load_candles(
+            "BTCUSDT", "1d", source="hub", data_dir=tmp_path / "cache",
+            download=hub_of(tree, online=False, calls=calls),
+        )
     text = str(error.value)
-    assert "no network" in text and "source=local" in text and "source=sample" in text and str(tmp_path / "cache") in text
+    assert (
+        "no network" in text and "source=local" in text and "source=sample" in text and str(tmp_path / "cache") in text
+    )
     assert [c[1] for c in calls] == [False, True]  # the second repository is only asked for its cached copy
     with pytest.raises(SourceError, match="used as it is"):
         load_candles("BTCUSDT", "1h", source="hub", data_dir=tree, refresh=True, download=hub_of(tree, online=False))
@@ -640,7 +660,9 @@ class FakeExchange:
 
     def rows(self):
         close = lambda i: 100.0 + i % 11
-        return [[T0 + i * HOUR, close(i - 1), 115.0, 95.0, close(i), 2.0 + i] for i in range((self.clock - T0) // HOUR + 1)]
+        return [
+            [T0 + i * HOUR, close(i - 1), 115.0, 95.0, close(i), 2.0 + i] for i in range((self.clock - T0) // HOUR + 1)
+        ]
 
     def fetch_ohlcv(self, symbol, timeframe, since=None, limit=None):
         self.calls.append(since)
@@ -658,7 +680,9 @@ def quick(fake, **kw):
 def truth(fake, first=0):
     "The closed candles of a fake exchange."
     table = pd.DataFrame(fake.rows()[first:-1], columns=["open_time", "open", "high", "low", "close", "volume"])
-    index = pd.DatetimeIndex(pd.to_datetime(table.pop("open_time"), unit="ms", utc=True), name="open_time").as_unit("ns")
+    index = pd.DatetimeIndex(
+        pd.to_datetime(table.pop("open_time"), unit="ms", utc=True), name="open_time",
+    ).as_unit("ns")
     return table.set_index(index)
 
 
@@ -768,7 +792,9 @@ def test_exchange_contradiction_names_the_candle(tmp_path):
 
 def test_exchange_two_pages_contradict_each_other():
     fake = FakeExchange()
-    fake.habit = lambda rows, since: [[r[0], *r[1:5], r[5] + (since > T0)] for r in fake.rows() if since - HOUR <= r[0] < since + 4 * HOUR]
+    fake.habit = lambda rows, since: [
+        [r[0], *r[1:5], r[5] + (since > T0)] for r in fake.rows() if since - HOUR <= r[0] < since + 4 * HOUR
+    ]
     with pytest.raises(SourceError, match="has changed"):
         quick(fake, start="2024-01-01")
 
@@ -856,8 +882,12 @@ def test_real_ccxt_objects_have_the_face_we_use():
     assert line.enableRateLimit and {"1m", "15m", "1h", "4h", "1d", "1w"} <= set(line.timeframes)
     for name in ("load_markets", "fetch_ohlcv", "fetch_time", "milliseconds"):
         assert callable(getattr(line, name))
-    assert issubclass(ccxt.RequestTimeout, ccxt.NetworkError) and issubclass(ccxt.ExchangeNotAvailable, ccxt.NetworkError)
-    market = line.safe_market_structure({"id": "BTCUSDT", "symbol": "BTC/USDT", "base": "BTC", "quote": "USDT", "spot": True})
+    assert issubclass(ccxt.RequestTimeout, ccxt.NetworkError) and issubclass(
+        ccxt.ExchangeNotAvailable, ccxt.NetworkError,
+    )
+    market = line.safe_market_structure(
+        {"id": "BTCUSDT", "symbol": "BTC/USDT", "base": "BTC", "quote": "USDT", "spot": True}
+    )
     line.fetch_markets = lambda params=None: [market]
     line.fetch_currencies = lambda params=None: {}
     assert _market(line.load_markets(), "BTCUSDT", "binance") == "BTC/USDT"

@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import DataError, SettingsError
-from cryptolab.validation import ChronologicalSplit, CombinatorialPurgedKFold, PurgedKFold, Split, WalkForward, audit_split, chronological_split, overlap_rows
+from cryptolab.validation import (
+    ChronologicalSplit, CombinatorialPurgedKFold, PurgedKFold, Split, WalkForward, audit_split, chronological_split,
+    overlap_rows,
+)
 
 HOUR = pd.Timedelta("1h")
 
@@ -24,7 +27,10 @@ def labels(rows=600, ahead=15, seed=None, gaps=(), unknown=0, start="2024-01-01"
 
 def stacked(seed=5):
     "Three coins with different histories and gaps."
-    parts = {"BTCUSDT": labels(600, 24, seed), "ETHUSDT": labels(500, 24, seed + 1, gaps=(100, 101, 300)), "SOLUSDT": labels(400, 24, seed + 2, start="2024-01-09")}
+    parts = {
+        "BTCUSDT": labels(600, 24, seed), "ETHUSDT": labels(500, 24, seed + 1, gaps=(100, 101, 300)),
+        "SOLUSDT": labels(400, 24, seed + 2, start="2024-01-09"),
+    }
     return pd.concat([table.assign(symbol=name) for name, table in parts.items()])
 
 
@@ -36,7 +42,10 @@ def shares(table, train, test):
 
 def hours(table):
     "t0 and t1 as whole hours."
-    return ((table[c] - pd.Timestamp("2024-01-01", tz="UTC")).dt.total_seconds().to_numpy().astype(int) // 3600 for c in ("t0", "t1"))
+    return (
+        (table[c] - pd.Timestamp("2024-01-01", tz="UTC")).dt.total_seconds().to_numpy().astype(int) // 3600
+        for c in ("t0", "t1")
+    )
 
 
 def since_test(t0, t1, rows, test):
@@ -46,13 +55,19 @@ def since_test(t0, t1, rows, test):
 
 
 def every_splitter(table):
-    return [ChronologicalSplit(table), ChronologicalSplit(table, (0.6, 0.4), gap=5), WalkForward(table, 200, 50), WalkForward(table, "8D", "2D", expanding=True),
-            WalkForward(table, 100, 60, step=30, gap="6h"), PurgedKFold(table), PurgedKFold(table, 4, embargo="12h"), PurgedKFold(table, 3, embargo=10),
-            CombinatorialPurgedKFold(table), CombinatorialPurgedKFold(table, 5, 3, embargo=6)]
+    return [
+        ChronologicalSplit(table), ChronologicalSplit(table, (0.6, 0.4), gap=5), WalkForward(table, 200, 50),
+        WalkForward(table, "8D", "2D", expanding=True), WalkForward(table, 100, 60, step=30, gap="6h"),
+        PurgedKFold(table), PurgedKFold(table, 4, embargo="12h"), PurgedKFold(table, 3, embargo=10),
+        CombinatorialPurgedKFold(table), CombinatorialPurgedKFold(table, 5, 3, embargo=6),
+    ]
 
 
-TABLES = {"fixed": lambda: labels(), "varying": lambda: labels(seed=1), "gaps": lambda: labels(seed=2, gaps=(50, 51, 52, 299, 300)),
-          "unknown": lambda: labels(seed=3, unknown=20), "coins": stacked, "coins by time": lambda: stacked().sort_index(kind="stable")}
+TABLES = {
+    "fixed": lambda: labels(), "varying": lambda: labels(seed=1),
+    "gaps": lambda: labels(seed=2, gaps=(50, 51, 52, 299, 300)), "unknown": lambda: labels(seed=3, unknown=20),
+    "coins": stacked, "coins by time": lambda: stacked().sort_index(kind="stable"),
+}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -84,7 +99,8 @@ def test_nothing_is_purged_without_need(name):
             for train, test in splitter.split(table):
                 rest = np.setdiff1d(np.flatnonzero(known), test)
                 since, over = since_test(t0, t1, rest, test)
-                passed = ((times >= over[:, None]) & (times < t0[rest][:, None])).sum(axis=1)  # decision times since then
+                # decision times since then
+                passed = ((times >= over[:, None]) & (times < t0[rest][:, None])).sum(axis=1)
                 near = (over > -10**6) & (passed < embargo if isinstance(embargo, int) else since < int(embargo[:-1]))
                 assert train.tolist() == rest[~(shares(table, rest, test) | near)].tolist()
 
@@ -104,7 +120,9 @@ def test_tests_cover_each_known_row_once():
 @pytest.mark.parametrize("fractions", [(0.7, 0.15, 0.15), (0.5, 0.25, 0.25)])
 def test_chronological_split_is_the_function_of_the_windows(gap, fractions):
     table = labels(seed=4, gaps=(77, 78))
-    ours, theirs = ChronologicalSplit(table, fractions, gap).parts(), chronological_split(table["t0"], table["t1"], fractions, gap)
+    ours, theirs = ChronologicalSplit(table, fractions, gap).parts(), chronological_split(
+        table["t0"], table["t1"], fractions, gap,
+    )
     for part in ("train", "val", "test", "purged"):
         np.testing.assert_array_equal(getattr(ours, part), getattr(theirs, part))
     (train, test), = ChronologicalSplit(table, fractions, gap).split()
@@ -125,8 +143,12 @@ def test_chronological_split_of_coins_cuts_at_one_time():
 def test_walk_forward_by_hand():
     table = labels(100, ahead=3)
     folds = list(WalkForward(table, 40, 20, gap=4).split())
-    assert [(a[0], a[-1], b[0], b[-1]) for a, b in folds] == [(0, 33, 40, 59), (20, 53, 60, 79), (40, 73, 80, 99)]  # t1 known 4 rows before the test
-    assert [(a[0], a[-1], b[0], b[-1]) for a, b in WalkForward(table, 40, 25, step=30).split()] == [(0, 37, 40, 64), (30, 67, 70, 94)]
+    # t1 known 4 rows before the test
+    assert [(a[0], a[-1], b[0], b[-1]) for a, b in folds] == [(0, 33, 40, 59), (20, 53, 60, 79), (40, 73, 80, 99)]
+    assert [(a[0], a[-1], b[0], b[-1]) for a, b in WalkForward(table, 40, 25, step=30).split()] == [
+        (0, 37, 40, 64),
+        (30, 67, 70, 94),
+    ]
     expanding = list(WalkForward(table, 40, 25, expanding=True, partial=True).split())
     assert [(a[0], a[-1], b[0], b[-1]) for a, b in expanding] == [(0, 37, 40, 64), (0, 62, 65, 89), (0, 87, 90, 99)]
 
@@ -158,8 +180,10 @@ def test_a_duration_keeps_its_length_across_a_gap():
 def strangers():
     from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, TimeSeriesSplit
 
-    return [KFold(4), KFold(4, shuffle=True, random_state=0), ShuffleSplit(3, random_state=1), ShuffleSplit(3, test_size=5, random_state=1),
-            TimeSeriesSplit(4), TimeSeriesSplit(4, gap=7), StratifiedKFold(3)]
+    return [
+        KFold(4), KFold(4, shuffle=True, random_state=0), ShuffleSplit(3, random_state=1),
+        ShuffleSplit(3, test_size=5, random_state=1), TimeSeriesSplit(4), TimeSeriesSplit(4, gap=7), StratifiedKFold(3),
+    ]
 
 
 @pytest.mark.parametrize("name", ["fixed", "varying", "gaps", "coins", "coins by time"])
@@ -172,7 +196,9 @@ def test_audit_counts_exactly_the_overlapping_rows(name):
         assert len(audit) == len(folds)
         for (train, test), row in zip(folds, audit.itertuples()):
             bad = shares(table, train, test)
-            assert (row.train, row.test, row.overlapping, row.touched) == (len(train), len(test), bad.sum(), shares(table, test, train).sum())
+            assert (row.train, row.test, row.overlapping, row.touched) == (
+                len(train), len(test), bad.sum(), shares(table, test, train).sum(),
+            )
             np.testing.assert_array_equal(overlap_rows(table, train, test), bad)
             assert row.embargoed == (since_test(t0, t1, train[~bad], test)[0] < 9).sum()
             after = t0[train] >= t0[test].min()
@@ -195,7 +221,10 @@ def test_audit_takes_folds_in_any_form():
     pairs = [(np.arange(50), np.arange(50, 100))]
     mask = np.zeros(100, dtype=bool)
     mask[:50] = True
-    for folds in (pairs, [(mask, ~mask)], [(list(range(50)), range(50, 100))], iter(pairs), [(np.arange(50), [np.arange(50, 70), np.arange(70, 100)])]):
+    for folds in (
+        pairs, [(mask, ~mask)], [(list(range(50)), range(50, 100))], iter(pairs),
+        [(np.arange(50), [np.arange(50, 70), np.arange(70, 100)])],
+    ):
         assert audit_split(folds, table)["overlapping"].tolist() == [3]
     split = chronological_split(table["t0"], table["t1"])
     assert isinstance(split, Split) and audit_split(split, table)["overlapping"].tolist() == [0, 0]
@@ -213,7 +242,11 @@ def test_each_path_is_a_whole_history():
         for (_, test), chosen in zip(folds, combinations(range(n_splits), n_test), strict=True):
             assert test.tolist() == np.concatenate([edges[k] for k in chosen]).tolist()
         paths = cv.paths([test + 1000.0 * number for number, (_, test) in enumerate(folds)])
-        assert paths.shape == (120, cv.n_paths) and paths.index.equals(table.index) and paths.iloc[117:].isna().all(axis=None)
+        assert (
+            paths.shape == (120, cv.n_paths)
+            and paths.index.equals(table.index)
+            and paths.iloc[117:].isna().all(axis=None)
+        )
         found = paths.iloc[:117].to_numpy()
         np.testing.assert_array_equal(found % 1000, np.repeat(np.arange(117)[:, None], cv.n_paths, axis=1))
         assert (np.diff(found // 1000, axis=1) > 0).all()  # no forecast is used twice
@@ -241,12 +274,19 @@ def test_purgedcv_finds_nothing_left_to_purge(name):
 def test_purged_folds_are_those_of_purgedcv(name):
     purgedcv = pytest.importorskip("purgedcv")
     table = TABLES[name]()
-    times = dict(prediction_times=table["t0"].reset_index(drop=True), evaluation_times=table["t1"].reset_index(drop=True))
+    times = dict(
+        prediction_times=table["t0"].reset_index(drop=True), evaluation_times=table["t1"].reset_index(drop=True),
+    )
     X = np.zeros((len(table), 1))
-    pairs = [(PurgedKFold(table, 5), purgedcv.PurgedKFold(5, **times)),
-             (PurgedKFold(table, 5, "12h"), purgedcv.PurgedKFold(5, embargo="11h", **times)),  # theirs includes the end of the embargo
-             (CombinatorialPurgedKFold(table, 6, 2), purgedcv.CombinatorialPurgedCV(6, 2, **times)),
-             (WalkForward(table, 200, 100, expanding=True), purgedcv.WalkForwardSplit(4, 100, **times))]
+    pairs = [
+        (PurgedKFold(table, 5), purgedcv.PurgedKFold(5, **times)),
+        (
+            PurgedKFold(table, 5, "12h"),
+            purgedcv.PurgedKFold(5, embargo="11h", **times),
+        ),  # theirs includes the end of the embargo
+        (CombinatorialPurgedKFold(table, 6, 2), purgedcv.CombinatorialPurgedCV(6, 2, **times)),
+        (WalkForward(table, 200, 100, expanding=True), purgedcv.WalkForwardSplit(4, 100, **times)),
+    ]
     for ours, theirs in pairs:
         expected = list(theirs.split(X))
         assert len(expected) == ours.get_n_splits()
@@ -254,8 +294,11 @@ def test_purged_folds_are_those_of_purgedcv(name):
             np.testing.assert_array_equal(test, their_test)
             assert train.tolist() == np.sort(their_train).tolist(), ours
         assert audit_split(theirs, table).attrs["overlapping"] == 0
-    sliding = purgedcv.WalkForwardSplit(4, 100, train_size=200, window="sliding", **times)  # takes 200 rows after the purge, we take them before it
-    for (train, test), (their_train, their_test) in zip(WalkForward(table, 200, 100).split(table), sliding.split(X), strict=True):
+    # takes 200 rows after the purge, we take them before it
+    sliding = purgedcv.WalkForwardSplit(4, 100, train_size=200, window="sliding", **times)
+    for (train, test), (their_train, their_test) in zip(
+        WalkForward(table, 200, 100).split(table), sliding.split(X), strict=True,
+    ):
         np.testing.assert_array_equal(test, their_test)
         assert train.tolist() == [i for i in their_train if i >= test[0] - 200]
 
@@ -268,7 +311,10 @@ def test_paths_are_those_of_purgedcv():
         cv = CombinatorialPurgedKFold(table, n_splits, n_test)
         tests = [test for _, test in cv.split()]
         forecasts = [rng.normal(size=len(test)) for test in tests]
-        np.testing.assert_array_equal(cv.paths(forecasts).to_numpy().T, purgedcv.reconstruct_paths(forecasts, tests, n_splits, n_test, len(table)))
+        np.testing.assert_array_equal(
+            cv.paths(forecasts).to_numpy().T,
+            purgedcv.reconstruct_paths(forecasts, tests, n_splits, n_test, len(table)),
+        )
 
 
 def test_audit_agrees_with_purgedcv_about_scikit_learn():
@@ -286,9 +332,14 @@ def test_audit_agrees_with_purgedcv_about_scikit_learn():
 def test_combinatorial_folds_are_those_of_skfolio():
     selection = pytest.importorskip("skfolio.model_selection")
     table = labels(600, ahead=15)
-    theirs, ours = selection.CombinatorialPurgedCV(n_folds=6, n_test_folds=2, purged_size=14, embargo_size=8), CombinatorialPurgedKFold(table, 6, 2, embargo=8)
+    theirs, ours = (
+        selection.CombinatorialPurgedCV(n_folds=6, n_test_folds=2, purged_size=14, embargo_size=8),
+        CombinatorialPurgedKFold(table, 6, 2, embargo=8),
+    )
     assert ours.n_paths == theirs.n_test_paths
-    for (train, test), (their_train, their_tests) in zip(ours.split(table), theirs.split(np.zeros((600, 1))), strict=True):
+    for (train, test), (their_train, their_tests) in zip(
+        ours.split(table), theirs.split(np.zeros((600, 1))), strict=True,
+    ):
         np.testing.assert_array_equal(test, np.concatenate(their_tests))
         np.testing.assert_array_equal(train, their_train)
     assert audit_split(theirs, table, X=np.zeros((600, 1))).attrs["overlapping"] == 0
@@ -302,7 +353,9 @@ def test_walk_forward_is_that_of_skfolio(expanding):
     table = labels(600, ahead=15)
     theirs = selection.WalkForward(test_size=50, train_size=200, purged_size=14, expand_train=expanding)
     ours = WalkForward(table, train=214, test=50, expanding=expanding)
-    for (train, test), (their_train, their_test) in zip(ours.split(table), theirs.split(np.zeros((600, 1))), strict=True):
+    for (train, test), (their_train, their_test) in zip(
+        ours.split(table), theirs.split(np.zeros((600, 1))), strict=True,
+    ):
         np.testing.assert_array_equal(train, their_train)
         np.testing.assert_array_equal(test, their_test)
 
@@ -317,7 +370,9 @@ def test_splitters_are_taken_by_scikit_learn():
     table = labels(400, ahead=3, unknown=3)
     X = pd.DataFrame(np.random.default_rng(0).normal(size=(400, 3)), index=table.index)
     for cv in every_splitter(table):
-        assert len(cross_val_score(LogisticRegression(), X, table["y"], cv=cv, error_score="raise")) == cv.get_n_splits()
+        assert (
+            len(cross_val_score(LogisticRegression(), X, table["y"], cv=cv, error_score="raise")) == cv.get_n_splits()
+        )
     grid = GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=PurgedKFold(table, 3, "1D"))
     assert grid.fit(X, table["y"].fillna(0)).best_params_
     plain = labels(101, ahead=1)
@@ -334,7 +389,9 @@ def test_a_long_table_is_split_and_audited_quickly():
     start = time.perf_counter()
     audit = audit_split(PurgedKFold(table, 5, "1D"), table)
     random = audit_split(KFold(5, shuffle=True, random_state=0), table)
-    assert time.perf_counter() - start < 10 and audit.attrs["overlapping"] == 0 and random.attrs["overlapping"] > 1_900_000
+    assert (
+        time.perf_counter() - start < 10 and audit.attrs["overlapping"] == 0 and random.attrs["overlapping"] > 1_900_000
+    )
 
 
 # ---------------------------------------------------------------- what is refused

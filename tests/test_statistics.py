@@ -11,7 +11,9 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from cryptolab.config import DataError, SettingsError
-from cryptolab.evaluation import baselines, bootstrap, calibration, conformal, costs, ledger, metrics, multiple, significance, volatility
+from cryptolab.evaluation import (
+    baselines, bootstrap, calibration, conformal, costs, ledger, metrics, multiple, significance, volatility,
+)
 
 sm = pytest.importorskip("statsmodels.api")
 arch_bootstrap = pytest.importorskip("arch.bootstrap")
@@ -47,12 +49,19 @@ def candles():
     "Hourly candles with bursts and a daily rhythm of volatility, and one missing hour."
     rng, n = np.random.default_rng(5), 4001
     index = pd.date_range("2024-01-01", periods=n, freq="h", tz="UTC", name="open_time")
-    level = np.exp(0.15 * autoregressive(rng, 0.97, n) + 0.5 * np.sin(2 * np.pi * index.hour / 24) - 0.4 * (index.day_of_week >= 5))
+    level = np.exp(
+        0.15 * autoregressive(rng, 0.97, n) + 0.5 * np.sin(2 * np.pi * index.hour / 24) - 0.4 * (index.day_of_week >= 5)
+    )
     open_ = 100 * np.exp(np.cumsum(np.r_[0, 0.004 * level[:-1] * rng.standard_normal(n - 1)]))
     close = np.r_[open_[1:], open_[-1]]
     wick = 0.002 * level * np.abs(rng.standard_normal(n))
-    table = pd.DataFrame({"open": open_, "high": np.maximum(open_, close) * (1 + wick), "low": np.minimum(open_, close) * (1 - wick),
-                          "close": close, "volume": 1.0}, index=index)
+    table = pd.DataFrame(
+        {
+            "open": open_, "high": np.maximum(open_, close) * (1 + wick), "low": np.minimum(open_, close) * (1 - wick),
+            "close": close, "volume": 1.0,
+        },
+        index=index,
+    )
     return table.drop(index[2500])
 
 
@@ -69,7 +78,8 @@ def test_block_length_equals_arch_where_memory_is_long(phi, n):
     for seed in range(5):
         x = autoregressive(np.random.default_rng(seed), phi, n)
         theirs = float(arch_bootstrap.optimal_block_length(x)["stationary"].iloc[0])
-        assert metrics.block_length(x) == pytest.approx(max(theirs, n ** (1 / 3)), rel=0.08)  # arch divides by the variance of each lag's own rows
+        # arch divides by the variance of each lag's own rows
+        assert metrics.block_length(x) == pytest.approx(max(theirs, n ** (1 / 3)), rel=0.08)
 
 
 def test_stationary_bootstrap_equals_arch():
@@ -86,7 +96,10 @@ def test_stationary_bootstrap_equals_arch():
 
 def test_bootstrap_p_value_of_a_true_null_is_uniform_enough():
     rng = np.random.default_rng(2)
-    p = [bootstrap.stationary_bootstrap(autoregressive(rng, 0.5, 400), n=200, seed=i, null=0.0)["p_value"] for i in range(150)]
+    p = [
+        bootstrap.stationary_bootstrap(autoregressive(rng, 0.5, 400), n=200, seed=i, null=0.0)["p_value"]
+        for i in range(150)
+    ]
     assert 1 <= sum(v < 0.05 for v in p) <= 18 and stats.kstest(p, "uniform").pvalue > 0.01
 
 
@@ -167,9 +180,13 @@ def test_holm_equals_statsmodels():
 def test_spa_equals_arch(losses):
     benchmark, models = losses
     found = multiple.spa_test(benchmark, models, block=9, n=500, seed=7)
-    theirs = arch_bootstrap.SPA(benchmark, np.column_stack(list(models.values())), block_size=9, reps=500, bootstrap="stationary", seed=7)
+    theirs = arch_bootstrap.SPA(
+        benchmark, np.column_stack(list(models.values())), block_size=9, reps=500, bootstrap="stationary", seed=7,
+    )
     theirs.compute()
-    assert [found[k] for k in ("p_lower", "p_value", "p_upper")] == pytest.approx(theirs.pvalues[["lower", "consistent", "upper"]].tolist())
+    assert [found[k] for k in ("p_lower", "p_value", "p_upper")] == pytest.approx(
+        theirs.pvalues[["lower", "consistent", "upper"]].tolist()
+    )
     assert found["best"] == "good" and found["p_value"] < 0.05
     useless = {k: v for k, v in models.items() if k != "good"}
     assert multiple.spa_test(benchmark, useless, n=300)["p_value"] > 0.05
@@ -189,7 +206,9 @@ def test_spa_of_copies_and_frames(losses):
 def test_model_confidence_set_equals_arch(losses):
     _, models = losses
     found = multiple.model_confidence_set(models, level=0.9, block=9, n=500, seed=7)
-    theirs = arch_bootstrap.MCS(pd.DataFrame(models), size=0.1, block_size=9, reps=500, bootstrap="stationary", method="R", seed=7)
+    theirs = arch_bootstrap.MCS(
+        pd.DataFrame(models), size=0.1, block_size=9, reps=500, bootstrap="stationary", method="R", seed=7,
+    )
     theirs.compute()
     assert set(found.index[found.included]) == set(theirs.included)
     assert found["p_value"].to_dict() == pytest.approx(theirs.pvalues["Pvalue"].to_dict())
@@ -221,7 +240,9 @@ def test_probabilistic_sharpe_of_returns_by_the_formula():
 def test_expected_maximum_is_near_the_simulated_one():
     rng = np.random.default_rng(0)
     for n in (10, 100, 1000):
-        assert multiple.expected_maximum_sharpe(n, 1.0) == pytest.approx(rng.standard_normal((2000, n)).max(axis=1).mean(), rel=0.03)
+        assert multiple.expected_maximum_sharpe(n, 1.0) == pytest.approx(
+            rng.standard_normal((2000, n)).max(axis=1).mean(), rel=0.03,
+        )
 
 
 def slow_pbo(returns, blocks):
@@ -241,7 +262,9 @@ def slow_pbo(returns, blocks):
 def test_pbo_equals_the_definition():
     returns = np.random.default_rng(0).standard_normal((240, 7))
     found, expected = multiple.pbo(returns, blocks=8), slow_pbo(returns, 8)
-    assert found["splits"] == 70 and found["logits"] == pytest.approx(expected) and found["pbo"] == pytest.approx((expected <= 0).mean())
+    assert found["splits"] == 70 and found["logits"] == pytest.approx(expected) and found["pbo"] == pytest.approx(
+        (expected <= 0).mean()
+    )
 
 
 def test_pbo_of_noise_and_of_skill():
@@ -261,13 +284,19 @@ def test_brier_and_log_loss_equal_scikit_learn(forecasts):
     y, p = forecasts
     brier = calibration.brier_decomposition(y, p, n_samples=50)
     assert brier["brier"] == pytest.approx(sk.brier_score_loss(y, p))
-    assert brier["brier"] == pytest.approx(brier["reliability"] - brier["resolution"] + brier["uncertainty"] + brier["within"])
+    assert brier["brier"] == pytest.approx(
+        brier["reliability"] - brier["resolution"] + brier["uncertainty"] + brier["within"]
+    )
     found = calibration.log_loss(y, p, n_samples=50)
     assert found["log_loss"] == pytest.approx(sk.log_loss(y, p))
     assert found["constant"] == pytest.approx(sk.log_loss(y, np.full(len(y), y.mean())))
-    hindsight, training = calibration.log_loss(y, p, n_samples=50), calibration.log_loss(y, p, base_rate=0.4, n_samples=50)
+    hindsight, training = calibration.log_loss(y, p, n_samples=50), calibration.log_loss(
+        y, p, base_rate=0.4, n_samples=50,
+    )
     assert training["skill"] > hindsight["skill"]  # a wrong constant is easier to beat
-    assert calibration.log_loss([0, 1], [1.0, 1.0], n_samples=50)["log_loss"] == pytest.approx(-np.log(1e-15) / 2, rel=1e-3)
+    assert calibration.log_loss(
+        [0, 1], [1.0, 1.0], n_samples=50,
+    )["log_loss"] == pytest.approx(-np.log(1e-15) / 2, rel=1e-3)
 
 
 def test_brier_parts_are_exact_when_every_forecast_is_its_own_group(forecasts):
@@ -277,7 +306,9 @@ def test_brier_parts_are_exact_when_every_forecast_is_its_own_group(forecasts):
     groups = pd.DataFrame({"y": y, "p": p}).groupby("p")["y"].agg(["size", "mean"])
     reliability = (groups["size"] * (groups.index - groups["mean"]) ** 2).sum() / len(y)
     resolution = (groups["size"] * (groups["mean"] - y.mean()) ** 2).sum() / len(y)
-    assert (found["reliability"], found["resolution"]) == pytest.approx((reliability, resolution)) and found["within"] == pytest.approx(0, abs=1e-12)
+    assert (found["reliability"], found["resolution"]) == pytest.approx((reliability, resolution)) and found[
+        "within"
+    ] == pytest.approx(0, abs=1e-12)
 
 
 def test_corrected_parts_are_unbiased():
@@ -405,7 +436,8 @@ def test_garch_equals_arch(candles, parkinson):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = arch_model(100 * returns, mean="Constant", vol="GARCH", p=1, q=1, rescale=False).fit(disp="off")
-    ahead = theirs.conditional_volatility.shift(-1).dropna()[300:]  # at row t the forecast for t + 1, once the start is forgotten
+    # at row t the forecast for t + 1, once the start is forgotten
+    ahead = theirs.conditional_volatility.shift(-1).dropna()[300:]
     ratio = (found[ahead.index] / ahead).to_numpy()
     assert ratio.std() / ratio.mean() < 0.02
     several = volatility.garch(candles, train, ahead=5)
@@ -452,7 +484,9 @@ def test_mase_is_the_ratio_that_price_metrics_shows():
     forecast = close * np.exp(0.003 * rng.standard_normal(400))
     found, shown = metrics.mase(after, forecast, close), metrics.price_metrics(close, after, forecast)
     assert (found["mase"], found["low"], found["high"]) == (shown["mase"], shown["mase_low"], shown["mase_high"])
-    assert found["mase"] == pytest.approx(sk.mean_absolute_error(after, forecast) / sk.mean_absolute_error(after, close))
+    assert found["mase"] == pytest.approx(
+        sk.mean_absolute_error(after, forecast) / sk.mean_absolute_error(after, close)
+    )
 
 
 # ---- real candles
@@ -460,20 +494,28 @@ def test_mase_is_the_ratio_that_price_metrics_shows():
 @pytest.mark.data
 def test_real_candles_give_the_expected_orders_of_size(shared_data):
     "Hourly bitcoin: the season helps log-HAR, GARCH is worse, and a late entry costs the reversal rule a part of its small edge."
-    read = lambda name: pd.read_parquet(shared_data / f"{name}.parquet").set_index("timestamp").rename_axis("open_time")[["high", "low", "close"]].astype(float)
+    read = lambda name: pd.read_parquet(
+        shared_data / f"{name}.parquet"
+    ).set_index("timestamp").rename_axis("open_time")[["high", "low", "close"]].astype(float)
     hourly, quarter = read("BTCUSDT_1h").iloc[-14000:], read("BTCUSDT_15m")
     y = (np.log(hourly["high"] / hourly["low"]) / np.sqrt(4 * np.log(2))).shift(-1).dropna()
     train, test = y.iloc[200:9000], y.iloc[9001:]
     test = test[test > 0]
-    found = {"timed": volatility.log_har(hourly, train), "plain": volatility.log_har(hourly, train, season=False),
-             "garch": volatility.garch(hourly, train), "seasonal": volatility.seasonal_vol(hourly, train).clip(lower=1e-5)}
+    found = {
+        "timed": volatility.log_har(hourly, train), "plain": volatility.log_har(hourly, train, season=False),
+        "garch": volatility.garch(hourly, train), "seasonal": volatility.seasonal_vol(hourly, train).clip(lower=1e-5),
+    }
     scores = {name: metrics.volatility_metrics(test, f[test.index]) for name, f in found.items()}
     assert 0.2 < scores["timed"]["r2"] < 0.5
     assert scores["timed"]["qlike"] < scores["plain"]["qlike"] < scores["garch"]["qlike"] < scores["seasonal"]["qlike"]
     assert 0.4 < volatility.mincer_zarnowitz(test, found["timed"][test.index], log=True)["r2"] < 0.6
     against = (np.log(hourly["close"]).diff().dropna() < 0).astype(float)
     late = calibration.delayed_entry(against, hourly.iloc[1:], quarter, delays=(0, 1), n_samples=100)
-    assert 0.52 < late.accuracy[0] < 0.55 and late.accuracy[0] > late.accuracy[1] + 0.004 and late.gross_bp[0] > late.gross_bp[1]
+    assert (
+        0.52 < late.accuracy[0] < 0.55
+        and late.accuracy[0] > late.accuracy[1] + 0.004
+        and late.gross_bp[0] > late.gross_bp[1]
+    )
     assert late.attrs["dropped"] <= 5
 
 
@@ -525,7 +567,11 @@ def test_coverage_over_time_by_hand():
     index = pd.date_range("2024-01-01", periods=6, freq="h", tz="UTC")
     y = pd.Series([0.0, 2, 0, 2, 2, 0], index=index)
     table = conformal.coverage_over_time(y, y * 0 - 1, y * 0 + 1, window=3)
-    assert table.coverage.tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3, 1 / 3]) and table.index[0] == index[2] and (table.width == 2).all()
+    assert (
+        table.coverage.tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3, 1 / 3])
+        and table.index[0] == index[2]
+        and (table.width == 2).all()
+    )
     figure = conformal.plot_coverage({"x": table}, level=0.9)
     assert json.loads(figure.to_json())["data"][0]["x"][0] == "2024-01-01 02:00"
 
@@ -594,13 +640,18 @@ def test_the_ledger_counts_configurations_and_deflates(tmp_path):
     returns, ratios = 0.01 * rng.standard_normal((1000, 30)), []
     for i, column in enumerate(returns.T):
         ratios.append(multiple.sharpe_ratio(column))
-        book.record("data", {"i": i, "rate": np.float32(0.1), "sizes": (1, 2)}, score=np.float64(ratios[-1]), sharpe=ratios[-1])
-    book.record("data", {"sizes": [1, 2], "rate": np.float32(0.1), "i": 3}, score=ratios[3], sharpe=ratios[3])  # the same once more
+        book.record(
+            "data", {"i": i, "rate": np.float32(0.1), "sizes": (1, 2)}, score=np.float64(ratios[-1]), sharpe=ratios[-1],
+        )
+    # the same once more
+    book.record("data", {"sizes": [1, 2], "rate": np.float32(0.1), "i": 3}, score=ratios[3], sharpe=ratios[3])
     book.record("other", {"i": 1}, score=None)
     best = int(np.argmax(ratios))
     found = book.deflate("data", returns[:, best])
     expected = multiple.deflated_sharpe(returns[:, best], 30, np.std(ratios, ddof=1))
-    assert (found["trials"], book.count("other")) == (30, 1) and found["deflated"] == pytest.approx(expected["deflated"])
+    assert (found["trials"], book.count("other")) == (30, 1) and found["deflated"] == pytest.approx(
+        expected["deflated"]
+    )
     assert found["deflated"] < 0.9 < found["probabilistic"]
     assert book.deflate("data", returns[:, best], correlation=0.9)["effective"] == pytest.approx(0.9 + 0.1 * 30)
 

@@ -48,7 +48,9 @@ def test_a_stream_from_a_tail_equals_the_table_on_real_candles(name, shared_data
     history = features(candles.iloc[:stop], name, dtype="float64")
     values = {column: history[column].iloc[start - 1] for column in stream.never}
     stream.start(candles.iloc[start - stream.needed : start], values=values)
-    rows = pd.DataFrame([stream.update(candle) for candle in candles.iloc[start:stop].itertuples()], columns=history.columns)
+    rows = pd.DataFrame(
+        [stream.update(candle) for candle in candles.iloc[start:stop].itertuples()], columns=history.columns,
+    )
     wrong = (rows - history.iloc[start:]).abs().max() / history.std()
     assert wrong.max() < 1e-6, wrong.nlargest(5)
 
@@ -68,7 +70,9 @@ def test_a_long_table_equals_one_computed_at_once():
     table = features(candles, "v9", dtype="float64", threads=2)
     assert distance(table, pd.DataFrame(at_once, index=candles.index)[found.names]).max() < 1e-9
     for cut in (32_767, 32_768, 32_769, 65_540):
-        pd.testing.assert_frame_equal(features(candles.iloc[:cut], "v9", dtype="float64", threads=1), table.iloc[:cut], check_exact=True)
+        pd.testing.assert_frame_equal(
+            features(candles.iloc[:cut], "v9", dtype="float64", threads=1), table.iloc[:cut], check_exact=True,
+        )
 
 
 def test_code_that_needs_the_whole_table_gets_it_and_is_not_streamed():
@@ -79,7 +83,9 @@ def test_code_that_needs_the_whole_table_gets_it_and_is_not_streamed():
         yield "path", np.cumsum(np.log(x.close / x.open))
 
     candles = sample_market(n=40_000)
-    np.testing.assert_allclose(features(candles, own, dtype="float64")["path"], np.log(candles.close / candles.open).cumsum(), atol=1e-9)
+    np.testing.assert_allclose(
+        features(candles, own, dtype="float64")["path"], np.log(candles.close / candles.open).cumsum(), atol=1e-9,
+    )
     with pytest.raises(SettingsError, match="cannot be computed in pieces"):
         FeatureStream(own).extend(candles)
 
@@ -95,7 +101,7 @@ def test_settling_is_measured():
     (lambda c: {k: v for k, v in c.items() if k != "open_time"}, "no open_time"),
     (lambda c: {**c, "open_time": c["open_time"].tz_localize(None)}, "no zone"),
     (lambda c: {**c, "open_time": c["open_time"] - pd.Timedelta("1h")}, "does not continue"),
-])  # fmt: skip
+])
 def test_a_bad_candle_is_refused_and_leaves_the_stream_as_it_was(change, message):
     candles = sample_market(n=500)
     stream = FeatureStream("v9").start(candles.iloc[:400])
@@ -119,7 +125,9 @@ def test_gaps_are_counted():
 def test_a_store_of_a_parquet_file(tmp_path):
     candles = sample_market(n=2_000)
     candles.rename_axis("timestamp").reset_index().to_parquet(tmp_path / "candles.parquet")
-    manifest = build_store(tmp_path / "candles.parquet", tmp_path / "store", "v9", symbol="BTCUSDT", timeframe="1h", rows=700, log=None)
+    manifest = build_store(
+        tmp_path / "candles.parquet", tmp_path / "store", "v9", symbol="BTCUSDT", timeframe="1h", rows=700, log=None,
+    )
     assert [part["rows"] for part in manifest["parts"]] == [700, 700, 600]
     assert manifest["nan"]["rsi_14"] == 13 and manifest["rows"] == 2_000 and manifest["symbol"] == "BTCUSDT"
     assert distance(read_store(tmp_path / "store"), features(candles, "v9")).max() < 1e-6
@@ -140,7 +148,9 @@ build_store(slow(sample_market(n=2_500)), sys.argv[1], rows=500, log=None)
 
 
 def test_a_killed_build_goes_on(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path / "store")], stdout=subprocess.PIPE, text=True,
+    )
     assert process.stdout.readline().strip() == "three parts"
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -153,7 +163,9 @@ def test_a_killed_build_goes_on(tmp_path):
     assert len(lines) == 2, "only what was missing is computed"
     assert before == {name: (tmp_path / "store" / name).stat().st_mtime_ns for name in before}
     assert distance(read_store(tmp_path / "store"), features(candles, "v9")).max() < 1e-6
-    assert sorted(p.name for p in (tmp_path / "store").iterdir()) == ["manifest.json", *(f"part-000{i}.parquet" for i in range(5))]
+    assert sorted(p.name for p in (tmp_path / "store").iterdir()) == [
+        "manifest.json", *(f"part-000{i}.parquet" for i in range(5)),
+    ]
 
 
 def test_an_unfinished_store_is_not_continued_with_something_else(tmp_path):
@@ -176,7 +188,9 @@ def test_a_damaged_store_is_not_read(tmp_path):
     (tmp_path / "store" / "part-0001.parquet").unlink()
     with pytest.raises(ModelError, match="is missing"):
         read_store(tmp_path / "store")
-    assert len(read_store(tmp_path / "store", end=sample_market(n=1_000).index[400])) == 400, "parts that are not needed are not opened"
+    assert len(read_store(tmp_path / "store", end=sample_market(n=1_000).index[400])) == 400, (
+        "parts that are not needed are not opened"
+    )
     with pytest.raises(DataError, match="no column `rsi`"):
         read_store(tmp_path / "store", ["rsi"])
     with pytest.raises(DataError, match="no candles to store"):

@@ -11,7 +11,7 @@ from cryptolab.data.market import sample_market
 from cryptolab.reports.results import read_result
 from cryptolab.systems.v9.system import system as module
 from cryptolab.systems.v9.rows import prepare_rows, with_pool
-from cryptolab.systems.v9.system import V9
+from cryptolab.systems.v9 import V9
 
 QUIET = {"log": None}
 
@@ -46,7 +46,8 @@ def test_pool_rows_are_over_before_the_validation_rows(own):
     border = pooled.windows.index[rows.parts["direction"]["val"][0][0]] + pd.Timedelta("1h")
     numbers, y = pooled.pool["direction"]
     assert len(numbers) == len(y) > 300
-    assert pooled.windows.times[pooled.windows.ends[numbers]].max() + pd.Timedelta("2h") <= border  # decision candle and the one it is about are closed
+    # decision candle and the one it is about are closed
+    assert pooled.windows.times[pooled.windows.ends[numbers]].max() + pd.Timedelta("2h") <= border
     for part in ("train", "val", "test"):
         assert (pooled.parts["direction"][part][0] == rows.parts["direction"][part][0]).all()
 
@@ -87,7 +88,9 @@ def test_pooled_fit_learns_from_more_rows_and_repeats(own):
     pool = {"C2": coin(2), "C3": coin(3)}
     one, two = (V9(profile="smoke", pool="C2,C3").fit(own, pool=pool, **QUIET) for _ in range(2))
     alone = V9(profile="smoke").fit(own, **QUIET)
-    assert sorted(one.counts_["pool"]) == ["C2", "C3"] and all(c["direction"] > 300 for c in one.counts_["pool"].values())
+    assert sorted(one.counts_["pool"]) == ["C2", "C3"] and all(
+        c["direction"] > 300 for c in one.counts_["pool"].values()
+    )
     a, b, c = (s.forecast(own)[["p_up", "natr", "mu"]] for s in (one, two, alone))
     assert np.isfinite(a).all(axis=None) and a.equals(b)
     assert (a - c).abs().max().min() > 0

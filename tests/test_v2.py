@@ -16,7 +16,7 @@ from cryptolab.evaluation.events import auc_blocks, event_comparison
 from cryptolab.audit.leaks.audit import audit_pipeline, audit_text
 from cryptolab.audit.pipelines.v2 import v2_control, v2_own_control, v2_pipeline
 from cryptolab.reports.pages.v2 import veto_board
-from cryptolab.systems.v2.system import V2, InferenceEngine, ModelTrainer, TradingPipeline, TrendFilterTrainer
+from cryptolab.systems.v2 import V2, InferenceEngine, ModelTrainer, TradingPipeline, TrendFilterTrainer
 from cryptolab.systems.v2.rows import barrier_distances, prepare_side, touches, trade_labels
 from cryptolab.systems.v2.strategy import choose_thresholds, rolling_threshold
 from cryptolab.systems.v2.veto import decide, decision_counts, mirror_threshold, veto_value
@@ -121,7 +121,9 @@ def test_same_seed_same_numbers(candles, fitted):
 
 @pytest.mark.parametrize("thresholds", ["fixed", "adaptive", "rolling"])
 def test_the_future_changes_no_forecast(candles, thresholds):
-    system = V2(profile="smoke", side="both", thresholds=thresholds, bounce_threshold=0.5, filter_threshold=0.5, threads=1).fit(candles, log=None)
+    system = V2(
+        profile="smoke", side="both", thresholds=thresholds, bounce_threshold=0.5, filter_threshold=0.5, threads=1,
+    ).fit(candles, log=None)
     whole = system.forecast(candles)
     for cut in (2_000, 3_777, 4_990):
         later = candles.copy()
@@ -133,11 +135,17 @@ def test_the_future_changes_no_forecast(candles, thresholds):
 
 def test_test_rows_shape_nothing(candles):
     "Models, calibration and thresholds are the same whatever the test rows hold."
-    system = V2(profile="smoke", thresholds="adaptive", test_start=str(candles.index[4_000]), threads=1).fit(candles, log=None)
+    system = V2(
+        profile="smoke", thresholds="adaptive", test_start=str(candles.index[4_000]), threads=1,
+    ).fit(candles, log=None)
     later = candles.copy()
     border = system.index_["long"]["val"][-1] + pd.Timedelta("15min") * 17
-    later.loc[later.index >= border, ["open", "high", "low", "close"]] *= np.linspace(1, 3, (later.index >= border).sum())[:, None]
-    other = V2(profile="smoke", thresholds="adaptive", test_start=str(candles.index[4_000]), threads=1).fit(later, log=None)
+    later.loc[later.index >= border, ["open", "high", "low", "close"]] *= np.linspace(
+        1, 3, (later.index >= border).sum()
+    )[:, None]
+    other = V2(
+        profile="smoke", thresholds="adaptive", test_start=str(candles.index[4_000]), threads=1,
+    ).fit(later, log=None)
     assert other.thresholds_ == system.thresholds_
     for name in ("bounce", "filter"):
         assert other.models_["long"][name].calibration == system.models_["long"][name].calibration
@@ -147,7 +155,9 @@ def test_test_rows_shape_nothing(candles):
 @pytest.mark.parametrize("model", ["bounce", "filter"])
 @pytest.mark.parametrize("candidates", ["all", "touch"])
 def test_leak_detectors_find_nothing(model, candidates):
-    found = audit_pipeline(v2_pipeline(model, candidates=candidates), sample_market(n=2_500, timeframe="15m"), seconds=2)
+    found = audit_pipeline(
+        v2_pipeline(model, candidates=candidates), sample_market(n=2_500, timeframe="15m"), seconds=2,
+    )
     assert found.empty, audit_text(found)
 
 
@@ -155,9 +165,15 @@ def test_leak_detectors_find_nothing(model, candidates):
 def test_controls_on_null_markets():
     table = controls(v2_control, 20, "garch", rows=5_000, log=None)
     found = table.attrs["summary"]
-    assert found["rejections"] <= found["expected_high"] and found["rejections_stakes"] <= 4 and found["ks_p_stakes"] > 0.005
+    assert (
+        found["rejections"] <= found["expected_high"]
+        and found["rejections_stakes"] <= 4
+        and found["ks_p_stakes"] > 0.005
+    )
     own = pd.DataFrame([v2_own_control(null_market(5_000, seed=k), k) for k in range(15)])
-    assert stats.kstest(own["p_value"], "uniform").pvalue > 0.005 and stats.kstest(own["p_veto"], "uniform").pvalue > 0.005
+    assert stats.kstest(
+        own["p_value"], "uniform",
+    ).pvalue > 0.005 and stats.kstest(own["p_veto"], "uniform").pvalue > 0.005
     assert abs(own["mean_r"].mean()) < 0.05
 
 
@@ -179,10 +195,14 @@ def test_orders_trade_exactly_what_the_label_says(candles, fitted):
 
 def test_forecast_table(candles, fitted):
     table = fitted.forecast(candles)
-    assert list(table) == ["p_event", "p_bounce", "p_filter", "side", "action", "size", "stop_by", "target_by", "timeout", "reason"]
+    assert list(table) == [
+        "p_event", "p_bounce", "p_filter", "side", "action", "size", "stop_by", "target_by", "timeout", "reason",
+    ]
     assert {"event", "horizon", "timeframe", "known_at"} <= set(table.attrs)
     quiet = table["reason"] == "NO_CANDIDATE"
-    assert table.loc[quiet, ["p_event", "p_bounce", "p_filter"]].isna().all().all() and table.loc[~quiet, "p_event"].between(0, 1).all()
+    assert table.loc[
+        quiet, ["p_event", "p_bounce", "p_filter"],
+    ].isna().all().all() and table.loc[~quiet, "p_event"].between(0, 1).all()
     assert (table["size"][table["action"] == 0] == 0).all() and table["size"].between(0, 1).all()
     np.testing.assert_allclose(table["target_by"] / table["stop_by"], 2)
     pd.testing.assert_series_equal(table["stop_by"], barrier_distances(candles)["stop_by"].loc[table.index])
@@ -191,7 +211,9 @@ def test_forecast_table(candles, fitted):
 def test_kelly_does_not_stake_on_honest_probabilities(candles):
     system = V2(profile="smoke", sizing="kelly", threads=1).fit(candles, log=None).with_thresholds(0.0)
     table = system.forecast(candles)
-    assert (table["reason"] == "ENTRY_APPROVED").sum() > 500 and (table["p_event"].max() > 0.8 or (table["action"] == 0).mean() > 0.99)
+    assert (table["reason"] == "ENTRY_APPROVED").sum() > 500 and (
+        table["p_event"].max() > 0.8 or (table["action"] == 0).mean() > 0.99
+    )
 
 
 def test_a_date_divides_as_it_says(candles):
@@ -234,11 +256,18 @@ def test_nothing_unpickles(tmp_path, monkeypatch):
 
 def test_the_documents_names_hold_together(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data, names = TradingPipeline(log=None).prepare_training_data(symbol="BTCUSDT", timeframe="15m", direction="short", start_date="2024-11-01")
+    data, names = TradingPipeline(log=None).prepare_training_data(
+        symbol="BTCUSDT", timeframe="15m", direction="short", start_date="2024-11-01",
+    )
     assert len(names) == 15 and set(data["label"]) == {0.0, 1.0}
-    for trainer, path in ((ModelTrainer(n_estimators=20, log=None), "v2/models/a.pkl"), (TrendFilterTrainer(n_estimators=20, log=None), "v2/models/b.pkl")):
+    for trainer, path in (
+        (ModelTrainer(n_estimators=20, log=None), "v2/models/a.pkl"),
+        (TrendFilterTrainer(n_estimators=20, log=None), "v2/models/b.pkl"),
+    ):
         found = trainer.train(data)
-        assert {"test_auc", "test_auc_low", "test_auc_high", "base_rate", "feature_importance"} <= set(found) and found["test_auc"] < 0.65
+        assert {"test_auc", "test_auc_low", "test_auc_high", "base_rate", "feature_importance"} <= set(found) and found[
+            "test_auc"
+        ] < 0.65
         trainer.save_model(path)
     assert not list(tmp_path.rglob("*.pkl"))
     engine = InferenceEngine("v2/models/a.pkl", "v2/models/b.pkl")
@@ -255,7 +284,7 @@ def test_the_documents_names_hold_together(tmp_path, monkeypatch):
     (dict(side="up"), "unknown side"), (dict(filter="inverse"), "unknown filter"), (dict(stop=0), "out of range"), (dict(size=-1), "out of range"),
     (dict(risk=1.5), "out of range"), (dict(trees=0), "must be positive"), (dict(candidates="some"), "unknown candidates"), (dict(features="v3"), "unknown `features`"),
     (dict(test_start="tomorrow"), "not a time"), (dict(test_start="1999-01-01"), "leaves a part empty"), (dict(cost=1.2), "out of range"),
-])  # fmt: skip
+])
 def test_wrong_choices_are_named(candles, given, words):
     with pytest.raises((SettingsError, DataError), match=words):
         V2(profile="smoke", **given).fit(candles, log=None)

@@ -35,7 +35,10 @@ def slow_v2(candles):
     "The 15 columns of V2, as obvious and slow as possible."
     high, low, close = (candles[name] for name in ("high", "low", "close"))
     table = pd.DataFrame({"basis": close.rolling(20).mean()}, index=candles.index)
-    sd = pd.Series([close.iloc[max(i - 19, 0) : i + 1].std(ddof=0) if i >= 19 else np.nan for i in range(len(close))], index=close.index)
+    sd = pd.Series(
+        [close.iloc[max(i - 19, 0) : i + 1].std(ddof=0) if i >= 19 else np.nan for i in range(len(close))],
+        index=close.index,
+    )
     table["dev"] = 2 * sd
     table["upper"], table["lower"] = table["basis"] + table["dev"], table["basis"] - table["dev"]
     table["bandwidth"] = (table["upper"] - table["lower"]) / table["basis"]
@@ -55,7 +58,7 @@ def slow_v2(candles):
     for name, found, level in (
         ("bear_sweep", (high > ph) & (close < ph), ph), ("bull_sweep", (low < pl) & (close > pl), pl),
         ("bull_bos", (close > ph) & (before <= ph), ph), ("bear_bos", (close < pl) & (before >= pl), pl),
-    ):  # fmt: skip
+    ):
         table[name] = found.astype(float).where(level.notna())
     return table
 
@@ -73,7 +76,9 @@ def test_v2_equals_a_slow_version(shared_data):
     for name in ("BTCUSDT_1h", "SOLUSDT_1d"):
         candles = read(shared_data, name).iloc[-1700:]
         expected = slow_v2(candles)
-        pd.testing.assert_frame_equal(features(candles, "v2_published", dtype="float64"), expected, rtol=1e-9, atol=1e-9, check_freq=False)
+        pd.testing.assert_frame_equal(
+            features(candles, "v2_published", dtype="float64"), expected, rtol=1e-9, atol=1e-9, check_freq=False,
+        )
         assert (expected[["bear_sweep", "bull_sweep", "bull_bos", "bear_bos"]].sum() > 20).all()
 
 
@@ -86,13 +91,17 @@ def test_pivots_are_confirmed_three_candles_late(btc_1h):
     for row in np.flatnonzero(new)[:20]:  # change the candle that confirms it: nothing before that row may know
         other = candles.copy()
         other.iloc[row, other.columns.get_loc("high")] *= 1.5
-        np.testing.assert_array_equal(features(other, "v2_published", dtype="float64")["last_ph"][:row], table["last_ph"][:row])
+        np.testing.assert_array_equal(
+            features(other, "v2_published", dtype="float64")["last_ph"][:row], table["last_ph"][:row],
+        )
 
 
 def test_no_pivot_no_number():
     close = 100 + np.arange(150.0)
     clock = pd.date_range("2024-01-01", periods=150, freq="h", tz="UTC")
-    candles = pd.DataFrame({"open": close - 1, "high": close, "low": close - 1, "close": close, "volume": 1.0}, index=clock)
+    candles = pd.DataFrame(
+        {"open": close - 1, "high": close, "low": close - 1, "close": close, "volume": 1.0}, index=clock,
+    )
     table = features(candles, "v2_published")
     assert table[["last_ph", "last_pl", "bear_sweep", "bull_sweep", "bull_bos", "bear_bos"]].isna().all(axis=None)
     still = features(candles.assign(open=7.0, high=7.0, low=7.0, close=7.0), "v2_published").iloc[-1]
@@ -105,11 +114,16 @@ def test_patterns_equal_ta_lib(btc_1h):
     arrays = tuple(btc_1h[name].to_numpy() for name in ("open", "high", "low", "close"))
     ours = {name: column for name, column in pattern_columns(*arrays)}
     flat = pd.Series(arrays[0] == arrays[3])  # TA-Lib calls such a candle white, here it has no colour
-    rows = ~(flat | flat.shift(fill_value=False) | flat.shift(2, fill_value=False)).to_numpy() & (np.arange(len(flat)) >= 20)
+    rows = ~(
+        flat | flat.shift(fill_value=False) | flat.shift(2, fill_value=False)
+    ).to_numpy() & (np.arange(len(flat)) >= 20)
     theirs = lambda name, **named: getattr(talib, f"CDL{name}")(*arrays, **named)
 
     equal = [(ours["doji"], theirs("DOJI")), (ours["doji_tail"], theirs("DRAGONFLYDOJI") - theirs("GRAVESTONEDOJI"))]
-    equal += [(ours[name], theirs(name.replace("_", "").upper())) for name in ("spinning_top", "marubozu", "engulfing", "harami")]
+    equal += [
+        (ours[name], theirs(name.replace("_", "").upper()))
+        for name in ("spinning_top", "marubozu", "engulfing", "harami")
+    ]
     equal += [(np.maximum(ours["hammer"], 0), theirs("HAMMER"))]
     for here, there in equal:
         differ = np.sign(there[rows]) != here[rows]
@@ -118,7 +132,7 @@ def test_patterns_equal_ta_lib(btc_1h):
         ("piercing", theirs("PIERCING") + theirs("DARKCLOUDCOVER", penetration=0.5)),
         ("three_inside", theirs("3INSIDE")), ("three_outside", theirs("3OUTSIDE")),
         ("star", theirs("MORNINGSTAR", penetration=0.3) + theirs("EVENINGSTAR", penetration=0.3)), ("soldiers", theirs("3WHITESOLDIERS")),
-    ):  # fmt: skip
+    ):
         found = rows & (there != 0)
         assert found.any() and (ours[name][found] == np.sign(there[found])).all(), name
 
@@ -126,7 +140,8 @@ def test_patterns_equal_ta_lib(btc_1h):
 @pytest.mark.data
 def test_patterns_upside_down_and_in_another_unit(shared_data):
     candles = read(shared_data, "DOGEUSDT_1h").iloc[-8000:]
-    ticks = (candles[["open", "high", "low", "close"]] * 1e5).round().to_numpy().T  # whole ticks, so that mirroring is exact and ties abound
+    # whole ticks, so that mirroring is exact and ties abound
+    ticks = (candles[["open", "high", "low", "close"]] * 1e5).round().to_numpy().T
     upside = 2 * ticks.max() - ticks[[0, 2, 1, 3]]
     usual, mirrored, cents = (dict(pattern_columns(*np.ascontiguousarray(x))) for x in (ticks, upside, ticks * 0.01))
     for name, column in usual.items():
@@ -168,7 +183,9 @@ def test_pieces_cuts_and_units(btc_1h, found):
     assert ((pieces - whole).abs().max() <= 1e-9 * scale).all() and (pieces.isna() == whole.isna()).all(axis=None)
     later = features(candles.iloc[700:], found, dtype="float64").iloc[600:]
     assert ((later - whole.iloc[1300:]).abs().max() <= 1e-6 * scale).all()
-    pd.testing.assert_frame_equal(features(candles.iloc[:1777], found, dtype="float64"), whole.iloc[:1777], check_exact=True)
+    pd.testing.assert_frame_equal(
+        features(candles.iloc[:1777], found, dtype="float64"), whole.iloc[:1777], check_exact=True,
+    )
     if found is not v2_published:
         other = features(candles * [10, 10, 10, 10, 1000], found, dtype="float64")
         assert ((other - whole).abs().max() <= 1e-7 * scale).all()
@@ -178,10 +195,15 @@ def test_hybrid_survives_silence():
     clock = pd.date_range("2024-01-01", periods=700, freq="min", tz="UTC")
     close = np.where(np.arange(700) < 250, 100 + np.arange(700) % 5, 102.0)  # lively, then asleep
     candles = pd.DataFrame({"open": close, "high": close, "low": close, "close": close, "volume": 1.0}, index=clock)
-    for market in (candles, candles.assign(volume=0.0), candles.assign(volume=np.where(np.arange(700) < 250, 1.0, 0.0))):
+    for market in (
+        candles, candles.assign(volume=0.0), candles.assign(volume=np.where(np.arange(700) < 250, 1.0, 0.0)),
+    ):
         table = features(market, hybrid, dtype="float64").iloc[200:]
         assert np.isfinite(table).all(axis=None)
-        bounded = [name for name, unit in zip(hybrid.names, hybrid.table["unit"]) if unit in ("index", "sign", "0/1", "percent")]
+        bounded = [
+            name for name, unit in zip(hybrid.names, hybrid.table["unit"])
+            if unit in ("index", "sign", "0/1", "percent")
+        ]
         assert table[bounded].abs().max().max() <= 700
 
 
@@ -195,15 +217,20 @@ def test_hybrid_columns_by_hand(btc_1h):
     falls = (r.clip(upper=0) ** 2).rolling(20).sum()
     expected = {
         "return_20": np.log(c / c.shift(20)), "efficiency_10": r.rolling(10).sum() / r.abs().rolling(10).sum(),
-        "acceleration_5": np.log(c / c.shift(5)) - np.log(c / c.shift(5)).shift(5), "volatility_20": (r**2).rolling(20).mean() ** 0.5,
-        "momentum_score_20": r.rolling(20).sum() / (r**2).rolling(20).sum() ** 0.5, "donchian_20": (c - low) / (high - low),
-        "volume_spike": (v > 1.5 * before).astype(float).where(before.notna()), "downside_20": falls / (r**2).rolling(20).sum(),
-        "return_volume_20": r.rolling(20).corr(v), "up_volume_20": v.where(r > 0, 0).rolling(20).sum() / v.rolling(20).sum(),
-        "drawdown_100": c / candles["high"].rolling(100).max() - 1, "volume_percentile": v.rolling(100).rank(pct=True) * 100,
-        "bb_touch": (c <= c.rolling(20).mean() - 2 * c.rolling(20).std(ddof=0)).astype(float) - (c >= c.rolling(20).mean() + 2 * c.rolling(20).std(ddof=0)),
+        "acceleration_5": np.log(c / c.shift(5)) - np.log(c / c.shift(5)).shift(5),
+        "volatility_20": (r**2).rolling(20).mean() ** 0.5,
+        "momentum_score_20": r.rolling(20).sum() / (r**2).rolling(20).sum() ** 0.5,
+        "donchian_20": (c - low) / (high - low), "volume_spike": (v > 1.5 * before).astype(float).where(before.notna()),
+        "downside_20": falls / (r**2).rolling(20).sum(), "return_volume_20": r.rolling(20).corr(v),
+        "up_volume_20": v.where(r > 0, 0).rolling(20).sum() / v.rolling(20).sum(),
+        "drawdown_100": c / candles["high"].rolling(100).max() - 1,
+        "volume_percentile": v.rolling(100).rank(pct=True) * 100,
+        "bb_touch": (
+            c <= c.rolling(20).mean() - 2 * c.rolling(20).std(ddof=0)
+        ).astype(float) - (c >= c.rolling(20).mean() + 2 * c.rolling(20).std(ddof=0)),
         "up_share_20": (r > 0).astype(float).rolling(20).mean(),
         "skew_50": r.rolling(50).apply(lambda x: ((x - x.mean()) ** 3).mean() / x.std() ** 3, raw=True),
-    }  # fmt: skip
+    }
     for name, column in expected.items():
         np.testing.assert_allclose(table[name].iloc[120:], column.iloc[120:], rtol=1e-8, atol=1e-8, err_msg=name)
     assert table["adx_14"].std() > 5  # not a constant 25

@@ -10,14 +10,18 @@ from cryptolab.features.registry import feature_inputs, feature_names, feature_t
 from cryptolab.features.stream import features_in_pieces
 
 COINS = ("BTC", "ETH", "SOL", "BNB", "ADA", "XRP", "AVAX", "DOGE", "DOT", "MATIC")
-GROUPS = {"price": 30, "momentum": 40, "volatility": 30, "volume": 25, "patterns": 20, "regime": 20, "lagged": 40, "multi-timeframe": 30,
-          "funding": 15, "cross-coin": 20}  # fmt: skip
+GROUPS = {
+    "price": 30, "momentum": 40, "volatility": 30, "volume": 25, "patterns": 20, "regime": 20, "lagged": 40,
+    "multi-timeframe": 30, "funding": 15, "cross-coin": 20,
+}
 
 
 def read(folder, name, rows=None):
     "Candles of the shared folder with symbol and timeframe."
     path = folder / f"{name}.parquet"
-    frame = pd.read_parquet(path).set_index("timestamp").rename_axis("open_time")[["open", "high", "low", "close", "volume"]].astype("float64")
+    frame = pd.read_parquet(path).set_index("timestamp").rename_axis("open_time")[
+        ["open", "high", "low", "close", "volume"]
+    ].astype("float64")
     frame.attrs["symbol"], frame.attrs["timeframe"] = path.stem.split("_")[0], path.stem.split("_")[-1]
     return frame if rows is None else frame.iloc[-rows:]
 
@@ -25,7 +29,12 @@ def read(folder, name, rows=None):
 def context_of(folder, name):
     "All the context the shared folder has for a coin and timeframe."
     symbol, timeframe = name.split("_")
-    context = {"coins": {f"{c}USDT": read(folder, f"{c}USDT_{timeframe}") for c in COINS if (folder / f"{c}USDT_{timeframe}.parquet").exists()}}
+    context = {
+        "coins": {
+            f"{c}USDT": read(folder, f"{c}USDT_{timeframe}") for c in COINS
+            if (folder / f"{c}USDT_{timeframe}.parquet").exists()
+        }
+    }
     if (folder / "funding" / f"{symbol}_funding.parquet").exists():
         context["funding"] = pd.read_parquet(folder / "funding" / f"{symbol}_funding.parquet")
     if (folder / "funding" / f"{symbol}_perp_{timeframe}.parquet").exists():
@@ -69,7 +78,9 @@ def test_same_in_pieces_and_without_future(shared_data):
     worst = (pieces - whole).abs().max() / whole.std()
     assert (worst <= 1e-6).all(), worst[worst > 1e-6]
     for cut in (1500, 4322, 8999):
-        pd.testing.assert_frame_equal(features(candles.iloc[:cut], "v3", context, dtype="float64"), whole.iloc[:cut], check_exact=True)
+        pd.testing.assert_frame_equal(
+            features(candles.iloc[:cut], "v3", context, dtype="float64"), whole.iloc[:cut], check_exact=True,
+        )
 
 
 @pytest.mark.data

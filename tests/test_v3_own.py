@@ -82,7 +82,10 @@ def silent_markets(hours):
     stop.iloc[400:, :4], stop.iloc[400:, 4] = rows["close"].iloc[399], 0.0
     pause = rows.copy()
     pause.iloc[400:800, :4], pause.iloc[400:800, 4] = rows["close"].iloc[399], 0.0
-    return {"still": still, "still and silent": still.assign(volume=0.0), "silent": rows.assign(volume=0.0), "stop": stop, "pause": pause}
+    return {
+        "still": still, "still and silent": still.assign(volume=0.0), "silent": rows.assign(volume=0.0), "stop": stop,
+        "pause": pause,
+    }
 
 
 @pytest.mark.parametrize("kind", ["still", "still and silent", "silent", "stop", "pause"])
@@ -91,7 +94,9 @@ def test_silence_gives_finite_numbers(hours, table, kind):
     found = features(market, OWN, dtype="float64")
     assert np.isfinite(found.iloc[LONGEST:].to_numpy()).all()
     if kind == "stop":
-        assert (found.iloc[-1][["atr_14", "macd_atr", "psar", "supertrend", "force_13", "bull_power_13"]].abs() < 1e-6).all()
+        assert (
+            found.iloc[-1][["atr_14", "macd_atr", "psar", "supertrend", "force_13", "bull_power_13"]].abs() < 1e-6
+        ).all()
     pieces = features_in_pieces(market, OWN, [5, 401, 640], dtype="float64")
     differs = (pieces - found).abs() > 1e-6 * table.std()
     assert not differs.any(axis=None), list(differs.columns[differs.any()])
@@ -103,26 +108,37 @@ def references(t):
     ppo, pvo = ta.momentum.PercentagePriceOscillator(c), ta.momentum.PercentageVolumeOscillator(v)
     bands, donchian = ta.volatility.BollingerBands(c), ta.volatility.DonchianChannel(h, l, c)
     keltner = ta.volatility.KeltnerChannel(h, l, c, 20, 10, original_version=False)
-    vortex, adx, ichimoku = ta.trend.VortexIndicator(h, l, c, 14), ta.trend.ADXIndicator(h, l, c, 14), ta.trend.IchimokuIndicator(h, l)
+    vortex, adx, ichimoku = (
+        ta.trend.VortexIndicator(h, l, c, 14),
+        ta.trend.ADXIndicator(h, l, c, 14),
+        ta.trend.IchimokuIndicator(h, l),
+    )
     atr = ta.volatility.average_true_range(h, l, c, 14)
     cloud = (ichimoku.ichimoku_a() + ichimoku.ichimoku_b()).shift(26) / 2
     return {
-        "rsi_6": ta.momentum.rsi(c, 6), "rsi_14": ta.momentum.rsi(c, 14), "rsi_28": ta.momentum.rsi(c, 28), "stoch_rsi_14": ta.momentum.stochrsi(c, 14),
-        "roc_9": talib.ROC(c, 9), "stoch_k_14": ta.momentum.stoch(h, l, c, 14), "williams_r_50": ta.momentum.williams_r(h, l, c, 50),
-        "cci_20": ta.trend.cci(h, l, c, 20), "ultimate_oscillator": talib.ULTOSC(h, l, c, 7, 14, 28), "ppo": ppo.ppo(), "ppo_hist": ppo.ppo_hist(),
-        "macd_atr": ta.trend.macd(c) / atr, "tsi": ta.momentum.tsi(c), "awesome": ta.momentum.awesome_oscillator(h, l) / atr, "kst": ta.trend.kst(c),
-        "trix_15": talib.TRIX(c, 15), "adx_14": adx.adx(), "plus_di_14": adx.adx_pos(), "minus_di_14": adx.adx_neg(),
-        "vortex_14": vortex.vortex_indicator_diff(), "aroon_up_25": ta.trend.aroon_up(h, l, 25), "aroon_down_25": ta.trend.aroon_down(h, l, 25),
-        "ichimoku_cross": (ichimoku.ichimoku_conversion_line() - ichimoku.ichimoku_base_line()) / c, "ichimoku_cloud": 1 - cloud / c,
-        "psar": (c - talib.SAR(h, l)) / atr, "atr_14": atr / c, "mass_index_25": ta.trend.mass_index(h, l), "ulcer_14": ta.volatility.ulcer_index(c, 14),
-        "bb_width_20": bands.bollinger_wband() / 100, "bb_place_20": bands.bollinger_pband(), "keltner_place_20": keltner.keltner_channel_pband(),
-        "donchian_place_20": donchian.donchian_channel_pband(), "pvo_hist": pvo.pvo_hist(), "cmf_20": ta.volume.chaikin_money_flow(h, l, c, v, 20),
-        "mfi_14": ta.volume.money_flow_index(h, l, c, v, 14), "vwap_14_distance": 1 - ta.volume.volume_weighted_average_price(h, l, c, v, 14) / c,
-        "wma_100_distance": 1 - talib.WMA(c, 100) / c, "kama_10_distance": 1 - talib.KAMA(c, 10) / c, "ema_21_distance": 1 - ta.trend.ema_indicator(c, 21) / c,
-        "tema_30_distance": 1 - talib.TEMA(c, 30) / c, "sma_200_distance": 1 - talib.SMA(c, 200) / c,
+        "rsi_6": ta.momentum.rsi(c, 6), "rsi_14": ta.momentum.rsi(c, 14), "rsi_28": ta.momentum.rsi(c, 28),
+        "stoch_rsi_14": ta.momentum.stochrsi(c, 14), "roc_9": talib.ROC(c, 9),
+        "stoch_k_14": ta.momentum.stoch(h, l, c, 14), "williams_r_50": ta.momentum.williams_r(h, l, c, 50),
+        "cci_20": ta.trend.cci(h, l, c, 20), "ultimate_oscillator": talib.ULTOSC(h, l, c, 7, 14, 28), "ppo": ppo.ppo(),
+        "ppo_hist": ppo.ppo_hist(), "macd_atr": ta.trend.macd(c) / atr, "tsi": ta.momentum.tsi(c),
+        "awesome": ta.momentum.awesome_oscillator(h, l) / atr, "kst": ta.trend.kst(c), "trix_15": talib.TRIX(c, 15),
+        "adx_14": adx.adx(), "plus_di_14": adx.adx_pos(), "minus_di_14": adx.adx_neg(),
+        "vortex_14": vortex.vortex_indicator_diff(), "aroon_up_25": ta.trend.aroon_up(h, l, 25),
+        "aroon_down_25": ta.trend.aroon_down(h, l, 25),
+        "ichimoku_cross": (ichimoku.ichimoku_conversion_line() - ichimoku.ichimoku_base_line()) / c,
+        "ichimoku_cloud": 1 - cloud / c, "psar": (c - talib.SAR(h, l)) / atr, "atr_14": atr / c,
+        "mass_index_25": ta.trend.mass_index(h, l), "ulcer_14": ta.volatility.ulcer_index(c, 14),
+        "bb_width_20": bands.bollinger_wband() / 100, "bb_place_20": bands.bollinger_pband(),
+        "keltner_place_20": keltner.keltner_channel_pband(), "donchian_place_20": donchian.donchian_channel_pband(),
+        "pvo_hist": pvo.pvo_hist(), "cmf_20": ta.volume.chaikin_money_flow(h, l, c, v, 20),
+        "mfi_14": ta.volume.money_flow_index(h, l, c, v, 14),
+        "vwap_14_distance": 1 - ta.volume.volume_weighted_average_price(h, l, c, v, 14) / c,
+        "wma_100_distance": 1 - talib.WMA(c, 100) / c, "kama_10_distance": 1 - talib.KAMA(c, 10) / c,
+        "ema_21_distance": 1 - ta.trend.ema_indicator(c, 21) / c, "tema_30_distance": 1 - talib.TEMA(c, 30) / c,
+        "sma_200_distance": 1 - talib.SMA(c, 200) / c,
         "chaikin_oscillator": talib.ADOSC(h, l, c, v, 3, 10) / v.ewm(span=10, adjust=False).mean(),
         "body": talib.BOP(o, h, l, c), "volume_price_correlation_20": talib.CORREL(np.log(c), v, 20),
-    }  # fmt: skip
+    }
 
 
 def test_ta_and_talib_agree(hours, table):
@@ -132,7 +148,8 @@ def test_ta_and_talib_agree(hours, table):
     assert len(expected) >= 40
     wrong = {}
     for name, column in expected.items():
-        gap = (found[name] - np.asarray(column))[1000:].abs() / scale[name]  # after 1,000 rows no average remembers how it was started
+        # after 1,000 rows no average remembers how it was started
+        gap = (found[name] - np.asarray(column))[1000:].abs() / scale[name]
         if name == "psar":  # TA-Lib turns when a low only touches the stop
             assert (gap > 1e-6).mean() < 0.1
         elif not (gap <= 1e-6).all():

@@ -11,7 +11,7 @@ from cryptolab.config import DataError, ModelError, SettingsError, seed_everythi
 from cryptolab.data import load_candles, null_market, planted_market, sample_market
 from cryptolab.evaluation import baselines, comparison as board
 from cryptolab.systems.v9.rows import prepare_rows, v9_labels
-from cryptolab.systems.v9.system import V9
+from cryptolab.systems.v9 import V9
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,9 @@ def test_training_learns_what_kerass_own_fit_learns():
     from cryptolab.models.training import train_network, window_batches
 
     rng = np.random.default_rng(0)
-    view = np.lib.stride_tricks.sliding_window_view(rng.standard_normal((500, 3)).astype("float32"), 6, axis=0).transpose(0, 2, 1)
+    view = np.lib.stride_tricks.sliding_window_view(
+        rng.standard_normal((500, 3)).astype("float32"), 6, axis=0,
+    ).transpose(0, 2, 1)
     target = (view[:, -1, 0] > 0).astype("float32")
     train, val = (np.arange(301), target[:301]), (np.arange(320, 490), target[320:490])
 
@@ -124,8 +126,12 @@ def test_nothing_is_found_where_nothing_is(seed):
     system = V9(profile="smoke", seed=seed).fit(candles, log=None)
     forecast, labels, rows = system.forecast(candles), v9_labels(candles), system.index_["direction"]
     y, r, test = labels["direction"].y, labels["price"].y, rows["test"]
-    direction = board.direction_comparison(y[test], {"V9": forecast.p_up[test]}, baselines.majority_class(y[rows["train"]]), r[test])
-    price = board.price_comparison(candles.close[test], candles.close[test] * np.exp(r[test]), {"V9": forecast.mu[test]})
+    direction = board.direction_comparison(
+        y[test], {"V9": forecast.p_up[test]}, baselines.majority_class(y[rows["train"]]), r[test],
+    )
+    price = board.price_comparison(
+        candles.close[test], candles.close[test] * np.exp(r[test]), {"V9": forecast.mu[test]},
+    )
     assert direction.p_majority["V9"] > 0.001 and price.p_zero["V9"] > 0.001
     sigma = {"V9": forecast.sigma[test], "true sigma": candles.true_sigma[test]}
     assert board.volatility_comparison(r[test].abs(), sigma, "true sigma", 1).skill["V9"] <= 0
@@ -134,7 +140,9 @@ def test_nothing_is_found_where_nothing_is(seed):
 def test_training_never_sees_test_rows(candles, fitted):
     edge = fitted.index_["direction"]["test"][0]
     altered = candles.copy()
-    altered.loc[altered.index > edge, ["open", "high", "low", "close"]] *= np.linspace(1, 3, (altered.index > edge).sum())[:, None]
+    altered.loc[altered.index > edge, ["open", "high", "low", "close"]] *= np.linspace(
+        1, 3, (altered.index > edge).sum()
+    )[:, None]
     seed_everything(0)
     again = V9(profile="smoke").fit(altered, log=None)
     before = candles.index[candles.index < edge]
@@ -152,7 +160,10 @@ def test_same_seed_same_numbers_and_another_seed_others(candles, fitted):
 
 
 def test_the_published_form_runs(candles):
-    published = V9(profile="smoke", variant="published", pooling="average", wide=0, standard=False, gap=1, vol_target="natr_next", weights="published")
+    published = V9(
+        profile="smoke", variant="published", pooling="average", wide=0, standard=False, gap=1, vol_target="natr_next",
+        weights="published",
+    )
     forecast = published.fit(candles, log=None).forecast(candles)
     assert forecast.p_up.between(0, 1).all() and forecast.attrs["horizon"] == 2
     assert list(published.results_["price_metrics"]) == ["rmse", "mae", "mape", "r2"]
@@ -166,7 +177,8 @@ def test_forecast_of_candles_it_was_not_fitted_on(fitted):
     table = fitted.forecast(other)
     assert table.index[-1] == other.index[-1] and len(table) == 600 - 167 - 59
     alone = fitted.forecast(other.iloc[-420:])
-    np.testing.assert_allclose(alone.p_up.iloc[-1], table.p_up.iloc[-1], atol=0.02)  # slow averages remember a little of what was cut
+    # slow averages remember a little of what was cut
+    np.testing.assert_allclose(alone.p_up.iloc[-1], table.p_up.iloc[-1], atol=0.02)
 
 
 def test_forecast_refuses_what_does_not_fit(fitted, candles):
@@ -179,7 +191,7 @@ def test_forecast_refuses_what_does_not_fit(fitted, candles):
 
 
 @pytest.mark.parametrize("wrong", [{"profile": "huge"}, {"variant": "secret"}, {"dropout": 2}, {"coverage": 1.0}, {"window": 0}, {"vol_target": "rsi"},
-                                   {"batch_size": 0}, {"weights": "mine"}, {"fractions": (0.5, 0.5)}])  # fmt: skip
+                                   {"batch_size": 0}, {"weights": "mine"}, {"fractions": (0.5, 0.5)}])
 def test_impossible_parameters_are_refused_before_training(candles, wrong):
     with pytest.raises(SettingsError):
         V9(**{"profile": "smoke", **wrong}).fit(candles, log=lambda line: pytest.fail("training had begun"))
@@ -191,7 +203,9 @@ def test_a_misspelt_parameter_is_never_ignored():
 
 
 def test_sizes_can_be_anything(candles):
-    system = V9(profile="smoke", window=40, batch_size=16, direction_units=(6, 3), direction_epochs=1, price_epochs=1, wide=100).fit(candles, log=None)
+    system = V9(
+        profile="smoke", window=40, batch_size=16, direction_units=(6, 3), direction_epochs=1, price_epochs=1, wide=100,
+    ).fit(candles, log=None)
     assert system.models_["direction"].input_shape == (None, 40, 46)
 
 
@@ -199,8 +213,10 @@ def test_sizes_can_be_anything(candles):
 
 
 def test_folder_holds_the_documents_files(folder):
-    expected = {"direction_model_v9.keras", "direction_model_v9.h5", "volatility_model_v9.json", "price_model_v9.keras", "price_model_v9.h5", "scaler_v9.json",
-                "ensemble_v9.json", "manifest.json", "v9_results.json", "training.log"}  # fmt: skip
+    expected = {
+        "direction_model_v9.keras", "direction_model_v9.h5", "volatility_model_v9.json", "price_model_v9.keras",
+        "price_model_v9.h5", "scaler_v9.json", "ensemble_v9.json", "manifest.json", "v9_results.json", "training.log",
+    }
     assert {p.name for p in folder.iterdir()} == expected
     results = json.loads((folder / "v9_results.json").read_text())
     assert {k: list(v) for k, v in results.items() if isinstance(v, dict)} == {
@@ -217,8 +233,12 @@ def test_the_documents_loading_code_works(folder, fitted, candles):
     vol_model = xgb.XGBRegressor()
     vol_model.load_model(folder / "volatility_model_v9.json")
     x = np.random.default_rng(0).random((3, 60, 46)).astype("float32")
-    np.testing.assert_allclose(dir_model.predict(x, verbose=0), fitted.models_["direction"].predict(x, verbose=0), atol=1e-6)
-    np.testing.assert_allclose(price_model.predict(x, verbose=0), fitted.models_["price"].predict(x, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(
+        dir_model.predict(x, verbose=0), fitted.models_["direction"].predict(x, verbose=0), atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        price_model.predict(x, verbose=0), fitted.models_["price"].predict(x, verbose=0), atol=1e-6,
+    )
     assert vol_model.predict(x.reshape(3, -1)).shape == (3,)
 
 

@@ -102,7 +102,9 @@ def test_it_runs_on_other_candles(change):
         elif change == "gaps":
             candles = candles.drop(candles.index[[300, 700, 701, 1_200]])
         else:
-            candles = candles.set_axis(pd.date_range("2024-01-01", periods=1_500, freq="15min", tz="UTC", name="open_time"))
+            candles = candles.set_axis(
+                pd.date_range("2024-01-01", periods=1_500, freq="15min", tz="UTC", name="open_time")
+            )
         assert len(forecasts(e.make(candles), candles)) > 100, e.name
 
 
@@ -149,7 +151,9 @@ def sees_ahead(animal):
     whole = features_of(animal, candles, len(candles))
     for rows in (120, 601, 850, 998, 1_111, 1_207, 1_333, 1_444):
         part = features_of(animal, candles, rows)
-        if not whole.columns.equals(part.columns) or not np.allclose(whole[:rows], part, rtol=1e-9, atol=1e-12, equal_nan=True):
+        if not whole.columns.equals(part.columns) or not np.allclose(
+            whole[:rows], part, rtol=1e-9, atol=1e-12, equal_nan=True,
+        ):
             return True
     return False
 
@@ -248,7 +252,8 @@ def known_already(animal):
     y, agree = outcome(pipeline.labels(candles)).to_numpy(), []
     for row in range(300, 1_300, 13):
         still = candles[row - 260 : row + 40].copy()
-        still.iloc[261:, :4] = candles["close"].iloc[row] * np.exp(1e-9 * np.arange(1, 40))[:, None]  # a trace of a trend, so that 0 is no tie
+        # a trace of a trend, so that 0 is no tie
+        still.iloc[261:, :4] = candles["close"].iloc[row] * np.exp(1e-9 * np.arange(1, 40))[:, None]
         falling = candles[row - 260 : row + 40].copy()
         falling.iloc[261:, :4] = candles["close"].iloc[row] * np.exp(-1e-9 * np.arange(1, 40))[:, None]
         one, two = (outcome(pipeline.labels(c)).iloc[260] for c in (still, falling))
@@ -314,9 +319,11 @@ def test_clean_features_end_at_their_row(animal):
 def test_clean_labels_lie_ahead_and_their_intervals_are_true(animal):
     candles = candles_of(animal)
     labels = animal.make(candles).labels(candles)
-    own = isinstance(labels, pd.DataFrame) and (labels["t0"] == candles.index).all()  # decided at the open of the row's candle
+    # decided at the open of the row's candle
+    own = isinstance(labels, pd.DataFrame) and (labels["t0"] == candles.index).all()
     assert reach(animal) >= (0 if own else 1)
-    assert own or known_already(animal) < 0.05 or animal.name == "busy_half_day"  # its label is made of volume, which the tool leaves as it is
+    # its label is made of volume, which the tool leaves as it is
+    assert own or known_already(animal) < 0.05 or animal.name == "busy_half_day"
     if isinstance(labels, pd.DataFrame):
         for row in (500, 961):
             for seed in range(3):

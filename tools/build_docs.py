@@ -24,49 +24,115 @@ from tree import ROOT
 sys.path.insert(0, str(ROOT))
 NBS, ASSETS = ROOT / "nbs", Path(__file__).parent / "docs"
 ROOMS = {
-    "config": ("Settings", "What a researcher chooses, in one file, and the errors that tell what was wrong and what to do."),
+    "config": (
+        "Settings",
+        "What a researcher chooses, in one file, and the errors that tell what was wrong and what to do.",
+    ),
     "files": ("Files", "A file or a folder is there whole or not at all: written beside its place and then renamed."),
-    "data": ("Data", "Candles from a file, a public history, an exchange or a made-up market, as one checked table. Missing candles stay missing, and every "
-             "repair is counted."),
-    "features": ("Features", "The columns of the five systems from one registry, computed for whole tables, in pieces and candle by candle, and the "
-                 "certificates that say whether a column can see the future."),
-    "labels": ("Labels", "What is to be forecast, with the interval of candles from the decision to the moment when the outcome is known."),
-    "validation": ("Validation", "Windows, and splits that keep training and test rows apart in time, with purge and embargo."),
+    "data": (
+        "Data",
+        "Candles from a file, a public history, an exchange or a made-up market, as one checked table. Missing candles stay missing, and every "
+        "repair is counted.",
+    ),
+    "features": (
+        "Features",
+        "The columns of the five systems from one registry, computed for whole tables, in pieces and candle by candle, and the "
+        "certificates that say whether a column can see the future.",
+    ),
+    "labels": (
+        "Labels",
+        "What is to be forecast, with the interval of candles from the decision to the moment when the outcome is known.",
+    ),
+    "validation": (
+        "Validation",
+        "Windows, and splits that keep training and test rows apart in time, with purge and embargo.",
+    ),
     "models": ("Models", "The networks and learners, one per notebook, each block with the idea behind it."),
     "systems": ("Systems", "Models put together behind one protocol: `fit`, `forecast`, `save`, `load`."),
-    "evaluation": ("Evaluation", "Every number beside its baseline, its interval and its costs; detectors of leaks; markets on which nothing can be found; the "
-                   "audit of the documents' claims."),
-    "backtest": ("Trading", "Trades simulated with costs by the loop that makes the labels: orders, account, statistics with their intervals, sweeps."),
-    "audit": ("Audit", "Could it fool you? Detectors of leaks and a zoo to test them, markets on which nothing can be found, and the audit of the "
-              "documents' claims."),
+    "evaluation": (
+        "Evaluation",
+        "Every number beside its baseline, its interval and its costs; detectors of leaks; markets on which nothing can be found; the "
+        "audit of the documents' claims.",
+    ),
+    "backtest": (
+        "Trading",
+        "Trades simulated with costs by the loop that makes the labels: orders, account, statistics with their intervals, sweeps.",
+    ),
+    "audit": (
+        "Audit",
+        "Could it fool you? Detectors of leaks and a zoo to test them, markets on which nothing can be found, and the audit of the "
+        "documents' claims.",
+    ),
     "reports": ("Reports", "One parameterised notebook run for any coin, rendered as a page that opens offline."),
     "runs": ("Runs", "One report or many, each in a process of its own that may die without harm to the others."),
     "serving": ("Serving", "Forecasts as they are asked for, or as candles close."),
     "cli": ("Command line", "The same by hand: `cryptolab run`, `doctor`, `publish` and the others."),
-}  # fmt: skip
+}
 INNER = {  # rooms inside rooms
-    "features/sets": ("Feature sets", "The columns of each system, one module or folder per set, found by name through the registry."),
-    "features/sets/v3": ("Features of V3", "The columns of V3 by what they are made from: prices, volume, the form of candles, other markets."),
-    "features/sets/ultimate": ("Features of Ultimate", "The columns of Ultimate: those of its own candles, and those of other markets."),
-    "features/certify": ("Certificates of features", "The proof that a column knows nothing of the future, and the faults that the proof finds."),
+    "features/sets": (
+        "Feature sets",
+        "The columns of each system, one module or folder per set, found by name through the registry.",
+    ),
+    "features/sets/v3": (
+        "Features of V3",
+        "The columns of V3 by what they are made from: prices, volume, the form of candles, other markets.",
+    ),
+    "features/sets/ultimate": (
+        "Features of Ultimate",
+        "The columns of Ultimate: those of its own candles, and those of other markets.",
+    ),
+    "features/certify": (
+        "Certificates of features",
+        "The proof that a column knows nothing of the future, and the faults that the proof finds.",
+    ),
     "systems/v9": ("V9", "The system V9 in the order in which it is built: rows, ensemble, files, and the whole."),
-    "systems/v2": ("V2", "The trading system V2 in the order in which it is built: rows, models, veto, strategy, and the whole."),
-    "systems/hybrid": ("Hybrid", "The scalping system Hybrid in the order in which it is built: rows, members, fit, strategy, and the whole."),
+    "systems/v2": (
+        "V2",
+        "The trading system V2 in the order in which it is built: rows, models, veto, strategy, and the whole.",
+    ),
+    "systems/hybrid": (
+        "Hybrid",
+        "The scalping system Hybrid in the order in which it is built: rows, members, fit, strategy, and the whole.",
+    ),
     "systems/v3": ("V3", "The system V3 in the order in which it is built: rows, members, and the whole."),
-    "systems/ultimate": ("Ultimate", "The system Ultimate in the order in which it is built: rows, network, fit, and the whole."),
-    "audit/leaks": ("Detectors of leaks", "One detector for each way in which the future gets into a result: features, labels, split, rows, fit."),
-    "audit/zoo": ("The zoo of leaks", "Pipelines with one known leak each, and clean ones that look alike, to measure how often the detectors are right."),
+    "systems/ultimate": (
+        "Ultimate",
+        "The system Ultimate in the order in which it is built: rows, network, fit, and the whole.",
+    ),
+    "audit/leaks": (
+        "Detectors of leaks",
+        "One detector for each way in which the future gets into a result: features, labels, split, rows, fit.",
+    ),
+    "audit/zoo": (
+        "The zoo of leaks",
+        "Pipelines with one known leak each, and clean ones that look alike, to measure how often the detectors are right.",
+    ),
     "audit/pipelines": ("Pipelines of the systems", "Each system as the steps that the detectors of leaks take apart."),
-    "audit/claims": ("Claims", "What the documents claim of their systems, what of it can be true, and what is measured."),
-    "reports/pages": ("Pages of the systems", "What the report of each system says and shows beyond what all reports have in common."),
+    "audit/claims": (
+        "Claims",
+        "What the documents claim of their systems, what of it can be true, and what is measured.",
+    ),
+    "reports/pages": (
+        "Pages of the systems",
+        "What the report of each system says and shows beyond what all reports have in common.",
+    ),
 }
 PARTS = {
-    "tutorials": ("Tutorials", "Each takes a few minutes, follows one idea, and runs from top to bottom on a laptop or in Colab."),
-    "studies": ("Studies", "Longer questions, answered with stored numbers: which indicators of three libraries know the future, and what is left of published "
-                "claims when they are measured."),
-    "report": ("Report templates", "The notebooks that `cryptolab run` fills in for a coin and a timeframe, here with what they found on the sample market."),
+    "tutorials": (
+        "Tutorials",
+        "Each takes a few minutes, follows one idea, and runs from top to bottom on a laptop or in Colab.",
+    ),
+    "studies": (
+        "Studies",
+        "Longer questions, answered with stored numbers: which indicators of three libraries know the future, and what is left of published "
+        "claims when they are measured.",
+    ),
+    "report": (
+        "Report templates",
+        "The notebooks that `cryptolab run` fills in for a coin and a timeframe, here with what they found on the sample market.",
+    ),
     "colab": ("Colab", "Notebooks for Google Colab that run anywhere else too."),
-}  # fmt: skip
+}
 
 
 class SiteError(Exception):
@@ -109,10 +175,21 @@ def site_pages(root: Path = ROOT) -> list:  # pages in reading order
     rooms = [p for p in nbs.rglob("[0-9]*.ipynb") if all(part[:1].isdigit() for part in p.relative_to(nbs).parts)]
     for path in sorted(rooms):
         parts = (module := exported_module(path)).split(".")
-        pages.append(Page(path, "/".join([*parts[:-1], "package"] if parts[-1] == "__init__" else parts if parts[1:] else parts * 2), module))
-    folders = (("tutorials", nbs / "tutorials"), ("studies", nbs / "studies"), ("report", nbs / "templates"), ("colab", root / "colab"))
+        pages.append(
+            Page(
+                path,
+                "/".join([*parts[:-1], "package"] if parts[-1] == "__init__" else parts if parts[1:] else parts * 2),
+                module,
+            )
+        )
+    folders = (
+        ("tutorials", nbs / "tutorials"), ("studies", nbs / "studies"), ("report", nbs / "templates"),
+        ("colab", root / "colab"),
+    )
     for part, folder in folders:
-        pages += [Page(path, f"{part}/{path.stem}", exported_module(path)) for path in sorted(folder.glob("[!._]*.ipynb"))]
+        pages += [
+            Page(path, f"{part}/{path.stem}", exported_module(path)) for path in sorted(folder.glob("[!._]*.ipynb"))
+        ]
     return pages
 
 
@@ -122,7 +199,9 @@ def title_and_line(book: dict, name: str) -> tuple:  # heading, and the quoted l
     title = re.search(r"^# +(.+)$", text, re.M)
     after = text[title.end() :] if title else text
     quote = re.match(r"\s*> *(.+)", after)
-    line = quote[1] if quote else re.sub(r"\s+", " ", next((p for p in after.split("\n\n") if re.match(r"\s*\w", p)), "").strip())
+    line = quote[1] if quote else re.sub(
+        r"\s+", " ", next((p for p in after.split("\n\n") if re.match(r"\s*\w", p)), "").strip(),
+    )
     return (title[1].strip() if title else name), line.strip()
 
 
@@ -155,7 +234,10 @@ def page_output(output: dict) -> dict | None:  # the output as the site shows it
         return None if output["name"] == "stderr" else output
     if output["output_type"] == "error":
         return output
-    data = {kind: value if isinstance(value, (dict, list)) and kind.endswith("json") else "".join(value) for kind, value in output.get("data", {}).items()}
+    data = {
+        kind: value if isinstance(value, (dict, list)) and kind.endswith("json") else "".join(value)
+        for kind, value in output.get("data", {}).items()
+    }
     if PLOTLY in data:
         data = {"text/html": chart_html(data[PLOTLY]), "text/plain": "chart"}
     elif "text/html" in data:
@@ -181,7 +263,9 @@ def page_cell(cell: dict, link, folded: bool = False) -> dict | None:  # the cel
     elif folded or only_imports(source):
         tags.append("hide-input")
     outputs = [shown for output in cell.get("outputs", []) if (shown := page_output(output))]
-    return {"cell_type": "code", "metadata": {"tags": tags}, "source": source, "outputs": outputs, "execution_count": None}
+    return {
+        "cell_type": "code", "metadata": {"tags": tags}, "source": source, "outputs": outputs, "execution_count": None,
+    }
 
 
 class Links:
@@ -191,7 +275,9 @@ class Links:
         self.stage, self.files = stage, files
         self.by_path = {page.path.resolve(): page.name for page in pages}
         self.by_word = {page.path.stem: page.name for page in pages if page.path.parent.name == "nbs" and page.module}
-        self.by_word |= {f"cryptolab.{page.module}".removesuffix(".__init__"): page.name for page in pages if page.module}
+        self.by_word |= {
+            f"cryptolab.{page.module}".removesuffix(".__init__"): page.name for page in pages if page.module
+        }
 
     def __call__(self, page: Page, text: str) -> str:  # markdown with the links of the site
         "The links of one cell; code stays as it is."
@@ -234,7 +320,9 @@ class Links:
 def source_line(page: Page, book: dict) -> dict:  # a markdown cell
     "Where the notebook behind a page is."
     up = os.path.relpath(".", Path(page.name).parent)
-    about = "cells with a blue edge are the library" if page.module else "everything on this page was computed by its cells"
+    about = (
+        "cells with a blue edge are the library" if page.module else "everything on this page was computed by its cells"
+    )
     badge = next((match[1] for c in book["cells"] if (match := BADGE.search(c["source"]))), None)
     colab = f' · <a href="{badge}">open Colab</a>' if badge else ""
     text = f'<p class="source">Notebook <a href="{up}/notebooks/{page.name}.ipynb" download>{page.path.relative_to(ROOT)}</a>{colab} · {about}</p>'
@@ -244,7 +332,10 @@ def source_line(page: Page, book: dict) -> dict:  # a markdown cell
 def page_notebook(page: Page, links: Links) -> dict:  # notebook for the builder
     "One notebook, ready for the site."
     book = read_notebook(page.path)
-    cells = [made for cell in book["cells"] if (made := page_cell(cell, lambda text: links(page, text), page.part == "report"))]
+    cells = [
+        made for cell in book["cells"]
+        if (made := page_cell(cell, lambda text: links(page, text), page.part == "report"))
+    ]
     if page.name != "index":
         cells.insert(1, source_line(page, book))
     if page.module:
@@ -255,7 +346,10 @@ def page_notebook(page: Page, links: Links) -> dict:  # notebook for the builder
         cells.append({"cell_type": "markdown", "metadata": {}, "source": scripts})
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
+    kernel = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
 
 
@@ -264,14 +358,20 @@ def page_notebook(page: Page, links: Links) -> dict:  # notebook for the builder
 def plain_text(text: str) -> str:  # markdown that shows the text as it is; `code` stays code
     "Escape what markdown would take for itself."
     parts = re.split(r"(`[^`]+`)", re.sub(r"\s+", " ", text))
-    return "".join(part.replace("|", "\\|") if i % 2 else re.sub(r"([\\`*_\[\]<>$|{}#~])", r"\\\1", part) for i, part in enumerate(parts))
+    return "".join(
+        part.replace("|", "\\|") if i % 2 else re.sub(r"([\\`*_\[\]<>$|{}#~])", r"\\\1", part)
+        for i, part in enumerate(parts)
+    )
 
 
 def short(value) -> str:  # Python as one would write it
     "A default value or an annotation in few characters."
     if isinstance(value, type) or inspect.isroutine(value):
         return value.__name__
-    text = re.sub(r"\b(?:pathlib|pandas|numpy|collections\.abc|typing|pd|np)\.(?:core\.\w+\.)?", "", str(value) if "[" in str(type(value)) or "Union" in type(value).__name__ else repr(value))
+    text = re.sub(
+        r"\b(?:pathlib|pandas|numpy|collections\.abc|typing|pd|np)\.(?:core\.\w+\.)?", "",
+        str(value) if "[" in str(type(value)) or "Union" in type(value).__name__ else repr(value),
+    )
     return text if len(text) <= 60 else text[:57] + "…"
 
 
@@ -291,8 +391,17 @@ def parameters(function) -> list:  # (name, kind, default text or None, type, co
         extra = getattr(note, "__metadata__", ())
         if extra:
             comment, note = comment or getattr(extra[0], "help", "") or "", note.__origin__
-        default = None if facts.get("default", inspect.Parameter.empty) is inspect.Parameter.empty else short(facts["default"])
-        rows.append((name, kind, default, "" if note is inspect.Parameter.empty else note if isinstance(note, str) else short(note), comment))
+        default = (
+            None
+            if facts.get("default", inspect.Parameter.empty) is inspect.Parameter.empty
+            else short(facts["default"])
+        )
+        rows.append(
+            (
+                name, kind, default,
+                "" if note is inspect.Parameter.empty else note if isinstance(note, str) else short(note), comment,
+            )
+        )
     if rows and not any(row[0] == "return" and row[4] for row in rows) and (comment := return_comment(function)):
         rows = [row for row in rows if row[0] != "return"] + [("return", None, None, "", comment)]
     return rows
@@ -330,7 +439,9 @@ def parameter_table(rows: list) -> str:  # markdown
     lines = [["parameter", "type", "meaning"], ["---"] * 3]
     for name, _, _, note, comment in shown:
         note = note.replace("|", "\\|")
-        lines.append(["*returns*" if name == "return" else f"`{name}`", f"`{note}`" if note else "", plain_text(comment)])
+        lines.append(
+            ["*returns*" if name == "return" else f"`{name}`", f"`{note}`" if note else "", plain_text(comment)]
+        )
     return "\n".join(f"| {' | '.join(line if typed else [line[0], line[2]])} |" for line in lines) if shown else ""
 
 
@@ -355,11 +466,19 @@ def class_entry(cls) -> str:  # markdown
         if isinstance(value, property):
             methods.append(entry("property", name, None, value.__doc__))
         elif inspect.isfunction(function):
-            flag = ":staticmethod:\n" if isinstance(value, staticmethod) else ":classmethod:\n" if isinstance(value, classmethod) else ""
+            flag = (
+                ":staticmethod:\n"
+                if isinstance(value, staticmethod)
+                else ":classmethod:\n"
+                if isinstance(value, classmethod)
+                else ""
+            )
             methods.append(entry("method", name, function, function.__doc__, flags=flag))
     for base in cls.__mro__[1:]:
         if base.__module__.startswith("cryptolab"):
-            names = ", ".join(f"`{name}`" for name in vars(base) if not name.startswith("_") and callable(getattr(base, name)))
+            names = ", ".join(
+                f"`{name}`" for name in vars(base) if not name.startswith("_") and callable(getattr(base, name))
+            )
             methods.append(f"From {{py:obj}}`{base.__module__}.{base.__name__}`: {names}.")
     init = vars(cls).get("__init__")
     made = cls if is_dataclass(cls) else init if inspect.isfunction(init) else None
@@ -374,7 +493,10 @@ def one_name(module, name: str) -> str:  # markdown
     if callable(value) and hasattr(value, "__name__"):
         return entry("function", name, value, value.__doc__)
     shown = repr(value) if isinstance(value, (str, int, float, tuple, list, dict, set)) else ""
-    return entry("data", name, None, "", f"`{shown}`" if shown and len(shown) <= 100 and "`" not in shown else "A value of the module; see above.")
+    return entry(
+        "data", name, None, "",
+        f"`{shown}`" if shown and len(shown) <= 100 and "`" not in shown else "A value of the module; see above.",
+    )
 
 
 def reference(module: str) -> list:  # markdown cells
@@ -483,15 +605,18 @@ def settings(files: Path) -> dict:  # of Sphinx
     import cryptolab
 
     return {
-        "project": "cryptolab", "version": cryptolab.__version__, "release": cryptolab.__version__, "extensions": ["myst_nb", "site_math"], "root_doc": "index",
-        "nb_execution_mode": "off", "nb_render_markdown_format": "myst", "nb_merge_streams": True, "nb_code_prompt_show": "show {type}", "nb_code_prompt_hide": "hide {type}", "myst_enable_extensions": ["dollarmath"],
-        "myst_heading_anchors": 3, "html_theme": "furo", "html_title": f"cryptolab {cryptolab.__version__}", "html_show_sphinx": False,
-        "html_show_copyright": False, "html_copy_source": False, "html_show_sourcelink": False, "html_extra_path": [str(files)],
-        "html_static_path": [str(ASSETS / "static")], "html_css_files": ["site.css"], "html_js_files": ["summaries.js", "search.js"],
-        "html_math_renderer": "mathml", "add_module_names": False, "python_maximum_signature_line_length": 90, "templates_path": [],
-        "html_domain_indices": False, "toc_object_entries": False, "pygments_style": "default",
-        "mathjax_path": "", "exclude_patterns": ["_build"], "suppress_warnings": ["config.cache"],
-    }  # fmt: skip
+        "project": "cryptolab", "version": cryptolab.__version__, "release": cryptolab.__version__,
+        "extensions": ["myst_nb", "site_math"], "root_doc": "index", "nb_execution_mode": "off",
+        "nb_render_markdown_format": "myst", "nb_merge_streams": True, "nb_code_prompt_show": "show {type}",
+        "nb_code_prompt_hide": "hide {type}", "myst_enable_extensions": ["dollarmath"], "myst_heading_anchors": 3,
+        "html_theme": "furo", "html_title": f"cryptolab {cryptolab.__version__}", "html_show_sphinx": False,
+        "html_show_copyright": False, "html_copy_source": False, "html_show_sourcelink": False,
+        "html_extra_path": [str(files)], "html_static_path": [str(ASSETS / "static")], "html_css_files": ["site.css"],
+        "html_js_files": ["summaries.js", "search.js"], "html_math_renderer": "mathml", "add_module_names": False,
+        "python_maximum_signature_line_length": 90, "templates_path": [], "html_domain_indices": False,
+        "toc_object_entries": False, "pygments_style": "default", "mathjax_path": "", "exclude_patterns": ["_build"],
+        "suppress_warnings": ["config.cache"],
+    }
 
 
 def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's folder; raises SiteError
@@ -508,10 +633,15 @@ def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's
         stage, files, html = (Path(work) / name for name in ("source", "files", "html"))
         lines = stage_site(pages, stage, files)
         log(f"{len(pages)} notebooks read in {time.perf_counter() - began:.0f} s")
-        with patch_docutils(), docutils_namespace(), warnings.catch_warnings(), (Path(work) / "said").open("w+") as told:
+        with patch_docutils(), docutils_namespace(), warnings.catch_warnings(), (
+            Path(work) / "said"
+        ).open("w+") as told:
             warnings.simplefilter("ignore", DeprecationWarning)  # between the builder's own parts
             warnings.simplefilter("ignore", PendingDeprecationWarning)
-            app = Sphinx(stage, None, html, Path(work) / "doctrees", "html", settings(files), status=None, warning=told, parallel=1)
+            app = Sphinx(
+                stage, None, html, Path(work) / "doctrees", "html", settings(files), status=None, warning=told,
+                parallel=1,
+            )
             app.build()
             told.seek(0)
             said = re.sub(r"\x1b\[[0-9;]*m", "", told.read()).replace(str(stage), "").strip()
@@ -523,7 +653,9 @@ def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's
         if out.exists():
             out.replace(old)
         html.replace(out)
-    log(f"{out / 'index.html'}: {len(pages)} notebooks, {sum(1 for _ in out.rglob('*.html'))} pages, {time.perf_counter() - began:.0f} s")
+    log(
+        f"{out / 'index.html'}: {len(pages)} notebooks, {sum(1 for _ in out.rglob('*.html'))} pages, {time.perf_counter() - began:.0f} s"
+    )
     return out
 
 
@@ -535,7 +667,9 @@ def finish(html: Path, lines: dict) -> None:
 
         (static / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     text = {name: re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", line) for name, (_, line) in lines.items()}
-    (static / "summaries.js").write_text(f"const SUMMARIES = {json.dumps(text, ensure_ascii=False)};\n", encoding="utf-8")
+    (static / "summaries.js").write_text(
+        f"const SUMMARIES = {json.dumps(text, ensure_ascii=False)};\n", encoding="utf-8",
+    )
     for name in (".buildinfo", "objects.inv"):
         (html / name).unlink(missing_ok=True)
 

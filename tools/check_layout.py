@@ -168,9 +168,13 @@ def misplaced(house: House) -> list:  # one line per notebook
             problems.append(f"{path.relative_to(house.root)}: a folder or notebook without a number")
             continue
         plain = [part[2] for part in parts]
-        allowed = {".".join(plain)} | ({".".join([*plain[:-1], "__init__"])} if len(plain) > 1 and plain[-1] == plain[-2] else set())
+        allowed = {".".join(plain)} | (
+            {".".join([*plain[:-1], "__init__"])} if len(plain) > 1 and plain[-1] == plain[-2] else set()
+        )
         if module not in allowed:
-            problems.append(f"{path.relative_to(house.root)}: exports `{module or 'nothing'}` and not `{sorted(allowed)[-1]}`")
+            problems.append(
+                f"{path.relative_to(house.root)}: exports `{module or 'nothing'}` and not `{sorted(allowed)[-1]}`"
+            )
         elif module not in house.modules:
             problems.append(f"{path.relative_to(house.root)}: `{module}` was not exported")
     return problems
@@ -197,8 +201,12 @@ def climbs(source: Module, target: Module) -> bool:
 
 def arrows(house: House) -> list:  # one line per import
     "Imports to larger numbers."
-    return [f"{m.path.relative_to(house.root)}:{line}: {m.notebook} uses {house.modules[name].notebook}, whose number is not smaller"
-            for m in house.modules.values() for name, line in m.uses.items() if climbs(m, house.modules[name])]
+    return [
+        f"{m.path.relative_to(house.root)}:{line}: {m.notebook} uses {house.modules[name].notebook}, whose number is not smaller"
+        for m in house.modules.values()
+        for name, line in m.uses.items()
+        if climbs(m, house.modules[name])
+    ]
 
 
 def circles(house: House) -> list:  # lists of module names
@@ -233,7 +241,10 @@ def private_names(house: House) -> list:  # one line per use
 
 def mentions(house: House) -> list:  # one line per mention
     "Dotted names in the text of library, tools, benchmarks, notebooks and README that lead nowhere, and imports of what does not exist."
-    problems = [f"{m.path.relative_to(house.root)}:{line}: `{LIBRARY}.{name}` does not exist" for m in house.modules.values() for line, name in m.missing]
+    problems = [
+        f"{m.path.relative_to(house.root)}:{line}: `{LIBRARY}.{name}` does not exist" for m in house.modules.values()
+        for line, name in m.missing
+    ]
     own = Path(__file__).resolve()
     texts = [p for folder in (LIBRARY, "tools", "benchmarks") for p in sorted((house.root / folder).rglob("*.py"))
              if p.name != "_modidx.py" and p.resolve() != own]
@@ -274,10 +285,15 @@ def check(root: Path) -> tuple:  # (problems, one line of summary)
     "Everything that is refused, and the closing line of `make test`."
     house = House(root)
     up, round_ = arrows(house), circles(house)
-    problems = [*misplaced(house), *twins(house), *up, *(f"a circle: {' → '.join([*group, group[0]])}" for group in round_),
-                *private_names(house), *mentions(house)]
+    problems = [
+        *misplaced(house), *twins(house), *up, *(f"a circle: {' → '.join([*group, group[0]])}" for group in round_),
+        *private_names(house), *mentions(house),
+    ]
     count = sum(m.notebook is not None for m in house.modules.values())
-    return problems, f"{count} modules in {len(house.rooms)} rooms, {len(round_)} circles, {len(up)} arrows to larger numbers"
+    return (
+        problems,
+        f"{count} modules in {len(house.rooms)} rooms, {len(round_)} circles, {len(up)} arrows to larger numbers",
+    )
 
 
 if __name__ == "__main__":

@@ -33,8 +33,10 @@ def check(root: Path) -> list:  # one line per problem, empty when all is well
         problems += [f"{m}: missing; run `make export`" for m in sorted(made - here)]
         problems += [f"{m}: differs from its notebook; run `make export` (edits belong in the notebook)"
                      for m in sorted(here & made) if (root / m).read_bytes() != (copy / m).read_bytes()]
-        problems += [f"{n}: not clean; run `make export`"
-                     for n in tree_files(root) if n.suffix == ".ipynb" and (root / n).read_bytes() != (copy / n).read_bytes()]
+        problems += [
+            f"{n}: not clean; run `make export`" for n in tree_files(root) if n.suffix == ".ipynb"
+            and (root / n).read_bytes() != (copy / n).read_bytes()
+        ]
     return problems
 
 

@@ -31,7 +31,9 @@ for name in sys.argv[1:]:
 
 def run(*command, cwd):
     "Run one command; its output is shown when it fails."
-    done = subprocess.run([str(c) for c in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}")
     return done.stdout
@@ -53,7 +55,9 @@ def module_names(wheel: Path) -> list:  # dotted names
         sys.exit(f"the wheel lacks {sorted(missing)}")
     if strange := {n for n in inside if not n.startswith("cryptolab/")}:
         sys.exit(f"the wheel holds files outside the library: {sorted(strange)}")
-    return sorted(n.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for n in inside if n.endswith(".py"))
+    return sorted(
+        n.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for n in inside if n.endswith(".py")
+    )
 
 
 def install(wheel: Path, tmp: Path) -> Path:  # the clean environment's Python

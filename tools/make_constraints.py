@@ -15,8 +15,13 @@ ROOT = Path(__file__).parents[1]
 # Not ours, but the oldest allowed versions need them: typer before 0.15.4 does not know click 8.2.
 COMPANIONS = {"click": "8.1.8"}
 HEADS = {
-    "newest": ("constraints.txt", "# Exact versions of everything `make setup` installs; written by `make constraints`.\n"),
-    "oldest": ("constraints-oldest.txt", "# The oldest versions pyproject.toml allows, for `make test-oldest`; written by `make constraints`.\n"),
+    "newest": (
+        "constraints.txt", "# Exact versions of everything `make setup` installs; written by `make constraints`.\n",
+    ),
+    "oldest": (
+        "constraints-oldest.txt",
+        "# The oldest versions pyproject.toml allows, for `make test-oldest`; written by `make constraints`.\n",
+    ),
 }
 
 
@@ -37,8 +42,11 @@ def compile_pins(which: str) -> str:  # newest | oldest
         if which == "oldest":
             fixed.writelines(f"{k}=={v}\n" for k, v in (lower_bounds(project) | COMPANIONS).items())
         fixed.flush()
-        command = [Path(sys.executable).with_name("uv"), "pip", "compile", "-q", "pyproject.toml", "--extra", "dev", "--extra", "lab",
-                   *(["--extra", "peers", "--extra", "docs"] if which == "newest" else []), "--python-version", "3.11", "--no-header", "--no-annotate", "--upgrade", "-c", fixed.name]
+        command = [
+            Path(sys.executable).with_name("uv"), "pip", "compile", "-q", "pyproject.toml", "--extra", "dev", "--extra",
+            "lab", *(["--extra", "peers", "--extra", "docs"] if which == "newest" else []), "--python-version", "3.11",
+            "--no-header", "--no-annotate", "--upgrade", "-c", fixed.name,
+        ]
         lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     return "".join(f"{line}\n" for line in lines if "==" in line and not line.startswith(("#", "-", "cryptolab")))
 

@@ -22,7 +22,9 @@ def from_root(match: re.Match, folder: Path) -> str:
 
 def output_only(cell) -> nbformat.NotebookNode:  # a markdown cell
     "A cell whose code is not shown (`#| echo: false`): the markdown it displayed."
-    return nbformat.v4.new_markdown_cell("\n\n".join(o.data["text/markdown"] for o in cell.outputs if "text/markdown" in o.get("data", {})))
+    return nbformat.v4.new_markdown_cell(
+        "\n\n".join(o.data["text/markdown"] for o in cell.outputs if "text/markdown" in o.get("data", {}))
+    )
 
 
 def readme(index: Path = INDEX) -> str:  # markdown

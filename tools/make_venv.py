@@ -42,7 +42,9 @@ def make_venv(folder, constraints, extras=""):
 
 if __name__ == "__main__":
     if not (3, 11) <= sys.version_info < (3, 14):
-        sys.exit(f"cryptolab needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; choose one: make setup PYTHON=python3.12")
+        sys.exit(
+            f"cryptolab needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; choose one: make setup PYTHON=python3.12"
+        )
     try:
         make_venv(*sys.argv[1:])
     except subprocess.CalledProcessError as e:

@@ -64,14 +64,18 @@ def run_notebook(
     modules, runnable = plan(path, package)
     book = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as home:
-        env = os.environ | {"MPLBACKEND": "Agg", "IPYTHONDIR": home, "TF_CPP_MIN_LOG_LEVEL": "2", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        env = os.environ | {
+            "MPLBACKEND": "Agg", "IPYTHONDIR": home, "TF_CPP_MIN_LOG_LEVEL": "2", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }
         where = {"metadata": {"path": str(cwd or path.parent)}}
         manager = ThisPython
         if spare is not None:
             from cryptolab.runs.kernel import forked_kernel_class
 
             manager = forked_kernel_class(spare)(env, None)
-        client = NotebookClient(book, timeout=timeout, kernel_manager_class=manager, kernel_name="python3", resources=where)
+        client = NotebookClient(
+            book, timeout=timeout, kernel_manager_class=manager, kernel_name="python3", resources=where,
+        )
         with client.setup_kernel(env=env):
             load = nbformat.v4.new_code_cell(LOAD.format(modules=modules))
             _run_cell(client, load, 0, f"{path.name}: the exported library cannot be imported")
@@ -86,12 +90,16 @@ def _run_cell(client, cell, number, where):
     try:
         client.execute_cell(cell, number)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as e:
-        error = re.sub(r"\x1b\[[0-9;]*m", "", str(e)).split("------------------\n")[-1].strip()  # without colours and the cell
+        # without colours and the cell
+        error = re.sub(r"\x1b\[[0-9;]*m", "", str(e)).split("------------------\n")[-1].strip()
         raise NotebookError(f"{where}\n\n{cell.source}\n\n{error}") from None
 
 
-PRELOAD = ["nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "numpy", "pandas", "scipy.stats", "numba", "sklearn.linear_model", "plotly.graph_objects",
-           "fastcore.test", "cryptolab.data", "cryptolab.features", "cryptolab.labels", "cryptolab.validation", "cryptolab.runs.kernel", "run_notebook"]
+PRELOAD = [
+    "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "numpy", "pandas", "scipy.stats", "numba",
+    "sklearn.linear_model", "plotly.graph_objects", "fastcore.test", "cryptolab.data", "cryptolab.features",
+    "cryptolab.labels", "cryptolab.validation", "cryptolab.runs.kernel", "run_notebook",
+]
 
 
 def _in_fork(answers, path, package, cwd, timeout):

@@ -7,13 +7,17 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-         "--disable-sync --hide-scrollbars --virtual-time-budget=8000").split()  # fmt: skip
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync --hide-scrollbars --virtual-time-budget=8000"
+).split()
 
 
 def browser() -> str:  # path of the program; exits when there is none
     "A Chromium or Chrome on this machine."
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None,
+    )
     return found or sys.exit("no chromium or google-chrome found; install one to take screenshots")
 
 
@@ -21,7 +25,10 @@ def shoot(page: Path, picture: Path, size: str = "960x1400") -> Path:  # the pic
     "Open a page and save what it shows."
     with tempfile.TemporaryDirectory() as profile:
         size = size.replace("x", ",")
-        command = [browser(), *FLAGS, f"--user-data-dir={profile}", f"--window-size={size}", f"--screenshot={picture}", page.resolve().as_uri()]
+        command = [
+            browser(), *FLAGS, f"--user-data-dir={profile}", f"--window-size={size}", f"--screenshot={picture}",
+            page.resolve().as_uri(),
+        ]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
     return picture
 

@@ -4,7 +4,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-LOADED = {("img", "src"), ("script", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("audio", "src"), ("object", "data")}
+LOADED = {
+    ("img", "src"), ("script", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"), ("video", "src"),
+    ("audio", "src"), ("object", "data"),
+}
 MADE = {"genindex.html", "search.html", "py-modindex.html"}  # pages without text of their own
 
 
@@ -22,7 +25,10 @@ class PageFacts(HTMLParser):
         self.anchors |= {given[k] for k in ("id", "name") if given.get(k)}
         if tag == "a" and given.get("href") is not None:
             self.links.append(given["href"])
-        self.loaded += [given[name] for element, name in LOADED if tag == element and given.get(name) and given.get("rel") not in ("index", "search", "next", "prev", "canonical")]
+        self.loaded += [
+            given[name] for element, name in LOADED if tag == element and given.get(name)
+            and given.get("rel") not in ("index", "search", "next", "prev", "canonical")
+        ]
         self._article += tag == "article"
         self._paragraph += tag == "p"
         self.titles += tag == "h1"

@@ -12,7 +12,9 @@ SPACE = "{http://www.w3.org/1998/Math/MathML}"
 def mathml(text: str, **how) -> str:  # MathML
     "A formula; typewriter text becomes plain text, and what stands at a brace stands below it."
     markup = tex2mathml(text.replace(r"\texttt{", r"\text{").replace(r"\_", "_"), **how)
-    tree = ElementTree.fromstring(re.sub(r"&(?!(?:lt|gt|amp|quot|apos|#\w+);)\w+;", lambda m: html.unescape(m[0]), markup))
+    tree = ElementTree.fromstring(
+        re.sub(r"&(?!(?:lt|gt|amp|quot|apos|#\w+);)\w+;", lambda m: html.unescape(m[0]), markup)
+    )
     for node in tree.iter(f"{SPACE}msub"):
         brace = node[0][-1] if node[0].tag == f"{SPACE}munder" else None
         if brace is not None and brace.text == "⏟":

@@ -22,7 +22,9 @@ def run_step(heading, command):
     print(f"\n==> {heading}", flush=True)
     start, closing = time.time(), ""
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env,
+    ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
             if CLOSING.match(line):

@@ -49,8 +49,11 @@ def control_result(
     n, wins = int(contradicts.sum()), int((y[contradicts] != majority).sum())
     u = np.random.default_rng([seed, 3]).random()
     p_uniform = stats.binom.sf(wins, n, 0.5) + u * stats.binom.pmf(wins, n, 0.5)
-    return {"n": len(y), "accuracy": float(((p > 0.5) == y).mean()), "majority_accuracy": float((y == majority).mean()), "contradicts": n, "wins": wins,
-            "p_value": p_value, "p_uniform": float(p_uniform), "p_stakes": p_value_stakes(y, p)}  # fmt: skip
+    return {
+        "n": len(y), "accuracy": float(((p > 0.5) == y).mean()), "majority_accuracy": float((y == majority).mean()),
+        "contradicts": n, "wins": wins, "p_value": p_value, "p_uniform": float(p_uniform),
+        "p_stakes": p_value_stakes(y, p),
+    }
 
 # %% ../../nbs/75_audit/61_controls.ipynb #84617d71
 def _by_system(system, candles, seed, fit_share):
@@ -60,15 +63,20 @@ def _by_system(system, candles, seed, fit_share):
     from cryptolab.labels import next_direction
 
     params = system.get_params() if hasattr(system, "get_params") else None
-    fresh = copy.deepcopy(system) if params is None else type(system)(**{**params, **({"seed": seed} if "seed" in params else {})})
+    fresh = copy.deepcopy(system) if params is None else type(system)(
+        **{**params, **({"seed": seed} if "seed" in params else {})}
+    )
     quiet = {"log": None} if "log" in inspect.signature(fresh.fit).parameters else {}
     cut = int(fit_share * len(candles))
     past = candles.iloc[:cut].copy()
     past.attrs = dict(candles.attrs)
     forecast = fresh.fit(past, **quiet).forecast(candles)
     if "p_up" not in forecast.columns or forecast.attrs.get("horizon", 1) != 1:
-        raise DataError("the system does not forecast the next close", "a column `p_up` of horizon 1", (list(forecast.columns), forecast.attrs.get("horizon")),
-                        "wrap it in a function (candles, seed) -> (y, p_up, majority)")  # fmt: skip
+        raise DataError(
+            "the system does not forecast the next close", "a column `p_up` of horizon 1",
+            (list(forecast.columns), forecast.attrs.get("horizon")),
+            "wrap it in a function (candles, seed) -> (y, p_up, majority)",
+        )
     y = next_direction(candles)["y"]
     rows = forecast.index[forecast.index >= candles.index[cut]].intersection(y.index[y.notna()])
     if not len(rows):
@@ -85,7 +93,9 @@ def _run(job):
     except Exception as e:
         e.add_note(f"in the control run of market `{kind}`, seed {seed}, edge {edge}")
         raise
-    return {"seed": seed, "edge": edge, **control_result(*judged, seed), "seconds": round(time.perf_counter() - start, 2)}
+    return {
+        "seed": seed, "edge": edge, **control_result(*judged, seed), "seconds": round(time.perf_counter() - start, 2),
+    }
 
 # %% ../../nbs/75_audit/61_controls.ipynb #5dd34f5d
 def _identity(system):
@@ -93,7 +103,10 @@ def _identity(system):
     if isinstance(system, functools.partial):
         return [_identity(system.func), repr(system.args), repr(sorted(system.keywords.items()))]
     if not callable(system):
-        return [type(system).__module__, type(system).__qualname__, repr(system.get_params() if hasattr(system, "get_params") else vars(system))]
+        return [
+            type(system).__module__, type(system).__qualname__,
+            repr(system.get_params() if hasattr(system, "get_params") else vars(system)),
+        ]
     try:
         source = inspect.getsource(system)
     except (OSError, TypeError):
@@ -102,7 +115,8 @@ def _identity(system):
     return [getattr(system, "__module__", ""), getattr(system, "__qualname__", repr(system)), source]
 
 
-_JUDGES = ("audit/controls", "audit/null_markets", "evaluation/significance", "evaluation/metrics")  # modules that shape every verdict
+# modules that shape every verdict
+_JUDGES = ("audit/controls", "audit/null_markets", "evaluation/significance", "evaluation/metrics")
 
 
 def control_code(
@@ -124,7 +138,10 @@ def _key(system, job, code):
     from cryptolab.systems.artefacts import package_versions
 
     _, kind, seed, rows, candles, edge, fit_share = job
-    facts = [_identity(system), code, package_versions(), kind, seed, rows, edge, fit_share, None if candles is None else fingerprint(candles.iloc[-rows:])]
+    facts = [
+        _identity(system), code, package_versions(), kind, seed, rows, edge, fit_share,
+        None if candles is None else fingerprint(candles.iloc[-rows:]),
+    ]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:20]
 
 # %% ../../nbs/75_audit/61_controls.ipynb #e3152e57
@@ -146,13 +163,17 @@ def _results(jobs, todo):
     from joblib import Parallel, delayed, parallel_config
 
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(delayed(_in_worker)(*each) for each in todo)
+        yield from Parallel(
+            n_jobs=jobs, return_as="generator_unordered", batch_size=1,
+        )(delayed(_in_worker)(*each) for each in todo)
 
 
 def _study(jobs_list, jobs, work, log):
     "All jobs, those found in the work folder left out; one row each, in order."
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise SettingsError("`jobs` is out of range", "a whole number of processes, at least 1", repr(jobs), "1 runs in this process")
+        raise SettingsError(
+            "`jobs` is out of range", "a whole number of processes, at least 1", repr(jobs), "1 runs in this process",
+        )
     code = control_code(jobs_list[0][0])
     paths = [Path(work) / f"{_key(job[0], job, code)}.json" if work else None for job in jobs_list]
     rows = {i: json.loads(p.read_text()) for i, p in enumerate(paths) if p and p.exists()}
@@ -170,7 +191,9 @@ def _study(jobs_list, jobs, work, log):
         if log:
             left = (time.perf_counter() - start) / (len(rows) - found) * (len(paths) - len(rows))
             market = f"{jobs_list[i][1]} {row['seed']}" + (f", edge {row['edge']:g}" if row["edge"] else "")
-            log(f"{len(rows)}/{len(paths)}  {market}: p = {row['p_value']:.3f}, {row['seconds']:.1f} s, about {left / 60:.0f} min left")
+            log(
+                f"{len(rows)}/{len(paths)}  {market}: p = {row['p_value']:.3f}, {row['seconds']:.1f} s, about {left / 60:.0f} min left"
+            )
     return pd.DataFrame([rows[i] for i in range(len(paths))])
 
 # %% ../../nbs/75_audit/61_controls.ipynb #210b679f
@@ -181,9 +204,13 @@ def control_summary(
 ) -> dict:  # markets, rejections, expected_low, expected_high, ks_p_value, rejections_stakes, ks_p_stakes, silent (markets without a contradiction)
     "What the p-values of null markets say about a pipeline."
     low, high = stats.binom.interval(coverage, len(table), level)
-    return {"markets": len(table), "rejections": int((table["p_value"] < level).sum()), "expected_low": int(low), "expected_high": int(high),
-            "ks_p_value": float(stats.kstest(table["p_uniform"], "uniform").pvalue), "rejections_stakes": int((table["p_stakes"] < level).sum()),
-            "ks_p_stakes": float(stats.kstest(table["p_stakes"], "uniform").pvalue), "silent": int((table["contradicts"] == 0).sum())}  # fmt: skip
+    return {
+        "markets": len(table), "rejections": int((table["p_value"] < level).sum()), "expected_low": int(low),
+        "expected_high": int(high), "ks_p_value": float(stats.kstest(table["p_uniform"], "uniform").pvalue),
+        "rejections_stakes": int((table["p_stakes"] < level).sum()),
+        "ks_p_stakes": float(stats.kstest(table["p_stakes"], "uniform").pvalue),
+        "silent": int((table["contradicts"] == 0).sum()),
+    }
 
 
 def controls(
@@ -201,7 +228,9 @@ def controls(
     "Send a pipeline through markets without direction."
     _check_system(system, n, fit_share)
     if kind == "planted":
-        raise SettingsError("a planted market is no null market", "garch | flipped | shuffled", kind, "use `minimum_detectable_edge`")
+        raise SettingsError(
+            "a planted market is no null market", "garch | flipped | shuffled", kind, "use `minimum_detectable_edge`",
+        )
     table = _study([(system, kind, first_seed + i, rows, candles, 0.0, fit_share) for i in range(n)], jobs, work, log)
     table.attrs = {"kind": kind, "rows": rows, "summary": control_summary(table)}
     return table
@@ -210,9 +239,15 @@ def controls(
 def _check_system(system, n, fit_share):
     "A system that can be run, and sensible numbers."
     if not callable(system) and not (hasattr(system, "fit") and hasattr(system, "forecast")):
-        raise SettingsError("this is no system", "fit and forecast, or a function (candles, seed)", type(system).__name__, "wrap it in a function")
+        raise SettingsError(
+            "this is no system", "fit and forecast, or a function (candles, seed)", type(system).__name__,
+            "wrap it in a function",
+        )
     if n < 1 or not 0 < fit_share < 1:
-        raise SettingsError("a control study of nothing", "n at least 1, fit_share between 0 and 1", (n, fit_share), "correct the number")
+        raise SettingsError(
+            "a control study of nothing", "n at least 1, fit_share between 0 and 1", (n, fit_share),
+            "correct the number",
+        )
 
 # %% ../../nbs/75_audit/61_controls.ipynb #e911f61c
 def _figure(title, x, y, **axes):
@@ -220,8 +255,11 @@ def _figure(title, x, y, **axes):
     import plotly.graph_objects as go
 
     fig = go.Figure()
-    fig.update_layout(template="plotly_white", height=380, margin={"l": 8, "r": 14, "t": 64, "b": 8}, title={"text": title, "x": 0, "font": {"size": 15}},
-                      legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}, **axes)  # fmt: skip
+    fig.update_layout(
+        template="plotly_white", height=380, margin={"l": 8, "r": 14, "t": 64, "b": 8},
+        title={"text": title, "x": 0, "font": {"size": 15}},
+        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}, **axes,
+    )
     fig.update_xaxes(title_text=x, automargin=True)
     fig.update_yaxes(title_text=y, automargin=True)
     return fig
@@ -235,12 +273,20 @@ def plot_uniform(
     tables = {"p-values": tables} if isinstance(tables, pd.DataFrame) else tables
     fig, n = _figure(title, "expected of a fair machine", "found"), min(len(t) for t in tables.values())
     rank = np.arange(1, n + 1)
-    middle, low, high = rank / (n + 1), stats.beta.ppf(0.025, rank, n + 1 - rank), stats.beta.ppf(0.975, rank, n + 1 - rank)
-    fig.add_scatter(x=[*middle, *middle[::-1]], y=[*high.round(4), *low[::-1].round(4)], fill="toself", line={"width": 0}, fillcolor="rgba(118,118,118,0.2)",
-                    name=f"95 % band, {n} markets", hoverinfo="skip")  # fmt: skip
+    middle, low, high = (
+        rank / (n + 1),
+        stats.beta.ppf(0.025, rank, n + 1 - rank),
+        stats.beta.ppf(0.975, rank, n + 1 - rank),
+    )
+    fig.add_scatter(
+        x=[*middle, *middle[::-1]], y=[*high.round(4), *low[::-1].round(4)], fill="toself", line={"width": 0},
+        fillcolor="rgba(118,118,118,0.2)", name=f"95 % band, {n} markets", hoverinfo="skip",
+    )
     for (name, table), color in zip(tables.items(), ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B")):
         p = np.sort(table["p_uniform"].to_numpy())
-        fig.add_scatter(x=np.arange(1, len(p) + 1) / (len(p) + 1), y=p.round(4), mode="lines", name=name, line={"color": color})
+        fig.add_scatter(
+            x=np.arange(1, len(p) + 1) / (len(p) + 1), y=p.round(4), mode="lines", name=name, line={"color": color},
+        )
     return fig
 
 # %% ../../nbs/75_audit/61_controls.ipynb #f237d67e
@@ -261,16 +307,25 @@ def minimum_detectable_edge(
 ) -> pd.DataFrame:  # by edge: n, accuracy, majority_accuracy; found, share, low, high (Wilson, 95 %), and the same by stakes; attrs: smallest, smallest_stakes, runs
     "How often a pipeline finds an edge of known size."
     _check_system(system, n, fit_share)
-    runs = _study([(system, "planted", first_seed + i, rows, None, float(e), fit_share) for e in edges for i in range(n)], jobs, work, log)
+    runs = _study(
+        [(system, "planted", first_seed + i, rows, None, float(e), fit_share) for e in edges for i in range(n)], jobs,
+        work, log,
+    )
     curve = {}
     for edge, part in runs.groupby("edge"):
         curve[edge] = {"n": len(part), **part[["accuracy", "majority_accuracy"]].mean()}
         for name, column in (("", "p_value"), ("_stakes", "p_stakes")):
             found = part[column] < level
             low, high = accuracy_interval(found)
-            curve[edge] |= {f"found{name}": int(found.sum()), f"share{name}": float(found.mean()), f"low{name}": low, f"high{name}": high}
+            curve[edge] |= {
+                f"found{name}": int(found.sum()), f"share{name}": float(found.mean()), f"low{name}": low,
+                f"high{name}": high,
+            }
     table = pd.DataFrame(curve).T.rename_axis("edge").astype({"n": int, "found": int, "found_stakes": int})
-    table.attrs = {"smallest": smallest_edge(table["share"]), "smallest_stakes": smallest_edge(table["share_stakes"]), "runs": runs.to_dict("list")}
+    table.attrs = {
+        "smallest": smallest_edge(table["share"]), "smallest_stakes": smallest_edge(table["share_stakes"]),
+        "runs": runs.to_dict("list"),
+    }
     return table
 
 
@@ -289,19 +344,28 @@ def plot_power(
 ):  # plotly Figure; edges in points
     "Found against planted, with Wilson intervals."
     fig = _figure(title, "planted edge, points", "found (p < 0.05)", yaxis_tickformat=".0%", yaxis_range=[0, 1.02])
-    for (name, c), color in zip(({"": curves} if isinstance(curves, pd.DataFrame) else curves).items(), ("#0072B2", "#D55E00", "#009E73")):
+    for (name, c), color in zip(
+        ({"": curves} if isinstance(curves, pd.DataFrame) else curves).items(), ("#0072B2", "#D55E00", "#009E73"),
+    ):
         for test, end, dash in (("paired with the majority", "", "solid"), ("stakes", "_stakes", "dot")):
             share = c[f"share{end}"]
-            reach = {"type": "data", "symmetric": False, "array": (c[f"high{end}"] - share).tolist(), "arrayminus": (share - c[f"low{end}"]).tolist()}
-            fig.add_scatter(x=(100 * c.index).tolist(), y=share.tolist(), mode="lines+markers", name=f"{name} {test}".strip(), error_y=reach,
-                            line={"color": color, "dash": dash})  # fmt: skip
+            reach = {
+                "type": "data", "symmetric": False, "array": (c[f"high{end}"] - share).tolist(),
+                "arrayminus": (share - c[f"low{end}"]).tolist(),
+            }
+            fig.add_scatter(
+                x=(100 * c.index).tolist(), y=share.tolist(), mode="lines+markers", name=f"{name} {test}".strip(),
+                error_y=reach, line={"color": color, "dash": dash},
+            )
     fig.add_hline(y=0.8, line={"dash": "dash", "color": "#767676"})
     return fig
 
 # %% ../../nbs/75_audit/61_controls.ipynb #47228c11
 SHAPES = ("volume_20", "true_range_atr", "body", "wick")
-_TREES = {"objective": "binary", "num_leaves": 2, "learning_rate": 0.05, "extra_trees": True, "feature_fraction": 0.1, "lambda_l2": 5.0, "max_bin": 31,
-          "deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1}  # fmt: skip
+_TREES = {
+    "objective": "binary", "num_leaves": 2, "learning_rate": 0.05, "extra_trees": True, "feature_fraction": 0.1,
+    "lambda_l2": 5.0, "max_bin": 31, "deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1,
+}
 
 
 def last_candles(
@@ -317,9 +381,14 @@ def last_candles(
     table["wick"] = table["close_location"] - table["body"]
     unknown = [c for c in columns if c not in table.columns]
     if unknown:
-        raise SettingsError(f"unknown column `{unknown[0]}`", "columns of `v9_features`, or wick", unknown, "see `v9_feature_names()`")
+        raise SettingsError(
+            f"unknown column `{unknown[0]}`", "columns of `v9_features`, or wick", unknown, "see `v9_feature_names()`",
+        )
     now = [table[list(columns)].shift(k).add_suffix(f"_{k}") for k in range(lags)]
-    between = [pd.DataFrame(now[i].to_numpy() - now[j].to_numpy(), table.index, [f"{c}_{i}-{j}" for c in columns]) for i, j in combinations(range(lags), 2)]
+    between = [
+        pd.DataFrame(now[i].to_numpy() - now[j].to_numpy(), table.index, [f"{c}_{i}-{j}" for c in columns])
+        for i, j in combinations(range(lags), 2)
+    ]
     return pd.concat([*now, *(between if contrasts else [])], axis=1)
 
 

@@ -17,28 +17,46 @@ def _parts(candles):
     "Jump, body, reach above and below the open (logs) and volume of every candle; a candle that stood still moves by the smallest step seen."
     missing = [c for c in ("open", "high", "low", "close", "volume") if c not in candles.columns]
     if missing or not isinstance(candles.index, pd.DatetimeIndex):
-        raise DataError("not a candle table", "open high low close volume by open time", missing or type(candles.index).__name__, "use `load_candles`")
+        raise DataError(
+            "not a candle table", "open high low close volume by open time", missing or type(candles.index).__name__,
+            "use `load_candles`",
+        )
     table = candles[["open", "high", "low", "close", "volume"]].to_numpy(dtype="float64")
     bad = ~np.isfinite(table).all(axis=1) | (table[:, :4] <= 0).any(axis=1)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise DataError(f"a candle is no candle (row {row}, {bad.sum()} such rows)", "finite prices above zero", table[row].tolist(), "use `clean_candles`")
+        raise DataError(
+            f"a candle is no candle (row {row}, {bad.sum()} such rows)", "finite prices above zero",
+            table[row].tolist(), "use `clean_candles`",
+        )
     open_, high, low, close = np.log(table[:, :4]).T
     jump, body = open_ - np.r_[open_[:1], close[:-1]], close - open_
     still = (jump + body) == 0
     if still.all():
-        raise DataError("the price never changes", "at least one move", "constant closes", "a constant price has no direction to take away")
+        raise DataError(
+            "the price never changes", "at least one move", "constant closes",
+            "a constant price has no direction to take away",
+        )
     body = np.where(still, body + np.abs(jump + body)[~still].min(), body)
-    return pd.DataFrame({"jump": jump, "body": body, "above": np.maximum(high - open_, np.maximum(body, 0)),
-                         "below": np.minimum(low - open_, np.minimum(body, 0)), "volume": table[:, 4]}, index=candles.index)  # fmt: skip
+    return pd.DataFrame(
+        {
+            "jump": jump, "body": body, "above": np.maximum(high - open_, np.maximum(body, 0)),
+            "below": np.minimum(low - open_, np.minimum(body, 0)), "volume": table[:, 4],
+        },
+        index=candles.index,
+    )
 
 
 def _chained(parts, start, **attrs):
     "Candles from parts; the first opens at the price `start`."
     close = np.log(start) - parts["jump"].iloc[0] + np.cumsum(parts["jump"] + parts["body"])
     open_ = close - parts["body"]
-    table = np.exp(pd.DataFrame({"open": open_, "high": open_ + parts["above"], "low": open_ + parts["below"], "close": close}))
-    table["high"], table["low"] = table[["open", "high", "close"]].max(axis=1), table[["open", "low", "close"]].min(axis=1)
+    table = np.exp(
+        pd.DataFrame({"open": open_, "high": open_ + parts["above"], "low": open_ + parts["below"], "close": close})
+    )
+    table["high"], table["low"] = table[
+        ["open", "high", "close"]
+    ].max(axis=1), table[["open", "low", "close"]].min(axis=1)
     table["volume"], table["true_p_up"] = parts["volume"], 0.5
     table.attrs = attrs
     return table
@@ -51,9 +69,14 @@ def flipped_market(
     "Real candles, each upright or mirrored around its open by a fair coin."
     parts = _parts(candles)
     up = np.random.default_rng([seed, 1]).random(len(parts)) < 0.5
-    flipped = parts.assign(jump=np.where(up, parts["jump"], -parts["jump"]), body=np.where(up, parts["body"], -parts["body"]),
-                           above=np.where(up, parts["above"], -parts["below"]), below=np.where(up, parts["below"], -parts["above"]))  # fmt: skip
-    return _chained(flipped, candles["open"].iloc[0], symbol="FLIPPED", timeframe=candles.attrs.get("timeframe"), source="control", seed=seed)
+    flipped = parts.assign(
+        jump=np.where(up, parts["jump"], -parts["jump"]), body=np.where(up, parts["body"], -parts["body"]),
+        above=np.where(up, parts["above"], -parts["below"]), below=np.where(up, parts["below"], -parts["above"]),
+    )
+    return _chained(
+        flipped, candles["open"].iloc[0], symbol="FLIPPED", timeframe=candles.attrs.get("timeframe"), source="control",
+        seed=seed,
+    )
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #6d373fa0
 def _known_before(x, half_life=24):
@@ -70,14 +93,21 @@ def shuffled_market(
     parts, rng = _parts(candles), np.random.default_rng([seed, 2])
     move = (parts["jump"] + parts["body"]).to_numpy()
     if not (move[1:] > 0).any() or not (move[1:] < 0).any():
-        raise DataError("candles of one direction only", "rising and falling candles", f"{len(move)} rows", "use more candles")
+        raise DataError(
+            "candles of one direction only", "rising and falling candles", f"{len(move)} rows", "use more candles",
+        )
     rising, falling = (1 + np.flatnonzero(side) for side in (move[1:] > 0, move[1:] < 0))
     drawn = np.where(rng.random(len(move)) < 0.5, rng.choice(rising, len(move)), rng.choice(falling, len(move)))
     volatility, volume = _known_before(np.abs(move)), _known_before(parts["volume"])
     scale = volatility / volatility[drawn]
     shapes = {name: parts[name].to_numpy()[drawn] * scale for name in ("jump", "body", "above", "below")}
-    new = pd.DataFrame({**shapes, "volume": parts["volume"].to_numpy()[drawn] * volume / volume[drawn]}, index=candles.index)
-    return _chained(new, candles["open"].iloc[0], symbol="SHUFFLED", timeframe=candles.attrs.get("timeframe"), source="control", seed=seed)
+    new = pd.DataFrame(
+        {**shapes, "volume": parts["volume"].to_numpy()[drawn] * volume / volume[drawn]}, index=candles.index,
+    )
+    return _chained(
+        new, candles["open"].iloc[0], symbol="SHUFFLED", timeframe=candles.attrs.get("timeframe"), source="control",
+        seed=seed,
+    )
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #a13d674d
 KINDS = ("garch", "flipped", "shuffled", "planted")
@@ -97,6 +127,9 @@ def control_market(
         return null_market(rows, seed) if kind == "garch" else planted_market(edge, rows, seed)
     if candles is None or len(candles) < rows:
         found = "none" if candles is None else len(candles)
-        raise DataError(f"`{kind}` needs real candles", f"at least {rows}", found, "pass candles=load_candles(…), or ask for fewer rows")
+        raise DataError(
+            f"`{kind}` needs real candles", f"at least {rows}", found,
+            "pass candles=load_candles(…), or ask for fewer rows",
+        )
     make = flipped_market if kind == "flipped" else shuffled_market
     return make(candles.iloc[-rows:], seed)

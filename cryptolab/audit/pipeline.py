@@ -40,15 +40,24 @@ class Pipeline:
         context: dict | None = None,  # other tables by name: candles of another coin, funding …
         name: str = "pipeline",  # how reports call it
     ):
-        self.steps = {"features": features, "labels": labels, "split": split, "fit": fit, "predict": predict, "prepare": prepare}
+        self.steps = {
+            "features": features, "labels": labels, "split": split, "fit": fit, "predict": predict, "prepare": prepare,
+        }
         for step, function in self.steps.items():
             if not callable(function) and not (step == "prepare" and function is None):
-                raise SettingsError(f"the step `{step}` of a pipeline cannot be called", "a function", repr(function), "give a function")
+                raise SettingsError(
+                    f"the step `{step}` of a pipeline cannot be called", "a function", repr(function),
+                    "give a function",
+                )
         self.context, self.name, self.model_ = context or {}, name, None
 
     def _with_context(self, step, candles):
         function = self.steps[step]
-        return function(candles, self.context) if _takes(function, 2) and not _takes(function, 1) or _named_context(function) else function(candles)
+        return (
+            function(candles, self.context)
+            if _takes(function, 2) and not _takes(function, 1) or _named_context(function)
+            else function(candles)
+        )
 
     def features(self, candles):
         "Columns of every decision row."
@@ -64,7 +73,9 @@ class Pipeline:
 
     def prepare(self, features, labels, train, test):
         "Both tables after the steps that see them whole."
-        return (features, labels) if self.steps["prepare"] is None else self.steps["prepare"](features, labels, train, test)
+        return (features, labels) if self.steps["prepare"] is None else self.steps["prepare"](
+            features, labels, train, test,
+        )
 
     def fit(self, X, y):
         "Learn from training rows."
@@ -99,8 +110,13 @@ def run_pipeline(
         rise = y[~np.isnan(y)]
         common = np.unique(rise > 0 if len(np.unique(rise)) > 10 else rise, return_counts=True)[1]
         times = pd.to_datetime(np.sort(row_times(run.features, candles)[run.folds[fold][1]]), utc=True)
-        lines.append({"train": len(run.train), "test": len(run.test), "accuracy": right.mean() if len(right) else np.nan,
-                      "commonest": common.max() / max(1, len(rise)) if len(rise) else np.nan, "start": times[0], "end": times[-1]})  # fmt: skip
+        lines.append(
+            {
+                "train": len(run.train), "test": len(run.test), "accuracy": right.mean() if len(right) else np.nan,
+                "commonest": common.max() / max(1, len(rise)) if len(rise) else np.nan, "start": times[0],
+                "end": times[-1],
+            }
+        )
         count, fold = len(run.folds), fold + 1
     return pd.DataFrame(lines)
 
@@ -116,9 +132,13 @@ def _v9_columns(candles, variant, window):
     table = v9_features(candles, variant=variant)
     if window == 1:
         return table
-    windows, values = make_windows(table, window), np.full((len(table), window * table.shape[1]), np.nan, dtype="float32")
+    windows, values = make_windows(table, window), np.full(
+        (len(table), window * table.shape[1]), np.nan, dtype="float32",
+    )
     values[windows.ends] = windows.flat()
-    return pd.DataFrame(values, table.index, [f"{name}_{lag}" for lag in range(window - 1, -1, -1) for name in table.columns])
+    return pd.DataFrame(
+        values, table.index, [f"{name}_{lag}" for lag in range(window - 1, -1, -1) for name in table.columns],
+    )
 
 
 def _v9_learner(X, y, learner, window, seed, profile):
@@ -137,7 +157,10 @@ def _v9_learner(X, y, learner, window, seed, profile):
         import lightgbm as lgb
 
         data = [lgb.Dataset(scaled[part], y[part]) for part in (slice(learned), slice(learned, None))]
-        settings = {"objective": "binary", "num_leaves": 7, "seed": seed, "deterministic": True, "force_row_wise": True, "verbosity": -1, "num_threads": 1}
+        settings = {
+            "objective": "binary", "num_leaves": 7, "seed": seed, "deterministic": True, "force_row_wise": True,
+            "verbosity": -1, "num_threads": 1,
+        }
         model = lgb.train(settings, data[0], 50, valid_sets=data[1:], callbacks=[lgb.early_stopping(10, verbose=False)])
         ask = lambda x: model.predict(x, num_iteration=model.best_iteration)
     else:
@@ -157,7 +180,9 @@ def _v9_network(view, y, learned, seed, profile):
     parts = [(every[part], y[part]) for part in (slice(learned), slice(learned, None))]
     model, _ = train_direction(view, *parts, profile_sizes(profile), seed=seed, log=None)
     shape = view.shape[1:]
-    return lambda x: predict_network(model, np.ascontiguousarray(x.reshape(len(x), *shape), dtype="float32"), np.arange(len(x)))
+    return lambda x: predict_network(
+        model, np.ascontiguousarray(x.reshape(len(x), *shape), dtype="float32"), np.arange(len(x)),
+    )
 
 
 def v9_pipeline(
@@ -185,5 +210,11 @@ def v9_pipeline(
 
         return next_direction(candles)
 
-    return Pipeline(lambda candles: _v9_columns(candles, variant, window), labels, split,
-                    lambda X, y: _v9_learner(X, y, learner, window, seed, profile), lambda model, X: model(X), name=f"V9 direction, {learner}")  # fmt: skip
+    return Pipeline(
+        lambda candles: _v9_columns(candles, variant, window),
+        labels,
+        split,
+        lambda X, y: _v9_learner(X, y, learner, window, seed, profile),
+        lambda model, X: model(X),
+        name=f"V9 direction, {learner}",
+    )

@@ -61,14 +61,19 @@ def row_times(
         level = next((i for i in range(index.nlevels) if isinstance(index.levels[i], pd.DatetimeIndex)), None)
         index = index if level is None else index.get_level_values(level)
     if not isinstance(index, pd.DatetimeIndex):
-        columns = [] if isinstance(table, pd.Series) else [n for n in table.columns if str(n) != "t0" and str(n) != "t1" and _is_time(table[n])]
+        columns = [] if isinstance(table, pd.Series) else [
+            n for n in table.columns if str(n) != "t0" and str(n) != "t1" and _is_time(table[n])
+        ]
         if columns:
             index = pd.DatetimeIndex(table[columns[0]])
         elif len(table) == len(candles) and index.equals(pd.RangeIndex(len(table))):
             index = candles.index
         else:
-            raise DataError("rows of a pipeline cannot be placed in time", "tables indexed by open time, or one row per candle",
-                            f"{type(table.index).__name__} with {len(table)} rows for {len(candles)} candles", "keep the index of the candles")  # fmt: skip
+            raise DataError(
+                "rows of a pipeline cannot be placed in time", "tables indexed by open time, or one row per candle",
+                f"{type(table.index).__name__} with {len(table)} rows for {len(candles)} candles",
+                "keep the index of the candles",
+            )
     if index.hasnans:
         raise DataError("rows of a pipeline have no time", "a time in every row", "NaT", "drop these rows")
     return index_ns(utc_index(index))
@@ -86,7 +91,9 @@ def outcome(
     if isinstance(labels, pd.DataFrame):
         rest = [n for n in labels.columns if not _is_time(labels[n])]
         if "y" not in labels.columns and len(rest) != 1:
-            raise DataError("labels have no outcome", "a column `y`", ", ".join(map(str, labels.columns)), "name it `y`")
+            raise DataError(
+                "labels have no outcome", "a column `y`", ", ".join(map(str, labels.columns)), "name it `y`",
+            )
         y = labels["y" if "y" in labels.columns else rest[0]]
     if not pd.api.types.is_numeric_dtype(y):
         y = pd.Series(np.where(y.isna(), np.nan, pd.factorize(y, sort=True)[0]), index=y.index)
@@ -99,9 +106,15 @@ def as_frame(table, candles):
         return table
     values = np.asarray(table)
     if values.ndim in (1, 2) and len(values) == len(candles):
-        return pd.Series(values, candles.index) if values.ndim == 1 else pd.DataFrame(values, candles.index).rename(columns=str)
-    raise DataError("a step of a pipeline returns no table", f"a DataFrame or Series, or {len(candles)} rows", f"{type(table).__name__} {values.shape}",
-                    "return one row per decision, indexed by open time")  # fmt: skip
+        return (
+            pd.Series(values, candles.index)
+            if values.ndim == 1
+            else pd.DataFrame(values, candles.index).rename(columns=str)
+        )
+    raise DataError(
+        "a step of a pipeline returns no table", f"a DataFrame or Series, or {len(candles)} rows",
+        f"{type(table).__name__} {values.shape}", "return one row per decision, indexed by open time",
+    )
 
 
 def _same_rows(features, labels, candles):
@@ -114,7 +127,10 @@ def _same_rows(features, labels, candles):
     if len(at) == len(there) and (at == there).all():
         return features, labels
     if len(np.unique(at)) < len(at) or len(np.unique(there)) < len(there):
-        raise DataError("features and labels do not align", "the same rows, or each time once", f"{len(at)} and {len(there)} rows", "return both for the same rows")
+        raise DataError(
+            "features and labels do not align", "the same rows, or each time once", f"{len(at)} and {len(there)} rows",
+            "return both for the same rows",
+        )
     place = pd.Index(there).get_indexer(at)
     if not (place >= 0).any():
         raise DataError("features and labels do not align", "common times", "none", "index both by open time")
@@ -127,10 +143,16 @@ def folds_of(
 ) -> list:  # of (train, test) int64 positions
     "Folds as pairs of positions."
     result = list(result)
-    pair = len(result) == 2 and all(np.ndim(part) == 1 and (not len(part) or np.ndim(part[0] if not hasattr(part, "iloc") else part.iloc[0]) == 0) for part in result)
+    pair = len(result) == 2 and all(
+        np.ndim(part) == 1 and (not len(part) or np.ndim(part[0] if not hasattr(part, "iloc") else part.iloc[0]) == 0)
+        for part in result
+    )
     folds = [tuple(result)] if pair else result
     if not folds or any(len(fold) != 2 for fold in folds):
-        raise DataError("`split` returns no folds", "(train, test) positions, or a list of such pairs", f"{len(folds)} parts", "return pairs")
+        raise DataError(
+            "`split` returns no folds", "(train, test) positions, or a list of such pairs", f"{len(folds)} parts",
+            "return pairs",
+        )
     return [tuple(_positions(part, rows) for part in fold) for fold in folds]
 
 
@@ -139,8 +161,10 @@ def _positions(part, rows):
     part = np.asarray(part)
     part = np.flatnonzero(part) if part.dtype == bool and len(part) == rows else part
     if len(part) and (part.dtype.kind not in "iu" or part.min() < 0 or part.max() >= rows):
-        raise DataError("`split` returns something else than row positions", f"whole numbers from 0 to {rows - 1}", f"{part.dtype}, {part[:3]} …",
-                        "return positions, as for `iloc`")  # fmt: skip
+        raise DataError(
+            "`split` returns something else than row positions", f"whole numbers from 0 to {rows - 1}",
+            f"{part.dtype}, {part[:3]} …", "return positions, as for `iloc`",
+        )
     return part.astype("int64")
 
 # %% ../../nbs/75_audit/10_steps.ipynb #9c2e0165
@@ -150,7 +174,10 @@ def _prepared(run, call):
         return run.features, run.labels, run.train, run.test
     tables = call(run.pipeline.prepare, run.features.copy(), run.labels.copy(), run.train.copy(), run.test.copy())
     if not (isinstance(tables, (tuple, list)) and len(tables) == 2):
-        raise DataError("`prepare` returns something else than two tables", "(features, labels)", type(tables).__name__, "return both")
+        raise DataError(
+            "`prepare` returns something else than two tables", "(features, labels)", type(tables).__name__,
+            "return both",
+        )
     X, labels = tables
     X = X if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X)).rename(columns=str)
     labels = labels if isinstance(labels, (pd.DataFrame, pd.Series)) else pd.Series(np.asarray(labels), X.index)
@@ -169,7 +196,9 @@ def _answers(values, rows):
     values = values[:, -1] if values.ndim == 2 else values
     if values.shape != (rows,):
         raise DataError("`predict` returns another number of rows", rows, values.shape, "return one value per row")
-    return values.astype("float64") if values.dtype.kind in "fiub" else pd.factorize(values, sort=True)[0].astype("float64")
+    return values.astype("float64") if values.dtype.kind in "fiub" else pd.factorize(
+        values, sort=True,
+    )[0].astype("float64")
 
 
 def run_steps(

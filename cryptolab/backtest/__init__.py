@@ -13,4 +13,7 @@ from .sizing import fixed_fraction, fixed_risk, half_kelly, volatility_target
 from .sweep import sweep
 
 # %% ../../nbs/60_backtest/90_backtest.ipynb #2b372dd6
-_all_ = ["EXIT_REASONS", "Result", "backtest", "fixed_fraction", "fixed_risk", "half_kelly", "random_entries_p", "sweep", "volatility_target"]
+_all_ = [
+    "EXIT_REASONS", "Result", "backtest", "fixed_fraction", "fixed_risk", "half_kelly", "random_entries_p", "sweep",
+    "volatility_target",
+]

@@ -13,7 +13,8 @@ from ..config import DataError
 from ..labels.walk import compiled
 
 # %% ../../nbs/60_backtest/20_account.ipynb #a11f81b8
-MODES = ("equity", "capital", "units")  # what a size of 1 means: the account's worth then, its worth at the start, one coin
+# what a size of 1 means: the account's worth then, its worth at the start, one coin
+MODES = ("equity", "capital", "units")
 
 
 @compiled
@@ -68,11 +69,22 @@ def settle(
         bought, sold = entry * (1 + s * slippage), leave * (1 - s * slippage)
         equity = capital + realised + worth
         amount = size[k] * (max(equity, 0.0) if mode == 0 else capital) / bought if mode < 2 else size[k]
-        gross, fees, slip = s * amount * (leave - entry), fee * amount * (bought + sold), slippage * amount * (entry + leave)
-        paid = s * amount * ((until_close[last] if timed[k] else until_open[last]) - until_open[first]) if len(until_open) else 0.0
+        gross, fees, slip = (
+            s * amount * (leave - entry),
+            fee * amount * (bought + sold),
+            slippage * amount * (entry + leave),
+        )
+        paid = (
+            s * amount * ((until_close[last] if timed[k] else until_open[last]) - until_open[first])
+            if len(until_open)
+            else 0.0
+        )
         worst, best = min(0.0, s * (leave - entry)), max(0.0, s * (leave - entry))
         for i in range(first, last + timed[k]):
-            worst, best = min(worst, s * ((low[i] if s > 0 else high[i]) - entry)), max(best, s * ((high[i] if s > 0 else low[i]) - entry))
+            worst, best = (
+                min(worst, s * ((low[i] if s > 0 else high[i]) - entry)),
+                max(best, s * ((high[i] if s > 0 else low[i]) - entry)),
+            )
         out[0, k], out[1, k], out[2, k], out[3, k], out[4, k] = amount, gross, fees, slip, paid
         out[5, k], out[6, k], out[7, k] = gross - fees - slip - paid, worst / entry, best / entry
         opened[held], seen[k], fills[k] = k, row[k], bought
@@ -135,13 +147,23 @@ def funding_sums(
     "Funding per unit of a long position, summed from the beginning."
     table = funding.to_frame("funding_rate") if isinstance(funding, pd.Series) else funding
     times = pd.DatetimeIndex(table["timestamp"] if "timestamp" in table.columns else table.index)
-    if "funding_rate" not in table.columns or times.tz is None or ("exchange" in table.columns and table["exchange"].nunique() > 1):
-        raise DataError("this is no funding of one exchange", "`funding_rate` by UTC time", f"{list(table.columns)}, times {times.dtype}", "select one exchange")
+    if "funding_rate" not in table.columns or times.tz is None or (
+        "exchange" in table.columns and table["exchange"].nunique() > 1
+    ):
+        raise DataError(
+            "this is no funding of one exchange", "`funding_rate` by UTC time",
+            f"{list(table.columns)}, times {times.dtype}", "select one exchange",
+        )
     rates, at = table["funding_rate"].to_numpy(dtype="float64"), times.round("min").as_unit("ns").asi8
     if np.isnan(rates).any() or (np.diff(at) <= 0).any():
-        raise DataError("funding rates are missing or not in order", "one number per settlement, sorted", f"{int(np.isnan(rates).sum())} missing", "clean the table")
+        raise DataError(
+            "funding rates are missing or not in order", "one number per settlement, sorted",
+            f"{int(np.isnan(rates).sum())} missing", "clean the table",
+        )
     opened, prices = candles.index.as_unit("ns").asi8, candles["open"].to_numpy(dtype="float64")
     inside = np.searchsorted(opened, at, side="right") - 1
     known = inside >= 0
     total = np.concatenate([[0.0], np.cumsum(np.where(known, rates * prices[np.maximum(inside, 0)], 0.0))])
-    return total[np.searchsorted(at, opened, side="right")], total[np.searchsorted(at, opened + step.value, side="left")]
+    return total[np.searchsorted(at, opened, side="right")], total[
+        np.searchsorted(at, opened + step.value, side="left")
+    ]

@@ -23,8 +23,15 @@ def _shape(market, asked, numbers, coin):
     entry, v = market.prices[0][a + rows + 1], {name: x[k] for name, x in asked.values.items()}
     stop = np.where(np.isnan(v["stop"]), v["stop_by"], sign * (entry - v["stop"]))
     target = np.where(np.isnan(v["target"]), v["target_by"], sign * (v["target"] - entry))
-    return rows, {"sign": sign, "size": v["size"], "timeout": v["timeout"], **{name: x / entry for name, x in
-                  (("stop_by", stop), ("target_by", target), ("trail_by", v["trail_by"]), ("trail_from", v["trail_from"]))}}  # fmt: skip
+    return rows, {
+        "sign": sign, "size": v["size"], "timeout": v["timeout"],
+        **{
+            name: x / entry
+            for name, x in (
+                ("stop_by", stop), ("target_by", target), ("trail_by", v["trail_by"]), ("trail_from", v["trail_from"]),
+            )
+        },
+    }
 
 
 def _elsewhere(rows, first, last, rng):
@@ -42,8 +49,10 @@ def _outcomes(market, coin, rows, kept, lower):
     prices = tuple(p[a:b] for p in market.prices)
     entry, sign = prices[0][rows + 1], kept["sign"]
     below = None if not len(lower[3]) else (*lower[:3], lower[3][a + coin : b + coin + 1])
-    _, price, _, _ = exits_of_trades(prices, rows, sign, entry * (1 - sign * kept["stop_by"]), entry * (1 + sign * kept["target_by"]), entry * kept["trail_by"],
-                                     entry * kept["trail_from"], kept["timeout"].astype("int64"), below)  # fmt: skip
+    _, price, _, _ = exits_of_trades(
+        prices, rows, sign, entry * (1 - sign * kept["stop_by"]), entry * (1 + sign * kept["target_by"]),
+        entry * kept["trail_by"], entry * kept["trail_from"], kept["timeout"].astype("int64"), below,
+    )
     return sign * (price / entry - 1), price / entry
 
 
@@ -88,19 +97,32 @@ def random_entries_p(
     market, cost = make_market(candles, settings.get("timeframe")), fee + slippage
     trades = backtest(candles, orders, fee=fee, slippage=slippage, lower=lower, **settings).trades
     trades = trades[trades["exit_reason"] != "ruin"]
-    nothing = {"n": len(trades), **dict.fromkeys(("own", "random", "low", "high", "p_value"), np.nan), "draws": n_random}
+    nothing = {
+        "n": len(trades), **dict.fromkeys(("own", "random", "low", "high", "p_value"), np.nan), "draws": n_random,
+    }
     if trades.empty:
         return nothing
-    barriers = {"stop": None, "target": None, "trailing": None, "trailing_from": None, "timeout": None, "unit": "fraction", "window": 14}
-    asked = read_orders(market, orders, settings.get("size", 1.0), **{k: settings.get(k, v) for k, v in barriers.items()})
+    barriers = {
+        "stop": None, "target": None, "trailing": None, "trailing_from": None, "timeout": None, "unit": "fraction",
+        "window": 14,
+    }
+    asked = read_orders(
+        market, orders, settings.get("size", 1.0), **{k: settings.get(k, v) for k, v in barriers.items()},
+    )
     numbers = _numbers(market, asked, trades)
     shapes = {coin: _shape(market, asked, numbers, coin) for coin in np.unique(asked.coin[numbers])}
     ratio = trades["exit"] / trades["entry"]
     own = float(np.average(trades["gross_ret"] - cost * (1 + ratio), weights=trades["size"]))
-    found = _drawn(market, shapes, _spans(market, orders), n_random, cost, finer_candles(market, lower), np.random.default_rng(seed))
+    found = _drawn(
+        market, shapes, _spans(market, orders), n_random, cost, finer_candles(market, lower),
+        np.random.default_rng(seed),
+    )
     low, high = np.quantile(found, [0.5 - level / 2, 0.5 + level / 2])
     p = (1 + (found >= own - 1e-12).sum()) / (1 + n_random)
-    return {"n": len(trades), "own": own, "random": float(found.mean()), "low": float(low), "high": float(high), "p_value": float(p), "draws": n_random}
+    return {
+        "n": len(trades), "own": own, "random": float(found.mean()), "low": float(low), "high": float(high),
+        "p_value": float(p), "draws": n_random,
+    }
 
 
 def _numbers(market, asked, trades):
@@ -112,5 +134,8 @@ def _numbers(market, asked, trades):
         rows[coins == coin] = market.tables[coin].index.get_indexer(pd.DatetimeIndex(trades["decided"][coins == coin]))
     numbers = [where.get((int(c), int(r))) for c, r in zip(coins, rows)]
     if None in numbers:
-        raise DataError("trades and orders do not belong together", "a trade for an order", f"trade {numbers.index(None)}", "pass the same orders and settings")
+        raise DataError(
+            "trades and orders do not belong together", "a trade for an order", f"trade {numbers.index(None)}",
+            "pass the same orders and settings",
+        )
     return np.array(numbers)

@@ -22,14 +22,24 @@ from ..evaluation.significance import long_run_variance
 def _worth(equity):
     "Equity as finite numbers in time order, or an error that says what is wrong."
     if not isinstance(equity, pd.Series) or not isinstance(equity.index, pd.DatetimeIndex) or len(equity) < 2:
-        raise DataError("this is not an equity curve", "a Series of at least 2 values with times", f"{type(equity).__name__} of {len(equity)}", "pass `result.equity`")
+        raise DataError(
+            "this is not an equity curve", "a Series of at least 2 values with times",
+            f"{type(equity).__name__} of {len(equity)}", "pass `result.equity`",
+        )
     worth = equity.to_numpy(dtype="float64")
     bad = np.flatnonzero(~np.isfinite(worth))
     if len(bad) or not worth[0] > 0:
-        raise DataError("the equity is not a number everywhere" if len(bad) else "the account begins without money", "finite, the first value above zero",
-                        f"{worth[bad[0] if len(bad) else 0]} at {equity.index[bad[0] if len(bad) else 0]}", "check the capital and the candles")  # fmt: skip
+        raise DataError(
+            "the equity is not a number everywhere" if len(bad) else "the account begins without money",
+            "finite, the first value above zero",
+            f"{worth[bad[0] if len(bad) else 0]} at {equity.index[bad[0] if len(bad) else 0]}",
+            "check the capital and the candles",
+        )
     if not (equity.index.is_monotonic_increasing and equity.index.is_unique):
-        raise DataError("the equity is not in time order", "sorted times, each once", "unsorted or repeated times", "sort it by time")
+        raise DataError(
+            "the equity is not in time order", "sorted times, each once", "unsorted or repeated times",
+            "sort it by time",
+        )
     return np.maximum(worth, 0.0)
 
 
@@ -42,7 +52,9 @@ def account_returns(
     if every is not None:
         worth = worth.groupby(opening_times(worth.index).floor(timeframe_delta(every))).last()
     now, before = worth.to_numpy()[1:], worth.to_numpy()[:-1]
-    return pd.Series(np.divide(now - before, before, out=np.zeros(len(now)), where=before > 0), worth.index[1:], name="return")
+    return pd.Series(
+        np.divide(now - before, before, out=np.zeros(len(now)), where=before > 0), worth.index[1:], name="return",
+    )
 
 # %% ../../nbs/60_backtest/40_equity.ipynb #4f029132
 def _step(index):
@@ -84,7 +96,9 @@ def _error_of_mean(x):
 def _interval(value, error, level):
     "Value with a normal interval."
     if not 0 < level < 1:
-        raise SettingsError("the level of an interval is a fraction", "between 0 and 1", level, "for 95 percent write 0.95")
+        raise SettingsError(
+            "the level of an interval is a fraction", "between 0 and 1", level, "for 95 percent write 0.95",
+        )
     half = stats.norm.ppf(0.5 + level / 2) * error
     return float(value - half), float(value + half)
 
@@ -113,15 +127,20 @@ def sharpe(
     error, lags = _error_of_mean(influence)
     long_run = long_run_variance(r, _lags(r))
     low, high = _interval(ratio * year, error * year, level)
-    return {"n": len(r), "sharpe": ratio * year, "low": low, "high": high, "error": error * year,
-            "adjusted": float(r.mean() / np.sqrt(long_run) * year) if long_run > 0 else np.nan,
-            "probabilistic": float(stats.norm.cdf(ratio / error)) if error > 0 else np.nan, "per_candle": float(ratio), "lags": lags}  # fmt: skip
+    return {
+        "n": len(r), "sharpe": ratio * year, "low": low, "high": high, "error": error * year,
+        "adjusted": float(r.mean() / np.sqrt(long_run) * year) if long_run > 0 else np.nan,
+        "probabilistic": float(stats.norm.cdf(ratio / error)) if error > 0 else np.nan, "per_candle": float(ratio),
+        "lags": lags,
+    }
 
 
 def _at_least_two(index):
     "Times of at least two returns."
     if len(index) < 2:
-        raise DataError("a ratio needs returns", "at least 2 of them", len(index), "look at shorter periods or more candles")
+        raise DataError(
+            "a ratio needs returns", "at least 2 of them", len(index), "look at shorter periods or more candles",
+        )
     return index
 
 # %% ../../nbs/60_backtest/40_equity.ipynb #37062d8b
@@ -133,7 +152,10 @@ def sharpe_difference(
     "How much larger the Sharpe ratio of one account is than that of another."
     a, b = account_returns(equity), account_returns(other)
     if not a.index.equals(b.index):
-        raise DataError("the two accounts belong to different candles", f"{len(a)} closes from {a.index[0]}", f"{len(b)} from {b.index[0]}", "run both on one table")
+        raise DataError(
+            "the two accounts belong to different candles", f"{len(a)} closes from {a.index[0]}",
+            f"{len(b)} from {b.index[0]}", "run both on one table",
+        )
     (ratio_a, influence_a), (ratio_b, influence_b) = _sharpe_parts(a.to_numpy()), _sharpe_parts(b.to_numpy())
     year = math.sqrt(candles_per_year(a.index))
     error = _error_of_mean(influence_a - influence_b)[0]
@@ -199,12 +221,16 @@ def max_drawdown(
     at = int(below.to_numpy().argmin())
     again = np.flatnonzero(below.to_numpy()[at:] == 0)
     begin = int(np.flatnonzero(below.to_numpy()[: at + 1] == 0)[-1])
-    return answer | {"begin": index[begin], "bottom": index[at], "recovery": index[at + again[0]] if len(again) else pd.NaT}
+    return answer | {
+        "begin": index[begin], "bottom": index[at], "recovery": index[at + again[0]] if len(again) else pd.NaT,
+    }
 
 # %% ../../nbs/60_backtest/40_equity.ipynb #69dfea4d
 def _annual(logs, years):
     "Return per year of log growths; NaN for less than 30 days."
-    return np.expm1(np.clip(np.asarray(logs) / years, -50, 50)) if years >= 30 / 365 else np.full(np.shape(logs), np.nan)
+    return (
+        np.expm1(np.clip(np.asarray(logs) / years, -50, 50)) if years >= 30 / 365 else np.full(np.shape(logs), np.nan)
+    )
 
 
 def growth(
@@ -223,9 +249,15 @@ def growth(
     ratios = np.divide(others, -pains, out=np.full(len(others), np.nan), where=pains < 0)
     known = ratios[np.isfinite(ratios)]
     low, high = np.quantile(np.expm1(paths[:, -1]), ends)
-    return {"n": len(returns), "total": float(worth[-1] / worth[0] - 1), "low": float(low), "high": float(high), "annual": annual,
-            **{f"annual_{end}": float(np.quantile(others, q)) for end, q in zip(("low", "high"), ends)}, "calmar": annual / -depth if depth < 0 else np.nan,
-            **{f"calmar_{end}": float(np.quantile(known, q)) if depth < 0 and len(known) else np.nan for end, q in zip(("low", "high"), ends)}}  # fmt: skip
+    return {
+        "n": len(returns), "total": float(worth[-1] / worth[0] - 1), "low": float(low), "high": float(high),
+        "annual": annual, **{f"annual_{end}": float(np.quantile(others, q)) for end, q in zip(("low", "high"), ends)},
+        "calmar": annual / -depth if depth < 0 else np.nan,
+        **{
+            f"calmar_{end}": float(np.quantile(known, q)) if depth < 0 and len(known) else np.nan
+            for end, q in zip(("low", "high"), ends)
+        },
+    }
 
 
 def calmar(
@@ -245,7 +277,9 @@ def monthly_returns(
     times, first = worth.index, worth.iloc[0]
     last = worth.groupby([times.year, times.month]).last()
     before = np.r_[first, last.to_numpy()[:-1]]
-    months = pd.Series(np.divide(last.to_numpy(), before, out=np.ones(len(last)), where=before > 0) - 1, last.index).unstack()
+    months = pd.Series(
+        np.divide(last.to_numpy(), before, out=np.ones(len(last)), where=before > 0) - 1, last.index,
+    ).unstack()
     ends = worth.groupby(times.year).last()
     began = np.r_[first, ends.to_numpy()[:-1]]
     table = months.reindex(columns=range(1, 13))
@@ -272,8 +306,13 @@ def hold_equity(
         raise SettingsError("`cost` is a fraction per side", "from 0 to below 1", cost, "0.15 percent is 0.0015")
     tables = candles if isinstance(candles, dict) else {"": candles}
     if not tables or any(len(table) < 2 for table in tables.values()):
-        raise DataError("there is nothing to hold", "at least 2 candles of each coin", {k: len(t) for k, t in tables.items()}, "load more candles")
-    index = next(iter(tables.values())).index if len(tables) == 1 else pd.DatetimeIndex(sorted(set().union(*(t.index for t in tables.values()))))
+        raise DataError(
+            "there is nothing to hold", "at least 2 candles of each coin", {k: len(t) for k, t in tables.items()},
+            "load more candles",
+        )
+    index = next(iter(tables.values())).index if len(tables) == 1 else pd.DatetimeIndex(
+        sorted(set().union(*(t.index for t in tables.values())))
+    )
     times = index if equity is None else opening_times(equity.index)
     worth = np.mean([_held(table, times, cost) for table in tables.values()], axis=0)
     capital = 1.0 if equity is None else float(_worth(equity)[0])

@@ -27,12 +27,22 @@ def forecast_orders(
     "Orders of a forecast that must be worth its cost."
     missing = [c for c in ("mu", "sigma") if c not in forecast.columns]
     if missing:
-        raise DataError("this forecast cannot be traded by its expected move", "columns mu and sigma", ", ".join(map(str, forecast.columns)), "use a forecast of a return, or the orders of the system")
+        raise DataError(
+            "this forecast cannot be traded by its expected move", "columns mu and sigma",
+            ", ".join(map(str, forecast.columns)), "use a forecast of a return, or the orders of the system",
+        )
     if not 0 <= cost < 1 or not multiple >= 0:
-        raise SettingsError("orders of a forecast", "cost from 0 to below 1, multiple of 0 or more", (cost, multiple), "correct the argument")
+        raise SettingsError(
+            "orders of a forecast", "cost from 0 to below 1, multiple of 0 or more", (cost, multiple),
+            "correct the argument",
+        )
     mu, sigma, horizon = forecast["mu"].to_numpy(), forecast["sigma"].to_numpy(), int(forecast.attrs.get("horizon", 1))
     known = np.isfinite(mu) & np.isfinite(sigma) & (sigma > 0)
-    enter = known & (np.abs(np.where(known, mu, 0.0)) > 2 * cost * multiple if math.isfinite(multiple) else False) & (np.where(known, mu, 0.0) != 0)
+    enter = (
+        known
+        & (np.abs(np.where(known, mu, 0.0)) > 2 * cost * multiple if math.isfinite(multiple) else False)
+        & (np.where(known, mu, 0.0) != 0)
+    )
     size = np.zeros(len(mu))
     if enter.any():
         size[enter] = volatility_target(sigma[enter] * math.sqrt(horizon), swing, cap)
@@ -76,12 +86,19 @@ def choose_multiple(
 ) -> dict:  # forecast (name), multiple (infinite where nothing earned), shown (the same, or the one that could have borne the highest cost), table per forecast and multiple
     "The multiple that earned most on validation rows, or none at all."
     tables = forecast if isinstance(forecast, dict) else {"forecast": forecast}
-    found = {(name, m): multiple_row(trade_forecast(candles, one, rows, m, **settings)) for name, one in tables.items() for m in multiples}
+    found = {
+        (name, m): multiple_row(trade_forecast(candles, one, rows, m, **settings)) for name, one in tables.items()
+        for m in multiples
+    }
     table = pd.DataFrame(found).T.rename_axis(["forecast", "multiple"])
     enough = table[table["trades"] >= least]
     good = enough[enough["total"] > 0]
-    name, shown = good["total"].idxmax() if len(good) else enough["break_even"].idxmax() if len(enough) else (next(iter(tables)), min(multiples))
-    return {"forecast": name, "multiple": float(shown) if len(good) else math.inf, "shown": float(shown), "table": table}
+    name, shown = good["total"].idxmax() if len(good) else enough["break_even"].idxmax() if len(enough) else (
+        next(iter(tables)), min(multiples),
+    )
+    return {
+        "forecast": name, "multiple": float(shown) if len(good) else math.inf, "shown": float(shown), "table": table,
+    }
 
 
 def multiple_row(
@@ -90,5 +107,8 @@ def multiple_row(
     "What is compared between multiples."
     limit = break_even_cost(result.trades, n_samples=300)
     mean = expectancy(result.trades, n_samples=2)["expectancy"]
-    return {"trades": len(result.trades), "total": float(result.equity.iloc[-1] / result.equity.iloc[0] - 1), "expectancy": mean,
-            "break_even": limit["break_even"], "break_even_low": limit["low"], "break_even_high": limit["high"]}  # fmt: skip
+    return {
+        "trades": len(result.trades), "total": float(result.equity.iloc[-1] / result.equity.iloc[0] - 1),
+        "expectancy": mean, "break_even": limit["break_even"], "break_even_low": limit["low"],
+        "break_even_high": limit["high"],
+    }

@@ -43,18 +43,31 @@ class Market:
 def _checked(symbol, candles):
     "Prices of one coin."
     name = symbol or "the candles"
-    if not isinstance(candles, pd.DataFrame) or not isinstance(candles.index, pd.DatetimeIndex) or candles.index.tz is None:
-        raise DataError(f"{name}: no candle table", "a table with UTC open times", type(candles).__name__, "load it with `load_candles`")
+    if not isinstance(candles, pd.DataFrame) or not isinstance(
+        candles.index, pd.DatetimeIndex,
+    ) or candles.index.tz is None:
+        raise DataError(
+            f"{name}: no candle table", "a table with UTC open times", type(candles).__name__,
+            "load it with `load_candles`",
+        )
     if not (candles.index.is_monotonic_increasing and candles.index.is_unique):
-        raise DataError(f"{name}: candles are not in order", "open times sorted, each once", "unsorted or repeated times", "use `clean_candles`")
+        raise DataError(
+            f"{name}: candles are not in order", "open times sorted, each once", "unsorted or repeated times",
+            "use `clean_candles`",
+        )
     missing = [c for c in ("open", "high", "low", "close") if c not in candles.columns]
     if missing or len(candles) < 2:
-        raise DataError(f"{name}: cannot be traded", "open, high, low, close and at least 2 candles", ", ".join(missing) or f"{len(candles)} candles", "load complete candles")
+        raise DataError(
+            f"{name}: cannot be traded", "open, high, low, close and at least 2 candles",
+            ", ".join(missing) or f"{len(candles)} candles", "load complete candles",
+        )
     prices = [np.ascontiguousarray(candles[c].to_numpy(), dtype="float64") for c in ("open", "high", "low", "close")]
     bad = _first_bad(*prices)
     if bad >= 0:
-        raise DataError(f"{name}: impossible candle at {candles.index[bad]}", "finite prices above 0, low ≤ open, close ≤ high", candles.iloc[bad][["open", "high", "low", "close"]].to_dict(),
-                        "use `clean_candles`")  # fmt: skip
+        raise DataError(
+            f"{name}: impossible candle at {candles.index[bad]}", "finite prices above 0, low ≤ open, close ≤ high",
+            candles.iloc[bad][["open", "high", "low", "close"]].to_dict(), "use `clean_candles`",
+        )
     return prices
 
 
@@ -63,8 +76,10 @@ def _timeframe_of(symbol, table, asked):
     name = asked or table.attrs.get("timeframe") or infer_timeframe(table)
     steps = np.diff(table.index[-1000:].as_unit("ns").asi8)
     if len(steps) >= 5 and np.median(steps) != timeframe_delta(name).value:
-        raise DataError(f"{symbol or 'the candles'}: different timeframes in label and rows", f"candles {name} apart", str(pd.Timedelta(int(np.median(steps)))),
-                        "give `timeframe`, or correct attrs['timeframe']")  # fmt: skip
+        raise DataError(
+            f"{symbol or 'the candles'}: different timeframes in label and rows", f"candles {name} apart",
+            str(pd.Timedelta(int(np.median(steps)))), "give `timeframe`, or correct attrs['timeframe']",
+        )
     return name
 
 
@@ -79,15 +94,24 @@ def make_market(
     parts = [_checked(symbol, table) for symbol, table in tables.items()]
     names = {_timeframe_of(symbol, table, timeframe) for symbol, table in tables.items()}
     if len(names) > 1:
-        raise DataError("the coins have different timeframes", "one timeframe", ", ".join(sorted(names)), "load all coins with the same timeframe")
+        raise DataError(
+            "the coins have different timeframes", "one timeframe", ", ".join(sorted(names)),
+            "load all coins with the same timeframe",
+        )
     step, indexes = timeframe_delta(names.pop()), [t.index for t in tables.values()]
     bounds = np.concatenate([[0], np.cumsum([len(i) for i in indexes])]).astype("int64")
     if len(tables) == 1:
-        return Market(list(tables), list(tables.values()), tuple(parts[0]), bounds, step, indexes[0], np.zeros(0, "int64"), np.zeros(0, "int64"))
+        return Market(
+            list(tables), list(tables.values()), tuple(parts[0]), bounds, step, indexes[0], np.zeros(0, "int64"),
+            np.zeros(0, "int64"),
+        )
     opened = np.concatenate([i.as_unit("ns").asi8 for i in indexes])
     times, place = np.unique(opened, return_inverse=True)
     prices = tuple(np.concatenate(p) for p in zip(*parts))
-    return Market(list(tables), list(tables.values()), prices, bounds, step, pd.to_datetime(times, utc=True), opened + step.value, place.astype("int64"))
+    return Market(
+        list(tables), list(tables.values()), prices, bounds, step, pd.to_datetime(times, utc=True), opened + step.value,
+        place.astype("int64"),
+    )
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #18a27073
 COLUMNS = ("size", "stop", "target", "stop_by", "target_by", "trail_by", "trail_from", "timeout")
@@ -107,28 +131,49 @@ class Orders:
     def only(self, keep):
         "Some of them; a bool per order."
         reason = self.reason[keep] if len(self.reason) else self.reason
-        return Orders(self.coin[keep], self.rows[keep], self.sign[keep], {c: v[keep] for c, v in self.values.items()}, reason, self.counts)
+        return Orders(
+            self.coin[keep], self.rows[keep], self.sign[keep], {c: v[keep] for c, v in self.values.items()}, reason,
+            self.counts,
+        )
 
 
 def _places(index, wanted, name):
     "Rows of the wanted times; an order on a candle that does not exist is refused."
     if not isinstance(wanted, pd.DatetimeIndex) or wanted.tz is None:
-        raise DataError(f"{name}: orders have no clock", "an index of UTC open times", type(wanted).__name__, "index orders by decision row")
+        raise DataError(
+            f"{name}: orders have no clock", "an index of UTC open times", type(wanted).__name__,
+            "index orders by decision row",
+        )
     at = index.searchsorted(wanted)
     lost = index[np.minimum(at, len(index) - 1)] != wanted
     if lost.any():
-        raise DataError(f"{name}: {int(lost.sum())} orders on candles that do not exist", f"open times between {index[0]} and {index[-1]}", str(wanted[np.argmax(lost)]),
-                        "index orders by the open time of the candle whose close decides")  # fmt: skip
+        raise DataError(
+            f"{name}: {int(lost.sum())} orders on candles that do not exist",
+            f"open times between {index[0]} and {index[-1]}", str(wanted[np.argmax(lost)]),
+            "index orders by the open time of the candle whose close decides",
+        )
     if len(at) > 1 and (np.diff(at) <= 0).any():
-        raise DataError(f"{name}: orders are not in order", "decision times sorted, each once", str(wanted[1:][np.argmax(np.diff(at) <= 0)]), "sort them; one order per candle and coin")
+        raise DataError(
+            f"{name}: orders are not in order", "decision times sorted, each once",
+            str(wanted[1:][np.argmax(np.diff(at) <= 0)]), "sort them; one order per candle and coin",
+        )
     return at
 
 
 def _actions(orders, index, name):
     "Rows and directions of orders that want to trade, and where they stand in the table."
-    table = orders if isinstance(orders, pd.DataFrame) else pd.DataFrame({"action": orders}) if isinstance(orders, pd.Series) else None
+    table = (
+        orders
+        if isinstance(orders, pd.DataFrame)
+        else pd.DataFrame({"action": orders})
+        if isinstance(orders, pd.Series)
+        else None
+    )
     if table is None or "action" not in table.columns:
-        raise DataError(f"{name}: no orders", "a table with a column `action`, or such a column", type(orders).__name__, "see `backtest`")
+        raise DataError(
+            f"{name}: no orders", "a table with a column `action`, or such a column", type(orders).__name__,
+            "see `backtest`",
+        )
     action = table["action"].to_numpy()
     if action.dtype == bool:
         wanted, sign = np.flatnonzero(action), None
@@ -138,7 +183,10 @@ def _actions(orders, index, name):
         sign = action[wanted]
         if not np.isin(sign, (1.0, -1.0)).all():
             row = wanted[np.argmax(~np.isin(sign, (1.0, -1.0)))]
-            raise DataError(f"{name}: unknown action at {table.index[row]}", "1 long, −1 short, 0 nothing", action[row], "a forecast that is missing is no trade: set it to 0 knowingly")
+            raise DataError(
+                f"{name}: unknown action at {table.index[row]}", "1 long, −1 short, 0 nothing", action[row],
+                "a forecast that is missing is no trade: set it to 0 knowingly",
+            )
     whole = table.index is index or (len(table) == len(index) and table.index.equals(index))
     rows = wanted if whole else _places(index, table.index, name)[wanted]
     return table, wanted, rows.astype("int64"), np.ones(len(wanted)) if sign is None else sign
@@ -150,23 +198,45 @@ def _check_sides(name, times, close, sign, values):
         wrong = side * sign * (values[column] - close) <= 0
         if wrong.any():
             k = int(np.argmax(wrong))
-            raise DataError(f"{name}: {column} beyond the entry at {times[k]}", f"{'below' if side * sign[k] < 0 else 'above'} the close of {close[k]:g}", values[column][k],
-                            "a long trade has its stop below and its target above; a short one the other way round")  # fmt: skip
-    for column, least in (("size", 0.0), ("stop_by", 0.0), ("target_by", 0.0), ("trail_by", 0.0), ("trail_from", 0.0), ("timeout", 1.0)):
+            raise DataError(
+                f"{name}: {column} beyond the entry at {times[k]}",
+                f"{'below' if side * sign[k] < 0 else 'above'} the close of {close[k]:g}", values[column][k],
+                "a long trade has its stop below and its target above; a short one the other way round",
+            )
+    for column, least in (
+        ("size", 0.0), ("stop_by", 0.0), ("target_by", 0.0), ("trail_by", 0.0), ("trail_from", 0.0), ("timeout", 1.0),
+    ):
         x = values[column]
-        wrong = (x < least) | np.isinf(x) | ((x == 0) & (column in ("stop_by", "target_by", "trail_by"))) | (np.isnan(x) & (column == "size"))
+        wrong = (
+            (x < least)
+            | np.isinf(x)
+            | ((x == 0) & (column in ("stop_by", "target_by", "trail_by")))
+            | (np.isnan(x) & (column == "size"))
+        )
         if wrong.any():
             k = int(np.argmax(wrong))
-            raise DataError(f"{name}: `{column}` at {times[k]} cannot be", f"a finite number {'of at least' if least else 'above'} {least:g}", x[k], "correct the order, or set its action to 0")
-    both = ~np.isnan(values["stop"]) & ~np.isnan(values["stop_by"]) | ~np.isnan(values["target"]) & ~np.isnan(values["target_by"])
+            raise DataError(
+                f"{name}: `{column}` at {times[k]} cannot be",
+                f"a finite number {'of at least' if least else 'above'} {least:g}", x[k],
+                "correct the order, or set its action to 0",
+            )
+    both = ~np.isnan(values["stop"]) & ~np.isnan(values["stop_by"]) | ~np.isnan(values["target"]) & ~np.isnan(
+        values["target_by"]
+    )
     if both.any():
-        raise DataError(f"{name}: a barrier is given twice at {times[int(np.argmax(both))]}", "a price or a distance", "both", "leave one of them out")
+        raise DataError(
+            f"{name}: a barrier is given twice at {times[int(np.argmax(both))]}", "a price or a distance", "both",
+            "leave one of them out",
+        )
 
 
 def _defaults(market, number, rows, sign, values, settings):
     "Fill in the distances of the whole backtest; False where the ATR is not yet known."
     table, known = market.tables[number], np.ones(len(rows), dtype=bool)
-    wanted = {"stop_by": settings["stop"], "target_by": settings["target"], "trail_by": settings["trailing"], "trail_from": settings["trailing_from"]}
+    wanted = {
+        "stop_by": settings["stop"], "target_by": settings["target"], "trail_by": settings["trailing"],
+        "trail_from": settings["trailing_from"],
+    }
     if all(v is None for v in wanted.values()):
         return known
     if settings["unit"] == "atr":
@@ -176,9 +246,13 @@ def _defaults(market, number, rows, sign, values, settings):
     elif settings["unit"] == "fraction":
         scale = market.prices[0][market.bounds[number] + rows + 1]
     else:
-        raise SettingsError("unknown `unit` of the barriers", "atr | fraction", repr(settings["unit"]), "choose one of them")
+        raise SettingsError(
+            "unknown `unit` of the barriers", "atr | fraction", repr(settings["unit"]), "choose one of them",
+        )
     for column, value in wanted.items():
-        own = values[column] if column not in ("stop_by", "target_by") else np.where(np.isnan(values[column]), values[column[:-3]], values[column])
+        own = values[column] if column not in ("stop_by", "target_by") else np.where(
+            np.isnan(values[column]), values[column[:-3]], values[column],
+        )
         free = np.isnan(own)
         if value is not None and free.any():
             if isinstance(value, bool) or not 0 < value < np.inf:
@@ -197,7 +271,10 @@ def read_orders(
     "Check orders and sort them by time."
     given = orders if isinstance(orders, dict) else {market.symbols[0]: orders}
     if set(given) - set(market.symbols) or (not isinstance(orders, dict) and len(market.symbols) > 1):
-        raise DataError("orders for coins without candles", ", ".join(market.symbols), ", ".join(map(str, given)), "give a table of orders per symbol")
+        raise DataError(
+            "orders for coins without candles", ", ".join(market.symbols), ", ".join(map(str, given)),
+            "give a table of orders per symbol",
+        )
     parts, counts = [], {"orders": 0, "no_next_candle": 0, "no_size": 0, "warm_up": 0}
     for number, symbol in enumerate(market.symbols):
         if symbol not in given:
@@ -208,7 +285,10 @@ def read_orders(
         keep = rows < len(index) - 1
         counts["no_next_candle"] += int((~keep).sum())
         at, rows, sign = at[keep], rows[keep], sign[keep]
-        values = {c: table[c].to_numpy(dtype="float64")[at] if c in table.columns else np.full(len(at), np.nan) for c in COLUMNS}
+        values = {
+            c: table[c].to_numpy(dtype="float64")[at] if c in table.columns else np.full(len(at), np.nan)
+            for c in COLUMNS
+        }
         if "size" not in table.columns:
             values["size"] = np.full(len(at), float(size))
         close = market.prices[3][market.bounds[number] + rows]
@@ -217,10 +297,15 @@ def read_orders(
         values["trail_from"] = np.nan_to_num(values["trail_from"])
         values["timeout"] = np.where(np.isnan(values["timeout"]), settings.get("timeout") or 2**62, values["timeout"])
         sized = values["size"] > 0
-        counts["no_size"], counts["warm_up"] = counts["no_size"] + int((~sized & known).sum()), counts["warm_up"] + int((~known).sum())
+        counts["no_size"], counts["warm_up"] = (
+            counts["no_size"] + int((~sized & known).sum()),
+            counts["warm_up"] + int((~known).sum()),
+        )
         take = np.flatnonzero(known & sized)
         text = table["reason"].to_numpy(dtype=object)[at[take]] if "reason" in table.columns else np.zeros(0, object)
-        parts.append((np.full(len(take), number), rows[take], sign[take], {c: v[take] for c, v in values.items()}, text))
+        parts.append(
+            (np.full(len(take), number), rows[take], sign[take], {c: v[take] for c, v in values.items()}, text)
+        )
     return _joined(market, parts, counts)
 
 
@@ -232,4 +317,7 @@ def _joined(market, parts, counts):
     texts = [p[4] if len(p[4]) else np.full(len(p[1]), "", object) for p in parts]
     order = np.lexsort((coin, market.ends[market.bounds[coin] + rows])) if len(rows) else coin
     reason = np.concatenate(texts)[order] if parts and any(len(p[4]) for p in parts) else np.zeros(0, object)
-    return Orders(coin[order], rows[order], sign[order], {c: np.concatenate([p[3][c] for p in parts])[order] for c in COLUMNS}, reason, counts)
+    return Orders(
+        coin[order], rows[order], sign[order], {c: np.concatenate([p[3][c] for p in parts])[order] for c in COLUMNS},
+        reason, counts,
+    )

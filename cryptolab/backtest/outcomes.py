@@ -23,11 +23,18 @@ def _columns(trades, *names):
     missing = [n for n in names if n not in getattr(trades, "columns", ())]
     if missing:
         raise DataError("this is not a table of trades", ", ".join(names), f"no `{missing[0]}`", "pass `result.trades`")
-    table = trades.sort_values("decided", kind="stable") if "decided" in trades and not trades["decided"].is_monotonic_increasing else trades
+    table = (
+        trades.sort_values("decided", kind="stable")
+        if "decided" in trades and not trades["decided"].is_monotonic_increasing
+        else trades
+    )
     x = table[list(names)].to_numpy(dtype="float64")
     if not np.isfinite(x).all():
         row, column = np.argwhere(~np.isfinite(x))[0]
-        raise DataError(f"`{names[column]}` of trade {row} is not a number", "finite numbers", x[row, column], "check the candles of this trade")
+        raise DataError(
+            f"`{names[column]}` of trade {row} is not a number", "finite numbers", x[row, column],
+            "check the candles of this trade",
+        )
     time = table["decided"] if "decided" in table and table["decided"].duplicated().any() else None
     return x, time
 
@@ -59,8 +66,11 @@ def win_rate(
     low, high = accuracy_interval(won, level)
     drawn = _spread(won, np.mean, n_samples, seed, level, time)
     gain, loss = ret[ret > 0].mean() if won.any() else np.nan, -ret[ret <= 0].mean() if not won.all() else np.nan
-    return {"n": len(ret), "win_rate": float(won.mean()), "low": float(np.fmin(low, drawn["low"])), "high": float(np.fmax(high, drawn["high"])),
-            "needed": float(loss / (gain + loss)) if gain + loss > 0 else np.nan, "gain": float(gain), "loss": float(loss)}  # fmt: skip
+    return {
+        "n": len(ret), "win_rate": float(won.mean()), "low": float(np.fmin(low, drawn["low"])),
+        "high": float(np.fmax(high, drawn["high"])),
+        "needed": float(loss / (gain + loss)) if gain + loss > 0 else np.nan, "gain": float(gain), "loss": float(loss),
+    }
 
 # %% ../../nbs/60_backtest/41_outcomes.ipynb #d661a6db
 def _gained_by_lost(pairs, axis):
@@ -78,7 +88,10 @@ def profit_factor(
     "Gains by losses, after costs."
     x, time = _columns(trades, "net")
     pairs = np.column_stack([np.maximum(x[:, 0], 0), np.maximum(-x[:, 0], 0)])
-    return {"n": len(x), "profit_factor": float(_gained_by_lost(pairs, 0)), **_spread(pairs, _gained_by_lost, n_samples, seed, level, time)}
+    return {
+        "n": len(x), "profit_factor": float(_gained_by_lost(pairs, 0)),
+        **_spread(pairs, _gained_by_lost, n_samples, seed, level, time),
+    }
 
 
 def expectancy(
@@ -111,7 +124,10 @@ def break_even_cost(
         return {"n": 0, "break_even": np.nan, "low": np.nan, "high": np.nan}
     paid = x[:, 3] / (x[:, 4] * x[:, 1]) if len(names) > 3 else 0.0
     pairs = np.column_stack([x[:, 0] - paid, 1 + x[:, 2] / x[:, 1]])
-    return {"n": len(x), "break_even": float(_sum_by_sum(pairs, 0)), **_spread(pairs, _sum_by_sum, n_samples, seed, level, time)}
+    return {
+        "n": len(x), "break_even": float(_sum_by_sum(pairs, 0)),
+        **_spread(pairs, _sum_by_sum, n_samples, seed, level, time),
+    }
 
 # %% ../../nbs/60_backtest/41_outcomes.ipynb #3548f0ae
 def exit_reasons(
@@ -121,7 +137,9 @@ def exit_reasons(
     "Share and result of every way to end."
     if not len(trades):
         return pd.DataFrame(columns=["n", "share", "low", "high", "ret", "net"]).rename_axis("exit_reason")
-    table = trades.assign(exit_reason=trades["exit_reason"].astype(str)).groupby("exit_reason").agg(n=("ret", "size"), ret=("ret", "mean"), net=("net", "sum"))
+    table = trades.assign(exit_reason=trades["exit_reason"].astype(str)).groupby("exit_reason").agg(
+        n=("ret", "size"), ret=("ret", "mean"), net=("net", "sum"),
+    )
     hits = [np.r_[np.ones(n), np.zeros(len(trades) - n)] for n in table["n"]]
     table[["low", "high"]] = [accuracy_interval(h, level) for h in hits]
     table["share"] = table["n"] / len(trades)
@@ -146,7 +164,10 @@ def exposure(
         return {"exposure": 0.0, "long": 0.0, "short": 0.0, "most": 0}
     held = {side: _open_positions(trades[trades["side"] == side], equity) for side in (1, -1)}
     count = held[1] + held[-1]
-    return {"exposure": float((count > 0).mean()), "long": float((held[1] > 0).mean()), "short": float((held[-1] > 0).mean()), "most": int(count.max())}
+    return {
+        "exposure": float((count > 0).mean()), "long": float((held[1] > 0).mean()),
+        "short": float((held[-1] > 0).mean()), "most": int(count.max()),
+    }
 
 
 def turnover(

@@ -14,7 +14,10 @@ from ..config import DataError, SettingsError
 def _positive(name, value, most=np.inf):
     "A finite number above zero."
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value <= most:
-        raise SettingsError(f"`{name}` of a position size", f"a number above 0{f' and at most {most:g}' if most < np.inf else ''}", repr(value), "correct it")
+        raise SettingsError(
+            f"`{name}` of a position size", f"a number above 0{f' and at most {most:g}' if most < np.inf else ''}",
+            repr(value), "correct it",
+        )
     return float(value)
 
 
@@ -24,8 +27,10 @@ def _given(name, value, low=-np.inf, high=np.inf):
     wrong = ~((x >= low) & (x <= high) & np.isfinite(x))
     if wrong.any():
         row = int(np.argmax(wrong)) if x.ndim else 0
-        raise DataError(f"`{name}` cannot be a size's basis in row {row}", f"finite numbers from {low:g} to {high:g}", x.ravel()[row],
-                        "leave out rows without a forecast, or set their action to 0")  # fmt: skip
+        raise DataError(
+            f"`{name}` cannot be a size's basis in row {row}", f"finite numbers from {low:g} to {high:g}",
+            x.ravel()[row], "leave out rows without a forecast, or set their action to 0",
+        )
     return x
 
 # %% ../../nbs/60_backtest/60_sizing.ipynb #f46f6d6a

@@ -12,35 +12,54 @@ __all__ = ['summary', 'deflated', 'trading_words', 'trading_facts', 'account_ret
 import numpy as np
 import pandas as pd
 
-from .equity import (account_returns, calmar, candles_per_year, drawdown, growth, hold_equity, max_drawdown, monthly_returns, sharpe,
-                                       sharpe_difference, sortino)  # fmt: skip
-from .outcomes import break_even_cost, exit_reasons, expectancy, exposure, profit_factor, turnover, win_rate
+from cryptolab.backtest.equity import (
+    account_returns, calmar, candles_per_year, drawdown, growth, hold_equity, max_drawdown, monthly_returns, sharpe,
+    sharpe_difference, sortino,
+)
+from cryptolab.backtest.outcomes import (
+    break_even_cost, exit_reasons, expectancy, exposure, profit_factor, turnover, win_rate,
+)
 from ..evaluation.multiple import deflated_sharpe
 
 # %% ../../nbs/60_backtest/42_stats.ipynb #26d0811b
-_all_ = ["account_returns", "break_even_cost", "calmar", "candles_per_year", "drawdown", "exit_reasons", "expectancy", "exposure", "growth", "hold_equity", "max_drawdown",
-         "monthly_returns", "profit_factor", "sharpe", "sharpe_difference", "sortino", "turnover", "win_rate"]  # fmt: skip
+_all_ = [
+    "account_returns", "break_even_cost", "calmar", "candles_per_year", "drawdown", "exit_reasons", "expectancy",
+    "exposure", "growth", "hold_equity", "max_drawdown", "monthly_returns", "profit_factor", "sharpe",
+    "sharpe_difference", "sortino", "turnover", "win_rate",
+]
 
 # %% ../../nbs/60_backtest/42_stats.ipynb #eb70a256
 def _row(found, name, reference=np.nan, reference_kind="", low="low", high="high"):
     "One row of the table."
-    return {"value": found[name], "low": found.get(low, np.nan), "high": found.get(high, np.nan), "reference": reference, "reference_kind": reference_kind}
+    return {
+        "value": found[name], "low": found.get(low, np.nan), "high": found.get(high, np.nan), "reference": reference,
+        "reference_kind": reference_kind,
+    }
 
 
 def _account_rows(result, hold, settings, sampling):
     "Rows about the curve of the account."
     equity, level = result.equity, {"level": settings["level"]}
-    grown, held, ratio, held_ratio = growth(equity, **sampling), growth(hold, **sampling), sharpe(equity, **level), sharpe(hold, **level)
+    grown, held, ratio, held_ratio = (
+        growth(equity, **sampling),
+        growth(hold, **sampling),
+        sharpe(equity, **level),
+        sharpe(hold, **level),
+    )
     fall, held_fall, name = max_drawdown(equity, **sampling), float(drawdown(hold).min()), "buy and hold"
     down, held_down = sortino(equity, **level), sortino(hold, **level)
     return {
-        "total_return": _row(grown, "total", held["total"], name), "annual_return": _row(grown, "annual", held["annual"], name, "annual_low", "annual_high"),
-        "sharpe": _row(ratio, "sharpe", held_ratio["sharpe"], name), "sharpe_adjusted": _row(ratio, "adjusted", held_ratio["adjusted"], name, "", ""),
+        "total_return": _row(grown, "total", held["total"], name),
+        "annual_return": _row(grown, "annual", held["annual"], name, "annual_low", "annual_high"),
+        "sharpe": _row(ratio, "sharpe", held_ratio["sharpe"], name),
+        "sharpe_adjusted": _row(ratio, "adjusted", held_ratio["adjusted"], name, "", ""),
         "sharpe_probability": _row(ratio, "probabilistic", 0.5, "luck alone", "", ""),
         "sharpe_over_hold": _row(sharpe_difference(equity, hold, **level), "difference", 0.0, "no better than holding"),
-        "sortino": _row(down, "sortino", held_down["sortino"], name), "calmar": _row(grown, "calmar", held["calmar"], name, "calmar_low", "calmar_high"),
-        "max_drawdown": _row(fall, "depth", held_fall, name), "longest_drawdown": _row(fall, "longest", len(equity), "all candles", "", ""),
-    }  # fmt: skip
+        "sortino": _row(down, "sortino", held_down["sortino"], name),
+        "calmar": _row(grown, "calmar", held["calmar"], name, "calmar_low", "calmar_high"),
+        "max_drawdown": _row(fall, "depth", held_fall, name),
+        "longest_drawdown": _row(fall, "longest", len(equity), "all candles", "", ""),
+    }
 
 
 def _trade_rows(result, settings, sampling):
@@ -49,13 +68,18 @@ def _trade_rows(result, settings, sampling):
     won, often = win_rate(t, **settings), turnover(t, result.equity)
     share = exposure(t, result.equity)
     return {
-        "trades": _row({"value": len(t)}, "value", result.counts.get("orders", np.nan), "orders"), "win_rate": _row(won, "win_rate", won["needed"], "needed to break even"),
+        "trades": _row({"value": len(t)}, "value", result.counts.get("orders", np.nan), "orders"),
+        "win_rate": _row(won, "win_rate", won["needed"], "needed to break even"),
         "profit_factor": _row(profit_factor(t, **settings), "profit_factor", 1.0, "break even"),
         "expectancy": _row(expectancy(t, **settings), "expectancy", 0.0, "break even"),
         "break_even_cost": _row(break_even_cost(t, **settings), "break_even", cost, "stated cost per side"),
-        "exposure": _row(share, "exposure", 1.0, "always in the market"), "turnover_annual": _row(often, "annual", 2 / _years(result.equity), "buy and hold"),
-        "costs_paid": _row({"value": float((t["fee"] + t["slippage"]).sum() / result.capital)}, "value", float(t["gross"].sum() / result.capital), "gross result"),
-    }  # fmt: skip
+        "exposure": _row(share, "exposure", 1.0, "always in the market"),
+        "turnover_annual": _row(often, "annual", 2 / _years(result.equity), "buy and hold"),
+        "costs_paid": _row(
+            {"value": float((t["fee"] + t["slippage"]).sum() / result.capital)}, "value",
+            float(t["gross"].sum() / result.capital), "gross result",
+        ),
+    }
 
 
 def _years(equity):
@@ -79,10 +103,19 @@ def summary(
     hold = hold_equity(result.candles, result.equity, min(cost, 0.999)) if hold is None else hold
     rows = _account_rows(result, hold, settings, sampling) | _trade_rows(result, settings, sampling)
     if chance is not None:
-        rows["random_entries_p"] = {"value": chance["p_value"], "low": np.nan, "high": np.nan, "reference": 0.05, "reference_kind": "customary limit"}
-        rows["earned_per_stake"] = {"value": chance["own"], "low": chance["low"], "high": chance["high"], "reference": chance["random"], "reference_kind": "entries at random (interval: theirs)"}
+        rows["random_entries_p"] = {
+            "value": chance["p_value"], "low": np.nan, "high": np.nan, "reference": 0.05,
+            "reference_kind": "customary limit",
+        }
+        rows["earned_per_stake"] = {
+            "value": chance["own"], "low": chance["low"], "high": chance["high"], "reference": chance["random"],
+            "reference_kind": "entries at random (interval: theirs)",
+        }
     if trials is not None:
-        rows["sharpe_deflated"] = {"value": trials["deflated"], "low": np.nan, "high": np.nan, "reference": trials.get("trials", np.nan), "reference_kind": "configurations tried"}
+        rows["sharpe_deflated"] = {
+            "value": trials["deflated"], "low": np.nan, "high": np.nan, "reference": trials.get("trials", np.nan),
+            "reference_kind": "configurations tried",
+        }
     table = pd.DataFrame(rows).T.rename_axis("number")
     table[["value", "low", "high", "reference"]] = table[["value", "low", "high", "reference"]].astype("float64")
     return table
@@ -111,16 +144,27 @@ def trading_words(
     v, low, high, beside = table["value"], table["low"], table["high"], table["reference"]
     if not v["trades"]:
         return f"{name}: no trade was made."
-    name = f"{name}: nothing earned on validation rows, so nothing would be traded. A shadow account shows what was avoided" if shadow else name
+    name = (
+        f"{name}: nothing earned on validation rows, so nothing would be traded. A shadow account shows what was avoided"
+        if shadow
+        else name
+    )
     count = "1 trade" if v["trades"] == 1 else f"{v['trades']:,.0f} trades"
     made = f"{name}: {count} made {_percent(v['total_return'])} after costs of {1e4 * beside['break_even_cost']:g} basis points per side; buying and holding made {_percent(beside['total_return'])}."
     limit = " Nothing was earned even before costs."
     if v["break_even_cost"] > 0:
-        ends = f" (interval {1e4 * low['break_even_cost']:.1f} to {1e4 * high['break_even_cost']:.1f})" if np.isfinite(low["break_even_cost"]) else ""
+        ends = (
+            f" (interval {1e4 * low['break_even_cost']:.1f} to {1e4 * high['break_even_cost']:.1f})"
+            if np.isfinite(low["break_even_cost"])
+            else ""
+        )
         limit = f" They would have paid up to {1e4 * v['break_even_cost']:.1f} basis points per side{ends}."
     luck, p = "", v.get("random_entries_p", np.nan)
     if np.isfinite(p):
-        luck = f" The same trades begun at random moments earned at least as much in {_percent(p, '{:.1f} %')} of the draws" + (": no timing was shown." if p > 0.05 else ".")
+        luck = (
+            f" The same trades begun at random moments earned at least as much in {_percent(p, '{:.1f} %')} of the draws"
+            + (": no timing was shown." if p > 0.05 else ".")
+        )
     return made + limit.replace("-", "−") + luck
 
 
@@ -131,5 +175,8 @@ def trading_facts(
     **more,  # anything else to store, such as the multiple that was chosen
 ) -> dict:  # summary (per number: value, low, high, reference, reference_kind), exit_reasons, counts, candles, settings, shadow, words: for the entry `trading` of result.json
     "What a result keeps of a backtest."
-    return {"summary": table, "exit_reasons": exit_reasons(result.trades), "counts": dict(result.counts),
-            "candles": len(result.equity), "settings": {"capital": result.capital, **result.settings}, "shadow": shadow, "words": trading_words(table, shadow=shadow), **more}  # fmt: skip
+    return {
+        "summary": table, "exit_reasons": exit_reasons(result.trades), "counts": dict(result.counts),
+        "candles": len(result.equity), "settings": {"capital": result.capital, **result.settings}, "shadow": shadow,
+        "words": trading_words(table, shadow=shadow), **more,
+    }

@@ -54,7 +54,9 @@ def _signals(market, entries, thresholds):
     if thresholds is not None:
         score = np.asarray(entries, dtype="float64")
         if score.shape != (n,):
-            raise DataError("a score needs one value per candle", f"{n} values", str(score.shape), "align it with the candles")
+            raise DataError(
+                "a score needs one value per candle", f"{n} values", str(score.shape), "align it with the candles",
+            )
         return [(float(t), lambda t=t: np.flatnonzero(score[:-1] > t)) for t in thresholds]
     if isinstance(entries, dict):
         named = [(name, column if callable(column) else np.asarray(column)) for name, column in entries.items()]
@@ -70,7 +72,10 @@ def _rows_of(name, column, n):
     "Decision rows of one signal, which may be a function that makes it."
     column = np.asarray(column() if callable(column) else column)
     if column.dtype != bool or column.shape != (n,):
-        raise DataError(f"signal {name!r} does not fit", f"one bool for each of {n} candles", f"{column.dtype}, {column.shape}", "align it with the candles")
+        raise DataError(
+            f"signal {name!r} does not fit", f"one bool for each of {n} candles", f"{column.dtype}, {column.shape}",
+            "align it with the candles",
+        )
     return np.flatnonzero(column[:-1])
 
 
@@ -79,7 +84,9 @@ def _listed(name, value, low=0.0, high=np.inf):
     values = list(value) if isinstance(value, (list, tuple, np.ndarray, range)) else [value]
     for v in values:
         if v is not None and (isinstance(v, bool) or not low <= v < high):
-            raise SettingsError(f"`{name}` of a sweep", f"numbers from {low:g} to below {high:g}", repr(v), "correct it")
+            raise SettingsError(
+                f"`{name}` of a sweep", f"numbers from {low:g} to below {high:g}", repr(v), "correct it",
+            )
     return [np.nan if v is None else float(v) for v in values]
 
 # %% ../../nbs/60_backtest/70_sweep.ipynb #7c5502e3
@@ -90,8 +97,10 @@ def _walked(market, rows, sign, stop, target, trailing, trailing_from, timeout, 
     nothing, zero = np.full(n, np.nan), np.zeros(n, dtype="int64")
     begin = np.zeros(n) if np.isnan(trailing_from) else trailing_from * by
     room = np.full(n, 2**62 if np.isnan(timeout) else int(timeout))
-    order, at, price, reason, *_ = walk_in_turn(*market.prices, market.bounds, none, zero, rows, np.full(n, sign), nothing, nothing, stop * by, target * by, trailing * by, begin, room, 1, 1,
-                                            empty, empty, empty, none)  # fmt: skip
+    order, at, price, reason, *_ = walk_in_turn(
+        *market.prices, market.bounds, none, zero, rows, np.full(n, sign), nothing, nothing, stop * by, target * by,
+        trailing * by, begin, room, 1, 1, empty, empty, empty, none,
+    )
     return rows[order], at, price, (reason == TIMEOUT) | (reason == END)
 
 
@@ -100,8 +109,11 @@ def _numbers(found, n, per_year):
     trades, wins, gains, losses, equity, total, squares, falls, depth, held = found
     mean, per_loss = total / n, gains / losses if losses > 0 else np.inf if gains > 0 else np.nan
     spread = np.sqrt(max(squares - n * mean * mean, 0.0) / (n - 1))
-    return (trades, wins / trades if trades else np.nan, equity - 1, mean / spread * np.sqrt(per_year) if spread > 0 else np.nan,
-            mean / np.sqrt(falls / n) * np.sqrt(per_year) if falls > 0 else np.nan, -depth, per_loss, held / n)  # fmt: skip
+    return (
+        trades, wins / trades if trades else np.nan, equity - 1,
+        mean / spread * np.sqrt(per_year) if spread > 0 else np.nan,
+        mean / np.sqrt(falls / n) * np.sqrt(per_year) if falls > 0 else np.nan, -depth, per_loss, held / n,
+    )
 
 
 NUMBERS = ("trades", "win_rate", "total_return", "sharpe", "sortino", "max_drawdown", "profit_factor", "exposure")
@@ -128,15 +140,20 @@ def sweep(
     "The account of every combination of settings, in one line each."
     market = make_market(candles, timeframe)
     if len(market.symbols) > 1 or side not in (1, -1) or unit not in ("fraction", "atr"):
-        raise SettingsError("a sweep cannot begin", "one coin, side 1 or −1, unit fraction or atr", f"{len(market.symbols)} coins, {side!r}, {unit!r}", "correct them")
+        raise SettingsError(
+            "a sweep cannot begin", "one coin, side 1 or −1, unit fraction or atr",
+            f"{len(market.symbols)} coins, {side!r}, {unit!r}", "correct them",
+        )
     scale = None
     if unit == "atr":
         from cryptolab.labels.targets import _true_range, wilder_mean
 
         scale = wilder_mean(_true_range(candles), window)
     signals = _signals(market, entries, thresholds)
-    walks = {"stop": _listed("stop", stop), "target": _listed("target", target), "trailing": _listed("trailing", trailing),
-             "trailing_from": _listed("trailing_from", trailing_from), "timeout": _listed("timeout", timeout, 1)}  # fmt: skip
+    walks = {
+        "stop": _listed("stop", stop), "target": _listed("target", target), "trailing": _listed("trailing", trailing),
+        "trailing_from": _listed("trailing_from", trailing_from), "timeout": _listed("timeout", timeout, 1),
+    }
     costs = list(itertools.product(_listed("fee", fee, 0, 1), _listed("slippage", slippage, 0, 1)))
     n, per_year, grid = len(market.times), pd.Timedelta("365D") / market.step, list(itertools.product(*walks.values()))
 
@@ -147,13 +164,18 @@ def sweep(
         for setting in grid:
             row, at, price, timed = _walked(market, rows, float(side), *setting, scale)
             for f, s in costs:
-                found = _account(market.prices[0], market.prices[3], row, np.full(len(row), float(side)), at, price, timed, float(size), f, s)
+                found = _account(
+                    market.prices[0], market.prices[3], row, np.full(len(row), float(side)), at, price, timed,
+                    float(size), f, s,
+                )
                 lines.append((name, *setting, f, s, *_numbers(found, n, per_year)))
         return lines
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(jobs or cores) as pool:
         lines = list(itertools.chain.from_iterable(pool.map(one, signals)))
-    table = pd.DataFrame(lines, columns=["signal" if thresholds is None else "threshold", *walks, "fee", "slippage", *NUMBERS])
+    table = pd.DataFrame(
+        lines, columns=["signal" if thresholds is None else "threshold", *walks, "fee", "slippage", *NUMBERS],
+    )
     table.attrs = {"combinations": len(table)}
     return table

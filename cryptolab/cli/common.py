@@ -33,7 +33,10 @@ def kindly(
             typer.echo(f"  notebook with the traceback: {e.notebook}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        typer.secho("interrupted; nothing was replaced. The same command continues with the models that are finished.", fg="red", err=True)
+        typer.secho(
+            "interrupted; nothing was replaced. The same command continues with the models that are finished.",
+            fg="red", err=True,
+        )
         raise typer.Exit(130) from None
 
 # %% ../../nbs/95_cli/10_common.ipynb #bec00938
@@ -95,7 +98,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an e
 Profile = Annotated[str | None, typer.Option(help="full (the document's sizes) | quick (for CPUs) | smoke (for tests)")]
 Limit = Annotated[int | None, typer.Option(help="newest candles to use")]
 Seed = Annotated[int | None, typer.Option(help="seed of every random choice")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a parameter of the system; repeatable")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a parameter of the system; repeatable"),
+]
 Start = Annotated[str | None, typer.Option(help="first time to use, such as 2024-01-31")]
 End = Annotated[str | None, typer.Option(help="end of the time to use")]
 Template = Annotated[str | None, typer.Option(help="a report notebook of your own")]

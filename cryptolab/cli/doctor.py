@@ -42,7 +42,7 @@ def machine() -> dict:  # python, platform, cores (usable), memory_gb (usable), 
     return {
         "python": platform.python_version(), "executable": sys.executable, "platform": platform.platform(),
         "cores": cores, "memory_gb": giga(total), "memory_free_gb": giga(free),
-    }  # fmt: skip
+    }
 
 # %% ../../nbs/95_cli/20_doctor.ipynb #37a8593e
 def _version(name):
@@ -64,7 +64,11 @@ def packages() -> list[dict]:  # one record per requirement: name, needs, found 
         wanted = []
     for text in wanted:
         need = Requirement(text)
-        extra = "" if need.marker is None or need.marker.evaluate({"extra": ""}) else str(need.marker).rpartition("==")[2].strip(" \"'")
+        extra = (
+            ""
+            if need.marker is None or need.marker.evaluate({"extra": ""})
+            else str(need.marker).rpartition("==")[2].strip(" \"'")
+        )
         found = _version(need.name)
         ok = found is not None and need.specifier.contains(found, prereleases=True)
         rows.append({"name": need.name, "needs": str(need.specifier), "found": found, "ok": ok, "extra": extra})
@@ -118,7 +122,8 @@ def gpu(
     return answer
 
 # %% ../../nbs/95_cli/20_doctor.ipynb #160870c0
-_EPOCHS = ((100, 70), (150, 49))  # (most epochs, seconds per epoch on two cores) of the direction and the price model, full profile
+# (most epochs, seconds per epoch on two cores) of the direction and the price model, full profile
+_EPOCHS = ((100, 70), (150, 49))
 _VOLATILITY = 172  # seconds for the volatility model on two cores
 _MEMORY = {"full": 6.0, "quick": 4.0, "smoke": 2.0}  # GB that should be there
 
@@ -135,8 +140,14 @@ def fitting_profile(
         return {"profile": "full", "full_hours": None, "why": "a graphics card is there"}
     if enough("quick"):
         why = f"no usable graphics card; `full` would take up to {hours:.1f} hours on {cores} cores, less when early stopping ends it"
-        return {"profile": "quick", "full_hours": round(hours, 1), "why": why if not has_gpu else "too little memory for `full`"}
-    return {"profile": "smoke", "full_hours": round(hours, 1), "why": f"{memory_gb} GB of memory are less than {_MEMORY['quick']:.0f}"}
+        return {
+            "profile": "quick", "full_hours": round(hours, 1),
+            "why": why if not has_gpu else "too little memory for `full`",
+        }
+    return {
+        "profile": "smoke", "full_hours": round(hours, 1),
+        "why": f"{memory_gb} GB of memory are less than {_MEMORY['quick']:.0f}",
+    }
 
 # %% ../../nbs/95_cli/20_doctor.ipynb #13571318
 def _online():
@@ -161,7 +172,9 @@ def diagnose(
     card = gpu(backend) if ask_gpu else None
     fits = fitting_profile(bool(card and card["devices"]), here["cores"], here["memory_gb"])
     net = _online() if online else None
-    found = {"version": cryptolab.__version__, "machine": here, "packages": needs, "gpu": card, "fits": fits, "online": net}
+    found = {
+        "version": cryptolab.__version__, "machine": here, "packages": needs, "gpu": card, "fits": fits, "online": net,
+    }
     return {**found, "advice": _advice(found)}
 
 
@@ -178,7 +191,11 @@ def _advice(found):
     if card and not card["works"]:
         advice.append(f"{card['backend']} does not work: {card['message']}")
     elif card and card["cards"] and not card["devices"]:
-        cuda = 'pip install "tensorflow[and-cuda]"' if card["backend"] == "tensorflow" else f"install {card['backend']} with CUDA"
+        cuda = (
+            'pip install "tensorflow[and-cuda]"'
+            if card["backend"] == "tensorflow"
+            else f"install {card['backend']} with CUDA"
+        )
         advice.append(f"{card['message']}: {cuda}")
     if found["online"] and not found["online"]["reachable"]:
         advice.append(f"{found['online']['hub']} cannot be reached: use source = local or sample")
@@ -190,7 +207,10 @@ def diagnosis_text(
 ) -> str:  # lines of text
     "The diagnosis as a table for a terminal."
     here, card, size = found["machine"], found["gpu"], lambda n: "unknown" if n is None else f"{n} GB"
-    rows = [("cryptolab", found["version"]), ("Python", f"{here['python']}  {here['executable']}"), ("platform", here["platform"])]
+    rows = [
+        ("cryptolab", found["version"]), ("Python", f"{here['python']}  {here['executable']}"),
+        ("platform", here["platform"]),
+    ]
     rows += [("cores", here["cores"]), ("memory", f"{size(here['memory_gb'])}, {size(here['memory_free_gb'])} free")]
     if card is None:
         rows.append(("GPU", "not asked"))
@@ -203,7 +223,9 @@ def diagnosis_text(
     rows += [(row["name"], f"missing    needed for {row['extra'] or 'everything'}")
              for row in found["packages"] if not row["found"] and row["extra"] in ("", "hub", "exchange")]
     if found["online"]:
-        rows.append(("hub", "reachable" if found["online"]["reachable"] else f"not reachable: {found['online']['message']}"))
+        rows.append(
+            ("hub", "reachable" if found["online"]["reachable"] else f"not reachable: {found['online']['message']}")
+        )
     rows.append(("profile", f"{found['fits']['profile']}: {found['fits']['why']}"))
     wide = max(len(name) for name, _ in rows)
     return "\n".join([f"{name:<{wide}}  {value}" for name, value in rows] + [f"→ {text}" for text in found["advice"]])

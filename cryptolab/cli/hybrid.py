@@ -45,7 +45,9 @@ def make_data(
     if isinstance(days, bool) or not days >= 1:
         raise SettingsError("`days` is out of range", "at least 1", repr(days), "choose more")
     rows = int(days * (pd.Timedelta("1D") / timeframe_delta(timeframe)))
-    candles = load_candles(market_symbol(symbol), timeframe, source=source, data_dir=data_dir, end=end, limit=rows, seed=seed)
+    candles = load_candles(
+        market_symbol(symbol), timeframe, source=source, data_dir=data_dir, end=end, limit=rows, seed=seed,
+    )
     output = Path(output)
     with whole_file(output) as new:
         candles[["open", "high", "low", "close", "volume"]].to_csv(new, date_format="%Y-%m-%dT%H:%M:%SZ")
@@ -74,7 +76,10 @@ def metrics_text(
     b = results["base_rate"]
     lines = ["=" * 62, "ENSEMBLE TEST METRICS:", "-" * 62]
     lines += [f"  {name}: {value:.4f}" if value is not None else f"  {name}: none" for name, value in m.items()]
-    lines += [f"  beside: {results['test_rows']:,} rows; saying yes to all has accuracy {b:.4f} and F1 {2 * b / (1 + b):.4f}, saying no accuracy {1 - b:.4f}", "=" * 62]
+    lines += [
+        f"  beside: {results['test_rows']:,} rows; saying yes to all has accuracy {b:.4f} and F1 {2 * b / (1 + b):.4f}, saying no accuracy {1 - b:.4f}",
+        "=" * 62,
+    ]
     return "\n".join([*lines, f" Model performance is {'GOOD' if good else 'not GOOD'} (accuracy >= 60%, F1 >= 55%)"])
 
 
@@ -89,15 +94,19 @@ def train_ensemble(
     **params,  # further parameters of Hybrid
 ) -> tuple:  # (fitted Hybrid, its folder)
     "Train the ensemble on a file of candles and store it."
-    from cryptolab.systems.hybrid.system import Hybrid
+    from cryptolab.systems.hybrid import Hybrid
     from cryptolab.systems.hybrid.document import model_folder
 
     candles = read_data(data_file, symbol)
-    system = Hybrid(optimize=optimize, lookahead=lookahead, profit_threshold=profit_threshold / 100, **params).fit(candles, log=log)
+    system = Hybrid(
+        optimize=optimize, lookahead=lookahead, profit_threshold=profit_threshold / 100, **params,
+    ).fit(candles, log=log)
     folder = system.save(model_folder(output))
     if log:
         if folder != Path(output):
-            log(f"{Path(output).name} would be a pickle; the model is the folder {folder.name} instead, in formats that cannot run code")
+            log(
+                f"{Path(output).name} would be a pickle; the model is the folder {folder.name} instead, in formats that cannot run code"
+            )
         log(metrics_text(system.results_))
     return system, folder
 
@@ -114,20 +123,32 @@ def evaluate_ensemble(
     "Judge a stored ensemble on candles it has not seen."
     from cryptolab.evaluation.events import event_comparison
     from cryptolab.audit.pipelines.hybrid import good_gate
-    from cryptolab.systems.hybrid.system import Hybrid, event_words
+    from cryptolab.systems.hybrid import Hybrid
+    from cryptolab.systems.hybrid.system import event_words
     from cryptolab.systems.hybrid.fit import tree_importance
     from cryptolab.systems.hybrid.rows import hybrid_labels
     from cryptolab.systems.hybrid.document import model_folder
 
     system, candles = Hybrid.load(model_folder(model)), read_data(test_data, symbol)
-    forecast, y = system.forecast(candles), hybrid_labels(candles, system.label, system.lookahead, system.profit_threshold, system.label_stop).y
+    forecast, y = system.forecast(candles), hybrid_labels(
+        candles, system.label, system.lookahead, system.profit_threshold, system.label_stop,
+    ).y
     seen = pd.Timestamp(system.fitted_["parts"]["test"][0])
     rows = forecast.index[(forecast.index >= seen) & y[forecast.index].notna()]
     if len(rows) < 50 or not 0 < y[rows].mean() < 1:
-        raise DataError("too few candles to judge by", f"at least 50 after {seen}, with and without the event", f"{len(rows)}", "give candles from after the training period")
-    board = event_comparison(y[rows], {"ensemble": forecast.p_event[rows], **{n: forecast[f"p_{n}"][rows] for n in system.models_}}, system.fitted_["base_rate"]["train"], 3 * system.lookahead)
+        raise DataError(
+            "too few candles to judge by", f"at least 50 after {seen}, with and without the event", f"{len(rows)}",
+            "give candles from after the training period",
+        )
+    board = event_comparison(
+        y[rows], {"ensemble": forecast.p_event[rows], **{n: forecast[f"p_{n}"][rows] for n in system.models_}},
+        system.fitted_["base_rate"]["train"], 3 * system.lookahead,
+    )
     gate = good_gate(y[rows], forecast.p_ml[rows])
-    text = [f"{event_words(system)}: {len(rows):,} of {len(forecast):,} rows lie after {seen:%Y-%m-%d %H:%M} and count", board[["roc_auc", "auc_low", "auc_high"]].round(4).to_string(), "", gate.round(4).to_string()]
+    text = [
+        f"{event_words(system)}: {len(rows):,} of {len(forecast):,} rows lie after {seen:%Y-%m-%d %H:%M} and count",
+        board[["roc_auc", "auc_low", "auc_high"]].round(4).to_string(), "", gate.round(4).to_string(),
+    ]
     if feature_importance:
         text += ["", tree_importance(system.models_, system.scaler_.chosen).head(15).round(4).to_string()]
     if backtest:
@@ -165,13 +186,20 @@ def backtest_text(
     part, found = candles.iloc[low:high], {}
     for name, orders in tables.items():
         result = backtest(part, orders.iloc[low:high], fee=fee, slippage=slippage)
-        found[name] = summary(result, n_samples=200).value[["trades", "total_return", "win_rate", "profit_factor", "max_drawdown", "break_even_cost"]]
+        found[name] = summary(result, n_samples=200).value[
+            ["trades", "total_return", "win_rate", "profit_factor", "max_drawdown", "break_even_cost"]
+        ]
     first = next(iter(tables.values())).iloc[low:high]
     last = first.index[first.action == 1][-2:]
-    return "\n".join([pd.DataFrame(found).round(4).to_string(), *(entry_log(candles, time, first, signals, config) for time in last)])
+    return "\n".join(
+        [pd.DataFrame(found).round(4).to_string(), *(entry_log(candles, time, first, signals, config) for time in last)]
+    )
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #8ecf7729
-hybrid_app = typer.Typer(name="hybrid", no_args_is_help=True, help="The hybrid ensemble: make data, train, judge, backtest, train anew.", pretty_exceptions_enable=False, add_completion=False)
+hybrid_app = typer.Typer(
+    name="hybrid", no_args_is_help=True, help="The hybrid ensemble: make data, train, judge, backtest, train anew.",
+    pretty_exceptions_enable=False, add_completion=False,
+)
 _Model = Annotated[str, typer.Option(help="model folder (a name ending in .pkl stands for the folder without it)")]
 _Source = Annotated[str, typer.Option(help="sample | local | hub | exchange")]
 _DataDir = Annotated[str, typer.Option(help="folder of candles, or cache")]
@@ -209,7 +237,10 @@ def train_command(
 ) -> None:
     "Train the ensemble; print the document's test metrics."
     with kindly():
-        _, folder = train_ensemble(data_file, output, optimize, lookahead, profit_threshold, symbol, typer.echo, profile=profile, label=label, seed=seed)
+        _, folder = train_ensemble(
+            data_file, output, optimize, lookahead, profit_threshold, symbol, typer.echo, profile=profile, label=label,
+            seed=seed,
+        )
         typer.echo(folder)
 
 
@@ -247,14 +278,20 @@ def backtest_command(
 
         given = {"start_date": start_date, "end_date": end_date}
         begin, stop = (None if time is None else utc_time(time, name) for name, time in given.items())
-        candles = load_candles(market_symbol(symbol), timeframe, source=source, data_dir=data_dir, start=None if begin is None else begin - pd.Timedelta("30D"), end=stop)
+        candles = load_candles(
+            market_symbol(symbol), timeframe, source=source, data_dir=data_dir,
+            start=None if begin is None else begin - pd.Timedelta("30D"), end=stop,
+        )
         strategy = CryptoScalpingStrategy(CryptoScalpingConfig(ml_model_path=model))
         forecast = None
         if strategy.model is not None and not strategy.silent:
             forecast = strategy.model.forecast(candles)
             seen = pd.Timestamp(strategy.model.fitted_["parts"]["test"][0])
             if begin is None or begin < seen:
-                typer.secho(f"the model knows candles up to {seen:%Y-%m-%d %H:%M}; what is traded before is no test", fg="yellow", err=True)
+                typer.secho(
+                    f"the model knows candles up to {seen:%Y-%m-%d %H:%M}; what is traded before is no test",
+                    fg="yellow", err=True,
+                )
         else:
             typer.secho(f"without the ensemble: {strategy.silent}", fg="yellow", err=True)
         typer.echo(backtest_text(candles, forecast, strategy.model, begin, stop, fee, slippage))
@@ -275,7 +312,10 @@ def retrain_command(
     "Fetch the newest candles and train anew; the old model is replaced when the new one is complete."
     with kindly():
         if weekly == monthly:
-            raise SettingsError("how shall it be trained anew?", "--weekly or --monthly", "both" if weekly else "neither", "give one of them")
+            raise SettingsError(
+                "how shall it be trained anew?", "--weekly or --monthly", "both" if weekly else "neither",
+                "give one of them",
+            )
         make_data(symbol, 14 if weekly else 365, output, timeframe, source, data_dir)
         _, folder = train_ensemble(output, model, monthly, symbol=symbol, log=typer.echo, profile=profile)
         typer.echo(folder)

@@ -20,14 +20,16 @@ import cryptolab
 from ..config import load_settings
 from ..files import write_json
 from cryptolab.cli.common import (
-    DataDir, Debug, End, Limit, Profile, Seed, Sets, Source, Start, Symbol, Template, Timeframe, kindly, shown_path, show_progress, split_list,
+    DataDir, Debug, End, Limit, Profile, Seed, Sets, Source, Start, Symbol, Template, Timeframe, kindly, shown_path,
+    show_progress, split_list,
 )
 
 # %% ../../nbs/95_cli/90_main.ipynb #c412b9f6
 app = typer.Typer(
-    name="cryptolab", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]},
+    name="cryptolab", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="A laboratory for machine learning on crypto markets that cannot fool its user.",
-)  # fmt: skip
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -60,14 +62,17 @@ def run_command(
         from cryptolab.runs.report import parse_params, run_report
 
         system = system or (Path(template).stem if template else None)
-        plan = load_settings(source=source, data_dir=data_dir, system=system, profile=profile, limit=limit, seed=seed, out=out)
+        plan = load_settings(
+            source=source, data_dir=data_dir, system=system, profile=profile, limit=limit, seed=seed, out=out,
+        )
         symbol, timeframe = symbol or plan.symbols[0], timeframe or plan.timeframes[0]
         began = time.monotonic()
         with show_progress() as progress:
             folder = run_report(
-                symbol, timeframe, next(iter(split_list(plan.system)), ""), plan.source, plan.data_dir, plan.profile, plan.limit, plan.seed, plan.out,
-                parse_params(sets or []), start, end, plan.fee, plan.slippage, template, progress,
-            )  # fmt: skip
+                symbol, timeframe, next(iter(split_list(plan.system)), ""), plan.source, plan.data_dir, plan.profile,
+                plan.limit, plan.seed, plan.out, parse_params(sets or []), start, end, plan.fee, plan.slippage,
+                template, progress,
+            )
         typer.echo(f"done in {time.monotonic() - began:.0f} s", err=True)
         report = folder / "report.html"
         typer.echo(shown_path(report))
@@ -104,12 +109,15 @@ def batch_command(
         from cryptolab.runs.report import parse_params
 
         given = dict(symbols=split_list(symbols), timeframes=split_list(timeframes), workers=jobs)
-        plan = load_settings(source=source, data_dir=data_dir, profile=profile, limit=limit, seed=seed, out=out, **given)
+        plan = load_settings(
+            source=source, data_dir=data_dir, profile=profile, limit=limit, seed=seed, out=out, **given,
+        )
         names = split_list(systems) or ((Path(template).stem,) if template else split_list(plan.system))
         work = make_plan(
-            plan.symbols, plan.timeframes, names, source=plan.source, data_dir=plan.data_dir, profile=plan.profile, limit=plan.limit, seed=plan.seed,
-            params=parse_params(sets or []), start=start, end=end, fee=plan.fee, slippage=plan.slippage, template=template,
-        )  # fmt: skip
+            plan.symbols, plan.timeframes, names, source=plan.source, data_dir=plan.data_dir, profile=plan.profile,
+            limit=plan.limit, seed=plan.seed, params=parse_params(sets or []), start=start, end=end, fee=plan.fee,
+            slippage=plan.slippage, template=template,
+        )
         with show_progress() as progress:
             states = run_batch(work, plan.out, plan.workers, scheduler, force, timeout, progress)
         typer.echo(batch_text(states), err=True)
@@ -134,7 +142,10 @@ def leaderboard_command(
 
         folder = Path(load_settings(out=out).out).absolute()
         if not folder.is_dir():
-            raise SettingsError(f"{folder} does not exist", "a folder of reports", "nothing", "check --out, or run `cryptolab batch` first")
+            raise SettingsError(
+                f"{folder} does not exist", "a folder of reports", "nothing",
+                "check --out, or run `cryptolab batch` first",
+            )
         page = write_leaderboard(folder)
         typer.echo(shown_path(page))
         if open_it:
@@ -180,10 +191,14 @@ def certify_command(
     "Certify feature sets: no knowledge of the future, honest warm-up, memory, scale. Exit code 1 if a column fails."
     with kindly(debug):
         from cryptolab.data import load_candles
-        from cryptolab.features.certify.certificate import certifiable_sets, certificate_records, certificate_text, certify, read_context
+        from cryptolab.features.certify.certificate import (
+            certifiable_sets, certificate_records, certificate_text, certify, read_context,
+        )
 
         tables = read_context(context or [])
-        candles = load_candles(symbol, timeframe, source=source, data_dir=data_dir or load_settings().data_dir, limit=limit)
+        candles = load_candles(
+            symbol, timeframe, source=source, data_dir=data_dir or load_settings().data_dir, limit=limit,
+        )
         candles = candles.drop(columns=[name for name in candles.columns if name.startswith("true_")])
         done = []
         for name in sets or certifiable_sets():
@@ -219,12 +234,16 @@ def audit_command(
         from cryptolab.runs.claims import run_audit
         from cryptolab.reports.pages.claims import audit_text
 
-        plan = load_settings(source=source or ("local" if data_dir else None), data_dir=data_dir, out=out, **({} if profile in (None, "none") else {"profile": profile}))
+        plan = load_settings(
+            source=source or ("local" if data_dir else None), data_dir=data_dir, out=out,
+            **({} if profile in (None, "none") else {"profile": profile}),
+        )
         result, folder = run_audit(
-            symbol, timeframe, plan.source, plan.data_dir, plan.out, limit, not no_render, " ".join(["cryptolab", *sys.argv[1:]]),
-            lambda text: progress("line", text, 0, None), progress, rows=rows, windows=windows, seeds=seeds, folds=folds,
-            profile="none" if profile == "none" else plan.profile, seed=seed, switches=only or None,
-        )  # fmt: skip
+            symbol, timeframe, plan.source, plan.data_dir, plan.out, limit, not no_render,
+            " ".join(["cryptolab", *sys.argv[1:]]), lambda text: progress("line", text, 0, None), progress, rows=rows,
+            windows=windows, seeds=seeds, folds=folds, profile="none" if profile == "none" else plan.profile, seed=seed,
+            switches=only or None,
+        )
     typer.echo(audit_text(result) + "\n")
     typer.echo(shown_path(folder))
 

@@ -16,8 +16,8 @@ import pandas as pd
 
 from ..config import DataError, SettingsError
 from cryptolab.data.candles import (
-    CANDLE_COLUMNS, OPTIONAL_COLUMNS, TIMEFRAMES, TRUTH_COLUMNS, canonical_timeframe, clean_candles, find_gaps, fingerprint,
-    infer_timeframe, quality_table, resample_candles, segments, timeframe_delta, validate_candles,
+    CANDLE_COLUMNS, OPTIONAL_COLUMNS, TIMEFRAMES, TRUTH_COLUMNS, canonical_timeframe, clean_candles, find_gaps,
+    fingerprint, infer_timeframe, quality_table, resample_candles, segments, timeframe_delta, validate_candles,
 )
 from .exchange import load_exchange
 from .hub import load_hub
@@ -27,9 +27,12 @@ from .readers import read_candles
 from .timegrid import utc_time
 
 # %% ../../nbs/10_data/90_data.ipynb #1996f4a4
-_all_ = ["CANDLE_COLUMNS", "OPTIONAL_COLUMNS", "TRUTH_COLUMNS", "TIMEFRAMES", "timeframe_delta", "canonical_timeframe", "infer_timeframe",
-         "validate_candles", "clean_candles", "quality_table", "segments", "find_gaps", "resample_candles", "fingerprint", "read_candles",
-         "find_candle_file", "load_local", "load_hub", "load_exchange", "sample_market", "null_market", "planted_market"]
+_all_ = [
+    "CANDLE_COLUMNS", "OPTIONAL_COLUMNS", "TRUTH_COLUMNS", "TIMEFRAMES", "timeframe_delta", "canonical_timeframe",
+    "infer_timeframe", "validate_candles", "clean_candles", "quality_table", "segments", "find_gaps",
+    "resample_candles", "fingerprint", "read_candles", "find_candle_file", "load_local", "load_hub", "load_exchange",
+    "sample_market", "null_market", "planted_market",
+]
 
 # %% ../../nbs/10_data/90_data.ipynb #b7cbec52
 def _count(value, name, lowest):
@@ -48,9 +51,11 @@ def _stretch(candles, start, end, limit, warmup):
     high = len(index) if end is None else index.searchsorted(end)
     if high <= low:
         a = candles.attrs
-        raise DataError(f"{a['symbol']} {a['timeframe']} from {a['source']}: no candle in the stretch asked for",
-                        f"candles from {start or 'the beginning'} to {end or 'the end'}", f"candles from {index[0]} to {index[-1]}",
-                        "choose start and end inside the range that exists")
+        raise DataError(
+            f"{a['symbol']} {a['timeframe']} from {a['source']}: no candle in the stretch asked for",
+            f"candles from {start or 'the beginning'} to {end or 'the end'}", f"candles from {index[0]} to {index[-1]}",
+            "choose start and end inside the range that exists",
+        )
     first = low if limit is None else max(low, high - limit)
     begin = max(0, first - warmup)
     out = candles.iloc[begin:high].copy()
@@ -63,8 +68,13 @@ def _account(used, total):
     missing = int(find_gaps(used, used.attrs["timeframe"])["missing"].sum())
     span = f"{used.index[0]:%Y-%m-%d %H:%M} to {used.index[-1]:%Y-%m-%d %H:%M}"
     action = f"of {total} clean rows; {used.attrs['warmup']} of them warm-up"
-    return [{"check": "rows used", "count": len(used), "example": span, "action": action},
-            {"check": "missing candles in the rows used", "count": missing, "example": "", "action": "kept missing" if missing else ""}]
+    return [
+        {"check": "rows used", "count": len(used), "example": span, "action": action},
+        {
+            "check": "missing candles in the rows used", "count": missing, "example": "",
+            "action": "kept missing" if missing else "",
+        },
+    ]
 
 # %% ../../nbs/10_data/90_data.ipynb #7ac336a5
 def load_sample(
@@ -103,8 +113,10 @@ def _checked_options(source, options):
         raise SettingsError("unknown source", " | ".join(_SOURCES), repr(source), "choose one of them")
     unknown = sorted(set(options) - set(_SOURCES[source]))
     if unknown:
-        raise SettingsError(f"source={source} has no option {', '.join(unknown)}", ", ".join(_SOURCES[source]) or "no options",
-                            ", ".join(unknown), "correct or remove it")
+        raise SettingsError(
+            f"source={source} has no option {', '.join(unknown)}", ", ".join(_SOURCES[source]) or "no options",
+            ", ".join(unknown), "correct or remove it",
+        )
 
 # %% ../../nbs/10_data/90_data.ipynb #dc5aac95
 def load_candles(
@@ -140,7 +152,9 @@ def load_candles(
         since, wanted = _since(timeframe, start, end, limit, warmup), None if limit is None else limit + warmup
         candles = load_exchange(symbol, timeframe, data_dir=data_dir, start=since, limit=wanted, now=now, **options)
     used = _stretch(candles, start, end, limit, warmup)
-    used.attrs.update(quality=list(candles.attrs.get("quality") or []) + _account(used, len(candles)), fingerprint=fingerprint(used))
+    used.attrs.update(
+        quality=list(candles.attrs.get("quality") or []) + _account(used, len(candles)), fingerprint=fingerprint(used),
+    )
     used.attrs["seed"] = seed if source == "sample" else None
     return used
 

@@ -17,7 +17,8 @@ from ..config import DataError, SettingsError
 from .timegrid import utc_time
 from .defects import bad_values, find_spikes, odd_rows, resolve_duplicates
 from cryptolab.data.timegrid import (
-    MONDAY, TIMEFRAMES, canonical_timeframe, find_gaps, infer_timeframe, segments, timeframe_delta, index_ns, timeframe_ns,
+    MONDAY, TIMEFRAMES, canonical_timeframe, find_gaps, infer_timeframe, segments, timeframe_delta, index_ns,
+    timeframe_ns,
 )
 
 # %% ../../nbs/10_data/10_candles.ipynb #541bc554
@@ -37,19 +38,29 @@ def _place(candles):
 def _as_table(candles):
     "A checked copy with float64 columns and a UTC index in nanoseconds; raises DataError where the form is wrong."
     if not isinstance(candles, pd.DataFrame):
-        raise DataError("candles must be a table", "a pandas DataFrame", type(candles).__name__, "use `load_candles` or `read_candles`")
+        raise DataError(
+            "candles must be a table", "a pandas DataFrame", type(candles).__name__,
+            "use `load_candles` or `read_candles`",
+        )
     place, index = _place(candles), candles.index
     if len(candles) == 0:
-        raise DataError(f"{place}: no candles", "at least one row", "an empty table", "check the file, the symbol and the dates")
+        raise DataError(
+            f"{place}: no candles", "at least one row", "an empty table", "check the file, the symbol and the dates",
+        )
     if not isinstance(index, pd.DatetimeIndex):
         raise DataError(f"{place}: the index is not a time", "a DatetimeIndex of open times", f"{type(index).__name__}",
                         "read the file with `read_candles`, or set_index the column of open times")
     if index.tz is None:
-        raise DataError(f"{place}: the index has no time zone", "UTC", "naive times", 'candles.tz_localize("UTC") if the times are UTC')
+        raise DataError(
+            f"{place}: the index has no time zone", "UTC", "naive times",
+            'candles.tz_localize("UTC") if the times are UTC',
+        )
     missing = [c for c in CANDLE_COLUMNS if c not in candles]
     if missing:
-        raise DataError(f"{place}: missing column {', '.join(missing)}", ", ".join(CANDLE_COLUMNS), list(map(str, candles.columns)),
-                        "rename or add the column")
+        raise DataError(
+            f"{place}: missing column {', '.join(missing)}", ", ".join(CANDLE_COLUMNS), list(map(str, candles.columns)),
+            "rename or add the column",
+        )
     table = candles.copy()
     table.index = index.tz_convert("UTC").as_unit("ns").rename("open_time")
     for column in (c for c in table.columns if c in CANDLE_COLUMNS + OPTIONAL_COLUMNS + TRUTH_COLUMNS):
@@ -64,13 +75,18 @@ def _floats(values, place):
     wrong = numbers.isna() & values.notna()
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise DataError(f"{place}, row {at} ({values.index[at]}): `{values.name}` is not a number", "a number", repr(values.iloc[at]),
-                        "correct the value or delete the row")
+        raise DataError(
+            f"{place}, row {at} ({values.index[at]}): `{values.name}` is not a number", "a number",
+            repr(values.iloc[at]), "correct the value or delete the row",
+        )
     return numbers
 
 # %% ../../nbs/10_data/10_candles.ipynb #a3a38430
-REPAIRS = ("wrong order", "missing values", "non-positive prices", "impossible OHLC", "negative volume", "off-grid timestamps", "duplicates",
-           "conflicting duplicates", "unclosed last candle", "spikes that contradict their neighbours", "unit changes")
+REPAIRS = (
+    "wrong order", "missing values", "non-positive prices", "impossible OHLC", "negative volume", "off-grid timestamps",
+    "duplicates", "conflicting duplicates", "unclosed last candle", "spikes that contradict their neighbours",
+    "unit changes",
+)
 
 
 def _record(check, found, index=None, action="", note=""):
@@ -99,7 +115,10 @@ def _merged(before, findings):
         elif check in REPAIRS and past["count"]:
             line = new[check]
             actions = list(dict.fromkeys(filter(None, (past["action"], line["action"]))))
-            new[check] = {**line, "count": past["count"] + line["count"], "example": past["example"], "action": "; ".join(actions)}
+            new[check] = {
+                **line, "count": past["count"] + line["count"], "example": past["example"],
+                "action": "; ".join(actions),
+            }
     return list(new.values())
 
 # %% ../../nbs/10_data/10_candles.ipynb #66d9ee13
@@ -111,14 +130,19 @@ def _on_grid(table, step, findings):
     off, error, place = phase != grid, None, _place(table)
     length = pd.Timedelta(step)
     if off.sum() > max(2, 0.05 * len(table)) or off.mean() > 0.34:
-        error = DataError(f"{place}: {off.mean():.0%} of the rows are off the time grid", f"open times {length} apart",
-                          f"{table.index[int(np.argmax(off))]} beside {table.index[int(np.argmax(~off))]}", "check timeframe and time zone")
+        error = DataError(
+            f"{place}: {off.mean():.0%} of the rows are off the time grid", f"open times {length} apart",
+            f"{table.index[int(np.argmax(off))]} beside {table.index[int(np.argmax(~off))]}",
+            "check timeframe and time zone",
+        )
     elif step - grid <= 1_000_000_000:
         error = DataError(f"{place}: the times look like close times", "open times", str(table.index[0]),
                           f"subtract {length} less {pd.Timedelta(step - grid)} from the index")
     table = _drop(table, off, "off-grid timestamps", findings)
     note = f"every candle opens {pd.Timedelta(grid)} after the UTC grid"
-    findings.append(_record("shifted time grid", len(table) if grid else 0, None, "kept: all rows share the shift", note))
+    findings.append(
+        _record("shifted time grid", len(table) if grid else 0, None, "kept: all rows share the shift", note)
+    )
     return table, error
 
 # %% ../../nbs/10_data/10_candles.ipynb #6863d28b
@@ -146,7 +170,9 @@ def _ordered(table, findings):
     "Sorted by time; rows without a time are counted as missing values."
     lost = table.index.isna()
     if lost.all():
-        raise DataError(f"{_place(table)}: no row has a time", "open times", "no time in any row", "check the time column")
+        raise DataError(
+            f"{_place(table)}: no row has a time", "open times", "no time in any row", "check the time column",
+        )
     table = table[~lost] if lost.any() else table
     back = np.r_[False, np.diff(table.index.asi8) < 0]
     note = "newest first" if back.sum() > 0.9 * len(table) else "earlier than the row before"
@@ -165,7 +191,10 @@ def _sound(table, lost, findings):
     left = table[~np.logical_or.reduce(list(masks.values()))]
     if len(left) == 0:
         text = ", ".join(f"{r['check']}: {r['count']} (first {r['example']})" for r in findings[2:] if r["count"])
-        raise DataError(f"{_place(table)}: no usable candle", "at least one sound row", text, "check the columns and units of the source")
+        raise DataError(
+            f"{_place(table)}: no usable candle", "at least one sound row", text,
+            "check the columns and units of the source",
+        )
     return left
 
 
@@ -173,10 +202,16 @@ def _unique(table, findings):
     "Every time once; also how many earlier pictures of running candles were among the twins."
     twins = resolve_duplicates(table)
     surplus = twins["identical"] | twins["conflicting"]
-    note = f"{twins['snapshots']} are pictures of running candles, so single volumes elsewhere may lack their last trades"
+    note = (
+        f"{twins['snapshots']} are pictures of running candles, so single volumes elsewhere may lack their last trades"
+    )
     findings.append(_record("duplicates", surplus, table.index, "dropped"))
-    findings.append(_record("conflicting duplicates", twins["conflicting"], table.index,
-                            "kept the row that fits its neighbours and has the largest volume", note if twins["snapshots"] else ""))
+    findings.append(
+        _record(
+            "conflicting duplicates", twins["conflicting"], table.index,
+            "kept the row that fits its neighbours and has the largest volume", note if twins["snapshots"] else "",
+        )
+    )
     return (table[~surplus] if surplus.any() else table), twins["snapshots"]
 
 # %% ../../nbs/10_data/10_candles.ipynb #03d10822
@@ -197,9 +232,15 @@ def _examine(candles, timeframe, now):
     for check, mask in odd_rows(table).items():
         findings.append(_record(check, mask, table.index, "kept: not certain to be wrong"))
     gaps = find_gaps(table.index, _name(step))
-    note = "" if gaps.empty else f"longest from {str(gaps.loc[gaps['missing'].idxmax(), 'start'])[:19]}: {gaps['missing'].max()} candles"
+    note = (
+        ""
+        if gaps.empty
+        else f"longest from {str(gaps.loc[gaps['missing'].idxmax(), 'start'])[:19]}: {gaps['missing'].max()} candles"
+    )
     findings.append(_record("gaps", len(gaps), None, "kept: nothing is filled in", note))
-    findings.append(_record("missing candles", int(gaps["missing"].sum()), None, "kept missing", "in all gaps together"))
+    findings.append(
+        _record("missing candles", int(gaps["missing"].sum()), None, "kept missing", "in all gaps together")
+    )
     findings.append({"check": "rows kept", "count": len(table), "example": "", "action": ""})
     return table, findings, step, error
 
@@ -219,7 +260,11 @@ def _agreed_timeframe(table, timeframe):
     except DataError:
         return wanted  # the time grid will be judged by it
     if found != wanted:
-        remedy = "use `resample_candles`" if timeframe_ns(found) < timeframe_ns(wanted) else "use the file of the finer timeframe"
+        remedy = (
+            "use `resample_candles`"
+            if timeframe_ns(found) < timeframe_ns(wanted)
+            else "use the file of the finer timeframe"
+        )
         raise DataError(f"{_place(table)}: another timeframe than asked for", wanted, f"candles of {found}", remedy)
     return wanted
 
@@ -232,7 +277,12 @@ def validate_candles(
     "The data-quality table: everything remarkable about these candles."
     _, findings, _, error = _examine(candles, timeframe, now)
     if error:
-        findings.append({"check": "unusable", "count": 1, "example": error.what, "action": f"`clean_candles` refuses: {error.remedy}"})
+        findings.append(
+            {
+                "check": "unusable", "count": 1, "example": error.what,
+                "action": f"`clean_candles` refuses: {error.remedy}",
+            }
+        )
     return pd.DataFrame(findings)
 
 # %% ../../nbs/10_data/10_candles.ipynb #659f7e0a
@@ -247,8 +297,10 @@ def clean_candles(
         raise error
     attrs = {k: v for k, v in candles.attrs.items() if k not in ("unclosed", "fingerprint")}
     if len(table) == 0:
-        raise DataError(f"{_place(candles)}: no usable candle", "at least one closed, sound row", f"{len(candles)} rows, none of them",
-                        "look at validate_candles(candles)")
+        raise DataError(
+            f"{_place(candles)}: no usable candle", "at least one closed, sound row",
+            f"{len(candles)} rows, none of them", "look at validate_candles(candles)",
+        )
     table.attrs = {**attrs, "timeframe": _name(step), "quality": _merged(attrs.get("quality"), findings)}
     return table
 
@@ -258,7 +310,9 @@ def quality_table(
 ) -> pd.DataFrame:  # check, count, example, action
     "The account of what was found and done, as a table."
     records = candles.attrs.get("quality")
-    return pd.DataFrame(records, columns=["check", "count", "example", "action"]) if records else validate_candles(candles)
+    return (
+        pd.DataFrame(records, columns=["check", "count", "example", "action"]) if records else validate_candles(candles)
+    )
 
 # %% ../../nbs/10_data/10_candles.ipynb #2dcd3dcd
 def resample_candles(
@@ -269,10 +323,15 @@ def resample_candles(
     table, source, target = _as_table(candles), infer_timeframe(candles), canonical_timeframe(timeframe)
     small, large, times = timeframe_ns(source), timeframe_ns(target), index_ns(candles.index)
     if large < small or large % small:
-        raise SettingsError(f"{source} candles cannot make {target} candles", f"a multiple of {source}", target, "choose a higher timeframe")
+        raise SettingsError(
+            f"{source} candles cannot make {target} candles", f"a multiple of {source}", target,
+            "choose a higher timeframe",
+        )
     if (np.diff(times) <= 0).any() or ((times - MONDAY.value) % small).any():
-        raise DataError(f"{_place(candles)}: rows are unsorted, doubled or off the UTC grid", "clean candles", f"{len(table)} rows",
-                        "call `clean_candles` first")
+        raise DataError(
+            f"{_place(candles)}: rows are unsorted, doubled or off the UTC grid", "clean candles", f"{len(table)} rows",
+            "call `clean_candles` first",
+        )
     if large == small:
         return table
     opens = times - (times - MONDAY.value) % large
@@ -280,15 +339,22 @@ def resample_candles(
     end = np.r_[start[1:], len(times)]
     whole = end - start == large // small
     index = pd.to_datetime(opens[start], utc=True).as_unit("ns").rename("open_time")
-    rules = {"open": lambda x: x[start], "high": lambda x: np.maximum.reduceat(x, start), "low": lambda x: np.minimum.reduceat(x, start),
-             "close": lambda x: x[end - 1]}
+    rules = {
+        "open": lambda x: x[start], "high": lambda x: np.maximum.reduceat(x, start),
+        "low": lambda x: np.minimum.reduceat(x, start), "close": lambda x: x[end - 1],
+    }
     add = lambda x: np.add.reduceat(x, start)
     columns = [c for c in CANDLE_COLUMNS + OPTIONAL_COLUMNS if c in table]
     data = {c: rules.get(c, add)(table[c].to_numpy())[whole] for c in columns}
     out = pd.DataFrame(data, index=index[whole])
-    line = _record("incomplete higher candles", ~whole, index, f"dropped: not all {large // small} candles of {source} exist")
+    line = _record(
+        "incomplete higher candles", ~whole, index, f"dropped: not all {large // small} candles of {source} exist",
+    )
     quality = [r for r in candles.attrs.get("quality") or [] if r["check"] != line["check"]]
-    out.attrs = {**{k: v for k, v in candles.attrs.items() if k not in ("unclosed", "fingerprint")}, "timeframe": target, "quality": quality + [line]}
+    out.attrs = {
+        **{k: v for k, v in candles.attrs.items() if k not in ("unclosed", "fingerprint")}, "timeframe": target,
+        "quality": quality + [line],
+    }
     return out
 
 # %% ../../nbs/10_data/10_candles.ipynb #f2086d38

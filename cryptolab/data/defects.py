@@ -155,7 +155,9 @@ def _volume_units(table, block=50):
     if count >= 8:
         with np.errstate(divide="ignore"):
             level = np.log10(np.median(v[: count * block].reshape(count, block), axis=1))
-        level = np.where(np.isfinite(level), level, np.median(level[np.isfinite(level)]) if np.isfinite(level).any() else 0)
+        level = np.where(
+            np.isfinite(level), level, np.median(level[np.isfinite(level)]) if np.isfinite(level).any() else 0,
+        )
         three = np.median(np.lib.stride_tricks.sliding_window_view(level, 3), axis=1)  # of blocks k, k+1, k+2
         far = np.flatnonzero(np.abs(three[4:] - three[:-4]) > 2.5) + 3  # one block in between may be mixed
         out[far[np.r_[True, np.diff(far) > 3][: len(far)]] * block] = True

@@ -49,7 +49,9 @@ def open_exchange(
     try:
         import ccxt
     except ImportError as e:
-        raise SourceError("source=exchange needs the package ccxt", "an installed ccxt", "none", 'pip install "cryptolab[exchange]"') from e
+        raise SourceError(
+            "source=exchange needs the package ccxt", "an installed ccxt", "none", 'pip install "cryptolab[exchange]"'
+        ) from e
     if exchange not in ccxt.exchanges:
         near = difflib.get_close_matches(exchange, ccxt.exchanges, n=3)
         raise SettingsError("unknown exchange", "a name that ccxt knows", repr(exchange),
@@ -64,8 +66,14 @@ def _market(markets, symbol, name):
         plain.setdefault(re.sub(r"[^A-Za-z0-9]", "", market).upper(), market)
     if symbol not in plain:
         near = difflib.get_close_matches(symbol, list(plain), n=3, cutoff=0.6)
-        raise SourceError(f"{name}: unknown symbol {symbol}", f"one of its {len(plain)} markets", symbol,
-                          f"did you mean {' or '.join(near)}?" if near else f"{name} does not trade it; choose another exchange or symbol")
+        raise SourceError(
+            f"{name}: unknown symbol {symbol}",
+            f"one of its {len(plain)} markets",
+            symbol,
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"{name} does not trade it; choose another exchange or symbol",
+        )
     return plain[symbol]
 
 # %% ../../nbs/10_data/60_exchange.ipynb #b2254984
@@ -75,12 +83,20 @@ _FIELDS = ["open", "high", "low", "close", "volume"]
 def _rows(reply, name):
     "A reply in ccxt's form as a table, oldest first."
     try:
-        values = np.array([[np.nan if v is None else float(v) for v in row[:6]] for row in reply], dtype=float).reshape(-1, 6)
+        values = np.array(
+            [[np.nan if v is None else float(v) for v in row[:6]] for row in reply], dtype=float,
+        ).reshape(-1, 6)
         opens = pd.to_datetime(values[:, 0].astype("int64"), unit="ms", utc=True).as_unit("ns")
     except (TypeError, ValueError) as e:
-        raise SourceError(f"{name}: a reply that is not candles", "rows [milliseconds, open, high, low, close, volume]", repr(reply)[:120],
-                          "check that the exchange object follows ccxt") from e
-    return pd.DataFrame(values[:, 1:], index=pd.DatetimeIndex(opens, name="open_time"), columns=_FIELDS).sort_index(kind="stable")
+        raise SourceError(
+            f"{name}: a reply that is not candles",
+            "rows [milliseconds, open, high, low, close, volume]",
+            repr(reply)[:120],
+            "check that the exchange object follows ccxt",
+        ) from e
+    return pd.DataFrame(
+        values[:, 1:], index=pd.DatetimeIndex(opens, name="open_time"), columns=_FIELDS,
+    ).sort_index(kind="stable")
 
 # %% ../../nbs/10_data/60_exchange.ipynb #d6862e35
 def _to_ms(time):
@@ -132,8 +148,10 @@ def store_path(
 ) -> Path:  # the file of this series, whether it exists or not; raises SettingsError when data_dir is a file
     "Where the candles of an exchange are kept."
     if Path(data_dir).is_file():
-        raise SettingsError("source=exchange keeps its candles in a folder", "a folder as data_dir", f"the file {data_dir}",
-                            "give its folder")
+        raise SettingsError(
+            "source=exchange keeps its candles in a folder", "a folder as data_dir", f"the file {data_dir}",
+            "give its folder",
+        )
     return Path(data_dir) / f"{exchange}_{symbol}_{timeframe}.parquet"
 
 
@@ -195,16 +213,20 @@ def load_exchange(
     ask = partial(_ask, name=name, retries=retries, sleep=sleep)
     market = _market(ask(line.load_markets) or line.markets, symbol, name)
     if timeframe not in (line.timeframes or {}):
-        raise SourceError(f"{name}: no candles in {timeframe}", ", ".join(line.timeframes or ["none at all"]), timeframe,
-                          "choose one of these and use resample_candles for a coarser one")
+        raise SourceError(
+            f"{name}: no candles in {timeframe}", ", ".join(line.timeframes or ["none at all"]), timeframe,
+            "choose one of these and use resample_candles for a coarser one",
+        )
     step, present = int(timeframe_delta(timeframe).total_seconds() * 1000), _present(line, now, ask)
     until = present - step + 1  # a candle that opens later is not closed yet
     since = until - (limit or 1000) * step if start is None else _to_ms(start)
     path = None if data_dir is None else store_path(data_dir, name, symbol, timeframe)
     table = _extend(_read_store(path), partial(_pages, ask, line, market, timeframe, page), since, until, path)
     if table is None or not len(table):
-        raise SourceError(f"{name}: no closed candle of {symbol} in {timeframe}", f"candles since {pd.Timestamp(since, unit='ms')} UTC",
-                          "none", "ask for an earlier start")
+        raise SourceError(
+            f"{name}: no closed candle of {symbol} in {timeframe}",
+            f"candles since {pd.Timestamp(since, unit='ms')} UTC", "none", "ask for an earlier start",
+        )
     candles = clean_candles(table, timeframe, now=pd.Timestamp(present, unit="ms", tz="UTC"))
     candles.attrs.update(symbol=symbol, timeframe=timeframe, source="exchange", path=str(path) if path else name)
     return candles

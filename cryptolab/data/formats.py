@@ -51,18 +51,28 @@ def words(
     return [w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|\d+", str(name))]
 
 # %% ../../nbs/10_data/20_formats.ipynb #8d156250
-_KINDS = {".csv": "text", ".txt": "text", ".tsv": "text", ".tab": "text", ".dat": "text", ".data": "text", ".json": "json", ".jsonl": "json",
-          ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet", ".parq": "parquet", ".feather": "feather", ".ft": "feather", ".arrow": "feather"}
+_KINDS = {
+    ".csv": "text", ".txt": "text", ".tsv": "text", ".tab": "text", ".dat": "text", ".data": "text", ".json": "json",
+    ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet", ".parq": "parquet",
+    ".feather": "feather", ".ft": "feather", ".arrow": "feather",
+}
 _PACKED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
-KNOWN_ENDINGS = tuple(_KINDS) + tuple(_PACKED) + (".zip",)  # endings that can be read, packed endings after one of the others
+# endings that can be read, packed endings after one of the others
+KNOWN_ENDINGS = tuple(_KINDS) + tuple(_PACKED) + (".zip",)
 
 
 def _unzip(data, path):
     "Name and bytes of the one data file in a zip archive."
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = [n for n in archive.namelist() if Path(n).suffix.lower() in KNOWN_ENDINGS and not Path(n).name.startswith(".") and "__MACOSX" not in n]
+        names = [
+            n for n in archive.namelist() if Path(n).suffix.lower() in KNOWN_ENDINGS
+            and not Path(n).name.startswith(".") and "__MACOSX" not in n
+        ]
         if len(names) != 1:
-            raise DataError(f"{path}: the archive must hold one candle file", "one data file", names[:5] or "none", "unpack it and name the file")
+            raise DataError(
+                f"{path}: the archive must hold one candle file", "one data file", names[:5] or "none",
+                "unpack it and name the file",
+            )
         return names[0], archive.read(names[0])
 
 
@@ -82,7 +92,10 @@ def _open(path):
     except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, RuntimeError, ValueError, zlib.error) as e:
         raise DataError(f"{path} cannot be unpacked or read", "a complete file", str(e), "download it again") from e
     if suffix not in _KINDS:
-        raise DataError(f"{path}: unknown file ending `{suffix or 'none'}`", " ".join(KNOWN_ENDINGS), name, "save the table as CSV or parquet")
+        raise DataError(
+            f"{path}: unknown file ending `{suffix or 'none'}`", " ".join(KNOWN_ENDINGS), name,
+            "save the table as CSV or parquet",
+        )
     if not data.strip():
         raise DataError(f"{path} is empty", "candles", "a file without content", "download it again")
     return _KINDS[suffix], data
@@ -95,7 +108,10 @@ def _decode(data, path):
             return data.decode(encoding, errors="replace").lstrip("\ufeff")
     head = data[:8192]
     if b"\0" in head or sum(b < 9 or 13 < b < 32 for b in head) > len(head) / 50:
-        raise DataError(f"{path} holds binary data, not text", "text", repr(data[:16]), "rename it to its true format or download it again")
+        raise DataError(
+            f"{path} holds binary data, not text", "text", repr(data[:16]),
+            "rename it to its true format or download it again",
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -139,7 +155,9 @@ def _layout(text):
     separator, width = _separator([line for _, line in lines])
     cells = [_cells(line.lstrip("#"), separator) for _, line in lines]
     first = next((k for k, c in enumerate(cells) if _is_data(c, width)), None)
-    hits = [sum(bool(set(words(c)) & _PRICE_WORDS) for c in row) for row in cells[: len(cells) if first is None else first]]
+    hits = [
+        sum(bool(set(words(c)) & _PRICE_WORDS) for c in row) for row in cells[: len(cells) if first is None else first]
+    ]
     header = None
     if hits and max(hits) > 0:
         header = cells[hits.index(max(hits))]
@@ -171,7 +189,9 @@ def _read_text(data, path):
     separator, header, width, first = _layout(text)
     if first is None:
         found = f"columns {header}" if header else repr(text.strip()[:60])
-        raise DataError(f"{path} holds no rows of numbers", "candles", found, "check that the right file was downloaded")
+        raise DataError(
+            f"{path} holds no rows of numbers", "candles", found, "check that the right file was downloaded",
+        )
     start = 0
     for _ in range(first):
         start = text.index("\n", start) + 1
@@ -187,7 +207,12 @@ def _read_text(data, path):
     except pd.errors.ParserError as e:
         match = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(e))
         spot = f"{path}, line {int(match[2]) + first}" if match else str(path)
-        raise DataError(f"{spot}: the line cannot be split", f"{width} fields", match and f"{match[3]} fields" or str(e), "correct the line") from e
+        raise DataError(
+            f"{spot}: the line cannot be split",
+            f"{width} fields",
+            match and f"{match[3]} fields" or str(e),
+            "correct the line",
+        ) from e
     return RawTable(str(path), frame, bool(header), text, first + 1)
 
 # %% ../../nbs/10_data/20_formats.ipynb #3bced7a0
@@ -210,7 +235,12 @@ def _tables(node, label=""):
         return [t for k, r in enumerate(node) if isinstance(r, (dict, list)) for t in _tables(r, f"{label}[{k}]")]
     if isinstance(node, dict):
         if isinstance(node.get("columns"), list) and isinstance(node.get("data"), list):
-            return [(label, pd.DataFrame(node["data"], columns=node["columns"], index=node.get("index")).reset_index(), True)]
+            return [
+                (
+                    label, pd.DataFrame(node["data"], columns=node["columns"], index=node.get("index")).reset_index(),
+                    True,
+                )
+            ]
         values = list(node.values())
         if _has_prices(node) and any(isinstance(v, (list, dict)) for v in values):
             length = Counter(len(v) for v in values if isinstance(v, (list, dict))).most_common(1)[0][0]
@@ -219,7 +249,9 @@ def _tables(node, label=""):
         if values and all(isinstance(v, dict) and _has_prices(v) for v in values[:100]):
             if not any("volume" in words(k) and isinstance(v, (list, dict)) for k, v in values[0].items()):
                 return [(label, pd.DataFrame.from_dict(node, orient="index").reset_index(), True)]
-        return [t for k, r in node.items() if isinstance(r, (dict, list)) for t in _tables(r, f"{label}.{k}".strip("."))]
+        return [
+            t for k, r in node.items() if isinstance(r, (dict, list)) for t in _tables(r, f"{label}.{k}".strip("."))
+        ]
     return []
 
 # %% ../../nbs/10_data/20_formats.ipynb #ee0e9e79
@@ -237,7 +269,9 @@ def _parsed(text, path):
             return rows
     except json.JSONDecodeError as e:
         error = e
-    raise DataError(f"{path}, line {line}: broken or truncated JSON", "valid JSON", str(error), "download the file again") from error
+    raise DataError(
+        f"{path}, line {line}: broken or truncated JSON", "valid JSON", str(error), "download the file again"
+    ) from error
 
 
 def _read_json(data, path):
@@ -247,8 +281,11 @@ def _read_json(data, path):
     found = _tables(node)
     if len(found) != 1:
         what = "several tables of candles" if found else "no candles"
-        raise DataError(f"{path} holds {what}", "one table of candles", [t[0] or "the top level" for t in found][:6] or str(text.strip()[:60]),
-                        "write one file per symbol" if found else "check the reply that was saved")
+        raise DataError(
+            f"{path} holds {what}", "one table of candles",
+            [t[0] or "the top level" for t in found][:6] or str(text.strip()[:60]),
+            "write one file per symbol" if found else "check the reply that was saved",
+        )
     return RawTable(str(path), found[0][1], found[0][2])
 
 # %% ../../nbs/10_data/20_formats.ipynb #4c15f620
@@ -262,7 +299,12 @@ def _read_binary(data, path, kind):
 
             frame = pyarrow.feather.read_table(io.BytesIO(data)).to_pandas()
     except Exception as e:  # pyarrow raises several unrelated classes for damaged files
-        raise DataError(f"{path} cannot be read as {kind}", f"a complete {kind} file", str(e).splitlines()[0][:120], "download it again") from e
+        raise DataError(
+            f"{path} cannot be read as {kind}",
+            f"a complete {kind} file",
+            str(e).splitlines()[0][:120],
+            "download it again",
+        ) from e
     if not (isinstance(frame.index, pd.RangeIndex) and frame.index.name is None):
         levels = [n if n is not None else "index" for n in frame.index.names]
         frame.index = frame.index.set_names([f"{n}.index" if n in frame.columns else n for n in levels])
@@ -277,16 +319,23 @@ def read_raw(
     "Open a file of any known format."
     path = Path(path)
     if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in KNOWN_ENDINGS)[:5] if path.parent.is_dir() else []
+        near = sorted(
+            p.name for p in path.parent.glob("*") if p.suffix.lower() in KNOWN_ENDINGS
+        )[:5] if path.parent.is_dir() else []
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"{path} {what}", "a candle file", f"files there: {', '.join(near)}" if near else "no candle file there", "check the path")
+        raise DataError(
+            f"{path} {what}", "a candle file", f"files there: {', '.join(near)}" if near else "no candle file there",
+            "check the path",
+        )
     kind, data = _open(path)
     if kind in ("parquet", "feather"):
         raw = _read_binary(data, path, kind)
     else:
         raw = _read_json(data, path) if kind == "json" else _read_text(data, path)
     if len(raw.frame) == 0:
-        raise DataError(f"{path} holds no rows", "candles", f"columns {list(map(str, raw.frame.columns))}", "download it again")
+        raise DataError(
+            f"{path} holds no rows", "candles", f"columns {list(map(str, raw.frame.columns))}", "download it again",
+        )
     if not raw.named:
         raw.frame.columns = range(raw.frame.shape[1])
     return raw

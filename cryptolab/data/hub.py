@@ -32,7 +32,9 @@ def hub_files(
     "The places where the hub may hold the candles of a request."
     symbol, timeframe = canonical_request(symbol, timeframe)
     base = symbol.removesuffix("USDT")
-    return [(repo, path.format(symbol=symbol, base=base, timeframe=timeframe)) for repo, path in HUB_REPOSITORIES.items()]
+    return [
+        (repo, path.format(symbol=symbol, base=base, timeframe=timeframe)) for repo, path in HUB_REPOSITORIES.items()
+    ]
 
 # %% ../../nbs/10_data/50_hub.ipynb #bdadae06
 HUB_SYMBOLS = """AAVEUSDT ADAUSDT ALGOUSDT ARBUSDT ATOMUSDT AVAXUSDT BALUSDT BATUSDT BCHUSDT BNBUSDT BTCUSDT COMPUSDT CRVUSDT
@@ -68,7 +70,9 @@ def _cause(error):
 def _mirrored(data_dir, repo, path):
     "The copy of a hub file in a local mirror, or None."
     folder = Path(data_dir)
-    return next((p for p in (folder / path, folder / repo / path, folder / repo.split("/")[-1] / path) if p.is_file()), None)
+    return next(
+        (p for p in (folder / path, folder / repo / path, folder / repo.split("/")[-1] / path) if p.is_file()), None,
+    )
 
 
 def find_hub_file(
@@ -92,7 +96,9 @@ def find_hub_file(
             return Path(download(repo_id=repo, filename=path, repo_type="dataset", **into, **only_cached))
         except Exception as error:  # whatever the client raises becomes one of our two errors
             trouble = trouble or (None if _is_absent(error) else error)
-    raise (_unreachable(symbol, timeframe, data_dir, trouble, copies) if trouble else _unknown(symbol, timeframe)) from trouble
+    raise (
+        _unreachable(symbol, timeframe, data_dir, trouble, copies) if trouble else _unknown(symbol, timeframe)
+    ) from trouble
 
 # %% ../../nbs/10_data/50_hub.ipynb #287e68d2
 def _unreachable(symbol, timeframe, data_dir, error, copies=()):
@@ -112,8 +118,10 @@ def _unknown(symbol, timeframe):
     "The error for candles that no repository holds."
     symbol, timeframe = canonical_request(symbol, timeframe)
     if symbol in HUB_SYMBOLS:
-        return SourceError(f"hub: no file for {symbol} in {timeframe}", f"one of {', '.join(HUB_TIMEFRAMES)}", timeframe,
-                           "choose one of these timeframes; a coarser one can be made with resample_candles")
+        return SourceError(
+            f"hub: no file for {symbol} in {timeframe}", f"one of {', '.join(HUB_TIMEFRAMES)}", timeframe,
+            "choose one of these timeframes; a coarser one can be made with resample_candles",
+        )
     near = difflib.get_close_matches(symbol, HUB_SYMBOLS, n=3, cutoff=0.7)
     return SourceError(f"hub: unknown symbol {symbol}", ", ".join(HUB_SYMBOLS), symbol,
                        f"did you mean {' or '.join(near)}?" if near else "choose one of them, or use source=exchange")

@@ -46,11 +46,15 @@ def canonical_request(
 ) -> tuple[str, str]:  # (`BTCUSDT`, `1h`); raises SettingsError for a timeframe the candle table does not have
     "Symbol and timeframe in the one spelling that all sources use."
     if not isinstance(symbol, str) or not re.fullmatch(r"[A-Za-z0-9]+([-_/:. ]?[A-Za-z0-9]+)*", symbol.strip()):
-        raise SettingsError("the symbol cannot be read", "letters and digits, such as BTCUSDT or BTC/USDT", repr(symbol),
-                            "correct the symbol")
+        raise SettingsError(
+            "the symbol cannot be read", "letters and digits, such as BTCUSDT or BTC/USDT", repr(symbol),
+            "correct the symbol",
+        )
     known = _timeframe_of(timeframe.strip()) if isinstance(timeframe, str) else None
     if known not in TIMEFRAMES:
-        raise SettingsError("unknown timeframe", " ".join(TIMEFRAMES), repr(timeframe), "choose one of them (1M would be a month)")
+        raise SettingsError(
+            "unknown timeframe", " ".join(TIMEFRAMES), repr(timeframe), "choose one of them (1M would be a month)",
+        )
     return re.sub(r"[^A-Za-z0-9]", "", symbol).upper(), known
 
 # %% ../../nbs/10_data/40_local.ipynb #1af85833
@@ -76,12 +80,19 @@ def _words(path):
     return words
 
 # %% ../../nbs/10_data/40_local.ipynb #ce429b00
-_MARKETS = set("perp perpetual swap future futures fut um cm usdm coinm delivery quarter quarterly mark index premium funding".split())
-_NOT_CANDLES = set("depth trades aggtrades orderbook book metrics features labels forecast forecasts predictions signals results".split())
-_EXCHANGES = set("""binance binanceus us coinbase coinbasepro kraken bitstamp bitfinex bybit okx okex kucoin gate gateio gemini
-    huobi htx mexc bitget poloniex bittrex cryptocom deribit bitmex cryptodatadownload""".split())
-_PLAIN = set("data candles candle klines kline ohlcv ohlc prices history historical hist spot raw clean full all the open time ms utc"
-             .split())
+_MARKETS = set(
+    "perp perpetual swap future futures fut um cm usdm coinm delivery quarter quarterly mark index premium funding".split()
+)
+_NOT_CANDLES = set(
+    "depth trades aggtrades orderbook book metrics features labels forecast forecasts predictions signals results".split()
+)
+_EXCHANGES = set(
+    """binance binanceus us coinbase coinbasepro kraken bitstamp bitfinex bybit okx okex kucoin gate gateio gemini
+    huobi htx mexc bitget poloniex bittrex cryptocom deribit bitmex cryptodatadownload""".split()
+)
+_PLAIN = set(
+    "data candles candle klines kline ohlcv ohlc prices history historical hist spot raw clean full all the open time ms utc".split()
+)
 _QUOTES = ("USDT", "USDC", "BUSD", "FDUSD", "TUSD", "USD", "EUR", "GBP", "TRY", "BTC", "ETH", "BNB")
 
 
@@ -128,13 +139,18 @@ def _not_found(folder, files, symbol, timeframe):
     what, wanted = f"{folder}: no candles of {symbol} in {timeframe}", f"a file such as {symbol}_{timeframe}.csv"
     if not files:
         inside = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())[:8]
-        return SourceError(f"{folder} holds no candle files", wanted, ", ".join(inside) or "an empty folder",
-                           "point data_dir at the folder with the files (subfolders are not searched), or use source=sample")
+        return SourceError(
+            f"{folder} holds no candle files", wanted, ", ".join(inside) or "an empty folder",
+            "point data_dir at the folder with the files (subfolders are not searched), or use source=sample",
+        )
     listing = [parse_candle_name(p) for p in files]
     offers = {p.name: offer for p in files if (offer := _offer(p, symbol))}
     if offers:
         frames, step = set(offers.values()), timeframe_delta(timeframe)
-        finer = [t for t in TIMEFRAMES if t in frames and step > timeframe_delta(t) and step % timeframe_delta(t) == pd.Timedelta(0)]
+        finer = [
+            t for t in TIMEFRAMES if t in frames and step > timeframe_delta(t)
+            and step % timeframe_delta(t) == pd.Timedelta(0)
+        ]
         nameless = [name for name, offer in offers.items() if offer == "?"]
         remedy = "choose one of these timeframes, or add the file"
         if finer:
@@ -145,9 +161,13 @@ def _not_found(folder, files, symbol, timeframe):
     symbols = sorted({s for s, t in listing if s and t == timeframe})
     if symbols:
         near = difflib.get_close_matches(symbol, symbols, n=3, cutoff=0.6)
-        return SourceError(what, wanted, f"{timeframe} for {', '.join(symbols[:12])}{' ...' if len(symbols) > 12 else ''}",
-                           f"did you mean {' or '.join(near)}?" if near else "choose one of these symbols, or add the file")
-    return SourceError(what, wanted, ", ".join(sorted(p.name for p in files)[:12]), "add the file, or rename one to SYMBOL_TIMEFRAME")
+        return SourceError(
+            what, wanted, f"{timeframe} for {', '.join(symbols[:12])}{' ...' if len(symbols) > 12 else ''}",
+            f"did you mean {' or '.join(near)}?" if near else "choose one of these symbols, or add the file",
+        )
+    return SourceError(
+        what, wanted, ", ".join(sorted(p.name for p in files)[:12]), "add the file, or rename one to SYMBOL_TIMEFRAME",
+    )
 
 # %% ../../nbs/10_data/40_local.ipynb #0b91d029
 def find_candle_file(
@@ -161,16 +181,20 @@ def find_candle_file(
     if place.is_file():
         return _direct(place, symbol)
     if not place.exists():
-        raise SourceError(f"{place} does not exist", "a folder of candle files, or one candle file", f"nothing, seen from {os.getcwd()}",
-                          "correct data_dir, or use source=sample, which needs no files")
+        raise SourceError(
+            f"{place} does not exist", "a folder of candle files, or one candle file",
+            f"nothing, seen from {os.getcwd()}", "correct data_dir, or use source=sample, which needs no files",
+        )
     try:
         files = sorted(p for p in place.iterdir() if _is_candle_file(p))
     except OSError as e:
         raise SourceError(f"{place} cannot be read", "a readable folder", str(e), "check its permissions") from e
     fitting = [p for p in files if _offer(p, symbol) == timeframe]
     if len(fitting) > 1:
-        raise SourceError(f"{place}: {len(fitting)} files fit {symbol} in {timeframe}", "exactly one", ", ".join(p.name for p in fitting),
-                          "give one of them as data_dir, or move the others to a subfolder")
+        raise SourceError(
+            f"{place}: {len(fitting)} files fit {symbol} in {timeframe}", "exactly one",
+            ", ".join(p.name for p in fitting), "give one of them as data_dir, or move the others to a subfolder",
+        )
     if not fitting:
         raise _not_found(place, files, symbol, timeframe)
     return fitting[0]
@@ -178,10 +202,14 @@ def find_candle_file(
 
 def _direct(path, symbol):
     "A file named directly: taken, unless its name speaks of another pair."
-    pair = next((w.upper() for w in _words(path) if re.fullmatch(r"(?i)[a-z0-9]{2,}(" + "|".join(_QUOTES[:7]) + ")", w)), None)
+    pair = next(
+        (w.upper() for w in _words(path) if re.fullmatch(r"(?i)[a-z0-9]{2,}(" + "|".join(_QUOTES[:7]) + ")", w)), None,
+    )
     if pair and pair != symbol and not _offer(path, symbol):
-        raise SourceError(f"{path}: the name speaks of {pair}, the request of {symbol}", f"candles of {symbol}", path.name,
-                          "ask for the symbol of the file, or rename the file if its name is wrong")
+        raise SourceError(
+            f"{path}: the name speaks of {pair}, the request of {symbol}", f"candles of {symbol}", path.name,
+            "ask for the symbol of the file, or rename the file if its name is wrong",
+        )
     return path
 
 # %% ../../nbs/10_data/40_local.ipynb #c1b5c972
@@ -197,16 +225,26 @@ def read_checked(
     try:
         raw = read_candles(path, clean=False)
     except OSError as e:
-        raise SourceError(f"{path} cannot be opened", "a readable file", f"{type(e).__name__}: {e}", "check path and permissions") from e
+        raise SourceError(
+            f"{path} cannot be opened", "a readable file", f"{type(e).__name__}: {e}", "check path and permissions"
+        ) from e
     if len(raw) > 2:
         try:
             found = infer_timeframe(raw.index)  # the rows alone: the name must not vouch for itself
         except DataError as e:
-            raise DataError(f"{path.name}: {e.what}", e.expected, e.found, f"give a file with candles of {timeframe}") from e
+            raise DataError(
+                f"{path.name}: {e.what}", e.expected, e.found, f"give a file with candles of {timeframe}"
+            ) from e
         if timeframe_delta(found) != timeframe_delta(timeframe):
             finer = timeframe_delta(timeframe) % timeframe_delta(found) == pd.Timedelta(0)
-            remedy = f"resample_candles(read_candles('{path.name}'), '{timeframe}')" if finer else f"ask for {found}, or give another file"
-            raise DataError(f"{path.name}: its candles have another timeframe", f"{timeframe}, as asked for", found, remedy)
+            remedy = (
+                f"resample_candles(read_candles('{path.name}'), '{timeframe}')"
+                if finer
+                else f"ask for {found}, or give another file"
+            )
+            raise DataError(
+                f"{path.name}: its candles have another timeframe", f"{timeframe}, as asked for", found, remedy,
+            )
     candles = clean_candles(raw, timeframe, now=pd.Timestamp.now("UTC") if now is None else now)
     candles = candles[[c for c in CANDLE_COLUMNS + OPTIONAL_COLUMNS + TRUTH_COLUMNS if c in candles]]
     candles.attrs.update(symbol=symbol, timeframe=timeframe, source=source, path=str(path))

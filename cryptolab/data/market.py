@@ -95,7 +95,10 @@ def _walk(sigma, size, along, against, volume, draw, edge, price):
 def _market(n, timeframe, seed, edge, end, symbol, price):
     "One generated market; see `planted_market` for the parameters."
     if not 0 <= edge < 0.5:
-        raise SettingsError("edge of a generated market is out of range", "0 <= edge < 0.5 (probability minus one half)", edge, "choose a smaller edge")
+        raise SettingsError(
+            "edge of a generated market is out of range", "0 <= edge < 0.5 (probability minus one half)", edge,
+            "choose a smaller edge",
+        )
     if n < 1:
         raise DataError("a generated market needs at least one candle", "n >= 1", n, "ask for more candles")
     step, monday = timeframe_delta(timeframe), pd.Timestamp("1970-01-05", tz="UTC")
@@ -104,7 +107,12 @@ def _market(n, timeframe, seed, edge, end, symbol, price):
     try:
         index = pd.date_range(end=last, periods=n, freq=step, name="open_time", unit="ns")
     except (pd.errors.OutOfBoundsDatetime, OverflowError) as e:
-        raise DataError(f"{n} candles of {timeframe} reach back before the calendar begins", "fewer candles", n, "lower n or the timeframe") from e
+        raise DataError(
+            f"{n} candles of {timeframe} reach back before the calendar begins",
+            "fewer candles",
+            n,
+            "lower n or the timeframe",
+        ) from e
     start = (index[0] - monday) / pd.Timedelta(hours=1) - _BURN * hours
     streams = np.random.SeedSequence([seed, zlib.crc32(symbol.encode()), zlib.crc32(timeframe.encode())]).spawn(6)
     sigma, *rest = _sizes(m, start, hours, streams)
@@ -139,7 +147,10 @@ def null_market(
     return _market(n, timeframe, seed, 0.0, end, "NULL", 100.0)
 
 # %% ../../nbs/10_data/30_market.ipynb #b9d7ba94
-_PRICES = {"BTCUSDT": 60_000.0, "ETHUSDT": 3_000.0, "BNBUSDT": 600.0, "SOLUSDT": 150.0, "XRPUSDT": 0.6, "ADAUSDT": 0.5, "DOGEUSDT": 0.15}
+_PRICES = {
+    "BTCUSDT": 60_000.0, "ETHUSDT": 3_000.0, "BNBUSDT": 600.0, "SOLUSDT": 150.0, "XRPUSDT": 0.6, "ADAUSDT": 0.5,
+    "DOGEUSDT": 0.15,
+}
 
 
 def sample_market(

@@ -18,11 +18,17 @@ from .parsing import decimal_mark, parse_numbers, parse_times
 
 # %% ../../nbs/10_data/22_naming.ipynb #5b57dd70
 _TIME = {"time", "date", "datetime", "timestamp", "ts", "unix", "epoch", "dt", "at", "day"}
-_NOT_PRICE = _TIME | {"interest", "adj", "adjusted", "prev", "previous", "change", "chg", "ma", "sma", "ema", "pct", "percent", "return",
-                      "returns", "log", "volume", "vol", "trend", "signal", "target", "next", "label", "pred", "ha", "diff", "ratio", "range"}
+_NOT_PRICE = _TIME | {
+    "interest", "adj", "adjusted", "prev", "previous", "change", "chg", "ma", "sma", "ema", "pct", "percent", "return",
+    "returns", "log", "volume", "vol", "trend", "signal", "target", "next", "label", "pred", "ha", "diff", "ratio",
+    "range",
+}
 
 
-_ALSO = {"open": {"first"}, "high": {"max", "maximum"}, "low": {"min", "minimum"}, "close": {"closing", "closingprice", "closed"}}
+_ALSO = {
+    "open": {"first"}, "high": {"max", "maximum"}, "low": {"min", "minimum"},
+    "close": {"closing", "closingprice", "closed"},
+}
 
 
 def _joined(name):
@@ -36,26 +42,63 @@ def price_column(
     place: str = "table",  # how errors call the file
 ) -> str:  # the column; raises DataError when none or several fit
     "The column that holds one of the four prices."
-    exact = {word, word[0], f"{word}price", f"price{word}", f"{word}px", f"{word}ing", f"{word}ingprice", f"{word}est", f"{word}estprice"} | _ALSO[word]
-    ranks = [[n for n in names if str(n) == word[0]], [n for n in names if str(n).lower() == word], [n for n in names if _joined(n) in exact],
-             [n for n in names if word in words(n) and not set(words(n)) & _NOT_PRICE],
-             [n for n in names if len(words(n)) == 2 and words(n)[1] == word[0]]]  # mid.o, bid.o
+    exact = {
+        word,
+        word[0],
+        f"{word}price",
+        f"price{word}",
+        f"{word}px",
+        f"{word}ing",
+        f"{word}ingprice",
+        f"{word}est",
+        f"{word}estprice",
+    } | _ALSO[word]
+    # mid.o, bid.o
+    ranks = [
+        [n for n in names if str(n) == word[0]], [n for n in names if str(n).lower() == word],
+        [n for n in names if _joined(n) in exact],
+        [n for n in names if word in words(n) and not set(words(n)) & _NOT_PRICE],
+        [n for n in names if len(words(n)) == 2 and words(n)[1] == word[0]],
+    ]
     if word == "close":
-        ranks += [[n for n in names if _joined(n) in ("last", "price", "lastprice", "tradeprice")], [n for n in names if set(words(n)) >= {"adj", "close"}]]
+        ranks += [
+            [n for n in names if _joined(n) in ("last", "price", "lastprice", "tradeprice")],
+            [n for n in names if set(words(n)) >= {"adj", "close"}],
+        ]
     found = next((r for r in ranks if r), [])
     if not found:
-        raise DataError(f"{place}: missing column `{word}`", f"a column `{word}`", list(map(str, names)), f"name the column `{word}` in the file")
+        raise DataError(
+            f"{place}: missing column `{word}`", f"a column `{word}`", list(map(str, names)),
+            f"name the column `{word}` in the file",
+        )
     if len(found) > 1:
-        raise DataError(f"{place}: several columns could be `{word}`", f"one column `{word}`", list(map(str, found)), "keep the columns of one market")
+        raise DataError(
+            f"{place}: several columns could be `{word}`", f"one column `{word}`", list(map(str, found)),
+            "keep the columns of one market",
+        )
     return found[0]
 
 # %% ../../nbs/10_data/22_naming.ipynb #4d1e61af
-_QUOTES = {"quote", "to", "notional", "turnover", "usd", "usdt", "busd", "usdc", "fdusd", "tusd", "dai", "eur", "gbp", "jpy", "krw", "try",
-           "dollar", "currency", "value"}
-_NOT_VOLUME = {"taker", "tb", "buy", "sell", "ask", "bid", "avg", "ma", "sma", "ema", "mean", "change", "chg", "ratio", "pct", "spread", "time"}
-_BASE = ("volume", "vol", "v", "basevolume", "volumebase", "basevol", "volumefrom", "totalvolume", "tradevolume", "baseassetvolume")
-_QUOTE = ("quotevolume", "quoteassetvolume", "quoteav", "quotevol", "qav", "q", "turnover", "volumeto", "volccyquote", "quoteassetvol")
-_TRADES = ("trades", "count", "n", "numberoftrades", "numtrades", "ntrades", "nooftrades", "transactions", "tradecount", "tradescount", "tradenum")
+_QUOTES = {
+    "quote", "to", "notional", "turnover", "usd", "usdt", "busd", "usdc", "fdusd", "tusd", "dai", "eur", "gbp", "jpy",
+    "krw", "try", "dollar", "currency", "value",
+}
+_NOT_VOLUME = {
+    "taker", "tb", "buy", "sell", "ask", "bid", "avg", "ma", "sma", "ema", "mean", "change", "chg", "ratio", "pct",
+    "spread", "time",
+}
+_BASE = (
+    "volume", "vol", "v", "basevolume", "volumebase", "basevol", "volumefrom", "totalvolume", "tradevolume",
+    "baseassetvolume",
+)
+_QUOTE = (
+    "quotevolume", "quoteassetvolume", "quoteav", "quotevol", "qav", "q", "turnover", "volumeto", "volccyquote",
+    "quoteassetvol",
+)
+_TRADES = (
+    "trades", "count", "n", "numberoftrades", "numtrades", "ntrades", "nooftrades", "transactions", "tradecount",
+    "tradescount", "tradenum",
+)
 
 
 def _is_taker(name):
@@ -88,8 +131,12 @@ def volume_columns(
             (quote if have & _QUOTES else base).append(name)
     plain = base or (quote if len(quote) > 1 else []) or amounts or quote
     if not plain:
-        raise DataError(f"{place}: missing column `volume`", "a column `volume`", list(map(str, frame.columns)), "name the column `volume` in the file")
-    roles["volume"] = next((n for n in plain if not frame[n].isin([0, "0"]).all()), plain[0])  # some programs leave one of two volumes empty
+        raise DataError(
+            f"{place}: missing column `volume`", "a column `volume`", list(map(str, frame.columns)),
+            "name the column `volume` in the file",
+        )
+    # some programs leave one of two volumes empty
+    roles["volume"] = next((n for n in plain if not frame[n].isin([0, "0"]).all()), plain[0])
     others = [n for n in [*quote, *base, *amounts] if n != roles["volume"]]
     if others:
         roles["quote_volume"] = others[0]
@@ -105,7 +152,9 @@ def _reads_as_time(column):
     except DataError:  # ambiguous dates: times, but to be refused with the whole column in view
         return True, True
     good = ns[ns != np.iinfo("int64").min]
-    return len(sample) > 0 and len(good) > 0.5 * len(sample), bool(len(good)) and bool((good % 86_400_000_000_000 == 0).all())
+    return len(sample) > 0 and len(good) > 0.5 * len(sample), bool(len(good)) and bool(
+        (good % 86_400_000_000_000 == 0).all()
+    )
 
 
 def _evenness(column):
@@ -125,15 +174,27 @@ def _is_clock(column):
 def _time_rank(name):
     "How clearly a name means the open time: 0 very, 9 not; close times are 20 and more, local times 10 more."
     have, joined = set(words(name)), _joined(name)
-    if have & {"high", "low", "updated", "update", "created", "fetched", "received", "inserted", "last", "next", "hour", "weekday"}:
+    if have & {
+        "high", "low", "updated", "update", "created", "fetched", "received", "inserted", "last", "next", "hour",
+        "weekday",
+    }:
         return 99
-    local = 10 if have & {"local", "kst", "jst", "cst", "ist", "est", "edt", "cet", "cest", "pst", "pdt", "msk", "sgt"} else 0
+    local = (
+        10
+        if have & {"local", "kst", "jst", "cst", "ist", "est", "edt", "cet", "cest", "pst", "pdt", "msk", "sgt"}
+        else 0
+    )
     timely = bool(have & _TIME) or re.search("time|date|stamp|unix|epoch", joined) is not None
     if (timely and re.search("close|^end|end$", joined)) or joined in ("end", "periodend", "to"):
         return 20 + local
-    if (timely and re.search("open|start|begin", joined)) or joined in ("start", "begin", "from", "bucket", "periodstart", "startat"):
+    if (timely and re.search("open|start|begin", joined)) or joined in (
+        "start", "begin", "from", "bucket", "periodstart", "startat",
+    ):
         return 0 + local
-    for rank, pattern in enumerate(("timestamp|unix|epoch|^ts|^t$", "datetime|^dt|dateandtime", "date", "time", "^index$|^unnamed$|^day$|^level$"), 1):
+    for rank, pattern in enumerate(
+        ("timestamp|unix|epoch|^ts|^t$", "datetime|^dt|dateandtime", "date", "time", "^index$|^unnamed$|^day$|^level$"),
+        1,
+    ):
         if re.search(pattern, joined):
             return rank + local
     return 9 + local
@@ -147,15 +208,26 @@ def time_columns(
     "Where the time stands."
     ranked = sorted(((_time_rank(n), k, n) for k, n in enumerate(frame.columns) if n not in taken), key=lambda x: x[:2])
     usable = [(rank, n, *_reads_as_time(frame[n])) for rank, _, n in ranked if rank < 99]
-    usable = [(rank, n, whole) for rank, n, good, whole in usable if good and (rank < 9 or frame[n].nunique() > len(frame) / 2 or 10 <= rank < 90)]
+    usable = [
+        (rank, n, whole) for rank, n, good, whole in usable if good
+        and (rank < 9 or frame[n].nunique() > len(frame) / 2 or 10 <= rank < 90)
+    ]
     if not usable:
-        raise DataError(f"{place}: missing column with times", "a column such as `timestamp`, `date` or `open_time`", list(map(str, frame.columns)),
-                        "name the column `timestamp`")
+        raise DataError(
+            f"{place}: missing column with times", "a column such as `timestamp`, `date` or `open_time`",
+            list(map(str, frame.columns)), "name the column `timestamp`",
+        )
     best = usable[0]
     if len(usable) > 1 and best[0] < 20 and not best[2] and _evenness(frame[best[1]]) < 0.5:
         best = next((u for u in usable if u[0] < 20 and not u[2] and _evenness(frame[u[1]]) > 0.8), best)
     if best[2]:  # whole days: a clock beside it, or a finer column of the same kind
-        clock = next((n for _, _, n in ranked if n != best[1] and "close" not in words(n) and set(words(n)) & _TIME and _is_clock(frame[n])), None)
+        clock = next(
+            (
+                n for _, _, n in ranked if n != best[1] and "close" not in words(n) and set(words(n)) & _TIME
+                and _is_clock(frame[n])
+            ),
+            None,
+        )
         if clock is not None:
             return [best[1], clock], False
         finer = [u for u in usable if u[0] < 20 and frame[u[1]].nunique() > 2 * frame[best[1]].nunique()]
@@ -163,12 +235,14 @@ def time_columns(
     return [best[1]], 20 <= best[0] < 99
 
 # %% ../../nbs/10_data/22_naming.ipynb #bdf69637
-_USUAL = ((0, 1, 2, 3), (0, 2, 3, 1), (2, 1, 0, 3))  # where o, h, l, c stand in: open high low close, open close high low, low high open close
+# where o, h, l, c stand in: open high low close, open close high low, low high open close
+_USUAL = ((0, 1, 2, 3), (0, 2, 3, 1), (2, 1, 0, 3))
 
 
 def _best_order(x):
     "The order of four columns that fits candles best: (share of impossible rows, jump between candles), order."
-    best, doubt = ((2.0, np.inf), None), 1.05 if len(x) >= 30 else 10.0  # few rows need a better reason for an unusual order
+    # few rows need a better reason for an unusual order
+    best, doubt = ((2.0, np.inf), None), 1.05 if len(x) >= 30 else 10.0
     for order in (*_USUAL, *(p for p in permutations(range(4)) if p not in _USUAL)):
         o, h, l, c = (x[:, k] for k in order)
         wrong = np.mean((h < np.maximum(o, c)) | (l > np.minimum(o, c)))
@@ -185,10 +259,15 @@ def _volumes_by_content(roles, numbers, left, raw):
     inside = lambda x: np.nanmean((x >= low * 0.9999) & (x <= high * 1.0001)) > 0.95
     left = [k for k in left if not inside(numbers[k])]
     if not left:
-        raise DataError(f"{raw.spot(0)}: missing column `volume`", "volume after the prices", str(raw.frame.iloc[0].tolist())[:80], "add the column")
+        raise DataError(
+            f"{raw.spot(0)}: missing column `volume`", "volume after the prices", str(raw.frame.iloc[0].tolist())[:80],
+            "add the column",
+        )
     roles["volume"] = volume = left[0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        quote = next((k for k in left[1:] if inside(np.where(numbers[volume] > 0, numbers[k] / numbers[volume], low))), None)
+        quote = next(
+            (k for k in left[1:] if inside(np.where(numbers[volume] > 0, numbers[k] / numbers[volume], low))), None,
+        )
     if quote is not None:
         roles["quote_volume"] = quote
     if quote == volume + 2 and _reads_as_time(raw.frame[volume + 1])[0] and {quote + 1, quote + 2} <= set(left):  # Binance klines
@@ -209,9 +288,17 @@ def columns_by_content(
             numbers[k] = values
     times = next((k for k in frame.columns[:3] if _reads_as_time(frame[k])[0]), None)
     if times is None:
-        raise DataError(f"{raw.spot(0)}: no header, and none of the first columns is a time", "a header or times in the first column",
-                        str(raw.frame.iloc[0].tolist())[:80], "write a header line: timestamp,open,high,low,close,volume")
-    clock = _reads_as_time(frame[times])[1] and times + 1 in frame and isinstance(frame[times + 1].iloc[0], str) and _is_clock(frame[times + 1])
+        raise DataError(
+            f"{raw.spot(0)}: no header, and none of the first columns is a time",
+            "a header or times in the first column", str(raw.frame.iloc[0].tolist())[:80],
+            "write a header line: timestamp,open,high,low,close,volume",
+        )
+    clock = (
+        _reads_as_time(frame[times])[1]
+        and times + 1 in frame
+        and isinstance(frame[times + 1].iloc[0], str)
+        and _is_clock(frame[times + 1])
+    )
     roles, rest = {"time": [times, times + 1] if clock else [times]}, [k for k in numbers if k > times + clock]
     ns = parse_times(frame[times], f"{raw.path}, column {times + 1}")[0]
     if ns[0] > ns[-1]:  # newest first
@@ -224,8 +311,10 @@ def columns_by_content(
             (wrong, jump), order = _best_order(np.log(four))
             found += [(wrong > 0.2, jump, i, order)] if wrong <= 0.2 else []
     if not found:
-        raise DataError(f"{raw.spot(0)}: no header, and no four columns look like open, high, low, close", "prices after the time",
-                        str(raw.frame.iloc[0].tolist())[:80], "write a header line: timestamp,open,high,low,close,volume")
+        raise DataError(
+            f"{raw.spot(0)}: no header, and no four columns look like open, high, low, close", "prices after the time",
+            str(raw.frame.iloc[0].tolist())[:80], "write a header line: timestamp,open,high,low,close,volume",
+        )
     _, _, i, order = min(found)
     roles.update({w: rest[i + k] for w, k in zip(("open", "high", "low", "close"), order)})
     return _volumes_by_content(roles, numbers, rest[i + 4:], raw)

@@ -56,7 +56,15 @@ def _whole(column):
 def _days(year, month, day):
     "Nanoseconds of calendar days, NaN where there is no such day."
     year = np.where(year < 100, year + 2000, year)
-    known = np.isfinite(year + month + day) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & (year > 1900) & (year < 2200)
+    known = (
+        np.isfinite(year + month + day)
+        & (month >= 1)
+        & (month <= 12)
+        & (day >= 1)
+        & (day <= 31)
+        & (year > 1900)
+        & (year < 2200)
+    )
     y, m, d = (np.where(known, v, 1970).astype("int64") for v in (year, month, day))
     m, d = np.where(known, m, 1), np.where(known, d, 1)
     first = ((y - 1970) * 12 + (m - 1)).astype("datetime64[M]")
@@ -84,11 +92,17 @@ def _day_or_month(a, b, year, place):
         return month_first
     found = f"for example {int(a[seen][0]):02}/{int(b[seen][0]):02}"
     if all(high):
-        raise DataError(f"{place}: dates change between day first and month first", "one order", found, "write the dates as YYYY-MM-DD")
+        raise DataError(
+            f"{place}: dates change between day first and month first", "one order", found,
+            "write the dates as YYYY-MM-DD",
+        )
     dense = (_typical_step(day_first) <= 7, _typical_step(month_first) <= 7)
     if dense[0] != dense[1]:
         return day_first if dense[0] else month_first
-    raise DataError(f"{place}: day and month cannot be told apart", "dates as YYYY-MM-DD", found, "write the dates as YYYY-MM-DD or add more rows")
+    raise DataError(
+        f"{place}: day and month cannot be told apart", "dates as YYYY-MM-DD", found,
+        "write the dates as YYYY-MM-DD or add more rows",
+    )
 
 # %% ../../nbs/10_data/21_parsing.ipynb #2830aca4
 def _clock_to_ns(text):
@@ -99,10 +113,17 @@ def _clock_to_ns(text):
     minute, second = _whole(p["M"]), _whole(p["S"])
     fine = _whole(p["F"].fillna("0").str.pad(9, "right", "0"))
     zone = p["zone"].fillna("").str.replace(r"UTC|GMT|Z|:", "", regex=True)
-    offset = (_whole(zone.str[1:3]) * 60 + np.nan_to_num(_whole(zone.str[3:5]))) * np.where(zone.str[:1] == "-", -60e9, 60e9)
+    offset = (_whole(zone.str[1:3]) * 60 + np.nan_to_num(_whole(zone.str[3:5]))) * np.where(
+        zone.str[:1] == "-", -60e9, 60e9
+    )
     sane = p["H"].notna().to_numpy() | (text.str.strip().str.len() == 10).to_numpy()
     sane &= ~((hour > 24) | (minute > 59) | (second > 60))
-    parts = np.nan_to_num(hour) * 3600e9 + np.nan_to_num(minute) * 60e9 + np.nan_to_num(second) * 1e9 - np.nan_to_num(offset)
+    parts = (
+        np.nan_to_num(hour) * 3600e9
+        + np.nan_to_num(minute) * 60e9
+        + np.nan_to_num(second) * 1e9
+        - np.nan_to_num(offset)
+    )
     return np.where(sane, parts + np.nan_to_num(fine), np.nan)
 
 
@@ -141,7 +162,9 @@ def parse_times(
     n, none = len(values), np.zeros(len(values), bool)
     if isinstance(values.dtype, pd.DatetimeTZDtype) or values.dtype.kind == "M":
         index = pd.DatetimeIndex(values)
-        return (index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")).as_unit("ns").asi8.copy(), none, ""
+        return (
+            index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
+        ).as_unit("ns").asi8.copy(), none, ""
     numeric = pd.api.types.is_numeric_dtype(values) and values.dtype.kind != "b"
     numbers = values if numeric else pd.to_numeric(values, errors="coerce")
     if isinstance(numbers.dtype, pd.api.extensions.ExtensionDtype):
@@ -152,7 +175,10 @@ def parse_times(
     text = values.astype("str").str.strip() if compact.any() or written.any() else None  # slow, and seldom needed
     if compact.any():  # 20240101, 202401010400, 20240101040000
         digits = text.str.replace(r"\.0$", "", regex=True)
-        parts = [_whole(digits.str[a:b].where(digits.str.fullmatch(r"\d{8}|\d{12}|\d{14}"))) for a, b in ((0, 4), (4, 6), (6, 8))]
+        parts = [
+            _whole(digits.str[a:b].where(digits.str.fullmatch(r"\d{8}|\d{12}|\d{14}")))
+            for a, b in ((0, 4), (4, 6), (6, 8))
+        ]
         late = [np.nan_to_num(_whole(digits.str[a:a + 2])) for a in (8, 10, 12)]
         t = _days(*parts) + late[0] * 3600e9 + late[1] * 60e9 + late[2] * 1e9
         ns = np.where(compact & (t >= _EARLIEST) & (t < _LATEST), np.nan_to_num(t).astype("int64"), ns)
@@ -191,16 +217,26 @@ def decimal_mark(
     if text.empty:
         return "."
     comma_last = text.str.rfind(",") > text.str.rfind(".")
-    decimal = (text.str.contains(".", regex=False) & comma_last) | (~text.str.fullmatch(r"[^\d]*\d{1,3}(,\d{3})+(\.\d*)?\D*") & comma_last)
+    decimal = (text.str.contains(".", regex=False) & comma_last) | (
+        ~text.str.fullmatch(r"[^\d]*\d{1,3}(,\d{3})+(\.\d*)?\D*") & comma_last
+    )
     decimal |= text.str.fullmatch(r"[^\d]*0,\d+")
     point = (text.str.contains(".", regex=False) & ~comma_last) | text.str.count(",").gt(1)
     if decimal.any() and point.any():
         found = [text[decimal].iloc[0], text[point].iloc[0]]
-        raise DataError(f"{place}: two decimal marks", "one decimal mark in all columns", found, "write numbers with a point and without separators")
+        raise DataError(
+            f"{place}: two decimal marks", "one decimal mark in all columns", found,
+            "write numbers with a point and without separators",
+        )
     if decimal.any() or point.any():
         return "," if decimal.any() else "."
-    if (text.str.fullmatch(r"\d{1,3},\d{3}")).all() and len(text) == sum(c.notna().sum() for c in columns if not pd.api.types.is_numeric_dtype(c)):
-        raise DataError(f"{place}: `{text.iloc[0]}` can be read in two ways", "a decimal point", text.iloc[0], "write numbers with a decimal point")
+    if (text.str.fullmatch(r"\d{1,3},\d{3}")).all() and len(text) == sum(
+        c.notna().sum() for c in columns if not pd.api.types.is_numeric_dtype(c)
+    ):
+        raise DataError(
+            f"{place}: `{text.iloc[0]}` can be read in two ways", "a decimal point", text.iloc[0],
+            "write numbers with a decimal point",
+        )
     return "."
 
 
@@ -217,7 +253,11 @@ def parse_numbers(
     if decimal == "," or left.any():
         at = np.ones(len(text), bool) if decimal == "," else left
         some = text[at].str.replace(r"[\s'_$€£\u00a0]", "", regex=True)
-        some = some.str.replace(".", "", regex=False).str.replace(",", ".", regex=False) if decimal == "," else some.str.replace(",", "", regex=False)
+        some = (
+            some.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+            if decimal == ","
+            else some.str.replace(",", "", regex=False)
+        )
         factor = some.str[-1:].str.lower().map(_SUFFIX)
         some = some.where(factor.isna(), some.str[:-1])
         numbers[at] = (pd.to_numeric(some, errors="coerce") * factor.fillna(1.0)).to_numpy("float64", na_value=np.nan)

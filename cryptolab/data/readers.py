@@ -21,8 +21,10 @@ from .parsing import decimal_mark, parse_numbers, parse_times
 from .timegrid import MONDAY, canonical_timeframe, infer_timeframe, timeframe_ns
 
 # %% ../../nbs/10_data/23_readers.ipynb #eaac1eb5
-_ONE_VALUE = {"symbol", "ticker", "tic", "pair", "market", "instrument", "coin", "asset", "interval", "timeframe", "exchange", "name", "currency",
-              "instid", "productid", "symbolid", "tradingpair"}
+_ONE_VALUE = {
+    "symbol", "ticker", "tic", "pair", "market", "instrument", "coin", "asset", "interval", "timeframe", "exchange",
+    "name", "currency", "instid", "productid", "symbolid", "tradingpair",
+}
 
 
 def _one_market(raw, used):
@@ -33,12 +35,17 @@ def _one_market(raw, used):
             continue
         if raw.named and not ("".join(words(name)) in _ONE_VALUE or set(words(name)) & {"symbol", "ticker"}):
             continue
-        found = values.dropna().astype("str").str.upper().str.replace(r"[^A-Z0-9]", "", regex=True).unique()  # BTC/USDT is BTCUSDT
-        if not raw.named and (len(found) > len(values) / 2 or pd.to_numeric(pd.Series(found), errors="coerce").notna().any()):
+        # BTC/USDT is BTCUSDT
+        found = values.dropna().astype("str").str.upper().str.replace(r"[^A-Z0-9]", "", regex=True).unique()
+        if not raw.named and (
+            len(found) > len(values) / 2 or pd.to_numeric(pd.Series(found), errors="coerce").notna().any()
+        ):
             continue  # without names, only a few words that repeat can be markets
         if len(found) > 1:
-            raise DataError(f"{raw.path}: column `{name}` names several markets", "one market and timeframe", ", ".join(sorted(found)[:8]),
-                            "write one file per market, or keep the rows of one")
+            raise DataError(
+                f"{raw.path}: column `{name}` names several markets", "one market and timeframe",
+                ", ".join(sorted(found)[:8]), "write one file per market, or keep the rows of one",
+            )
 
 
 def _without_headings(raw, roles):
@@ -49,7 +56,12 @@ def _without_headings(raw, roles):
         return rows
     again = (column.astype("str").str.strip() == str(roles["open"]).strip()).to_numpy()
     if again.any():
-        raw.notes.append({"check": "repeated headings", "count": int(again.sum()), "example": raw.spot(int(np.argmax(again))), "action": "removed"})
+        raw.notes.append(
+            {
+                "check": "repeated headings", "count": int(again.sum()), "example": raw.spot(int(np.argmax(again))),
+                "action": "removed",
+            }
+        )
         raw.frame = raw.frame[~again].reset_index(drop=True)
     return rows[~again]
 
@@ -62,7 +74,9 @@ def _joined_time(frame, columns):
     if pd.api.types.is_numeric_dtype(clock):
         width = 6 if clock.max() > 2359 else 4 if clock.max() > 23 else 2
         clock = clock.fillna(0).astype("int64").astype("str").str.zfill(width)
-    return (date.str.replace(r"\.0$", "", regex=True) + " " + clock.astype("str").str.strip()).where(frame[columns[0]].notna())
+    return (
+        date.str.replace(r"\.0$", "", regex=True) + " " + clock.astype("str").str.strip()
+    ).where(frame[columns[0]].notna())
 
 
 def _open_times(raw, roles, rows, empty):
@@ -73,12 +87,19 @@ def _open_times(raw, roles, rows, empty):
     lost = (ns == np.iinfo("int64").min) & ~empty
     if lost.any():
         at = int(np.argmax(lost))
-        raise DataError(f"{raw.spot(rows[at])}: `{name}` is not a time between 1990 and 2100", "an epoch, or a date such as 2024-01-31 13:00",
-                        repr(values.iloc[at]), "correct the time or delete the row")
+        raise DataError(
+            f"{raw.spot(rows[at])}: `{name}` is not a time between 1990 and 2100",
+            "an epoch, or a date such as 2024-01-31 13:00", repr(values.iloc[at]), "correct the time or delete the row",
+        )
     if "local" in "".join(words(name)) or re.search(r"(?i)(^|[^a-z])(kst|jst|cst|ist|est|cet|pst|msk)$", name):
-        if not (pd.api.types.is_numeric_dtype(values) or values.astype("str").str.contains(r"[+-]\d\d:?\d\d\s*$|Z\s*$").any()):
-            raise DataError(f"{raw.path}: column `{name}` holds local times without a zone", "UTC, or times with an offset", repr(values.iloc[0]),
-                            "add the offset, for example 2024-01-31 13:00+09:00")
+        if not (
+            pd.api.types.is_numeric_dtype(values)
+            or values.astype("str").str.contains(r"[+-]\d\d:?\d\d\s*$|Z\s*$").any()
+        ):
+            raise DataError(
+                f"{raw.path}: column `{name}` holds local times without a zone", "UTC, or times with an offset",
+                repr(values.iloc[0]), "add the offset, for example 2024-01-31 13:00+09:00",
+            )
     if units:
         raw.notes.append({"check": "unit changes", "count": int(other.sum()), "action": "times converted row by row",
                           "example": f"{raw.spot(rows[int(np.argmax(other))])}: times in {units}"})
@@ -93,8 +114,10 @@ def _from_close(ns, raw, timeframe):
     phase = int(phases[np.argmax(counts)])
     short = step - phase if step - phase <= 1_000_000_000 else 0
     if phase and not short:
-        raise DataError(f"{raw.path}: only close times, and they fit no grid", "close times at the end of each candle", str(pd.Timestamp(ns[0])),
-                        "add a column of open times")
+        raise DataError(
+            f"{raw.path}: only close times, and they fit no grid", "close times at the end of each candle",
+            str(pd.Timestamp(ns[0])), "add a column of open times",
+        )
     raw.notes.append({"check": "close times", "count": int(seen.sum()), "example": str(pd.Timestamp(ns[seen][0]))[:19],
                       "action": "open time = close time less one candle"})
     return np.where(seen, ns + short - step, ns)
@@ -109,37 +132,60 @@ def _numbers(raw, roles, rows):
         values, bad = parse_numbers(raw.frame[roles[column]], mark)
         if bad is not None and column in CANDLE_COLUMNS:
             found = raw.frame[roles[column]].iloc[bad]
-            raise DataError(f"{raw.spot(rows[bad])}: `{roles[column]}` is not a number", "a number", repr(found), "correct the value or delete the row")
+            raise DataError(
+                f"{raw.spot(rows[bad])}: `{roles[column]}` is not a number", "a number", repr(found),
+                "correct the value or delete the row",
+            )
         if bad is None:
             data[column] = values
     if "quote_volume" in data:
         with np.errstate(invalid="ignore", divide="ignore"):
-            paid = np.nanmedian(np.where(data["volume"] > 0, data["quote_volume"] / data["volume"] / data["close"], np.nan)[-5000:])
+            paid = np.nanmedian(
+                np.where(data["volume"] > 0, data["quote_volume"] / data["volume"] / data["close"], np.nan)[-5000:]
+            )
         if not 0.5 < paid < 2:
             name = str(roles["quote_volume"])
-            raw.notes.append({"check": "quote volume not used", "count": 1, "example": f"`{name}` is {paid:.3g} times volume x price", "action": "left out"})
+            raw.notes.append(
+                {
+                    "check": "quote volume not used", "count": 1,
+                    "example": f"`{name}` is {paid:.3g} times volume x price", "action": "left out",
+                }
+            )
             del data["quote_volume"]
     if roles.get("quoted"):
-        raw.notes.append({"check": "volume in quote currency", "count": len(rows), "example": f"`{roles['volume']}`", "action": "kept as it is"})
+        raw.notes.append(
+            {
+                "check": "volume in quote currency", "count": len(rows), "example": f"`{roles['volume']}`",
+                "action": "kept as it is",
+            }
+        )
     return data
 
 # %% ../../nbs/10_data/23_readers.ipynb #95b41878
 def _running(raw, roles, ns, step, path):
     "Why the newest candle was not closed when the file was made, or an empty string."
     newest, frame = int(np.argmax(ns)), raw.frame
-    for name in (n for n in frame.columns if raw.named and "".join(words(n)) in ("confirm", "closed", "isclosed", "isfinal", "final", "complete")):
+    for name in (
+        n for n in frame.columns if raw.named
+        and "".join(words(n)) in ("confirm", "closed", "isclosed", "isfinal", "final", "complete")
+    ):
         if str(frame[name].iloc[newest]).strip().lower() in ("0", "0.0", "false"):
             return f"column `{name}` says so"
     taken = {c for k, c in roles.items() if k not in ("time", "quoted", "close_time")}
     closing = [roles["close_time"]] if "close_time" in roles else []
     if raw.named and not closing:
-        closing = [n for n in frame.columns if n not in taken | set(roles["time"]) and re.match("close.?(time|date|at)|end.?time", str(n).lower())]
+        closing = [
+            n for n in frame.columns if n not in taken | set(roles["time"])
+            and re.match("close.?(time|date|at)|end.?time", str(n).lower())
+        ]
     for name in closing[:1]:
         close = parse_times(frame[name].iloc[[newest]])[0][0]
         if ns[newest] < close < ns[newest] + step - 2_000_000_000:
             return "its close time is early"
     day = 86_400_000_000_000
-    if len(ns) > 2 and ns[0] > ns[1] > ns[-1] and newest == 0 and ns[0] % day == 0 and (step < day or raw.first_line > 2):
+    if len(ns) > 2 and ns[0] > ns[1] > ns[-1] and newest == 0 and ns[0] % day == 0 and (
+        step < day or raw.first_line > 2
+    ):
         return "newest-first files are made when the UTC day has just begun"
     written = int(os.stat(path).st_mtime * 1e9)
     if ns[newest] <= written < ns[newest] + step:
@@ -154,7 +200,9 @@ def _timeframe_of(table, timeframe, path):
     try:
         return infer_timeframe(table)
     except DataError as e:
-        for text in re.findall(r"(?<![A-Za-z0-9])\d{1,3}(?:min|[mhdwHDW])(?![A-Za-z0-9])", Path(path).name) if len(table) == 1 else ():
+        for text in re.findall(
+            r"(?<![A-Za-z0-9])\d{1,3}(?:min|[mhdwHDW])(?![A-Za-z0-9])", Path(path).name,
+        ) if len(table) == 1 else ():
             try:
                 return canonical_timeframe(text)
             except SettingsError:
@@ -170,7 +218,9 @@ def read_candles(
     "Candles from a file of any common layout."
     raw = read_raw(path)
     lower = set(raw.frame.columns)
-    raw.frame = raw.frame[[n for n in raw.frame.columns if not (len(str(n)) == 1 and str(n).isupper() and str(n).lower() in lower)]]
+    raw.frame = raw.frame[
+        [n for n in raw.frame.columns if not (len(str(n)) == 1 and str(n).isupper() and str(n).lower() in lower)]
+    ]
     for name in raw.frame.columns[[isinstance(t, pd.CategoricalDtype) for t in raw.frame.dtypes]]:
         raw.frame[name] = raw.frame[name].astype("object")
     if raw.named:

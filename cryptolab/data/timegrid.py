@@ -28,7 +28,9 @@ def canonical_timeframe(
     "The one spelling of a timeframe used everywhere."
     match = re.fullmatch(r"\s*(\d{1,5})\s*([A-Za-z]+)\s*", str(timeframe))
     if match and match[2] == "M" and int(match[1]) in (1, 2, 3, 6, 12):
-        raise SettingsError(f"timeframe {timeframe!r} means months", " ".join(TIMEFRAMES), timeframe, "write minutes with a small m")
+        raise SettingsError(
+            f"timeframe {timeframe!r} means months", " ".join(TIMEFRAMES), timeframe, "write minutes with a small m",
+        )
     minutes = int(match[1]) * _UNITS.get(match[2].lower(), 0) if match else 0
     for name, value in _MINUTES.items():
         if value == minutes:
@@ -97,7 +99,10 @@ def infer_timeframe(
         return canonical_timeframe(label)
     found = f"{len(times)} candle(s)" if not len(steps) else f"most candles are {pd.Timedelta(common)} apart"
     place = getattr(candles, "attrs", {}).get("path")
-    raise DataError(f"{place + ': ' if place else ''}the timeframe cannot be told from the rows", "one of " + " ".join(TIMEFRAMES), found, "pass `timeframe=...`")
+    raise DataError(
+        f"{place + ': ' if place else ''}the timeframe cannot be told from the rows", "one of " + " ".join(TIMEFRAMES),
+        found, "pass `timeframe=...`",
+    )
 
 # %% ../../nbs/10_data/08_timegrid.ipynb #74a0df8c
 def segments(
@@ -120,5 +125,8 @@ def find_gaps(
     before = np.flatnonzero(np.diff(times) > step)
     start, last = times[before] + step, times[before + 1]
     missing = (last - start + step - 1) // step
-    frame = {"start": pd.to_datetime(start, utc=True), "end": pd.to_datetime(start + (missing - 1) * step, utc=True), "missing": missing}
+    frame = {
+        "start": pd.to_datetime(start, utc=True), "end": pd.to_datetime(start + (missing - 1) * step, utc=True),
+        "missing": missing,
+    }
     return pd.DataFrame(frame)

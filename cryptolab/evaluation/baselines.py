@@ -51,7 +51,10 @@ def reversal(
 def usual_step(index):
     "The usual distance between candles."
     if not isinstance(index, pd.DatetimeIndex) or not (index.is_monotonic_increasing and index.is_unique):
-        raise DataError("candles without a usable clock", "sorted open times, each once", type(index).__name__, "load them with `load_candles`")
+        raise DataError(
+            "candles without a usable clock", "sorted open times, each once", type(index).__name__,
+            "load them with `load_candles`",
+        )
     if len(index) < 2:
         raise DataError("too few candles to know their timeframe", "at least 2", len(index), "load more candles")
     return pd.Series(index[1:] - index[:-1]).mode().iloc[0]
@@ -60,13 +63,21 @@ def usual_step(index):
 def _seasons(values, season, ahead):
     "The table's step and the season in candles, or an error."
     if not isinstance(values, pd.Series) or not isinstance(values.index, pd.DatetimeIndex):
-        raise DataError("values without a clock", "a Series indexed by open time", type(values).__name__, "pass a column of the candle table")
+        raise DataError(
+            "values without a clock", "a Series indexed by open time", type(values).__name__,
+            "pass a column of the candle table",
+        )
     if not (values.index.is_monotonic_increasing and values.index.is_unique):
-        raise DataError("values are not in order", "open times sorted, each once", "unsorted or repeated times", "use `clean_candles`")
+        raise DataError(
+            "values are not in order", "open times sorted, each once", "unsorted or repeated times",
+            "use `clean_candles`",
+        )
     step, season = usual_step(values.index), pd.Timedelta(season)
     if season % step or season < step or not 1 <= ahead <= season // step:
-        raise SettingsError("season of a naive forecast", f"a multiple of {step}, and 1 to {season // step} candles ahead", f"{season}, {ahead} ahead",
-                            "choose a longer season")
+        raise SettingsError(
+            "season of a naive forecast", f"a multiple of {step}, and 1 to {season // step} candles ahead",
+            f"{season}, {ahead} ahead", "choose a longer season",
+        )
     return step, season
 
 
@@ -87,10 +98,16 @@ def _matrix(name, X, columns=None):
     "A finite float matrix (rows, features), or an error that names the row and column."
     x = np.asarray(X, dtype=float)
     if x.ndim != 2 or not len(x) or (columns is not None and x.shape[1] != columns):
-        raise DataError(f"`{name}` has the wrong shape", f"(rows, {columns or 'features'})", x.shape, "pass the last row of each window")
+        raise DataError(
+            f"`{name}` has the wrong shape", f"(rows, {columns or 'features'})", x.shape,
+            "pass the last row of each window",
+        )
     if not np.isfinite(x).all():
         row, column = np.argwhere(~np.isfinite(x))[0]
-        raise DataError(f"`{name}` is not a number in row {row}, column {column}", "finite features", x[row, column], "drop warm-up rows first")
+        raise DataError(
+            f"`{name}` is not a number in row {row}, column {column}", "finite features", x[row, column],
+            "drop warm-up rows first",
+        )
     return x
 
 
@@ -98,9 +115,15 @@ def _labels(name, y, rows):
     "Labels 0/1 of both classes, one per row."
     y = check_column(name, y)
     if len(y) != rows or not np.isin(y, (0, 1)).all():
-        raise DataError(f"`{name}` does not fit its rows", f"{rows} labels of 0 and 1", f"{len(y)} labels, {np.unique(y)[:4]}", "select the same rows of both")
+        raise DataError(
+            f"`{name}` does not fit its rows", f"{rows} labels of 0 and 1", f"{len(y)} labels, {np.unique(y)[:4]}",
+            "select the same rows of both",
+        )
     if y.min() == y.max():
-        raise DataError(f"`{name}` has one class only", "rising and falling candles", f"{rows} rows of class {int(y[0])}", "use more rows")
+        raise DataError(
+            f"`{name}` has one class only", "rising and falling candles", f"{rows} rows of class {int(y[0])}",
+            "use more rows",
+        )
     return y
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #a8bb222e
@@ -121,9 +144,11 @@ def logistic_baseline(
     return model.predict_proba(_matrix("X", X, X_train.shape[1]))[:, 1]
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #0de02d29
-_LIGHTGBM = {"objective": "binary", "metric": "binary_logloss", "learning_rate": 0.03, "num_leaves": 15, "min_data_in_leaf": 100,
-             "feature_fraction": 0.5, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0, "max_bin": 127,
-             "deterministic": True, "force_row_wise": True, "verbosity": -1}
+_LIGHTGBM = {
+    "objective": "binary", "metric": "binary_logloss", "learning_rate": 0.03, "num_leaves": 15, "min_data_in_leaf": 100,
+    "feature_fraction": 0.5, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0, "max_bin": 127,
+    "deterministic": True, "force_row_wise": True, "verbosity": -1,
+}
 
 
 def lightgbm_baseline(
@@ -153,7 +178,10 @@ def _true_range(candles):
     "True range per candle in price units; high - low after a gap and in the first row."
     missing = [c for c in ("high", "low", "close") if c not in candles.columns]
     if missing or not isinstance(candles.index, pd.DatetimeIndex):
-        raise DataError("not a candle table", "high, low, close by open time", missing or type(candles.index).__name__, "use `load_candles`")
+        raise DataError(
+            "not a candle table", "high, low, close by open time", missing or type(candles.index).__name__,
+            "use `load_candles`",
+        )
     last = candles["close"].shift(1)
     last[candles.index.to_series().diff() != usual_step(candles.index)] = np.nan
     ranges = [candles["high"] - candles["low"], (candles["high"] - last).abs(), (candles["low"] - last).abs()]
@@ -171,13 +199,21 @@ def persistence_vol(
 def check_training(y_train, forecast):
     "Training labels and the forecasts of the same rows, both known."
     if not isinstance(y_train, pd.Series):
-        raise DataError("training labels have no rows", "a Series indexed by decision row", type(y_train).__name__, "pass labels['y'] of training rows")
+        raise DataError(
+            "training labels have no rows", "a Series indexed by decision row", type(y_train).__name__,
+            "pass labels['y'] of training rows",
+        )
     unknown = y_train.index.difference(forecast.index)
     if len(unknown):
-        raise DataError("training labels of other candles", "rows of the candle table", unknown[0], "pass the candles that the labels were made from")
+        raise DataError(
+            "training labels of other candles", "rows of the candle table", unknown[0],
+            "pass the candles that the labels were made from",
+        )
     both = pd.concat([y_train.rename("y"), forecast.loc[y_train.index]], axis=1).dropna()
     if len(both) < 30:
-        raise DataError("too few training labels to fit a volatility baseline", "at least 30", len(both), "use more candles")
+        raise DataError(
+            "too few training labels to fit a volatility baseline", "at least 30", len(both), "use more candles",
+        )
     return both["y"], both.drop(columns="y")
 
 

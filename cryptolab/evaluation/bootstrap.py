@@ -24,7 +24,9 @@ def bootstrap_rows(
 ) -> np.ndarray:  # row numbers, shape (draws, n)
     "Row numbers of stationary bootstrap samples."
     if not (n >= 1 and block >= 1 and draws >= 1):
-        raise SettingsError("bootstrap rows", "n, block and draws of at least 1", (n, block, draws), "correct the argument")
+        raise SettingsError(
+            "bootstrap rows", "n, block and draws of at least 1", (n, block, draws), "correct the argument",
+        )
     return block_rows(n, block, draws, np.random.default_rng(seed))
 
 # %% ../../nbs/55_evaluation/20_bootstrap.ipynb #887e8908
@@ -34,7 +36,10 @@ def _times(time, rows):
     if len(time) != rows:
         raise DataError("`time` does not fit the values", f"{rows} times", len(time), "pass the time of every row")
     if time.hasnans or not time.is_monotonic_increasing:
-        raise DataError("`time` is not in order", "sorted times, equal ones together", "unsorted or missing times", "sort the stacked table by time")
+        raise DataError(
+            "`time` is not in order", "sorted times, equal ones together", "unsorted or missing times",
+            "sort the stacked table by time",
+        )
     first = np.flatnonzero(np.r_[True, time[1:] != time[:-1]])
     return first, np.diff(np.r_[first, rows])
 
@@ -55,10 +60,14 @@ def _prepared(values, block, n, level):
     "Values as a float matrix or column, and settings that make sense."
     values = np.asarray(values, dtype=float)
     if values.ndim not in (1, 2) or (values.ndim == 2 and not values.shape[1]):
-        raise DataError("`values` has the wrong shape", "(rows,) or (rows, columns)", values.shape, "pass columns in time order")
+        raise DataError(
+            "`values` has the wrong shape", "(rows,) or (rows, columns)", values.shape, "pass columns in time order",
+        )
     columns = [check_column("values", c) for c in (values.T if values.ndim == 2 else [values])]
     if (block is not None and not block >= 1) or n < 2 or not 0 < level < 1:
-        raise SettingsError("stationary bootstrap", "block >= 1, n >= 2, 0 < level < 1", (block, n, level), "correct the argument")
+        raise SettingsError(
+            "stationary bootstrap", "block >= 1, n >= 2, 0 < level < 1", (block, n, level), "correct the argument",
+        )
     return values, columns
 
 
@@ -91,8 +100,10 @@ def _summary(found, value, level, null):
     "Interval, error and p-value from the bootstrap samples."
     known = found[~np.isnan(found)]
     if len(known) < 0.9 * len(found) or np.isnan(value):
-        raise DataError("the statistic has no value in many samples", "a number in at least 90 percent of them", f"{len(known)} of {len(found)}",
-                        "score more rows")
+        raise DataError(
+            "the statistic has no value in many samples", "a number in at least 90 percent of them",
+            f"{len(known)} of {len(found)}", "score more rows",
+        )
     ends = [0.5 - level / 2, 0.5 + level / 2]
     finite = np.isfinite(known).all()
     low, high = np.quantile(known, ends) if finite else np.quantile(known, ends, method="inverted_cdf")
@@ -119,10 +130,15 @@ def share_interval(
     hits = check_column("hits", hits)
     chosen = np.ones(len(hits)) if chosen is None else check_column("chosen", chosen)
     if len(chosen) != len(hits) or not (np.isin(hits, (0, 1)).all() and np.isin(chosen, (0, 1)).all()):
-        raise DataError("hits and chosen rows do not fit", "two columns of 0 and 1, equally long", (len(hits), len(chosen)),
-                        "compare forecast and outcome first")
+        raise DataError(
+            "hits and chosen rows do not fit", "two columns of 0 and 1, equally long", (len(hits), len(chosen)),
+            "compare forecast and outcome first",
+        )
     if not chosen.any():
         raise DataError("no row is chosen", "at least one", 0, "lower the threshold")
     low, high = accuracy_interval(hits[chosen == 1], level)
     drawn = stationary_bootstrap(np.column_stack([hits * chosen, chosen]), _share, n=n_samples, seed=seed, level=level)
-    return {"n": int(chosen.sum()), "share": drawn["value"], "low": min(low, drawn["low"]), "high": max(high, drawn["high"])}
+    return {
+        "n": int(chosen.sum()), "share": drawn["value"], "low": min(low, drawn["low"]),
+        "high": max(high, drawn["high"]),
+    }

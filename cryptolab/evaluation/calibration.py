@@ -28,11 +28,17 @@ def _parts(y, p, groups):
     share, said, base = np.bincount(groups, y) / n, np.bincount(groups, p) / n, y.mean()
     noise = (share * (1 - share) * n / np.maximum(n - 1, 1)).sum() / rows  # chance part of the groups' shares
     small = base * (1 - base) / (rows - 1)
-    reliability, resolution = float((n * (said - share) ** 2).sum() / rows), float((n * (share - base) ** 2).sum() / rows)
+    reliability, resolution = (
+        float((n * (said - share) ** 2).sum() / rows),
+        float((n * (share - base) ** 2).sum() / rows),
+    )
     brier = float(((p - y) ** 2).mean())
-    return {"brier": brier, "reliability": reliability, "resolution": resolution, "uncertainty": float(base * (1 - base)),
-            "within": brier - (reliability - resolution + float(base * (1 - base))),
-            "reliability_corrected": reliability - float(noise), "resolution_corrected": resolution - float(noise) + float(small)}
+    return {
+        "brier": brier, "reliability": reliability, "resolution": resolution, "uncertainty": float(base * (1 - base)),
+        "within": brier - (reliability - resolution + float(base * (1 - base))),
+        "reliability_corrected": reliability - float(noise),
+        "resolution_corrected": resolution - float(noise) + float(small),
+    }
 
 # %% ../../nbs/55_evaluation/60_calibration.ipynb #0a383c66
 def _base(y, base_rate):
@@ -40,7 +46,10 @@ def _base(y, base_rate):
     if base_rate is None:
         return float(y.mean())
     if not 0 < base_rate < 1:
-        raise SettingsError("`base_rate` is the share of rising training rows", "between 0 and 1", base_rate, "pass the mean of the training labels")
+        raise SettingsError(
+            "`base_rate` is the share of rising training rows", "between 0 and 1", base_rate,
+            "pass the mean of the training labels",
+        )
     return float(base_rate)
 
 
@@ -80,8 +89,10 @@ def log_loss(
     loss, base = -np.log(np.clip(given, 1e-15, 1 - 1e-15)), _base(y, base_rate)
     constant = -np.log(np.where(y == 1, base, 1 - base))
     drawn = stationary_bootstrap(loss, n=n_samples, seed=seed, level=level)
-    return {"n": len(y), "log_loss": drawn["value"], "low": drawn["low"], "high": drawn["high"], "constant": float(constant.mean()),
-            **_skill(loss, constant, n_samples, seed, level)}
+    return {
+        "n": len(y), "log_loss": drawn["value"], "low": drawn["low"], "high": drawn["high"],
+        "constant": float(constant.mean()), **_skill(loss, constant, n_samples, seed, level),
+    }
 
 # %% ../../nbs/55_evaluation/60_calibration.ipynb #f49760de
 def _gap(groups, gaps, count):
@@ -111,7 +122,9 @@ def ece(
     "Expected calibration error on groups of equal count, with what chance alone would give."
     y, p = check_direction(y, p_up, both=False)
     if n_samples < 2 or not 0 < level < 1:
-        raise SettingsError("calibration error", "n_samples >= 2, 0 < level < 1", (n_samples, level), "correct the argument")
+        raise SettingsError(
+            "calibration error", "n_samples >= 2, 0 < level < 1", (n_samples, level), "correct the argument",
+        )
     groups = quantile_groups(p, adaptive_bins(len(y)) if bins is None else bins)
     count, rng = int(groups.max()) + 1, np.random.default_rng(seed)
     value = float(np.abs(_gap(groups, p - y, count)).sum())
@@ -133,15 +146,24 @@ def top_decile_accuracy(
     "Accuracy on the rows where the forecast is surest."
     y, p = check_direction(y, p_up, both=False)
     if not 0 < share <= 1 or (threshold is not None and not 0 <= threshold <= 0.5):
-        raise SettingsError("confident rows", "share in (0, 1], threshold in [0, 0.5]", (share, threshold), "a tenth is 0.1")
+        raise SettingsError(
+            "confident rows", "share in (0, 1], threshold in [0, 0.5]", (share, threshold), "a tenth is 0.1",
+        )
     confidence = np.round(np.abs(p - 0.5), 12)
-    threshold = float(np.quantile(confidence, 1 - share, method="higher")) if threshold is None else round(threshold, 12)
+    threshold = (
+        float(np.quantile(confidence, 1 - share, method="higher")) if threshold is None else round(threshold, 12)
+    )
     chosen, hits = confidence >= threshold, (p > 0.5) == (y == 1)
     if not chosen.any():
-        raise DataError("no forecast is that confident", f"some |p - 1/2| of at least {threshold:.4f}", confidence.max(), "lower the threshold")
+        raise DataError(
+            "no forecast is that confident", f"some |p - 1/2| of at least {threshold:.4f}", confidence.max(),
+            "lower the threshold",
+        )
     scored, up = share_interval(hits, chosen, level, n_samples, seed), float(y[chosen].mean())
-    return {"n": scored["n"], "rows": len(y), "threshold": threshold, "accuracy": scored["share"], "low": scored["low"], "high": scored["high"],
-            "accuracy_all": float(hits.mean()), "majority_accuracy": max(up, 1 - up)}
+    return {
+        "n": scored["n"], "rows": len(y), "threshold": threshold, "accuracy": scored["share"], "low": scored["low"],
+        "high": scored["high"], "accuracy_all": float(hits.mean()), "majority_accuracy": max(up, 1 - up),
+    }
 
 # %% ../../nbs/55_evaluation/60_calibration.ipynb #d618a6d1
 def _close_at(candles, times):
@@ -155,15 +177,25 @@ def _entry_inputs(p_up, candles, lower, delays, horizon):
     for name, x in (("p_up", p_up), ("candles", candles), ("lower", lower)):
         index = getattr(x, "index", None)
         if not isinstance(index, pd.DatetimeIndex) or not index.is_unique or not index.is_monotonic_increasing:
-            raise DataError(f"`{name}` has no usable clock", "sorted open times, each once", type(index).__name__, "pass a table indexed by open time")
+            raise DataError(
+                f"`{name}` has no usable clock", "sorted open times, each once", type(index).__name__,
+                "pass a table indexed by open time",
+            )
     step, short = timeframe_delta(infer_timeframe(candles)), timeframe_delta(infer_timeframe(lower))
     delays, last = list(delays), horizon * step // short
     if step % short or step == short:
-        raise SettingsError("`lower` is not a lower timeframe", f"one that divides {step}", str(short), "pass finer candles")
+        raise SettingsError(
+            "`lower` is not a lower timeframe", f"one that divides {step}", str(short), "pass finer candles",
+        )
     if not delays or not all(isinstance(d, (int, np.integer)) and 0 <= d < last for d in delays):
-        raise SettingsError("delays", f"whole numbers of lower candles from 0 to {last - 1}", delays, "enter before the exit")
+        raise SettingsError(
+            "delays", f"whole numbers of lower candles from 0 to {last - 1}", delays, "enter before the exit",
+        )
     if not len(p_up.index.intersection(candles.index)) == len(p_up):
-        raise DataError("`p_up` forecasts rows that are not candles", "decision rows of the candle table", "other times", "select both by the same index")
+        raise DataError(
+            "`p_up` forecasts rows that are not candles", "decision rows of the candle table", "other times",
+            "select both by the same index",
+        )
     return p_up.index + step, p_up.index + (1 + horizon) * step, short, delays
 
 
@@ -183,14 +215,20 @@ def delayed_entry(
     entries = np.array([_close_at(lower, decided + d * short) for d in delays])
     known = np.isfinite(out) & np.isfinite(entries).all(axis=0)
     if known.sum() < 30:
-        raise DataError("too few decisions with lower candles", "at least 30", int(known.sum()), "load lower candles of the same period")
+        raise DataError(
+            "too few decisions with lower candles", "at least 30", int(known.sum()),
+            "load lower candles of the same period",
+        )
     side, rows = np.sign(p[known] - 0.5), {}
     for d, entry in zip(delays, entries[:, known]):
         ret = np.log(out[known] / entry)
         hits = share_interval((p[known] > 0.5) == (ret > 0), n_samples=n_samples, seed=seed)
         gross = stationary_bootstrap(1e4 * side * ret, n=n_samples, seed=seed)
-        rows[d] = {"entry": d * short, "n": len(ret), "accuracy": hits["share"], "accuracy_low": hits["low"], "accuracy_high": hits["high"],
-                   "base_rate": float((ret > 0).mean()), "gross_bp": gross["value"], "gross_low": gross["low"], "gross_high": gross["high"]}
+        rows[d] = {
+            "entry": d * short, "n": len(ret), "accuracy": hits["share"], "accuracy_low": hits["low"],
+            "accuracy_high": hits["high"], "base_rate": float((ret > 0).mean()), "gross_bp": gross["value"],
+            "gross_low": gross["low"], "gross_high": gross["high"],
+        }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("delay")
     table.attrs["dropped"] = int((~known).sum())
     return table

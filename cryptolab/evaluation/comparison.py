@@ -20,7 +20,10 @@ def _aligned(y, forecasts):
         values = np.asarray(values, dtype="float64")
         if values.shape != y.shape or not np.isfinite(values).all():
             found = f"{values.shape}, {int((~np.isfinite(values)).sum())} not finite"
-            raise DataError(f"forecast `{name}` does not fit the outcomes", f"{len(y)} finite values", found, "select the same rows for all")
+            raise DataError(
+                f"forecast `{name}` does not fit the outcomes", f"{len(y)} finite values", found,
+                "select the same rows for all",
+            )
         out[name] = values
     return y, out
 
@@ -33,7 +36,10 @@ def sign_strategy(
     position = np.sign(np.asarray(p_up) - 0.5)
     turnover = float(np.abs(np.diff(position, prepend=0.0)).mean())
     gross = float(np.mean(position * np.asarray(returns)))
-    return {"gross_bp": 1e4 * gross, "turnover": turnover, "break_even_bp": 1e4 * gross / turnover if turnover else float("nan")}
+    return {
+        "gross_bp": 1e4 * gross, "turnover": turnover,
+        "break_even_bp": 1e4 * gross / turnover if turnover else float("nan"),
+    }
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #b6f89f4a
 def direction_comparison(
@@ -47,7 +53,10 @@ def direction_comparison(
     rows = {}
     for name, p in forecasts.items():
         m = metrics.direction_metrics(y, p, majority_class)
-        keep = ("n", "accuracy", "accuracy_low", "accuracy_high", "roc_auc", "roc_auc_low", "roc_auc_high", "brier_skill", "ece")
+        keep = (
+            "n", "accuracy", "accuracy_low", "accuracy_high", "roc_auc", "roc_auc_low", "roc_auc_high", "brier_skill",
+            "ece",
+        )
         rows[name] = {k: m[k] for k in keep}
         rows[name]["p_majority"] = significance.p_value_majority(y, p, majority_class)
         rows[name] |= sign_strategy(returns, p)
@@ -69,7 +78,7 @@ def volatility_comparison(
         m = metrics.volatility_metrics(y, f)
         s = significance.skill(loss[name], loss[reference], horizon)
         rows[name] = {"n": m["n"], "r2": m["r2"], "rmse": m["rmse"], "mae": m["mae"], "qlike": m["qlike"],
-                      "skill": s["skill"], "skill_low": s["low"], "skill_high": s["high"], "p_reference": s["p_value"]}  # fmt: skip
+                      "skill": s["skill"], "skill_low": s["low"], "skill_high": s["high"], "p_reference": s["p_value"]}
     return pd.DataFrame(rows).T.rename_axis("method").astype({"n": int})
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #0796b582
@@ -84,7 +93,9 @@ def price_comparison(
     actual, rows = np.log(next_close / close), {}
     for name, mu in forecasts.items():
         m = metrics.price_metrics(close, next_close, close * np.exp(mu))
-        rows[name] = {k: m[k] for k in ("n", "mae", "mape", "mase", "mase_low", "mase_high", "r2")} | {"p_zero": significance.p_value_zero_return(actual, mu)}
+        rows[name] = {k: m[k] for k in ("n", "mae", "mape", "mase", "mase_low", "mase_high", "r2")} | {
+            "p_zero": significance.p_value_zero_return(actual, mu)
+        }
     return pd.DataFrame(rows).T.rename_axis("method").astype({"n": int})
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #b3972466
@@ -93,7 +104,9 @@ def _edge_words(row, majority, rivals):
     words = f"right in {row.accuracy:.1%} of {int(row.n):,} test candles (95 % interval {row.accuracy_low:.1%} to {row.accuracy_high:.1%})"
     edge = f"{100 * (row.accuracy - majority):+.1f} points against always saying the majority class of the training rows ({majority:.1%}"
     if rivals is not None and "majority" in rivals.index:
-        edge += f"; interval of the difference {rivals.edge_low['majority']:+.1f} to {rivals.edge_high['majority']:+.1f}"
+        edge += (
+            f"; interval of the difference {rivals.edge_low['majority']:+.1f} to {rivals.edge_high['majority']:+.1f}"
+        )
     return f"{words}, {edge})"
 
 
@@ -101,8 +114,10 @@ def _cost_words(row, cost_bp, costs):
     "What trading by the sign would have left."
     if not row.turnover:
         return "Its sign never takes a position, so there is nothing to trade."
-    low, high = ("", "") if costs is None else (f" (interval {costs.gross_low.iloc[0]:+.2f} to {costs.gross_high.iloc[0]:+.2f})",
-                                                f" (interval {costs.break_even_low.iloc[0]:.1f} to {costs.break_even_high.iloc[0]:.1f})")  # fmt: skip
+    low, high = ("", "") if costs is None else (
+        f" (interval {costs.gross_low.iloc[0]:+.2f} to {costs.gross_high.iloc[0]:+.2f})",
+        f" (interval {costs.break_even_low.iloc[0]:.1f} to {costs.break_even_high.iloc[0]:.1f})",
+    )
     earned = f"Traded by its sign it would have earned {row.gross_bp:+.2f} basis points per candle before costs{low}"
     if not row.gross_bp > 0:
         return f"{earned}: it would have lost before any cost."
@@ -135,9 +150,13 @@ def finding(
     v, others = volatility.iloc[0], volatility.iloc[1:]
     best = others.qlike.idxmin()
     beaten = "better" if v.skill_low > 0 else "worse" if v.skill_high < 0 else "not distinguishably different"
-    words.append(f"Volatility: {beaten} than {reference} (QLIKE {v.skill:+.1%}, interval {v.skill_low:+.1%} to {v.skill_high:+.1%}; R² {v.r2:.2f}); "
-                 f"the best simple method here is {best} with R² {volatility.r2[best]:.2f}.")  # fmt: skip
+    words.append(
+        f"Volatility: {beaten} than {reference} (QLIKE {v.skill:+.1%}, interval {v.skill_low:+.1%} to {v.skill_high:+.1%}; R² {v.r2:.2f}); "
+        f"the best simple method here is {best} with R² {volatility.r2[best]:.2f}."
+    )
     p = price.iloc[0]
     word = "better than" if p.mase_high < 1 else "worse than" if p.mase_low > 1 else "as good as"
-    words.append(f"Price: {word} repeating the last close (error {p.mase:.4f} times that of persistence, interval {p.mase_low:.4f} to {p.mase_high:.4f}).")
+    words.append(
+        f"Price: {word} repeating the last close (error {p.mase:.4f} times that of persistence, interval {p.mase_low:.4f} to {p.mase_high:.4f})."
+    )
     return " ".join(words)

@@ -34,7 +34,10 @@ def conformal_quantile(
         raise DataError("scores are distances", "not negative", scores.min(), "pass absolute errors")
     if rank > len(scores):
         least = int(np.ceil(level / (1 - level) - 1e-9))
-        raise DataError("too few calibration rows for this coverage", f"at least {least}", len(scores), "use more rows or a lower level")
+        raise DataError(
+            "too few calibration rows for this coverage", f"at least {least}", len(scores),
+            "use more rows or a lower level",
+        )
     return float(np.partition(scores, rank - 1)[rank - 1])
 
 
@@ -44,8 +47,10 @@ def _sigma(sigma, n, name):
         return np.ones(n)
     sigma = check_column(name, sigma)
     if len(sigma) != n or (sigma <= 0).any():
-        raise DataError(f"`{name}` does not fit the forecasts", f"{n} values above zero", f"{len(sigma)} values, smallest {sigma.min()}",
-                        "pass the forecast volatility of each row")
+        raise DataError(
+            f"`{name}` does not fit the forecasts", f"{n} values above zero",
+            f"{len(sigma)} values, smallest {sigma.min()}", "pass the forecast volatility of each row",
+        )
     return sigma
 
 
@@ -60,11 +65,15 @@ def split_interval(
     "Split conformal interval around forecasts."
     mu_past, y_past = aligned_columns(mu_past=mu_past, y_past=y_past)
     if (sigma is None) != (sigma_past is None):
-        raise SettingsError("volatility on one side only", "both or neither of sigma_past and sigma", "one", "pass both")
+        raise SettingsError(
+            "volatility on one side only", "both or neither of sigma_past and sigma", "one", "pass both",
+        )
     half = conformal_quantile(np.abs(y_past - mu_past) / _sigma(sigma_past, len(mu_past), "sigma_past"), level)
     middle = check_column("mu", mu)
     width = half * _sigma(sigma, len(middle), "sigma")
-    table = pd.DataFrame({"lower": middle - width, "upper": middle + width}, index=mu.index if isinstance(mu, pd.Series) else None)
+    table = pd.DataFrame(
+        {"lower": middle - width, "upper": middle + width}, index=mu.index if isinstance(mu, pd.Series) else None,
+    )
     table.attrs["half_width"] = half
     return table
 
@@ -82,7 +91,10 @@ class AdaptiveInterval:
         _check_level(level)
         if not (rate >= 0 and window >= int(np.ceil(level / (1 - level) - 1e-9)) and horizon >= 1):
             least = int(np.ceil(level / (1 - level) - 1e-9))
-            raise SettingsError("adaptive interval", f"rate >= 0, window >= {least}, horizon >= 1", (rate, window, horizon), "correct the argument")
+            raise SettingsError(
+                "adaptive interval", f"rate >= 0, window >= {least}, horizon >= 1", (rate, window, horizon),
+                "correct the argument",
+            )
         self.level, self.rate, self.window, self.horizon = level, rate, int(window), int(horizon)
 
     def fit(
@@ -129,7 +141,9 @@ def _run(
     if not hasattr(self, "sorted_"):
         raise DataError("the interval is not fitted", "scores of calibration rows", "none", "call fit first")
     if (sigma is not None) != self.scaled_:
-        raise SettingsError("volatility on one side only", "sigma as in fit", "the opposite", "pass it to both or neither")
+        raise SettingsError(
+            "volatility on one side only", "sigma as in fit", "the opposite", "pass it to both or neither",
+        )
     outcome = np.asarray(y, dtype=float)
     aligned_columns(mu=mu, y=pd.Series(y).fillna(0.0) if isinstance(y, pd.Series) else np.nan_to_num(outcome))
     middle = check_column("mu", mu)
@@ -169,7 +183,10 @@ def coverage_over_time(
     index = next((x.index for x in (y, lower, upper) if isinstance(x, pd.Series)), None)
     y, lower, upper = aligned_columns(y=y, lower=lower, upper=upper)
     if (lower > upper).any():
-        raise DataError(f"interval upside down in row {np.flatnonzero(lower > upper)[0]}", "lower <= upper", "lower > upper", "swap the two columns")
+        raise DataError(
+            f"interval upside down in row {np.flatnonzero(lower > upper)[0]}", "lower <= upper", "lower > upper",
+            "swap the two columns",
+        )
     if not 2 <= window <= len(y):
         raise SettingsError("window of the coverage", f"2 to {len(y)} rows", window, "choose a shorter window")
     inside = pd.Series(((lower <= y) & (y <= upper)).astype(float), index=index)
@@ -198,13 +215,25 @@ def plot_coverage(
     colors = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9")
     for number, (name, table) in enumerate(tables.items()):
         few = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).round().astype(int))]
-        x = few.index.strftime("%Y-%m-%d %H:%M").tolist() if isinstance(few.index, pd.DatetimeIndex) else few.index.tolist()
+        x = (
+            few.index.strftime("%Y-%m-%d %H:%M").tolist()
+            if isinstance(few.index, pd.DatetimeIndex)
+            else few.index.tolist()
+        )
         y = [float(f"{v:.6g}") for v in 100 * few["coverage"]]
-        fig.add_trace(go.Scatter(x=x, y=y, name=str(name), mode="lines", line={"color": colors[number % len(colors)], "width": 1.6}))
-    fig.add_hrect(y0=100 * (level - half), y1=100 * min(level + half, 1), fillcolor="#767676", opacity=0.15, line_width=0)
+        fig.add_trace(
+            go.Scatter(
+                x=x, y=y, name=str(name), mode="lines", line={"color": colors[number % len(colors)], "width": 1.6},
+            )
+        )
+    fig.add_hrect(
+        y0=100 * (level - half), y1=100 * min(level + half, 1), fillcolor="#767676", opacity=0.15, line_width=0,
+    )
     fig.add_hline(y=100 * level, line={"color": "#767676", "dash": "dash", "width": 1.2})
-    fig.update_layout(template="plotly_white", height=360, hovermode="x unified", margin={"l": 8, "r": 14, "t": 64, "b": 8},
-                      title={"text": "A kept promise stays inside the grey band", "x": 0, "font": {"size": 15}},
-                      legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}, showlegend=True)
+    fig.update_layout(
+        template="plotly_white", height=360, hovermode="x unified", margin={"l": 8, "r": 14, "t": 64, "b": 8},
+        title={"text": "A kept promise stays inside the grey band", "x": 0, "font": {"size": 15}},
+        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}, showlegend=True,
+    )
     fig.update_yaxes(title="outcomes inside, percent", automargin=True)
     return fig

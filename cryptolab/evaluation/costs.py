@@ -23,9 +23,13 @@ def sign_position(
     p = check_column("p_up", p_up)
     if ((p < 0) | (p > 1)).any():
         row = int(np.flatnonzero((p < 0) | (p > 1))[0])
-        raise DataError(f"`p_up` is not a probability in row {row}", "between 0 and 1", p[row], "check the model's last layer")
+        raise DataError(
+            f"`p_up` is not a probability in row {row}", "between 0 and 1", p[row], "check the model's last layer",
+        )
     if not 0 <= band < 0.5:
-        raise SettingsError("band of a position", "from 0 to below 0.5", band, "0.02 trades above 52 and below 48 percent")
+        raise SettingsError(
+            "band of a position", "from 0 to below 0.5", band, "0.02 trades above 52 and below 48 percent",
+        )
     return np.where(np.abs(p - 0.5) > band, np.sign(p - 0.5), 0.0)
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #1c8c445d
@@ -44,7 +48,10 @@ def gross_edge(
     "Mean return of the positions before costs."
     returns, position = aligned_columns(returns=returns, position=position)
     drawn = stationary_bootstrap(1e4 * position * returns, n=n_samples, seed=seed, level=level, null=0.0)
-    return {"n": len(returns), "gross_bp": drawn["value"], "low": drawn["low"], "high": drawn["high"], "p_value": drawn["p_value"]}
+    return {
+        "n": len(returns), "gross_bp": drawn["value"], "low": drawn["low"], "high": drawn["high"],
+        "p_value": drawn["p_value"],
+    }
 
 
 def turnover(
@@ -75,8 +82,12 @@ def break_even_cost(
     returns, position = aligned_columns(returns=returns, position=position)
     traded = _traded(position)
     if not traded.any():
-        raise DataError("a position that is always flat has no break-even cost", "at least one trade", "none", "lower the band")
-    drawn = stationary_bootstrap(np.column_stack([1e4 * position * returns, traded]), _ratio_or_limit, n=n_samples, seed=seed, level=level)
+        raise DataError(
+            "a position that is always flat has no break-even cost", "at least one trade", "none", "lower the band",
+        )
+    drawn = stationary_bootstrap(
+        np.column_stack([1e4 * position * returns, traded]), _ratio_or_limit, n=n_samples, seed=seed, level=level,
+    )
     return {"n": len(returns), "break_even_bp": drawn["value"], "low": drawn["low"], "high": drawn["high"]}
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #38828a8b
@@ -92,8 +103,13 @@ def net_edge(
     returns, position = aligned_columns(returns=returns, position=position)
     if not 0 <= cost < 1:
         raise SettingsError("`cost` is a fraction per side", "from 0 to below 1", cost, "0.1 percent is 0.001")
-    drawn = stationary_bootstrap(1e4 * (position * returns - cost * _traded(position)), n=n_samples, seed=seed, level=level, null=0.0)
-    return {"n": len(returns), "net_bp": drawn["value"], "low": drawn["low"], "high": drawn["high"], "p_value": drawn["p_value"]}
+    drawn = stationary_bootstrap(
+        1e4 * (position * returns - cost * _traded(position)), n=n_samples, seed=seed, level=level, null=0.0,
+    )
+    return {
+        "n": len(returns), "net_bp": drawn["value"], "low": drawn["low"], "high": drawn["high"],
+        "p_value": drawn["p_value"],
+    }
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #6a04b91d
 def buy_and_hold(
@@ -153,12 +169,16 @@ def cost_comparison(
     settings, rows = {"n_samples": n_samples, "seed": seed, "level": level}, {}
     for name, x in held.items():
         edge, often = gross_edge(returns, x, **settings), turnover(x, **settings)
-        limit = break_even_cost(returns, x, **settings) if x.any() else {"break_even_bp": np.nan, "low": np.nan, "high": np.nan}
-        rows[name] = {"gross_bp": edge["gross_bp"], "gross_low": edge["low"], "gross_high": edge["high"],
-                      "turnover": often["turnover"], "turnover_low": often["low"], "turnover_high": often["high"],
-                      "break_even_bp": limit["break_even_bp"], "break_even_low": limit["low"], "break_even_high": limit["high"],
-                      "net_bp": edge["gross_bp"] - 1e4 * cost * often["turnover"], "p_gross": edge["p_value"],
-                      "p_random": _luck(returns, x, n_random, seed)[1]}
+        limit = break_even_cost(returns, x, **settings) if x.any() else {
+            "break_even_bp": np.nan, "low": np.nan, "high": np.nan,
+        }
+        rows[name] = {
+            "gross_bp": edge["gross_bp"], "gross_low": edge["low"], "gross_high": edge["high"],
+            "turnover": often["turnover"], "turnover_low": often["low"], "turnover_high": often["high"],
+            "break_even_bp": limit["break_even_bp"], "break_even_low": limit["low"], "break_even_high": limit["high"],
+            "net_bp": edge["gross_bp"] - 1e4 * cost * often["turnover"], "p_gross": edge["p_value"],
+            "p_random": _luck(returns, x, n_random, seed)[1],
+        }
     rows["random_entries"] = _random_row(returns, next(iter(held.values())), cost, n_random, seed, level)
     return pd.DataFrame(rows).T.rename_axis("strategy")
 
@@ -168,7 +188,10 @@ def _random_row(returns, position, cost, n, seed, level):
     sequences, ends = random_entries(position, n, seed), [0.5 - level / 2, 0.5 + level / 2]
     gross, often = 1e4 * sequences @ returns / len(returns), np.array([_traded(s).mean() for s in sequences])
     limit = np.divide(gross, often, out=np.full(n, np.nan), where=often > 0)
-    columns, row = {"gross": ("gross_bp", gross), "turnover": ("turnover", often), "break_even": ("break_even_bp", limit)}, {}
+    columns, row = (
+        {"gross": ("gross_bp", gross), "turnover": ("turnover", often), "break_even": ("break_even_bp", limit)},
+        {},
+    )
     for short, (name, x) in columns.items():
         row |= {name: x.mean(), f"{short}_low": np.quantile(x, ends[0]), f"{short}_high": np.quantile(x, ends[1])}
     return row | {"net_bp": (gross - 1e4 * cost * often).mean(), "p_gross": np.nan, "p_random": np.nan}

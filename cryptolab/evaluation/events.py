@@ -38,7 +38,10 @@ def auc_blocks(
     try:
         return stationary_bootstrap(pairs, _auc, block=block, n=n_samples, seed=seed, level=level, null=0.5)
     except DataError:  # so few events that many samples have none
-        return {"n": len(y), "value": float(_auc(pairs)), **dict.fromkeys(("low", "high", "error", "p_value"), np.nan), "block": float(block)}
+        return {
+            "n": len(y), "value": float(_auc(pairs)), **dict.fromkeys(("low", "high", "error", "p_value"), np.nan),
+            "block": float(block),
+        }
 
 # %% ../../nbs/55_evaluation/82_events.ipynb #1cbd96ee
 def _auc_gain(rows):
@@ -57,7 +60,9 @@ def auc_difference(
     "How much more area under the ROC curve than a rival, with its interval."
     rows = np.column_stack([np.asarray(x, dtype="float64") for x in (y, p, rival)])
     try:
-        found = stationary_bootstrap(rows, _auc_gain, block=min(block, max(1.0, len(rows) / 5)), n=n_samples, seed=seed, null=0.0)
+        found = stationary_bootstrap(
+            rows, _auc_gain, block=min(block, max(1.0, len(rows) / 5)), n=n_samples, seed=seed, null=0.0,
+        )
     except DataError:
         found = {"n": len(rows), "value": float(_auc_gain(rows)), **dict.fromkeys(("low", "high", "p_value"), np.nan)}
     return {k: found[k] for k in ("n", "value", "low", "high", "p_value")}
@@ -74,17 +79,27 @@ def event_comparison(
     "Forecasts of one event beside each other."
     y = np.asarray(y, dtype="float64")
     if not 0 < base_rate < 1:
-        raise SettingsError("`base_rate` is the share of events among the training rows", "between 0 and 1", base_rate, "pass the mean of the training labels")
+        raise SettingsError(
+            "`base_rate` is the share of events among the training rows", "between 0 and 1", base_rate,
+            "pass the mean of the training labels",
+        )
     block, rows = min(block, max(1.0, len(y) / 5)), {}
     for name, p in forecasts.items():
         p = np.asarray(p, dtype="float64")
         if p.shape != y.shape or not np.isfinite(p).all():
-            raise DataError(f"forecast `{name}` does not fit the outcomes", f"{len(y)} finite values", f"{p.shape}, {(~np.isfinite(p)).sum()} not finite",
-                            "select the same rows for all")  # fmt: skip
+            raise DataError(
+                f"forecast `{name}` does not fit the outcomes", f"{len(y)} finite values",
+                f"{p.shape}, {(~np.isfinite(p)).sum()} not finite", "select the same rows for all",
+            )
         auc = auc_blocks(y, p, block, n_samples, seed)
-        drawn = stationary_bootstrap(np.column_stack([(p - y) ** 2, (base_rate - y) ** 2]), ratio_of_means, block=block, n=n_samples, seed=seed)
-        rows[name] = {"n": len(y), "roc_auc": auc["value"], "auc_low": auc["low"], "auc_high": auc["high"], "p_auc": auc["p_value"],
-                      "brier_skill": 1 - drawn["value"], "skill_low": 1 - drawn["high"], "skill_high": 1 - drawn["low"], "mean": p.mean()}  # fmt: skip
+        drawn = stationary_bootstrap(
+            np.column_stack([(p - y) ** 2, (base_rate - y) ** 2]), ratio_of_means, block=block, n=n_samples, seed=seed,
+        )
+        rows[name] = {
+            "n": len(y), "roc_auc": auc["value"], "auc_low": auc["low"], "auc_high": auc["high"],
+            "p_auc": auc["p_value"], "brier_skill": 1 - drawn["value"], "skill_low": 1 - drawn["high"],
+            "skill_high": 1 - drawn["low"], "mean": p.mean(),
+        }
     board = pd.DataFrame(rows).T.rename_axis("method").astype({"n": int})
     board.attrs = {"base_rate": float(base_rate), "happened": float(y.mean()), "block": float(block)}
     return board
@@ -111,7 +126,10 @@ def p_value_fair_game(
     "Do the stakes win money where the market is a fair game?"
     gain, stake = np.asarray(gain, dtype="float64"), np.asarray(stake, dtype="float64")
     if gain.shape != stake.shape or not (np.isfinite(gain) & np.isfinite(stake)).all():
-        raise DataError("gains and stakes do not fit", "finite numbers, one stake per gain", f"{gain.shape} and {stake.shape}", "select the same trades")
+        raise DataError(
+            "gains and stakes do not fit", "finite numbers, one stake per gain", f"{gain.shape} and {stake.shape}",
+            "select the same trades",
+        )
     won = gain * stake
     size = np.sqrt(won @ won)
     return float(stats.norm.sf(won.sum() / size)) if size else 1.0

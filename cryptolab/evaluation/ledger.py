@@ -92,8 +92,10 @@ def _plain(name, value):
         return [_plain(f"{name}[{i}]", v) for i, v in enumerate(value)]
     if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and np.isfinite(value)):
         return value
-    raise SettingsError(f"ledger: `{name}` cannot be written down", "text, finite numbers, lists and dictionaries of them", repr(value)[:60],
-                        "convert it first")
+    raise SettingsError(
+        f"ledger: `{name}` cannot be written down", "text, finite numbers, lists and dictionaries of them",
+        repr(value)[:60], "convert it first",
+    )
 
 
 def _key(config):
@@ -110,7 +112,9 @@ class TrialLedger:
     ):
         self.path = Path(path)
         if self.path.is_dir():
-            raise SettingsError(f"{self.path} is a folder", "a file name such as trials.jsonl", "a folder", "name a file in it")
+            raise SettingsError(
+                f"{self.path} is a folder", "a file name such as trials.jsonl", "a folder", "name a file in it",
+            )
 
     def _read(self):
         "Intact events with line numbers and raw lines, and the numbers of damaged lines."
@@ -138,9 +142,14 @@ class TrialLedger:
     ) -> str:  # id of the entry; SettingsError where something is not a finite number, text, list or dictionary
         "Write one trial down."
         if not (isinstance(fingerprint, str) and fingerprint) or not (isinstance(config, dict) and config):
-            raise SettingsError("ledger: what was tried on which data?", "a fingerprint and a configuration", (fingerprint, config), "pass both")
-        trial = {"kind": "trial", "fingerprint": fingerprint, "config": _plain("config", config), "score": _plain("score", score),
-                 "sharpe": _plain("sharpe", sharpe), "notes": _plain("notes", notes)}
+            raise SettingsError(
+                "ledger: what was tried on which data?", "a fingerprint and a configuration", (fingerprint, config),
+                "pass both",
+            )
+        trial = {
+            "kind": "trial", "fingerprint": fingerprint, "config": _plain("config", config),
+            "score": _plain("score", score), "sharpe": _plain("sharpe", sharpe), "notes": _plain("notes", notes),
+        }
         return self._add(trial | {"key": _key(trial["config"])})
 
     def trials(
@@ -149,7 +158,10 @@ class TrialLedger:
     ) -> pd.DataFrame:  # one row per record in the order of writing: id, time, fingerprint, key, config, score, sharpe, notes
         "Every trial on record."
         columns = ["id", "time", "fingerprint", "key", "config", "score", "sharpe", "notes"]
-        rows = [{c: e.get(c) for c in columns} for _, e, _ in self._read()[0] if e["kind"] == "trial" and fingerprint in (None, e["fingerprint"])]
+        rows = [
+            {c: e.get(c) for c in columns} for _, e, _ in self._read()[0] if e["kind"] == "trial"
+            and fingerprint in (None, e["fingerprint"])
+        ]
         return pd.DataFrame(rows, columns=columns).astype({"score": float, "sharpe": float})
 
     def count(
@@ -185,8 +197,10 @@ def _deflate(
     "Deflated Sharpe ratio of the chosen strategy."
     trials = self.trials(fingerprint)
     if trials.empty:
-        raise DataError("the ledger knows no trial on these data", "at least the chosen one", f"fingerprint {fingerprint}",
-                        "record every trial before judging the best")
+        raise DataError(
+            "the ledger knows no trial on these data", "at least the chosen one", f"fingerprint {fingerprint}",
+            "record every trial before judging the best",
+        )
     ratios = trials.groupby("key")["sharpe"].last().dropna()
     count, spread = int(trials["key"].nunique()), float(ratios.std(ddof=1)) if len(ratios) > 1 else None
     effective = effective_trials(count, correlation)
@@ -203,14 +217,25 @@ def _open(self, name, entry):
         events = [e for _, e, _ in self._read()[0]]
         trial = next((e for e in events if e["kind"] == "trial" and e["id"] == entry), None)
         if trial is None:
-            raise DataError(f"the ledger has no entry `{entry}`", "an id that `record` returned", entry, "record the trial first")
+            raise DataError(
+                f"the ledger has no entry `{entry}`", "an id that `record` returned", entry, "record the trial first",
+            )
         same = {"name": name, "fingerprint": trial["fingerprint"], "key": trial["key"]}
         before = next((e for e in events if e["kind"] == "gate" and same.items() <= e.items()), None)
         if before:
-            answer = next((e["passed"] for e in events if e["kind"] == "answer" and e["gate"] == before["id"]), "interrupted")
-            raise DataError(f"gate `{name}` was already opened for this configuration", "one evaluation", f"{before['time']}, passed: {answer}",
-                            "its answer stands; a changed configuration is a new trial")
-        opened = {"id": uuid.uuid4().hex[:12], "time": datetime.now(UTC).isoformat(timespec="seconds"), "kind": "gate", "entry": entry} | same
+            answer = next(
+                (e["passed"] for e in events if e["kind"] == "answer" and e["gate"] == before["id"]), "interrupted",
+            )
+            raise DataError(
+                f"gate `{name}` was already opened for this configuration", "one evaluation",
+                f"{before['time']}, passed: {answer}", "its answer stands; a changed configuration is a new trial",
+            )
+        opened = {
+            "id": uuid.uuid4().hex[:12],
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "kind": "gate",
+            "entry": entry,
+        } | same
         _append(self.path, opened)
     return opened["id"], trial
 
@@ -223,15 +248,24 @@ def _gate(
 ) -> dict:  # passed, and what else `check` gave; DataError where the gate was opened before for this configuration and data
     "Evaluate a gate once."
     if not (isinstance(name, str) and name and callable(check)):
-        raise SettingsError("a gate needs a name and a check", "text, and a function without arguments", (name, check), "pass both")
+        raise SettingsError(
+            "a gate needs a name and a check", "text, and a function without arguments", (name, check), "pass both",
+        )
     opened, _ = _open(self, name, entry)
     answer = check()
     answer = answer if isinstance(answer, dict) else {"passed": answer}
     if not isinstance(answer.get("passed"), (bool, np.bool_)):
-        raise SettingsError(f"the check of gate `{name}` gave no answer", "True or False, or a dictionary with `passed`", answer,
-                            "correct the check; the gate is spent")
+        raise SettingsError(
+            f"the check of gate `{name}` gave no answer", "True or False, or a dictionary with `passed`", answer,
+            "correct the check; the gate is spent",
+        )
     answer = _plain("answer", answer)
-    self._add({"kind": "answer", "gate": opened, "passed": answer["passed"], "evidence": {k: v for k, v in answer.items() if k != "passed"}})
+    self._add(
+        {
+            "kind": "answer", "gate": opened, "passed": answer["passed"],
+            "evidence": {k: v for k, v in answer.items() if k != "passed"},
+        }
+    )
     return answer
 
 

@@ -26,11 +26,16 @@ def check_column(name, values):
     except (TypeError, ValueError) as e:
         raise DataError(f"`{name}` is not numeric", "numbers", str(e), "convert it before scoring") from e
     if x.ndim != 1 or not len(x):
-        raise DataError(f"`{name}` has the wrong shape", "one dimension and at least one row", x.shape, "pass one column of forecasts")
+        raise DataError(
+            f"`{name}` has the wrong shape", "one dimension and at least one row", x.shape,
+            "pass one column of forecasts",
+        )
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x))[0])
-        raise DataError(f"`{name}` is not a number in row {row} ({(~np.isfinite(x)).sum()} such rows)", "finite numbers", x[row],
-                        "score only rows whose outcome and forecast are both known")
+        raise DataError(
+            f"`{name}` is not a number in row {row} ({(~np.isfinite(x)).sum()} such rows)", "finite numbers", x[row],
+            "score only rows whose outcome and forecast are both known",
+        )
     return x
 
 
@@ -38,14 +43,19 @@ def aligned_columns(**columns):
     "The named columns as float arrays; refuses NaN, different lengths and different indexes."
     arrays = {name: check_column(name, values) for name, values in columns.items()}
     if len({len(x) for x in arrays.values()}) > 1:
-        raise DataError("columns of different length", "one length", {k: len(x) for k, x in arrays.items()}, "select the same rows of each")
+        raise DataError(
+            "columns of different length", "one length", {k: len(x) for k, x in arrays.items()},
+            "select the same rows of each",
+        )
     indexed = {name: values.index for name, values in columns.items() if isinstance(values, (pd.Series, pd.DataFrame))}
     first = next(iter(indexed), None)
     for name, index in indexed.items():
         if not index.equals(indexed[first]):
             row = int(np.flatnonzero(index != indexed[first])[0])
-            raise DataError(f"`{name}` and `{first}` belong to different rows (first difference: row {row})", indexed[first][row], index[row],
-                            "select both by the same index")
+            raise DataError(
+                f"`{name}` and `{first}` belong to different rows (first difference: row {row})", indexed[first][row],
+                index[row], "select both by the same index",
+            )
     index = indexed.get(first)
     if isinstance(index, pd.DatetimeIndex) and not (index.is_monotonic_increasing and index.is_unique):
         raise DataError(f"`{first}` is not in time order", "sorted times, each once", "unsorted or repeated times",
@@ -56,7 +66,9 @@ def aligned_columns(**columns):
 def wilson_interval(hits, n, level):
     "Wilson (1927) score interval of a share; arrays allowed."
     if not 0 < level < 1:
-        raise SettingsError("the level of an interval is a fraction", "between 0 and 1", level, "for 95 percent write 0.95")
+        raise SettingsError(
+            "the level of an interval is a fraction", "between 0 and 1", level, "for 95 percent write 0.95",
+        )
     z = stats.norm.ppf(0.5 + level / 2)
     share = hits / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -71,7 +83,10 @@ def accuracy_interval(
     "Interval of a share of hits."
     correct = check_column("correct", correct)
     if not np.isin(correct, (0, 1)).all():
-        raise DataError("`correct` is not a column of hits", "0 and 1 only", correct[~np.isin(correct, (0, 1))][0], "compare forecast and outcome first")
+        raise DataError(
+            "`correct` is not a column of hits", "0 and 1 only", correct[~np.isin(correct, (0, 1))][0],
+            "compare forecast and outcome first",
+        )
     low, high = wilson_interval(correct.sum(), len(correct), level)
     return float(low), float(high)
 
@@ -121,8 +136,10 @@ def block_statistics(values, statistic, block, n, seed):
         found.append(np.asarray(statistic(sample, axis=1) if fast else [statistic(s) for s in sample]))
     found = np.concatenate(found)
     if found.ndim != 1:
-        raise DataError("block bootstrap: the statistic gives more than one number", "one number per sample", found.shape[1:],
-                        "reduce the columns inside the statistic")
+        raise DataError(
+            "block bootstrap: the statistic gives more than one number", "one number per sample", found.shape[1:],
+            "reduce the columns inside the statistic",
+        )
     return found
 
 
@@ -139,7 +156,9 @@ def block_interval(
     columns = [check_column("values", c) for c in (values.T if values.ndim == 2 else [values])]
     block = max(block_length(c) for c in columns) if block is None else block
     if not (block >= 1 and n >= 2 and 0 < level < 1):
-        raise SettingsError("block bootstrap", "block >= 1, n >= 2, 0 < level < 1", (block, n, level), "correct the argument")
+        raise SettingsError(
+            "block bootstrap", "block >= 1, n >= 2, 0 < level < 1", (block, n, level), "correct the argument",
+        )
     found = block_statistics(values, statistic, block, n, seed)
     low, high = np.quantile(found, [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)
@@ -149,12 +168,21 @@ def check_direction(y, p_up, both=True):
     "Labels and probabilities, checked: 0/1 and [0, 1], both classes present where the metric needs them."
     y, p = aligned_columns(y=y, p_up=p_up)
     if not np.isin(y, (0, 1)).all():
-        raise DataError("`y` is not a direction", "0 (down or unchanged) and 1 (up)", y[~np.isin(y, (0, 1))][0], "use `next_direction`")
+        raise DataError(
+            "`y` is not a direction", "0 (down or unchanged) and 1 (up)", y[~np.isin(y, (0, 1))][0],
+            "use `next_direction`",
+        )
     outside = np.flatnonzero((p < 0) | (p > 1))
     if len(outside):
-        raise DataError(f"`p_up` is not a probability in row {outside[0]}", "between 0 and 1", p[outside[0]], "check the model's last layer")
+        raise DataError(
+            f"`p_up` is not a probability in row {outside[0]}", "between 0 and 1", p[outside[0]],
+            "check the model's last layer",
+        )
     if both and y.min() == y.max():
-        raise DataError("`y` has one class only", "rising and falling candles", f"{len(y)} rows of class {int(y[0])}", "score more rows")
+        raise DataError(
+            "`y` has one class only", "rising and falling candles", f"{len(y)} rows of class {int(y[0])}",
+            "score more rows",
+        )
     return y, p
 
 
@@ -214,7 +242,9 @@ def confidence_deciles(
     "Accuracy by confidence."
     y, p = check_direction(y, p_up, both=False)
     confidence = np.round(np.abs(p - 0.5), 12)  # 0.3 and 0.7 are equally sure
-    table = _group_means(quantile_groups(confidence, bins), level, ((p > 0.5) == y).astype(float), confidence=confidence)
+    table = _group_means(
+        quantile_groups(confidence, bins), level, ((p > 0.5) == y).astype(float), confidence=confidence,
+    )
     table.index = pd.RangeIndex(1, len(table) + 1, name="decile")
     return table.rename(columns={"share": "accuracy"})
 
@@ -222,7 +252,10 @@ def confidence_deciles(
 def _hit_scores(y, up):
     "Precision, recall and F1 of the rising class; 0 where nothing was forecast to rise."
     both, said, were = float((up & (y == 1)).sum()), float(up.sum()), float(y.sum())
-    return {"precision": both / said if said else 0.0, "recall": both / were if were else 0.0, "f1": 2 * both / (said + were)}
+    return {
+        "precision": both / said if said else 0.0, "recall": both / were if were else 0.0,
+        "f1": 2 * both / (said + were),
+    }
 
 
 def direction_metrics(
@@ -266,14 +299,23 @@ def volatility_metrics(
     for name, x, bad in (("y", y, y < 0), ("forecast", f, f <= 0)):
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
-            raise DataError(f"`{name}` is not a volatility in row {row}", "above zero", x[row], "forecast the logarithm, or clip at a small volatility")
+            raise DataError(
+                f"`{name}` is not a volatility in row {row}", "above zero", x[row],
+                "forecast the logarithm, or clip at a small volatility",
+            )
     moved = y > 0
     if not moved.any() or y.min() == y.max():
-        raise DataError("volatility that never changes cannot be scored", "different values", f"{len(y)} rows of {y[0]}", "check the candles")
+        raise DataError(
+            "volatility that never changes cannot be scored", "different values", f"{len(y)} rows of {y[0]}",
+            "check the candles",
+        )
     error = f - y
-    return {"n": len(y), "r2": float(1 - (error**2).sum() / ((y - y.mean()) ** 2).sum()), "rmse": float(np.sqrt((error**2).mean())),
-            "mae": float(np.abs(error).mean()), "mape": float(np.abs(error[moved] / y[moved]).mean()),
-            "qlike": float(qlike_loss(y[moved], f[moved]).mean()), "bias": float(error.mean()), "n_zero": int((~moved).sum())}
+    return {
+        "n": len(y), "r2": float(1 - (error**2).sum() / ((y - y.mean()) ** 2).sum()),
+        "rmse": float(np.sqrt((error**2).mean())), "mae": float(np.abs(error).mean()),
+        "mape": float(np.abs(error[moved] / y[moved]).mean()), "qlike": float(qlike_loss(y[moved], f[moved]).mean()),
+        "bias": float(error.mean()), "n_zero": int((~moved).sum()),
+    }
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #06fbc14f
 def ratio_of_means(pairs, axis):
@@ -294,7 +336,10 @@ def mase(
     y, forecast, naive = aligned_columns(y=y, forecast=forecast, naive=naive)
     loss, still = np.abs(y - forecast), np.abs(y - naive)
     if not still.any():
-        raise DataError("the naive forecast never errs", "at least one error", f"{len(y)} rows without", "check the rows; there is nothing to divide by")
+        raise DataError(
+            "the naive forecast never errs", "at least one error", f"{len(y)} rows without",
+            "check the rows; there is nothing to divide by",
+        )
     low, high = block_interval(np.column_stack([loss, still]), ratio_of_means, n=n_samples, seed=seed, level=level)
     return {"n": len(y), "mase": float(loss.mean() / still.mean()), "low": low, "high": high,
             "mae": float(loss.mean()), "mae_naive": float(still.mean())}
@@ -306,9 +351,13 @@ def _price_columns(close, next_close, forecast_price):
     for name, x in zip(("close", "next_close", "forecast_price"), columns):
         if (x <= 0).any():
             row = int(np.flatnonzero(x <= 0)[0])
-            raise DataError(f"`{name}` is not a price in row {row}", "above zero", x[row], "correct the candle or the forecast")
+            raise DataError(
+                f"`{name}` is not a price in row {row}", "above zero", x[row], "correct the candle or the forecast",
+            )
     if (columns[0] == columns[1]).all():
-        raise DataError("the price never changes", "at least one move", f"{len(columns[0])} equal closes", "check the candles")
+        raise DataError(
+            "the price never changes", "at least one move", f"{len(columns[0])} equal closes", "check the candles",
+        )
     return columns
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #e9662f21
@@ -329,13 +378,23 @@ def price_metrics(
     hit_low, hit_high = accuracy_interval(correct, level)
     squares = ((ret - mu) ** 2).sum()
     spread = ((ret - ret.mean()) ** 2).sum()
-    return {"n": len(close), "mae": float(loss.mean()), "rmse": float(np.sqrt((loss**2).mean())), "mape": float((loss / after).mean()),
-            "mae_persistence": float(still.mean()), "rmse_persistence": float(np.sqrt((still**2).mean())),
-            "mape_persistence": float((still / after).mean()),
-            "mase": scaled["mase"], "mase_low": scaled["low"], "mase_high": scaled["high"],
-            "r2": float(1 - squares / spread) if spread > 0 else 0.0,  # of the next log return, around its mean
-            "r2_zero": float(1 - squares / (ret**2).sum()),  # of the next log return, against the forecast "no change"
-            "directional_accuracy": float(correct.mean()), "directional_low": hit_low, "directional_high": hit_high}
+    return {
+        "n": len(close),
+        "mae": float(loss.mean()),
+        "rmse": float(np.sqrt((loss**2).mean())),
+        "mape": float((loss / after).mean()),
+        "mae_persistence": float(still.mean()),
+        "rmse_persistence": float(np.sqrt((still**2).mean())),
+        "mape_persistence": float((still / after).mean()),
+        "mase": scaled["mase"],
+        "mase_low": scaled["low"],
+        "mase_high": scaled["high"],
+        "r2": float(1 - squares / spread) if spread > 0 else 0.0,  # of the next log return, around its mean
+        "r2_zero": float(1 - squares / (ret**2).sum()),  # of the next log return, against the forecast "no change"
+        "directional_accuracy": float(correct.mean()),
+        "directional_low": hit_low,
+        "directional_high": hit_high,
+    }
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #4661db4c
 def interval_coverage(
@@ -348,8 +407,12 @@ def interval_coverage(
     y, lower, upper = aligned_columns(y=y, lower=lower, upper=upper)
     if (lower > upper).any():
         row = int(np.flatnonzero(lower > upper)[0])
-        raise DataError(f"interval upside down in row {row}", "lower <= upper", (lower[row], upper[row]), "swap the two columns")
+        raise DataError(
+            f"interval upside down in row {row}", "lower <= upper", (lower[row], upper[row]), "swap the two columns",
+        )
     inside = (lower <= y) & (y <= upper)
     low, high = accuracy_interval(inside, level)
-    return {"n": len(y), "coverage": float(inside.mean()), "coverage_low": low, "coverage_high": high,
-            "below": float((y < lower).mean()), "above": float((y > upper).mean()), "width": float((upper - lower).mean())}
+    return {
+        "n": len(y), "coverage": float(inside.mean()), "coverage_low": low, "coverage_high": high,
+        "below": float((y < lower).mean()), "above": float((y > upper).mean()), "width": float((upper - lower).mean()),
+    }

@@ -37,7 +37,9 @@ def _p_values(values):
     p = check_column("p_values", series)
     if ((p < 0) | (p > 1)).any():
         row = int(np.flatnonzero((p < 0) | (p > 1))[0])
-        raise DataError(f"`{series.index[row]}` is not a p-value", "between 0 and 1", p[row], "pass p-values, not statistics")
+        raise DataError(
+            f"`{series.index[row]}` is not a p-value", "between 0 and 1", p[row], "pass p-values, not statistics",
+        )
     return series.index, p
 
 
@@ -59,7 +61,9 @@ def _arch():
     try:
         import arch.bootstrap
     except ImportError as e:
-        raise SettingsError("this test needs the package `arch`", "arch 7.2 or newer", "not installed", "install it: pip install arch") from e
+        raise SettingsError(
+            "this test needs the package `arch`", "arch 7.2 or newer", "not installed", "install it: pip install arch"
+        ) from e
     return arch
 
 
@@ -67,7 +71,9 @@ def _losses(losses, least):
     "Losses of the models as a finite table with one column each."
     columns = dict(losses)
     if len(columns) < least:
-        raise DataError("too few models to compare", f"at least {least}", len(columns), "pass one loss column per model")
+        raise DataError(
+            "too few models to compare", f"at least {least}", len(columns), "pass one loss column per model",
+        )
     arrays = aligned_columns(**{str(k): v for k, v in columns.items()})
     table = pd.DataFrame(dict(zip((str(k) for k in columns), arrays)))
     if len(table) < 30:
@@ -99,12 +105,21 @@ def spa_test(
     answer = {"n": len(table), "models": table.shape[1], "best": best, "gain": float(gains[best].mean())}
     if not gains.to_numpy().any():
         return answer | {"p_lower": 1.0, "p_value": 1.0, "p_upper": 1.0}
-    gains = gains.loc[:, gains.std() > 1e-12 * np.abs(gains.to_numpy()).max()]  # a constant gain has no distribution to resample
+    # a constant gain has no distribution to resample
+    gains = gains.loc[:, gains.std() > 1e-12 * np.abs(gains.to_numpy()).max()]
     if gains.empty:
-        raise DataError("every model differs from the benchmark by a constant", "losses that vary", answer["gain"], "pass losses per row")
-    test = _arch().bootstrap.SPA(benchmark, benchmark[:, None] - gains.to_numpy(), **_bootstrap_settings(gains, 0.0, block, n, seed))
+        raise DataError(
+            "every model differs from the benchmark by a constant", "losses that vary", answer["gain"],
+            "pass losses per row",
+        )
+    test = _arch().bootstrap.SPA(
+        benchmark, benchmark[:, None] - gains.to_numpy(), **_bootstrap_settings(gains, 0.0, block, n, seed),
+    )
     test.compute()
-    return answer | {f"p_{name}": float(test.pvalues[key]) for name, key in (("lower", "lower"), ("value", "consistent"), ("upper", "upper"))}
+    return answer | {
+        f"p_{name}": float(test.pvalues[key])
+        for name, key in (("lower", "lower"), ("value", "consistent"), ("upper", "upper"))
+    }
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #8035fbc1
 def model_confidence_set(
@@ -122,10 +137,14 @@ def model_confidence_set(
     p, scale = pd.Series(1.0, index=kept.columns), max(float(np.abs(kept.to_numpy()).max()), 1e-300)
     for a, b in combinations(kept, 2):
         if (kept[a] - kept[b]).std() <= 1e-12 * scale:
-            raise DataError(f"`{a}` and `{b}` differ by a constant", "losses that vary against each other", kept[a].mean() - kept[b].mean(),
-                            "pass losses per row")
+            raise DataError(
+                f"`{a}` and `{b}` differ by a constant", "losses that vary against each other",
+                kept[a].mean() - kept[b].mean(), "pass losses per row",
+            )
     if kept.shape[1] > 1:
-        test = _arch().bootstrap.MCS(kept, size=1 - level, method="R", **_bootstrap_settings(kept, kept.mean(axis=1).to_numpy(), block, n, seed))
+        test = _arch().bootstrap.MCS(
+            kept, size=1 - level, method="R", **_bootstrap_settings(kept, kept.mean(axis=1).to_numpy(), block, n, seed),
+        )
         test.compute()
         p = test.pvalues["Pvalue"].astype(float)
     twins = {c: next(k for k in kept if kept[k].equals(table[c].rename(k))) for c in table}
@@ -139,7 +158,9 @@ def sharpe_ratio(
     "Sharpe ratio per candle."
     x = check_column("returns", returns)
     if len(x) < 3 or (x.std() <= 1e-15 * np.abs(x).max() and x.any()):
-        raise DataError("a Sharpe ratio needs returns that vary", "at least 3 different rows", f"{len(x)} rows", "score more rows")
+        raise DataError(
+            "a Sharpe ratio needs returns that vary", "at least 3 different rows", f"{len(x)} rows", "score more rows",
+        )
     return float(x.mean() / x.std(ddof=1)) if x.any() else 0.0
 
 
@@ -155,8 +176,10 @@ def psr_from_moments(
         raise DataError("a Sharpe ratio needs returns", "at least 3", n, "score more rows")
     spread = 1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2
     if not spread > 0:
-        raise DataError("skewness and kurtosis do not belong together", "kurtosis of at least 1 + skewness²", (skew, kurtosis),
-                        "compute both from the same returns")
+        raise DataError(
+            "skewness and kurtosis do not belong together", "kurtosis of at least 1 + skewness²", (skew, kurtosis),
+            "compute both from the same returns",
+        )
     return float(stats.norm.cdf((sharpe - benchmark) * np.sqrt(n - 1) / np.sqrt(spread)))
 
 
@@ -166,7 +189,11 @@ def probabilistic_sharpe(
 ) -> float:  # probability that the true ratio exceeds the benchmark
     "Probabilistic Sharpe ratio of a column of returns."
     sharpe, x = sharpe_ratio(returns), check_column("returns", returns)
-    return psr_from_moments(sharpe, len(x), float(stats.skew(x)), float(stats.kurtosis(x, fisher=False)), benchmark) if x.any() else float(benchmark < 0)
+    return (
+        psr_from_moments(sharpe, len(x), float(stats.skew(x)), float(stats.kurtosis(x, fisher=False)), benchmark)
+        if x.any()
+        else float(benchmark < 0)
+    )
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #77578e6b
 def effective_trials(
@@ -175,7 +202,9 @@ def effective_trials(
 ) -> float:  # number of independent trials with the same variety
     "Effective number of correlated trials (Bailey & López de Prado 2014)."
     if n < 1 or not 0 <= correlation <= 1:
-        raise SettingsError("number of trials", "n >= 1, correlation from 0 to 1", (n, correlation), "count every trial")
+        raise SettingsError(
+            "number of trials", "n >= 1, correlation from 0 to 1", (n, correlation), "count every trial",
+        )
     return correlation + (1 - correlation) * n
 
 
@@ -185,7 +214,9 @@ def expected_maximum_sharpe(
 ) -> float:  # Sharpe ratio per candle that the best useless trial reaches on average; 0 for one trial
     "What the best of many useless strategies shows."
     if not trials >= 1 or not (spread >= 0 and np.isfinite(spread)):
-        raise SettingsError("expected maximum of Sharpe ratios", "trials >= 1, spread >= 0", (trials, spread), "count every trial")
+        raise SettingsError(
+            "expected maximum of Sharpe ratios", "trials >= 1, spread >= 0", (trials, spread), "count every trial",
+        )
     if trials == 1:
         return 0.0
     middle = stats.norm.ppf(1 - 1 / trials) if trials > 1 else 0.0
@@ -201,7 +232,10 @@ def deflated_sharpe(
     "Sharpe ratio judged against the best that luck would have found."
     sharpe, x = sharpe_ratio(returns), check_column("returns", returns)
     benchmark = expected_maximum_sharpe(trials, 1 / np.sqrt(len(x) - 1) if spread is None else spread)
-    return {"n": len(x), "sharpe": sharpe, "benchmark": benchmark, "deflated": probabilistic_sharpe(x, benchmark), "probabilistic": probabilistic_sharpe(x)}
+    return {
+        "n": len(x), "sharpe": sharpe, "benchmark": benchmark, "deflated": probabilistic_sharpe(x, benchmark),
+        "probabilistic": probabilistic_sharpe(x),
+    }
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #f6ea14cf
 def _sharpe_of_sums(total, square, rows):
@@ -237,9 +271,15 @@ def pbo(
     "Probability of backtest overfitting by combinatorially symmetric cross-validation."
     x = np.asarray(returns, dtype=float)
     if x.ndim != 2 or x.shape[1] < 2 or not np.isfinite(x).all():
-        raise DataError("returns of the trials do not fit", "finite table (rows, at least 2 strategies)", x.shape, "pass one column per strategy tried")
+        raise DataError(
+            "returns of the trials do not fit", "finite table (rows, at least 2 strategies)", x.shape,
+            "pass one column per strategy tried",
+        )
     if blocks % 2 or not 2 <= blocks <= 20 or len(x) < 4 * blocks:
-        raise SettingsError("blocks of the cross-validation", "even, 2 to 20, at least 4 rows each", f"{blocks} for {len(x)} rows", "choose fewer blocks")
+        raise SettingsError(
+            "blocks of the cross-validation", "even, 2 to 20, at least 4 rows each", f"{blocks} for {len(x)} rows",
+            "choose fewer blocks",
+        )
     x = x[len(x) % blocks :]  # equal blocks; the oldest rows are dropped
     cut = x.reshape(blocks, -1, x.shape[1])
     total, square, half, rows = cut.sum(axis=1), (cut**2).sum(axis=1), _halves(blocks), len(x) // 2
@@ -247,5 +287,7 @@ def pbo(
     chosen_in, chosen_out, rank = np.concatenate(picks, axis=1)
     logits = np.log(rank / (1 - rank))
     slope = float(np.polyfit(chosen_in, chosen_out, 1)[0]) if np.ptp(chosen_in) > 0 else float("nan")
-    return {"pbo": float((logits <= 0).mean()), "n": len(x), "strategies": x.shape[1], "splits": len(half), "logits": logits,
-            "loss": float((chosen_out < 0).mean()), "slope": slope}
+    return {
+        "pbo": float((logits <= 0).mean()), "n": len(x), "strategies": x.shape[1], "splits": len(half),
+        "logits": logits, "loss": float((chosen_out < 0).mean()), "slope": slope,
+    }

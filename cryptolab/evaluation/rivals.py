@@ -19,7 +19,10 @@ from .significance import dm_test
 def _all_directions(y, forecasts):
     "Outcomes and all forecasts as arrays; refuses what is no probability."
     if len(forecasts) < 2:
-        raise DataError("nothing to compare with", "a model and at least one rival", list(forecasts), "pass {'model': p, 'majority': …}")
+        raise DataError(
+            "nothing to compare with", "a model and at least one rival", list(forecasts),
+            "pass {'model': p, 'majority': …}",
+        )
     outcome = None
     held = {}
     for name, p in forecasts.items():
@@ -41,10 +44,17 @@ def rival_comparison(
     loss, rows = {name: (p - y) ** 2 for name, p in held.items()}, {}
     for rival in rivals:
         more = right[model] - right[rival]
-        drawn = stationary_bootstrap(100 * more, n=n_samples, seed=seed, level=level) if more.any() else {"value": 0.0, "low": 0.0, "high": 0.0}
+        drawn = (
+            stationary_bootstrap(100 * more, n=n_samples, seed=seed, level=level)
+            if more.any()
+            else {"value": 0.0, "low": 0.0, "high": 0.0}
+        )
         pair, same = mcnemar(y, held[model], held[rival]), np.array_equal(loss[model], loss[rival])
-        rows[rival] = {"n": len(y), "edge": drawn["value"], "edge_low": drawn["low"], "edge_high": drawn["high"], "only_model": pair["a_only"],
-                       "only_rival": pair["b_only"], "p_mcnemar": pair["p_better"], "p_dm": 1.0 if same else dm_test(loss[model], loss[rival])["p_value"]}
+        rows[rival] = {
+            "n": len(y), "edge": drawn["value"], "edge_low": drawn["low"], "edge_high": drawn["high"],
+            "only_model": pair["a_only"], "only_rival": pair["b_only"], "p_mcnemar": pair["p_better"],
+            "p_dm": 1.0 if same else dm_test(loss[model], loss[rival])["p_value"],
+        }
     table = pd.DataFrame(rows).T.rename_axis("rival").astype({"n": int, "only_model": int, "only_rival": int})
     table.insert(7, "p_holm", holm(table["p_mcnemar"])["p_holm"])
     return table
@@ -60,8 +70,13 @@ def best_methods(
     "The methods that cannot be told from the best, and whether any beats the benchmark."
     table = pd.DataFrame({name: check_column(name, loss) for name, loss in dict(losses).items()})
     if benchmark not in table or table.shape[1] < 2:
-        raise SettingsError("a board needs its benchmark and a rival", f"`{benchmark}` and another method", list(table.columns), "add its losses")
-    found = model_confidence_set(table, level=level, n=n, seed=seed).rename(columns={"p_value": "p_set", "included": "in_set"})
+        raise SettingsError(
+            "a board needs its benchmark and a rival", f"`{benchmark}` and another method", list(table.columns),
+            "add its losses",
+        )
+    found = model_confidence_set(table, level=level, n=n, seed=seed).rename(
+        columns={"p_value": "p_set", "included": "in_set"}
+    )
     spa = spa_test(table[benchmark], table.drop(columns=benchmark), n=n, seed=seed)["p_value"]
     found = found.astype({"in_set": bool}).rename_axis("method")
     found.attrs = {"p_spa": float(spa), "benchmark": benchmark, "level": level}
@@ -79,4 +94,7 @@ def rival_words(
     words = "More often right than " + ", ".join(clear) if clear else "More often right than none of them beyond chance"
     words += f" (McNemar, Holm-corrected for {len(board)} comparisons)."
     words += f" Less often right than {', '.join(worse)}." if worse else ""
-    return words + f" The strongest rival is {best}: {board.edge[best]:+.1f} points, 95 % interval {board.edge_low[best]:+.1f} to {board.edge_high[best]:+.1f}."
+    return (
+        words
+        + f" The strongest rival is {best}: {board.edge[best]:+.1f} points, 95 % interval {board.edge_low[best]:+.1f} to {board.edge_high[best]:+.1f}."
+    )

@@ -39,7 +39,10 @@ def _test_mean(gain, horizon, lags):
     "One-sided test that the mean of a dependent column is above zero: statistic, p-value, lags."
     n, scale = len(gain), np.abs(gain).max()
     if horizon < 1 or n < 8 + 2 * horizon:
-        raise DataError("too few rows for a significance test", f"at least {8 + 2 * max(horizon, 1)} (horizon {horizon})", n, "score more rows")
+        raise DataError(
+            "too few rows for a significance test", f"at least {8 + 2 * max(horizon, 1)} (horizon {horizon})", n,
+            "score more rows",
+        )
     lags = max(int(4 * (n / 100) ** (2 / 9)), 2 * (horizon - 1)) if lags is None else lags
     if not 0 <= lags < n:
         raise SettingsError("number of lags", f"0 to {n - 1}", lags, "leave it to None")
@@ -91,8 +94,10 @@ def skill(
     "Share of the baseline's loss that the model removes, with interval and p-value."
     a, b = aligned_columns(loss=loss, loss_baseline=loss_baseline)
     if min(a.min(), b.min()) < 0 or not b.any():
-        raise DataError("skill needs losses", "not negative, and a baseline that errs somewhere", (a.min(), b.min(), b.max()),
-                        "pass squared, absolute or QLIKE losses per row")
+        raise DataError(
+            "skill needs losses", "not negative, and a baseline that errs somewhere", (a.min(), b.min(), b.max()),
+            "pass squared, absolute or QLIKE losses per row",
+        )
     low, high = block_interval(np.column_stack([a, b]), ratio_of_means, n=n_samples, seed=seed, level=level)
     tested = dm_test(a, b, horizon)
     return {"n": len(a), "skill": float(1 - a.mean() / b.mean()), "low": 1 - high, "high": 1 - low,

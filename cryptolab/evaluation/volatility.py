@@ -11,7 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from ..config import DataError, SettingsError
-from .baselines import har_features, usual_step, check_training, _true_range, har_bars, seasonal_naive
+from cryptolab.evaluation.baselines import (
+    har_features, usual_step, check_training, _true_range, har_bars, seasonal_naive,
+)
 from .metrics import aligned_columns
 
 # %% ../../nbs/55_evaluation/51_volatility.ipynb #d8a47931
@@ -23,7 +25,9 @@ def _measure(candles, measure):
         return np.log(candles["high"] / candles["low"]) / np.sqrt(4 * np.log(2))
     if measure == "return":
         return np.log(candles["close"]).diff().abs()
-    raise SettingsError("unknown measure of volatility", "true_range | parkinson | return", repr(measure), "choose one of them")
+    raise SettingsError(
+        "unknown measure of volatility", "true_range | parkinson | return", repr(measure), "choose one of them",
+    )
 
 
 def _to_label(forecast, y_train):
@@ -50,7 +54,9 @@ def _log_means(candles, bars, floor, measure):
     if measure == "true_range":
         return har_features(candles, bars, floor)
     square = _measure(candles, measure) ** 2
-    return np.log(pd.DataFrame({f"har_{k}": np.sqrt(square.rolling(k, min_periods=1).mean()) for k in bars}).clip(lower=floor))
+    return np.log(
+        pd.DataFrame({f"har_{k}": np.sqrt(square.rolling(k, min_periods=1).mean()) for k in bars}).clip(lower=floor)
+    )
 
 
 def _season(index, step):
@@ -72,7 +78,10 @@ def log_har(
 ) -> pd.Series:  # forecast per candle in the label's unit, above zero; NaN in the first row where the measure needs the row before
     "Log-HAR forecast of volatility with intraday season."
     if not isinstance(y_train, pd.Series) or not (y_train > 0).any():
-        raise DataError("no training labels above zero", "a Series of volatilities", type(y_train).__name__, "pass labels['y'] of training rows")
+        raise DataError(
+            "no training labels above zero", "a Series of volatilities", type(y_train).__name__,
+            "pass labels['y'] of training rows",
+        )
     step, floor = usual_step(candles.index), 1e-3 * float(y_train[y_train > 0].median())  # candles that stood still
     features = _log_means(candles, bars or har_bars(step, 1), floor, measure)
     if season:
@@ -80,7 +89,10 @@ def log_har(
     y, X = check_training(y_train, features)
     target, X = np.log(y.clip(lower=floor).to_numpy()), np.column_stack([np.ones(len(X)), X])
     if len(X) < 2 * X.shape[1]:
-        raise DataError("too few training labels for this regression", f"at least {2 * X.shape[1]}", len(X), "use more candles, or season=False")
+        raise DataError(
+            "too few training labels for this regression", f"at least {2 * X.shape[1]}", len(X),
+            "use more candles, or season=False",
+        )
     coefficients = np.linalg.lstsq(X, target, rcond=None)[0]
     smear = np.exp(target - X @ coefficients).mean()
     return (smear * np.exp(coefficients[0] + features @ coefficients[1:])).rename("log_har")
@@ -91,13 +103,19 @@ def _fit_garch(returns):
     try:
         from arch import arch_model
     except ImportError as e:
-        raise SettingsError("GARCH needs the package `arch`", "arch 7.2 or newer", "not installed", "install it: pip install arch") from e
+        raise SettingsError(
+            "GARCH needs the package `arch`", "arch 7.2 or newer", "not installed", "install it: pip install arch"
+        ) from e
     if len(returns) < 250 or not returns.std() > 0:
         raise DataError("too few returns to fit GARCH", "at least 250 that vary", len(returns), "use more candles")
-    fitted = arch_model(returns, mean="Constant", vol="GARCH", p=1, q=1, rescale=False).fit(disp="off", show_warning=False)
+    fitted = arch_model(
+        returns, mean="Constant", vol="GARCH", p=1, q=1, rescale=False,
+    ).fit(disp="off", show_warning=False)
     if fitted.convergence_flag:
-        raise DataError("GARCH did not converge on the training returns", "an optimum", f"flag {fitted.convergence_flag}",
-                        "use more candles, or leave GARCH out")
+        raise DataError(
+            "GARCH did not converge on the training returns", "an optimum", f"flag {fitted.convergence_flag}",
+            "use more candles, or leave GARCH out",
+        )
     return fitted.params[["mu", "omega", "alpha[1]", "beta[1]"]].to_numpy()
 
 
@@ -121,14 +139,22 @@ def garch(
 ) -> pd.Series:  # forecast per candle in the label's unit, above zero
     "GARCH(1,1) volatility, estimated on training returns."
     if not isinstance(y_train, pd.Series) or not len(y_train):
-        raise DataError("training labels have no rows", "a Series indexed by decision row", type(y_train).__name__, "pass labels['y'] of training rows")
+        raise DataError(
+            "training labels have no rows", "a Series indexed by decision row", type(y_train).__name__,
+            "pass labels['y'] of training rows",
+        )
     if isinstance(ahead, bool) or not isinstance(ahead, (int, np.integer)) or ahead < 1:
-        raise SettingsError("`ahead` is out of range", "a whole number of candles, at least 1", repr(ahead), "pass the candles of the label")
+        raise SettingsError(
+            "`ahead` is out of range", "a whole number of candles, at least 1", repr(ahead),
+            "pass the candles of the label",
+        )
     returns = np.log(candles["close"]).diff()
     returns[candles.index.to_series().diff() != usual_step(candles.index)] = np.nan
     past = returns[: y_train.index.max()].dropna()
     if not len(past) or not past.std() > 0:
-        raise DataError("the price never changes in the training rows", "returns that vary", len(past), "check the candles")
+        raise DataError(
+            "the price never changes in the training rows", "returns that vary", len(past), "check the candles",
+        )
     scale = 1 / float(past.std())
     mu, omega, alpha, beta = _fit_garch(past * scale)
     shocks = returns.to_numpy() * scale - mu
@@ -158,15 +184,22 @@ def mincer_zarnowitz(
     y, f = aligned_columns(y=y, forecast=forecast)
     if log:
         if min(y.min(), f.min()) <= 0:
-            raise DataError("no logarithm of zero", "outcomes and forecasts above zero", (y.min(), f.min()), "leave out rows that stood still, or log=False")
+            raise DataError(
+                "no logarithm of zero", "outcomes and forecasts above zero", (y.min(), f.min()),
+                "leave out rows that stood still, or log=False",
+            )
         y, f = np.log(y), np.log(f)
     n = len(y)
     if n < 20 or np.ptp(f) <= 1e-12 * np.abs(f).max() or np.ptp(y) == 0:
-        raise DataError("nothing to regress", "at least 20 rows, and forecasts and outcomes that vary", f"{n} rows, forecasts {f.min()} to {f.max()}",
-                        "score more rows")
+        raise DataError(
+            "nothing to regress", "at least 20 rows, and forecasts and outcomes that vary",
+            f"{n} rows, forecasts {f.min()} to {f.max()}", "score more rows",
+        )
     lags = max(int(4 * (n / 100) ** (2 / 9)), 2 * (horizon - 1)) if lags is None else lags
     if horizon < 1 or not 0 <= lags < n:
-        raise SettingsError("Mincer-Zarnowitz regression", f"horizon >= 1, 0 <= lags < {n}", (horizon, lags), "correct the argument")
+        raise SettingsError(
+            "Mincer-Zarnowitz regression", f"horizon >= 1, 0 <= lags < {n}", (horizon, lags), "correct the argument",
+        )
     X, unit = np.column_stack([np.ones(n), f / (scale := np.abs(f).max())]), np.diag([1, 1 / scale])
     b = np.linalg.lstsq(X, y, rcond=None)[0]
     residual = y - X @ b
@@ -177,5 +210,8 @@ def mincer_zarnowitz(
     else:
         wald = float(off @ np.linalg.solve(covariance, off))
     errors = np.sqrt(np.diag(covariance))
-    return {"n": n, "intercept": float(b[0]), "slope": float(b[1]), "intercept_error": float(errors[0]), "slope_error": float(errors[1]),
-            "r2": float(1 - spread / ((y - y.mean()) ** 2).sum()), "p_value": float(stats.chi2.sf(wald, 2)), "lags": int(lags)}
+    return {
+        "n": n, "intercept": float(b[0]), "slope": float(b[1]), "intercept_error": float(errors[0]),
+        "slope_error": float(errors[1]), "r2": float(1 - spread / ((y - y.mean()) ** 2).sum()),
+        "p_value": float(stats.chi2.sf(wald, 2)), "lags": int(lags),
+    }

@@ -13,5 +13,7 @@ from .store import build_store, read_store
 from .stream import FeatureStream, settling
 
 # %% ../../nbs/20_features/90_features.ipynb #d19ddd63
-_all_ = ["FeatureSet", "FeatureStream", "build_store", "certificate_hash", "certify", "feature", "feature_names", "feature_set", "feature_table", "features",
-         "read_store", "settling"]  # fmt: skip
+_all_ = [
+    "FeatureSet", "FeatureStream", "build_store", "certificate_hash", "certify", "feature", "feature_names",
+    "feature_set", "feature_table", "features", "read_store", "settling",
+]

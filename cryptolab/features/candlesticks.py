@@ -203,7 +203,10 @@ def star(open, high, low, close, body, span, near):
             o2, c2, c = side * open[i - 2], side * close[i - 2], side * close[i]
             third = c2 + 0.3 * (o2 - c2)
             fell = o2 - c2 > body[i - 2] + noise
-            short = abs(close[i - 1] - open[i - 1]) <= body[i - 1] + noise and max(side * open[i - 1], side * close[i - 1]) < third - noise
+            short = (
+                abs(close[i - 1] - open[i - 1]) <= body[i - 1] + noise
+                and max(side * open[i - 1], side * close[i - 1]) < third - noise
+            )
             if fell and short and c - side * open[i] > body[i] + noise and c > third + noise:
                 out[i] = side
     return out
@@ -219,7 +222,9 @@ def three_inside(open, high, low, close, body, span, near):
         short = abs(close[i - 1] - open[i - 1]) <= body[i - 1] + noise
         for side in (1.0, -1.0):
             o2, c2, c = side * open[i - 2], side * close[i - 2], side * close[i]
-            harami = short and o2 - c2 > body[i - 2] + noise and _inside(o2, c2, side * open[i - 1], side * close[i - 1])
+            harami = short and o2 - c2 > body[i - 2] + noise and _inside(
+                o2, c2, side * open[i - 1], side * close[i - 1],
+            )
             if harami and c > side * open[i] and c > o2:
                 out[i] = side
     return out

@@ -13,7 +13,10 @@ import pandas as pd
 
 from ..config import DataError, SettingsError
 from ..data.timegrid import utc_time
-from .known import KINDS, HOUR_NS, META_COLUMNS, max_age_ns, check_kind, check_table, stamps_ns, known_times, newest_rows, number_column, onchain_known_times, same_rows, take_rows, tidy_table, known_at
+from cryptolab.features.known import (
+    KINDS, HOUR_NS, META_COLUMNS, max_age_ns, check_kind, check_table, stamps_ns, known_times, newest_rows,
+    number_column, onchain_known_times, same_rows, take_rows, tidy_table, known_at,
+)
 
 # %% ../../nbs/20_features/21_context.ipynb #be18816d
 _all_ = ["known_at"]
@@ -26,10 +29,14 @@ def _candles(kind, table, rows, columns=_CANDLE):
     time, close = data["_time"].to_numpy(), rows["close"]
     usual = int(np.median(np.diff(time[:1001]))) if len(time) > 1 else rows["step"]
     if usual != rows["step"]:
-        raise DataError(f"context `{kind}` has another timeframe than the candles", f"a candle every {pd.Timedelta(rows['step'])}",
-                        f"every {pd.Timedelta(usual)}", "load the same timeframe, or use `resample_candles`")  # fmt: skip
+        raise DataError(
+            f"context `{kind}` has another timeframe than the candles", f"a candle every {pd.Timedelta(rows['step'])}",
+            f"every {pd.Timedelta(usual)}", "load the same timeframe, or use `resample_candles`",
+        )
     at = same_rows(time, close - rows["step"])
-    return {name: take_rows(number_column(data, name, note, 0.0 if name != "volume" else -1e-300), at) for name in columns}, note
+    return {
+        name: take_rows(number_column(data, name, note, 0.0 if name != "volume" else -1e-300), at) for name in columns
+    }, note
 
 
 def _prefixed(kind, prefix):
@@ -49,11 +56,21 @@ def _funding(table, rows):
     data = data.assign(funding_rate=number_column(data, "funding_rate", note))
     data = data[data["funding_rate"].notna()]
     if not len(data):
-        raise DataError("context `funding` has no usable rate", "numbers in `funding_rate`", f"{note['rows']} rows without", "correct it or leave it out")
+        raise DataError(
+            "context `funding` has no usable rate", "numbers in `funding_rate`", f"{note['rows']} rows without",
+            "correct it or leave it out",
+        )
     parts = dict(list(data.groupby("exchange", sort=True))) if many else {"": data}
-    lead = table.attrs.get("exchange", min(parts, key=lambda name: parts[name]["_time"].iloc[0], default=None)) if many else ""
+    lead = (
+        table.attrs.get("exchange", min(parts, key=lambda name: parts[name]["_time"].iloc[0], default=None))
+        if many
+        else ""
+    )
     if lead not in parts:
-        raise DataError(f"context `funding` has no rates of {lead!r}", ", ".join(parts) or "at least one rate", repr(lead), "correct attrs['exchange']")
+        raise DataError(
+            f"context `funding` has no rates of {lead!r}", ", ".join(parts) or "at least one rate", repr(lead),
+            "correct attrs['exchange']",
+        )
     arrays, age = {}, max_age_ns("funding", table)
     total, count, top, bottom = (np.full(len(rows["close"]), start) for start in (0.0, 0.0, -np.inf, np.inf))
     for name, part in parts.items():
@@ -70,7 +87,9 @@ def _funding(table, rows):
             top, bottom = np.fmax(top, per_8h), np.fmin(bottom, per_8h)
     if len(parts) > 1:
         arrays["funding_mean"] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-        arrays["funding_spread"] = np.where(count > 1, np.where(count > 1, top, 0) - np.where(count > 1, bottom, 0), np.nan)
+        arrays["funding_spread"] = np.where(
+            count > 1, np.where(count > 1, top, 0) - np.where(count > 1, bottom, 0), np.nan,
+        )
     return arrays, [note]
 
 # %% ../../nbs/20_features/21_context.ipynb #d80b1f93
@@ -78,7 +97,9 @@ def _cross(tables, rows):
     "cross_close and reference_close."
     if not isinstance(tables, dict) or set(tables) != {"cross", "reference"}:
         found = ", ".join(map(str, tables)) if isinstance(tables, dict) else type(tables).__name__
-        raise DataError("context `cross` must hold two candle tables", "{'cross': …, 'reference': …}", found, "name both tables")
+        raise DataError(
+            "context `cross` must hold two candle tables", "{'cross': …, 'reference': …}", found, "name both tables",
+        )
     arrays, notes = {}, []
     for name in ("cross", "reference"):
         columns, note = _candles("cross", tables[name], rows, ("close",))
@@ -98,13 +119,18 @@ def _is_own(name, coin, rows):
         return name == _plain(rows["symbol"])
     both = np.flatnonzero(~np.isnan(coin["close"]))[:3]
     prices = rows.get("prices", {})
-    return len(both) > 0 and len(prices) > 0 and all((coin[field][both] == prices[field][both]).all() for field in prices)
+    return len(both) > 0 and len(prices) > 0 and all(
+        (coin[field][both] == prices[field][both]).all() for field in prices
+    )
 
 
 def _coins(tables, rows):
     "leader_close, leader_high, leader_low, leader_volume, market_return, market_dispersion, market_up."
     if not isinstance(tables, dict) or not tables:
-        raise DataError("context `coins` must hold candle tables by symbol", "{'BTCUSDT': …, 'ETHUSDT': …}", type(tables).__name__, "give a dict")
+        raise DataError(
+            "context `coins` must hold candle tables by symbol", "{'BTCUSDT': …, 'ETHUSDT': …}", type(tables).__name__,
+            "give a dict",
+        )
     coins, own, arrays, notes = {}, None, {}, []
     total, squares, up, count = (np.zeros(len(rows["close"])) for _ in range(4))
     for symbol, table in tables.items():
@@ -123,7 +149,9 @@ def _coins(tables, rows):
         arrays = {f"leader_{name}": coins[leader][name] for name in ("close", "high", "low", "volume")}
     some = np.maximum(count, 1)
     arrays["market_return"] = np.where(count > 0, total / some, np.nan)
-    arrays["market_dispersion"] = np.where(count > 1, np.sqrt(np.maximum(squares / some - (total / some) ** 2, 0.0)), np.nan)
+    arrays["market_dispersion"] = np.where(
+        count > 1, np.sqrt(np.maximum(squares / some - (total / some) ** 2, 0.0)), np.nan,
+    )
     arrays["market_up"] = np.where(count > 0, up / some, np.nan)
     return arrays, notes
 
@@ -154,14 +182,20 @@ def _onchain(table, rows):
         moment = utc_time(vintage, "vintage").value
         if (day + 24 * HOUR_NS > moment).any():
             row = int(np.argmax(day + 24 * HOUR_NS > moment))
-            raise DataError("context `onchain`: a day lies after the table's vintage", f"days that ended before {vintage}",
-                            f"{pd.Timestamp(day[row], tz='UTC').date()} (row {data.index[row]})", "correct the vintage or drop the rows")  # fmt: skip
+            raise DataError(
+                "context `onchain`: a day lies after the table's vintage", f"days that ended before {vintage}",
+                f"{pd.Timestamp(day[row], tz='UTC').date()} (row {data.index[row]})",
+                "correct the vintage or drop the rows",
+            )
     if "known" not in data.columns:
         known = np.maximum.accumulate(known)  # a day that was late holds up those after it: their means contain it
     order = np.argsort(known, kind="stable")
     at = newest_rows(known[order], rows["close"], max_age_ns("onchain", table))
-    at = np.where(at >= 0, np.maximum.accumulate(order)[np.maximum(at, 0)], -1)  # of what is known, the latest day in its latest version
-    arrays, names = {}, [c for c in data.columns if c not in (*META_COLUMNS, "_time") and pd.api.types.is_numeric_dtype(data[c])]
+    # of what is known, the latest day in its latest version
+    at = np.where(at >= 0, np.maximum.accumulate(order)[np.maximum(at, 0)], -1)
+    arrays, names = {}, [
+        c for c in data.columns if c not in (*META_COLUMNS, "_time") and pd.api.types.is_numeric_dtype(data[c])
+    ]
     for name in names:
         x = number_column(data, name, note)
         arrays[f"onchain_{name}"] = take_rows(x, at)
@@ -170,11 +204,15 @@ def _onchain(table, rows):
     doubtful = [name for name in names if re.match(RESTATED, name)]
     if vintage is None or table.attrs.get("restated") or "known" in data.columns:
         how = f"as of {vintage}" if vintage is not None else "vintage not stated"
-        note["note"] = f"{how}; may be restated: {', '.join(doubtful)}" if doubtful and "known" not in data.columns else ""
+        note["note"] = (
+            f"{how}; may be restated: {', '.join(doubtful)}" if doubtful and "known" not in data.columns else ""
+        )
     else:
         for name in (n for metric in doubtful for n in (f"onchain_{metric}", f"onchain_{metric}_30d") if n in arrays):
             arrays[name] = np.where(rows["close"] >= moment, arrays[name], np.nan)
-        note["note"] = f"unknown before the vintage {vintage}: {', '.join(doubtful)}" if doubtful else f"as of {vintage}"
+        note["note"] = (
+            f"unknown before the vintage {vintage}: {', '.join(doubtful)}" if doubtful else f"as of {vintage}"
+        )
     return arrays, [note]
 
 # %% ../../nbs/20_features/21_context.ipynb #7dea292a
@@ -189,11 +227,20 @@ def _orderbook(table, rows):
     bid, bid_size, ask, ask_size = (number_column(last, name, note, 0.0) for name in first)
     note["bad"] += int((bid >= ask).sum())
     mid = np.where(bid < ask, (bid + ask) / 2, np.nan)
-    out = {"mid": mid, "spread": (ask - bid) / mid, "microprice": (ask * bid_size + bid * ask_size) / (bid_size + ask_size) / mid - 1}
+    out = {
+        "mid": mid, "spread": (ask - bid) / mid,
+        "microprice": (ask * bid_size + bid * ask_size) / (bid_size + ask_size) / mid - 1,
+    }
     for levels in (n for n in (5, 10, 20) if f"bid_qty_{n}" in last and f"ask_qty_{n}" in last):
-        bids, asks = (sum(np.nan_to_num(number_column(last, f"{side}_qty_{i}", note)) for i in range(1, levels + 1)) for side in ("bid", "ask"))
+        bids, asks = (
+            sum(np.nan_to_num(number_column(last, f"{side}_qty_{i}", note)) for i in range(1, levels + 1))
+            for side in ("bid", "ask")
+        )
         out[f"imbalance_{levels}"] = np.where(mid > 0, (bids - asks) / (bids + asks), np.nan)
-        out["depth_ratio"], out["depth"] = np.where(mid > 0, np.log(bids / asks), np.nan), np.where(mid > 0, bids + asks, np.nan)
+        out["depth_ratio"], out["depth"] = (
+            np.where(mid > 0, np.log(bids / asks), np.nan),
+            np.where(mid > 0, bids + asks, np.nan),
+        )
         out.setdefault("near_share", out["depth"])
     if "near_share" in out:  # of the visible depth, how much lies within the five best levels
         out["near_share"] = out["near_share"] / out["depth"]
@@ -205,14 +252,23 @@ def _orderbook(table, rows):
 
 def _trades(table, rows):
     "trade_flow (−1…1), trade_count, trade_size (mean), trade_top (share of the largest), trade_vwap over each candle."
-    data, note = tidy_table("trades", table, ["price", "qty", "is_buyer_maker"], ["trade_id"] if "trade_id" in table.columns else None)
-    if not (pd.api.types.is_bool_dtype(data["is_buyer_maker"]) or pd.api.types.is_numeric_dtype(data["is_buyer_maker"])):
-        raise DataError("context `trades`: `is_buyer_maker` cannot be read", "true or false", str(data["is_buyer_maker"].iloc[0]), "convert it to bool")
+    data, note = tidy_table(
+        "trades", table, ["price", "qty", "is_buyer_maker"], ["trade_id"] if "trade_id" in table.columns else None,
+    )
+    if not (
+        pd.api.types.is_bool_dtype(data["is_buyer_maker"]) or pd.api.types.is_numeric_dtype(data["is_buyer_maker"])
+    ):
+        raise DataError(
+            "context `trades`: `is_buyer_maker` cannot be read", "true or false", str(data["is_buyer_maker"].iloc[0]),
+            "convert it to bool",
+        )
     known, opened = known_times("trades", data, data["_time"].to_numpy(), 0), rows["close"] - rows["step"]
     price, size = number_column(data, "price", note, 0.0), number_column(data, "qty", note, 0.0)
     known, n = np.maximum.accumulate(known), len(opened)
     last, first = np.searchsorted(known, rows["close"], "left") - 1, np.searchsorted(known, opened, "left")
-    covered = (first > 0) & (last >= first) & (rows["close"] - known[np.maximum(last, 0)] <= max_age_ns("trades", table))
+    covered = (first > 0) & (last >= first) & (
+        rows["close"] - known[np.maximum(last, 0)] <= max_age_ns("trades", table)
+    )
     if "trade_id" in data.columns:
         number = data["trade_id"].to_numpy()
         covered &= number[np.maximum(last, 0)] - number[np.maximum(first - 1, 0)] == last - first + 1
@@ -223,13 +279,18 @@ def _trades(table, rows):
     volume, count, top = total(size), np.bincount(row, minlength=n), np.zeros(n)
     np.maximum.at(top, row, size)
     covered &= volume > 0
-    out = {"flow": total(np.where(sold, -size, size)), "size": volume**2 / np.maximum(count, 1), "top": top, "vwap": total(price * size)}
+    out = {
+        "flow": total(np.where(sold, -size, size)), "size": volume**2 / np.maximum(count, 1), "top": top,
+        "vwap": total(price * size),
+    }
     arrays = {f"trade_{name}": np.where(covered, x / np.where(covered, volume, 1.0), np.nan) for name, x in out.items()}
     return {**arrays, "trade_count": np.where(covered, count, np.nan)}, [note]
 
 # %% ../../nbs/20_features/21_context.ipynb #94eafbee
-_READERS = {"funding": _funding, "perpetual": _prefixed("perpetual", "perp"), "exchange": _prefixed("exchange", "exchange"), "cross": _cross,
-            "coins": _coins, "onchain": _onchain, "orderbook": _orderbook, "trades": _trades}  # fmt: skip
+_READERS = {
+    "funding": _funding, "perpetual": _prefixed("perpetual", "perp"), "exchange": _prefixed("exchange", "exchange"),
+    "cross": _cross, "coins": _coins, "onchain": _onchain, "orderbook": _orderbook, "trades": _trades,
+}
 
 
 class Aligned(dict):
@@ -246,12 +307,18 @@ def align_context(
 ) -> Aligned:  # float64 arrays on the candles' rows, known at each row's close; NaN where unknown or too old; DataError, SettingsError
     "Put context tables on the candles' clock, point in time."
     if not isinstance(context, dict):
-        raise SettingsError("context must be a dictionary of tables", ", ".join(KINDS), type(context).__name__, 'such as {"funding": table}')
+        raise SettingsError(
+            "context must be a dictionary of tables", ", ".join(KINDS), type(context).__name__,
+            'such as {"funding": table}',
+        )
     for kind in context:
         check_kind(kind)
     opened = stamps_ns(candles.index, "candles") if isinstance(candles.index, pd.DatetimeIndex) else None
     if opened is None or not step > 0:
-        raise DataError("context needs candles with times", "UTC open times as index and a known length", type(candles.index).__name__, "load candles")
+        raise DataError(
+            "context needs candles with times", "UTC open times as index and a known length",
+            type(candles.index).__name__, "load candles",
+        )
     rows = {"close": opened + int(step), "step": int(step), "symbol": candles.attrs.get("symbol", "")}
     rows["prices"] = {field: candles[field].to_numpy("float64") for field in _CANDLE[:4] if field in candles.columns}
     aligned = Aligned()

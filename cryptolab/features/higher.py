@@ -32,7 +32,16 @@ def _collect(time, first, high, low, close, volume, width, step, state):
             out[0, done], out[1, done], out[2, done], out[3, done], out[4, done] = o, h, l, c, v
             done, growing = done + 1, 0.0
         count[i] = done
-    state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7] = seen, bucket, growing, o, h, l, c, v
+    state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7] = (
+        seen,
+        bucket,
+        growing,
+        o,
+        h,
+        l,
+        c,
+        v,
+    )
     return out[:, :done], count
 
 

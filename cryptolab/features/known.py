@@ -27,26 +27,40 @@ def stamps_ns(values, place):
     values = pd.Index(values)
     if values.dtype.kind in "iuf":
         numbers = values.to_numpy()
-        exact = numbers.dtype.kind in "iu" and len(numbers) and numbers.min() >= 10**17  # whole nanoseconds need no conversion
+        # whole nanoseconds need no conversion
+        exact = numbers.dtype.kind in "iu" and len(numbers) and numbers.min() >= 10**17
         time = numbers.astype("int64") if exact else epoch_to_ns(numbers)[0]
     elif isinstance(values, pd.DatetimeIndex):
         if values.tz is None:
-            raise DataError(f"{place}: the times have no time zone", "UTC", "naive times", '`.dt.tz_localize("UTC")` if they are UTC')
+            raise DataError(
+                f"{place}: the times have no time zone", "UTC", "naive times",
+                '`.dt.tz_localize("UTC")` if they are UTC',
+            )
         time = values.as_unit("ns").asi8
     else:
-        raise DataError(f"{place}: the times cannot be read", "times with a zone, or epoch numbers", f"{values.dtype}", "pd.to_datetime(…, utc=True)")
+        raise DataError(
+            f"{place}: the times cannot be read", "times with a zone, or epoch numbers", f"{values.dtype}",
+            "pd.to_datetime(…, utc=True)",
+        )
     if (time == pd.NaT.value).any():
         row = int(np.argmax(time == pd.NaT.value))
-        raise DataError(f"{place}: row {row} has no time", "a time in every row", str(values[row]), "correct or drop the row")
+        raise DataError(
+            f"{place}: row {row} has no time", "a time in every row", str(values[row]), "correct or drop the row",
+        )
     return time
 
 
 def check_table(table, place):
     "Refuse what is no table, or an empty one."
     if not isinstance(table, pd.DataFrame):
-        raise DataError(f"{place} must be a table", "a pandas DataFrame", type(table).__name__, "see the table of keys in `cryptolab.features.known`")
+        raise DataError(
+            f"{place} must be a table", "a pandas DataFrame", type(table).__name__,
+            "see the table of keys in `cryptolab.features.known`",
+        )
     if not len(table):
-        raise DataError(f"{place} has no rows", "at least one row", "an empty table", "leave it out: its columns are then absent")
+        raise DataError(
+            f"{place} has no rows", "at least one row", "an empty table", "leave it out: its columns are then absent",
+        )
 
 
 def _stamps(table, place):
@@ -54,7 +68,10 @@ def _stamps(table, place):
     check_table(table, place)
     column = next((name for name in _STAMPS if name in table.columns), None)
     if column is None and not isinstance(table.index, pd.DatetimeIndex):
-        raise DataError(f"{place} has no time", "a column `timestamp`, or times as index", ", ".join(map(str, table.columns)), "name the column `timestamp`")
+        raise DataError(
+            f"{place} has no time", "a column `timestamp`, or times as index", ", ".join(map(str, table.columns)),
+            "name the column `timestamp`",
+        )
     return stamps_ns(table.index if column is None else table[column], place)
 
 # %% ../../nbs/20_features/20_known.ipynb #8fab5021
@@ -82,7 +99,9 @@ def known_times(kind, table, time, step):
         return onchain_known_times(table, time)
     if kind in ("orderbook", "trades"):
         local = next((name for name in ("local", "local_ns", "local_timestamp") if name in table.columns), None)
-        return time if local is None else np.maximum(time, stamps_ns(table[local], f"context `{kind}`, column `{local}`"))
+        return time if local is None else np.maximum(
+            time, stamps_ns(table[local], f"context `{kind}`, column `{local}`"),
+        )
     return time + step
 
 
@@ -101,7 +120,10 @@ def check_kind(kind):
     "Refuse an unknown key."
     if kind not in KINDS:
         close = difflib.get_close_matches(str(kind), KINDS, 1)
-        raise SettingsError("unknown context", ", ".join(KINDS), repr(kind), f"did you mean `{close[0]}`?" if close else "choose one of them")
+        raise SettingsError(
+            "unknown context", ", ".join(KINDS), repr(kind),
+            f"did you mean `{close[0]}`?" if close else "choose one of them",
+        )
 
 # %% ../../nbs/20_features/20_known.ipynb #abcad910
 def tidy_table(kind, table, needed, keys=()):
@@ -110,17 +132,27 @@ def tidy_table(kind, table, needed, keys=()):
     time = _stamps(table, place)
     missing = [name for name in needed if name not in table.columns]
     if missing:
-        raise DataError(f"{place}: column `{missing[0]}` is missing", ", ".join(needed), ", ".join(map(str, table.columns)), "complete or rename the columns")
-    data = table.reset_index(drop=True).drop(columns=[name for name in _STAMPS if name in table.columns]).assign(_time=time)
+        raise DataError(
+            f"{place}: column `{missing[0]}` is missing", ", ".join(needed), ", ".join(map(str, table.columns)),
+            "complete or rename the columns",
+        )
+    data = table.reset_index(drop=True).drop(
+        columns=[name for name in _STAMPS if name in table.columns]
+    ).assign(_time=time)
     unsorted = bool((np.diff(time) < 0).any())
     data = data.sort_values("_time", kind="stable") if unsorted else data
     again = data.duplicated(["_time", *(keys or [])])
     same = data.duplicated() if again.any() else again
     if keys is not None and (again & ~same).any():
         row = int(np.argmax((again & ~same).to_numpy()))
-        raise DataError(f"{place}: two different rows for the same time (row {data.index[row]})", "one row per " + " and ".join(["time", *keys]),
-                        str(pd.Timestamp(data["_time"].iloc[row], tz="UTC")), "keep the right one: table.drop_duplicates(…, keep=…)")  # fmt: skip
-    return data[~same], {"context": kind, "rows": len(table), "unsorted": unsorted, "doubled": int(same.sum()), "bad": 0}
+        raise DataError(
+            f"{place}: two different rows for the same time (row {data.index[row]})",
+            "one row per " + " and ".join(["time", *keys]), str(pd.Timestamp(data["_time"].iloc[row], tz="UTC")),
+            "keep the right one: table.drop_duplicates(…, keep=…)",
+        )
+    return data[~same], {
+        "context": kind, "rows": len(table), "unsorted": unsorted, "doubled": int(same.sum()), "bad": 0,
+    }
 
 
 def number_column(data, name, note, above=-np.inf):

@@ -11,7 +11,9 @@ import numpy as np
 
 from .indicators import atr, rsi
 from .operators import kernel, lag, recursive, windowed
-from .rolling import change, ema, pct_change, position_in_range, rolling_extremes, rolling_sum, safe_ratio, sma
+from cryptolab.features.rolling import (
+    change, ema, pct_change, position_in_range, rolling_extremes, rolling_sum, safe_ratio, sma,
+)
 
 # %% ../../nbs/20_features/13_oscillators.ipynb #dab7f91c
 @kernel

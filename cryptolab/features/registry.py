@@ -44,7 +44,10 @@ def read_definitions(table, group, source):
     for line in filter(None, map(str.strip, table.strip().splitlines())):
         cells = [cell.strip() for cell in line.split("|")]
         if not 5 <= len(cells) <= 7 or not cells[3].isdigit():
-            raise SettingsError("a line of a feature table cannot be read", " | ".join(FIELDS), repr(line), "give 5 to 7 cells; `candles` is a whole number")
+            raise SettingsError(
+                "a line of a feature table cannot be read", " | ".join(FIELDS), repr(line),
+                "give 5 to 7 cells; `candles` is a whole number",
+            )
         columns.append(dict(zip(FIELDS, [*cells, "", ""][:7]), group=group))
         columns[-1]["candles"] = int(cells[3])
         columns[-1]["source"] = columns[-1]["source"] or source
@@ -76,7 +79,10 @@ class FeatureSet:
             known = self.names
             for name in (c["name"] for c in columns):
                 if name in known:
-                    raise SettingsError(f"the feature `{name}` exists already in `{self.name}`", "a new name", name, "choose another name")
+                    raise SettingsError(
+                        f"the feature `{name}` exists already in `{self.name}`", "a new name", name,
+                        "choose another name",
+                    )
             self.blocks.append(Block(function, columns, tuple(needs), pieces))
             return function
 
@@ -91,13 +97,19 @@ class FeatureSet:
     @property
     def table(self) -> pd.DataFrame:  # one row per column: FIELDS, group, needs
         "What each column is."
-        rows = {column["name"]: {**column, "needs": ", ".join(block.needs)} for block in self.blocks for column in block.columns}
+        rows = {
+            column["name"]: {**column, "needs": ", ".join(block.needs)} for block in self.blocks
+            for column in block.columns
+        }
         table = pd.DataFrame([rows[name] for name in self.names], columns=[*FIELDS, "group", "needs"])
         table.index = pd.RangeIndex(1, len(table) + 1, name="number")
         return table
 
 # %% ../../nbs/20_features/30_registry.ipynb #02d17a59
-SET_MODULES = {"v9": "v9", "v9_published": "v9", "v2": "v2", "v2_published": "v2", "hybrid": "hybrid", "v3": "v3", "ultimate": "ultimate", "ta": "ta"}
+SET_MODULES = {
+    "v9": "v9", "v9_published": "v9", "v2": "v2", "v2_published": "v2", "hybrid": "hybrid", "v3": "v3",
+    "ultimate": "ultimate", "ta": "ta",
+}
 _SETS = {"user": FeatureSet("user")}
 
 
@@ -113,7 +125,9 @@ def feature_set(
     if name not in _SETS:
         known = ", ".join([*SET_MODULES, "user"])
         close = difflib.get_close_matches(str(name), [*SET_MODULES, "user"], 1)
-        raise SettingsError("unknown feature set", known, repr(name), f"did you mean `{close[0]}`?" if close else "choose one of them")
+        raise SettingsError(
+            "unknown feature set", known, repr(name), f"did you mean `{close[0]}`?" if close else "choose one of them",
+        )
     return _SETS[name]
 
 
@@ -165,9 +179,15 @@ def _check(candles):
     "Refuse tables without the five columns, out of order, or with values no candle can have."
     missing = [name for name in _OWN if name not in candles.columns]
     if missing:
-        raise DataError(f"column `{missing[0]}` is missing", ", ".join(_OWN), ", ".join(map(str, candles.columns)), "load complete candles")
+        raise DataError(
+            f"column `{missing[0]}` is missing", ", ".join(_OWN), ", ".join(map(str, candles.columns)),
+            "load complete candles",
+        )
     if not (candles.index.is_monotonic_increasing and candles.index.is_unique):
-        raise DataError("candles are not in order", "open times sorted, each once", "unsorted or repeated times", "use `clean_candles`")
+        raise DataError(
+            "candles are not in order", "open times sorted, each once", "unsorted or repeated times",
+            "use `clean_candles`",
+        )
 
 
 def _check_values(candles, name, x):
@@ -177,7 +197,7 @@ def _check_values(candles, name, x):
         row = int(np.argmin((x >= low) & (x < np.inf)))
         expected = "a finite number above 0" if low else "a finite number, 0 or more"
         raise DataError(f"`{name}` cannot be used in row {row} ({candles.index[row]})", expected, x[row],
-                        "use `clean_candles`, which drops such candles and counts them")  # fmt: skip
+                        "use `clean_candles`, which drops such candles and counts them")
 
 
 def feature_inputs(
@@ -190,7 +210,11 @@ def feature_inputs(
     for name, x in arrays.items():
         _check_values(candles, name, x)
     arrays.update({name: candles[name].to_numpy(dtype="float64") for name in _EXTRA if name in candles.columns})
-    time = candles.index.as_unit("ns").asi8 if isinstance(candles.index, pd.DatetimeIndex) else np.arange(len(candles), dtype="int64")
+    time = (
+        candles.index.as_unit("ns").asi8
+        if isinstance(candles.index, pd.DatetimeIndex)
+        else np.arange(len(candles), dtype="int64")
+    )
     x = SimpleNamespace(**arrays, time=time, step=_step(candles, time))
     if context:
         from cryptolab.features.context import align_context
@@ -220,7 +244,7 @@ def chosen_blocks(
     if unknown:
         close = difflib.get_close_matches(unknown[0], found.names, 1)
         raise SettingsError(f"`{found.name}` has no column `{unknown[0]}`", "a name of feature_names(set)", unknown[0],
-                            f"did you mean `{close[0]}`?" if close else "see feature_table(set)")  # fmt: skip
+                            f"did you mean `{close[0]}`?" if close else "see feature_table(set)")
     blocks, absent = [], {}
     for block in found.blocks:
         wanted = [name for name in block.names if columns is None or name in columns]
@@ -242,11 +266,16 @@ def run_block(
     left = dict.fromkeys(block.names)
     for name, column in block.function(x):
         if name not in left:
-            raise SettingsError("a block of features does not follow its table", ", ".join(left) or "nothing more", name, "yield each column of the table once")
+            raise SettingsError(
+                "a block of features does not follow its table", ", ".join(left) or "nothing more", name,
+                "yield each column of the table once",
+            )
         del left[name]
         put(name, column)
     if left:
-        raise SettingsError("a block of features ends before its table", ", ".join(left), "nothing", "yield every column of the table")
+        raise SettingsError(
+            "a block of features ends before its table", ", ".join(left), "nothing", "yield every column of the table",
+        )
 
 # %% ../../nbs/20_features/30_registry.ipynb #c019289e
 def _check_length(blocks, names, rows):
@@ -255,7 +284,7 @@ def _check_length(blocks, names, rows):
     hungry = max(names, key=needed.get, default=None)
     if hungry and rows < needed[hungry]:
         raise DataError(f"too few candles for the feature `{hungry}`", f"at least {needed[hungry]} candles", rows,
-                        f"load {needed[hungry] - rows} candles more, or name the columns you need with `columns=`")  # fmt: skip
+                        f"load {needed[hungry] - rows} candles more, or name the columns you need with `columns=`")
 
 
 _ROWS = 32_768  # of a stretch
@@ -266,7 +295,10 @@ def _matrix(out, shape, dtype):
     if out is None:
         return np.empty(shape, dtype=dtype)
     if not (isinstance(out, np.ndarray) and out.shape == shape and out.dtype == dtype):
-        raise SettingsError("`out` does not fit", f"an array {shape} of {dtype}", f"{getattr(out, 'shape', type(out).__name__)} of {getattr(out, 'dtype', '')}", "leave it out")
+        raise SettingsError(
+            "`out` does not fit", f"an array {shape} of {dtype}",
+            f"{getattr(out, 'shape', type(out).__name__)} of {getattr(out, 'dtype', '')}", "leave it out",
+        )
     return out
 
 
@@ -316,6 +348,8 @@ def features(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda block: _fill(block, x, stretches, out, place), blocks))
     table = pd.DataFrame(out.T, index=candles.index, columns=names, copy=False)
-    table.attrs = {key: candles.attrs[key] for key in ("symbol", "timeframe", "source", "fingerprint") if key in candles.attrs}
+    table.attrs = {
+        key: candles.attrs[key] for key in ("symbol", "timeframe", "source", "fingerprint") if key in candles.attrs
+    }
     table.attrs.update(features=feature_set(set).name, absent=absent, **({"context": x.report} if context else {}))
     return table

@@ -121,7 +121,8 @@ def _rolling_std(x, mean, window):
     n = len(x)
     out = np.full(n, np.nan)
     for i in range(window - 1, n):
-        total = one = two = three = 0.0  # four sums at once: the processor need not wait for one addition to begin the next
+        # four sums at once: the processor need not wait for one addition to begin the next
+        total = one = two = three = 0.0
         rest, center = i - window + 1 + window % 4, mean[i]
         for j in range(i - window + 1, rest):
             total += (x[j] - center) ** 2

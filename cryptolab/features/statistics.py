@@ -87,7 +87,13 @@ def rolling_shape(
                 d = (m - m0) / w
                 s2 = s + s0 + d * d * k * j * w
                 s3 = c + c0 + d * d * d * k * j * (j - k) * w + 3 * d * (j * s - k * s0)
-                s4 = q + q0 + d**4 * k * j * (j * j - j * k + k * k) * w + 6 * d * d * (j * j * s + k * k * s0) + 4 * d * (j * c - k * c0)
+                s4 = (
+                    q
+                    + q0
+                    + d**4 * k * j * (j * j - j * k + k * k) * w
+                    + 6 * d * d * (j * j * s + k * k * s0)
+                    + 4 * d * (j * c - k * c0)
+                )
                 still = s2 <= w * (1e-12 * (m - d * j)) ** 2
                 skew[i] = 0.0 if still else np.sqrt(w) * s3 / s2**1.5
                 kurt[i] = 0.0 if still else w * s4 / (s2 * s2) - 3.0
@@ -137,7 +143,11 @@ def _regression(y, x, window):
             if start > 0 or k == window:
                 gx, gy, both, rest = mx - old[k, 0], my - old[k, 1], k * (w - k) / w, (w - k) / w
                 ax, ay = mx - gx * rest, my - gy * rest
-                sx, sy, cov = xx + old[k, 2] + gx * gx * both, yy + old[k, 3] + gy * gy * both, xy + old[k, 4] + gx * gy * both
+                sx, sy, cov = (
+                    xx + old[k, 2] + gx * gx * both,
+                    yy + old[k, 3] + gy * gy * both,
+                    xy + old[k, 4] + gx * gy * both,
+                )
                 if sx <= w * (1e-12 * ax) ** 2 or sy <= w * (1e-12 * ay) ** 2:
                     slope[i], tight[i], off[i] = 0.0, 0.0, 0.0
                 else:
@@ -152,7 +162,13 @@ def _regression(y, x, window):
             dx, dy = x[i] - mx, y[i] - my
             mx, my = mx + dx * per[stop - i], my + dy * per[stop - i]
             xx, yy, xy = xx + dx * (x[i] - mx), yy + dy * (y[i] - my), xy + dx * (y[i] - my)
-            old[i - start, 0], old[i - start, 1], old[i - start, 2], old[i - start, 3], old[i - start, 4] = mx, my, xx, yy, xy
+            old[i - start, 0], old[i - start, 1], old[i - start, 2], old[i - start, 3], old[i - start, 4] = (
+                mx,
+                my,
+                xx,
+                yy,
+                xy,
+            )
     return slope, tight, off
 
 # %% ../../nbs/20_features/14_statistics.ipynb #1bacc869
@@ -279,7 +295,12 @@ def entropy(
 ):  # 0 … 1: 1 when all six orders are equally frequent, 0 when nothing moved; NaN for window + 1 rows
     "Permutation entropy of order three."
     n, unknown, total = len(x), -1, 0.0
-    out, code, count, part = np.full(n, np.nan), np.zeros(n, dtype=np.int64), np.zeros(8, dtype=np.int64), np.zeros(window + 1)
+    out, code, count, part = (
+        np.full(n, np.nan),
+        np.zeros(n, dtype=np.int64),
+        np.zeros(8, dtype=np.int64),
+        np.zeros(window + 1),
+    )
     for k in range(1, window + 1):
         part[k] = -k / window * np.log(k / window) / np.log(6.0)
     for i in range(n):

@@ -44,9 +44,15 @@ def _parquet_pieces(path, rows):
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         time = next((n for n in ("open_time", "timestamp") if n in names), None)
-        wanted = [n for n in ("open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume") if n in names]
+        wanted = [
+            n for n in ("open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume")
+            if n in names
+        ]
         if time is None or len(wanted) < 5:
-            raise DataError(f"{path.name} holds no candles", "open_time or timestamp, open, high, low, close, volume", ", ".join(names), "load it with `load_candles`")
+            raise DataError(
+                f"{path.name} holds no candles", "open_time or timestamp, open, high, low, close, volume",
+                ", ".join(names), "load it with `load_candles`",
+            )
         for batch in file.iter_batches(rows, columns=[time, *wanted]):
             table = batch.to_pandas().set_index(time).rename_axis("open_time")
             yield table.astype("float64")
@@ -56,7 +62,9 @@ def _code():
     "Hash of the feature code."
     import cryptolab
 
-    files = sorted(p for p in (Path(cryptolab.__file__).parent / "features").rglob("*.py") if "__pycache__" not in p.parts)
+    files = sorted(
+        p for p in (Path(cryptolab.__file__).parent / "features").rglob("*.py") if "__pycache__" not in p.parts
+    )
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
@@ -74,8 +82,13 @@ def _begin(folder, key, set, context):
     progress = json.loads(note.read_text())
     if progress["key"] != key:
         differs = ", ".join(f"{k} {progress['key'].get(k)!r}" for k in key if progress["key"].get(k) != key[k])
-        raise DataError(f"{folder} holds an unfinished store of something else", json.dumps(key), differs, "remove the folder or choose another one")
-    return progress, FeatureStream.resume(folder / f"memory-{len(progress['parts']):04d}.npz", set, context) if progress["parts"] else None
+        raise DataError(
+            f"{folder} holds an unfinished store of something else", json.dumps(key), differs,
+            "remove the folder or choose another one",
+        )
+    return progress, FeatureStream.resume(
+        folder / f"memory-{len(progress['parts']):04d}.npz", set, context
+    ) if progress["parts"] else None
 
 # %% ../../nbs/20_features/61_store.ipynb #137dbc69
 def build_store(
@@ -103,8 +116,11 @@ def build_store(
         symbol = symbol or piece.attrs.get("symbol")
         if number < done:
             if fingerprint(piece) != parts[number]["candles"]:
-                raise DataError(f"{folder} was begun with other candles", f"those of part {number}: {parts[number]['candles'][:12]}…", f"{fingerprint(piece)[:12]}…",
-                                "remove the folder to build it from these candles")  # fmt: skip
+                raise DataError(
+                    f"{folder} was begun with other candles",
+                    f"those of part {number}: {parts[number]['candles'][:12]}…", f"{fingerprint(piece)[:12]}…",
+                    "remove the folder to build it from these candles",
+                )
             continue
         stream = stream or FeatureStream(found, columns, context, dtype, timeframe)
         parts.append(_store_part(folder, number, stream, piece))
@@ -123,8 +139,11 @@ def _store_part(folder, number, stream, piece):
     table, name = stream.extend(piece), f"part-{number:04d}.parquet"
     with whole_file(folder / name) as new:
         table.to_parquet(new, compression="zstd")
-    return {"file": name, "sha256": _sum(folder / name), "rows": len(table), "first": str(table.index[0]), "last": str(table.index[-1]),
-            "candles": fingerprint(piece), "nan": {c: int(n) for c, n in table.isna().sum().items() if n}}  # fmt: skip
+    return {
+        "file": name, "sha256": _sum(folder / name), "rows": len(table), "first": str(table.index[0]),
+        "last": str(table.index[-1]), "candles": fingerprint(piece),
+        "nan": {c: int(n) for c, n in table.isna().sum().items() if n},
+    }
 
 
 def _finish(folder, key, parts, stream, symbol):
@@ -134,8 +153,11 @@ def _finish(folder, key, parts, stream, symbol):
         for column, count in part["nan"].items():
             nan[column] = nan.get(column, 0) + count
     together = hashlib.sha256("".join(part["candles"] for part in parts).encode()).hexdigest()
-    manifest = {**key, "columns": stream.names, "absent": stream.absent, "symbol": symbol, "timeframe": stream.timeframe, "rows": sum(p["rows"] for p in parts),
-                "first": parts[0]["first"], "last": parts[-1]["last"], "gaps": int(stream.gaps), "candles": together, "nan": nan, "parts": parts}  # fmt: skip
+    manifest = {
+        **key, "columns": stream.names, "absent": stream.absent, "symbol": symbol, "timeframe": stream.timeframe,
+        "rows": sum(p["rows"] for p in parts), "first": parts[0]["first"], "last": parts[-1]["last"],
+        "gaps": int(stream.gaps), "candles": together, "nan": nan, "parts": parts,
+    }
     write_json(folder / "manifest.json", manifest)
     for name in ["progress.json", f"memory-{len(parts):04d}.npz"]:
         (folder / name).unlink(missing_ok=True)
@@ -145,11 +167,19 @@ def _finish(folder, key, parts, stream, symbol):
 def _finished(folder, key, candles, rows):
     "The manifest of a complete store, if it is the store that was asked for."
     manifest = json.loads((folder / "manifest.json").read_text())
-    old = {**{k: manifest[k] for k in key}, "columns": [c for c in key["columns"] if c in manifest["columns"] or any(c in v for v in manifest["absent"].values())]}
+    old = {
+        **{k: manifest[k] for k in key},
+        "columns": [
+            c for c in key["columns"] if c in manifest["columns"] or any(c in v for v in manifest["absent"].values())
+        ],
+    }
     found = [fingerprint(piece) for piece in candle_pieces(candles, rows)]
     if old != key or found != [part["candles"] for part in manifest["parts"]]:
-        raise DataError(f"{folder} holds another store", "the same set, code and candles", f"set {manifest['set']}, code {manifest['code']}, {manifest['rows']} rows",
-                        "remove the folder or choose another one")  # fmt: skip
+        raise DataError(
+            f"{folder} holds another store", "the same set, code and candles",
+            f"set {manifest['set']}, code {manifest['code']}, {manifest['rows']} rows",
+            "remove the folder or choose another one",
+        )
     return manifest
 
 # %% ../../nbs/20_features/61_store.ipynb #2bdc919f
@@ -164,18 +194,31 @@ def read_store(
     folder = Path(folder)
     if not (folder / "manifest.json").exists():
         state = "an unfinished store" if (folder / "progress.json").exists() else "nothing"
-        raise DataError(f"{folder} is no complete feature store", "a manifest.json in it", state, "call `build_store` again to finish it")
+        raise DataError(
+            f"{folder} is no complete feature store", "a manifest.json in it", state,
+            "call `build_store` again to finish it",
+        )
     manifest = json.loads((folder / "manifest.json").read_text())
     unknown = [c for c in columns or () if c not in manifest["columns"]]
     if unknown:
-        raise DataError(f"the store has no column `{unknown[0]}`", ", ".join(manifest["columns"][:5]) + " …", unknown[0], "see manifest.json")
-    low, high = (None if t is None else pd.Timestamp(t) if pd.Timestamp(t).tzinfo else pd.Timestamp(t, tz="UTC") for t in (start, end))
+        raise DataError(
+            f"the store has no column `{unknown[0]}`", ", ".join(manifest["columns"][:5]) + " …", unknown[0],
+            "see manifest.json",
+        )
+    low, high = (
+        None if t is None else pd.Timestamp(t) if pd.Timestamp(t).tzinfo else pd.Timestamp(t, tz="UTC")
+        for t in (start, end)
+    )
     tables = []
     for part in manifest["parts"]:
         if (low is None or pd.Timestamp(part["last"]) >= low) and (high is None or pd.Timestamp(part["first"]) < high):
             tables.append(_read_part(folder, part, columns, check))
     table = pd.concat(tables) if tables else _read_part(folder, manifest["parts"][0], columns, check).iloc[:0]
-    table = table.iloc[(0 if low is None else table.index.searchsorted(low)) : (len(table) if high is None else table.index.searchsorted(high))]
+    table = table.iloc[
+        (0 if low is None else table.index.searchsorted(low)) : (
+            len(table) if high is None else table.index.searchsorted(high)
+        )
+    ]
     table.attrs = {k: manifest[k] for k in ("symbol", "timeframe", "absent")} | {"features": manifest["set"]}
     return table
 
@@ -184,6 +227,8 @@ def _read_part(folder, part, columns, check):
     "One part, after its sum was compared."
     path = folder / part["file"]
     if not path.exists() or (check and _sum(path) != part["sha256"]):
-        raise ModelError(f"{path} {'was changed' if path.exists() else 'is missing'}", f"a file with the sum {part['sha256'][:12]}…",
-                         "another" if path.exists() else "nothing", "remove the store and build it again")  # fmt: skip
+        raise ModelError(
+            f"{path} {'was changed' if path.exists() else 'is missing'}", f"a file with the sum {part['sha256'][:12]}…",
+            "another" if path.exists() else "nothing", "remove the store and build it again",
+        )
     return pd.read_parquet(path, columns=columns)

@@ -64,7 +64,14 @@ class FeatureStream:
         timeframe: str | None = None,  # length of a candle; None takes it from the first candles
         symbol: str | None = None,  # the coin, for context of other coins; None takes it from the first candles
     ):
-        self.set, self.columns, self.context, self.dtype, self.timeframe, self.symbol = feature_set(set), columns, context, dtype, timeframe, symbol
+        self.set, self.columns, self.context, self.dtype, self.timeframe, self.symbol = (
+            feature_set(set),
+            columns,
+            context,
+            dtype,
+            timeframe,
+            symbol,
+        )
         self.blocks, self.names, self.absent = None, None, {}
         self.rows, self.gaps, self.last, self.offset = 0, 0, None, {}
 
@@ -73,7 +80,10 @@ class FeatureStream:
         "How many candles to `start` with, so that every column that can forget its start has settled."
         memory = settling(self.set)
         memory = memory[self.columns] if self.columns else memory
-        declared = [c["candles"] for block in self.set.blocks for c in block.columns if not self.columns or c["name"] in self.columns]
+        declared = [
+            c["candles"] for block in self.set.blocks for c in block.columns if not self.columns
+            or c["name"] in self.columns
+        ]
         return int(max([*np.ceil(1.1 * memory[np.isfinite(memory)]), *declared, 1]))
 
     @property
@@ -101,8 +111,11 @@ def _run(self, x, rows):
         self.blocks, self.names, self.absent = chosen_blocks(self.set, x, self.columns)
         whole = [name for block in self.blocks if not block.pieces for name in block.names]
         if whole:
-            raise SettingsError("these features cannot be computed in pieces", "blocks made of operators and arithmetic (`pieces=True`)", ", ".join(whole),
-                                "build them from `cryptolab.features.operators`, or name other columns with `columns=`")  # fmt: skip
+            raise SettingsError(
+                "these features cannot be computed in pieces",
+                "blocks made of operators and arithmetic (`pieces=True`)", ", ".join(whole),
+                "build them from `cryptolab.features.operators`, or name other columns with `columns=`",
+            )
         self._place = {name: i for i, name in enumerate(self.names)}
         self._index, self._carries = pd.Index(self.names), [Carry() for _ in self.blocks]
     out, place = np.empty((len(self.names), rows), self.dtype), self._place
@@ -149,8 +162,10 @@ def _follow(self, time, step):
     if self.last is None:
         return
     if time <= self._ns:
-        raise DataError("this candle does not continue the stream", f"an open time after {self.last}", str(pd.Timestamp(time, tz="UTC")),
-                        "feed each closed candle once, in order; start a new stream to go back")  # fmt: skip
+        raise DataError(
+            "this candle does not continue the stream", f"an open time after {self.last}",
+            str(pd.Timestamp(time, tz="UTC")), "feed each closed candle once, in order; start a new stream to go back",
+        )
     self.gaps += step > 0 and time - self._ns != step
 
 
@@ -164,10 +179,15 @@ def _start(
 ) -> FeatureStream:  # itself; raises DataError when the tail is shorter than `needed` and does not claim to be the whole history
     "Begin with a tail of candles."
     if self.rows:
-        raise DataError("this stream has begun already", "a new stream", f"{self.rows} candles", "make a new FeatureStream")
+        raise DataError(
+            "this stream has begun already", "a new stream", f"{self.rows} candles", "make a new FeatureStream",
+        )
     for name in values or {}:
         if name not in self.never:
-            raise DataError("only sums since the first candle take a value", ", ".join(self.never) or "no column of this set", name, "leave it out")
+            raise DataError(
+                "only sums since the first candle take a value", ", ".join(self.never) or "no column of this set", name,
+                "leave it out",
+            )
     table = self.extend(candles)
     self.offset = {name: float(value) - float(table[name].iloc[-1]) for name, value in (values or {}).items()}
     return self
@@ -184,10 +204,15 @@ def _values(candle):
     time = getattr(candle, "Index", None) if time is None else time
     missing = [name for name in _FIELDS if get(name, None) is None]
     if time is None or missing:
-        raise DataError("a candle is not complete", "open_time, " + ", ".join(_FIELDS), f"no {'open_time' if time is None else missing[0]}", "send the whole candle")
+        raise DataError(
+            "a candle is not complete", "open_time, " + ", ".join(_FIELDS),
+            f"no {'open_time' if time is None else missing[0]}", "send the whole candle",
+        )
     stamp = pd.Timestamp(time)
     if stamp.tzinfo is None:
-        raise DataError("the candle's open time has no zone", "a time in UTC", str(time), "use pd.Timestamp(…, tz='UTC')")
+        raise DataError(
+            "the candle's open time has no zone", "a time in UTC", str(time), "use pd.Timestamp(…, tz='UTC')",
+        )
     return stamp, {name: np.array([float(get(name))]) for name in _FIELDS}
 
 
@@ -204,7 +229,10 @@ def _update(
         return self.extend(one).iloc[0]
     for name, a in arrays.items():
         if not (0 <= a[0] < np.inf and (a[0] > 0 or name == "volume")):
-            raise DataError(f"`{name}` of the candle {stamp} cannot be used", "a finite number above 0 (volume: 0 or more)", a[0], "send the candle as the exchange closed it")
+            raise DataError(
+                f"`{name}` of the candle {stamp} cannot be used", "a finite number above 0 (volume: 0 or more)", a[0],
+                "send the candle as the exchange closed it",
+            )
     time = stamp.as_unit("ns").value
     self._follow(time, self._step)
     values = self._run(SimpleNamespace(**arrays, time=np.array([time]), step=self._step), 1)[:, 0]
@@ -238,9 +266,15 @@ def _save(
 ) -> Path:  # the file
     "Keep the memory of the stream."
     path = Path(path)
-    facts = {"set": self.set.name, "columns": self.columns, "names": self.names, "timeframe": self.timeframe, "symbol": self.symbol, "dtype": self.dtype, "rows": self.rows,
-             "gaps": int(self.gaps), "last": str(self.last), "offset": self.offset, "slots": [[len(slot) for slot in c.slots] for c in self._carries]}  # fmt: skip
-    arrays = {f"{i}.{j}.{k}": a for i, c in enumerate(self._carries) for j, slot in enumerate(c.slots) for k, a in enumerate(slot)}
+    facts = {
+        "set": self.set.name, "columns": self.columns, "names": self.names, "timeframe": self.timeframe,
+        "symbol": self.symbol, "dtype": self.dtype, "rows": self.rows, "gaps": int(self.gaps), "last": str(self.last),
+        "offset": self.offset, "slots": [[len(slot) for slot in c.slots] for c in self._carries],
+    }
+    arrays = {
+        f"{i}.{j}.{k}": a for i, c in enumerate(self._carries) for j, slot in enumerate(c.slots)
+        for k, a in enumerate(slot)
+    }
     with whole_file(path) as new, open(new, "wb") as f:
         np.savez(f, facts=np.frombuffer(json.dumps(facts).encode(), "uint8"), **arrays)
     return path
@@ -258,17 +292,43 @@ def _resume(
         with np.load(path, allow_pickle=False) as file:
             facts, arrays = json.loads(file["facts"].tobytes()), {k: file[k] for k in file.files if k != "facts"}
     except (OSError, ValueError, KeyError) as e:
-        raise ModelError(f"{path} is no saved stream", "a file that FeatureStream.save wrote", repr(e), "start a new stream from candles") from e
-    self = FeatureStream(set or facts["set"], facts["columns"], context, facts["dtype"], facts["timeframe"], facts["symbol"])
+        raise ModelError(
+            f"{path} is no saved stream",
+            "a file that FeatureStream.save wrote",
+            repr(e),
+            "start a new stream from candles",
+        ) from e
+    self = FeatureStream(
+        set or facts["set"], facts["columns"], context, facts["dtype"], facts["timeframe"], facts["symbol"],
+    )
     missing = [n for n in facts["names"] if n not in self.set.names]
     if missing:
-        raise ModelError(f"{path} was made for other features", ", ".join(self.set.names[:3]) + " …", missing[0], "start a new stream from candles")
+        raise ModelError(
+            f"{path} was made for other features", ", ".join(self.set.names[:3]) + " …", missing[0],
+            "start a new stream from candles",
+        )
     self.blocks = [block for block in self.set.blocks if {*facts["names"]} & {*block.names}]
     if len(self.blocks) != len(facts["slots"]):
-        raise ModelError(f"{path} was made by another version of the set", f"{len(self.blocks)} blocks", len(facts["slots"]), "start a new stream from candles")
-    self.names, self.rows, self.gaps, self.last, self.offset = facts["names"], facts["rows"], facts["gaps"], pd.Timestamp(facts["last"]), facts["offset"]
-    self._place, self._index, self._ns = {n: i for i, n in enumerate(self.names)}, pd.Index(self.names), self.last.as_unit("ns").value
-    self._carries = [Carry([[arrays[f"{i}.{j}.{k}"] for k in range(n)] for j, n in enumerate(slots)]) for i, slots in enumerate(facts["slots"])]
+        raise ModelError(
+            f"{path} was made by another version of the set", f"{len(self.blocks)} blocks", len(facts["slots"]),
+            "start a new stream from candles",
+        )
+    self.names, self.rows, self.gaps, self.last, self.offset = (
+        facts["names"],
+        facts["rows"],
+        facts["gaps"],
+        pd.Timestamp(facts["last"]),
+        facts["offset"],
+    )
+    self._place, self._index, self._ns = (
+        {n: i for i, n in enumerate(self.names)},
+        pd.Index(self.names),
+        self.last.as_unit("ns").value,
+    )
+    self._carries = [
+        Carry([[arrays[f"{i}.{j}.{k}"] for k in range(n)] for j, n in enumerate(slots)])
+        for i, slots in enumerate(facts["slots"])
+    ]
     return self
 
 

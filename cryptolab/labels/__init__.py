@@ -8,9 +8,13 @@ __all__ = ['horizon_direction', 'horizon_return', 'natr_future', 'natr_next', 'n
 
 # %% ../../nbs/30_labels/90_labels.ipynb #2c396f0c
 from .barriers import triple_barrier
-from .targets import (horizon_direction, horizon_return, natr_future, natr_next, next_direction, next_log_return, parkinson_future,
-                                      rv_future, three_class, touch)  # fmt: skip
+from cryptolab.labels.targets import (
+    horizon_direction, horizon_return, natr_future, natr_next, next_direction, next_log_return, parkinson_future,
+    rv_future, three_class, touch,
+)
 
 # %% ../../nbs/30_labels/90_labels.ipynb #e03fa2f2
-_all_ = ["horizon_direction", "horizon_return", "natr_future", "natr_next", "next_direction", "next_log_return", "parkinson_future", "rv_future",
-         "three_class", "touch", "triple_barrier"]  # fmt: skip
+_all_ = [
+    "horizon_direction", "horizon_return", "natr_future", "natr_next", "next_direction", "next_log_return",
+    "parkinson_future", "rv_future", "three_class", "touch", "triple_barrier",
+]

@@ -31,7 +31,9 @@ def _check_prices(candles):
     prices = price_arrays(candles, "open", "high", "low", "close")
     bad = ~np.isfinite(prices).all(axis=0)
     if bad.any():
-        raise DataError("a price is missing", "finite prices", f"row {candles.index[np.argmax(bad)]}", "use `clean_candles`")
+        raise DataError(
+            "a price is missing", "finite prices", f"row {candles.index[np.argmax(bad)]}", "use `clean_candles`",
+        )
     return prices
 
 # %% ../../nbs/30_labels/30_barriers.ipynb #6d658466
@@ -39,13 +41,18 @@ def finer_arrays(candles, step, lower):
     "(open, high, low, first) of the lower candles, as the walk takes them."
     _, small = check_clock(lower, None)
     if small >= step:
-        raise DataError("the `lower` candles are not lower", f"a timeframe below {step}", str(small), "load candles of a shorter timeframe")
+        raise DataError(
+            "the `lower` candles are not lower", f"a timeframe below {step}", str(small),
+            "load candles of a shorter timeframe",
+        )
     opened, times = candles.index.as_unit("ns").asi8, lower.index.as_unit("ns").asi8
     candle = np.searchsorted(opened, times, side="right") - 1
     within = (candle >= 0) & (times < opened[candle] + step.value)
     if not within.any():
-        raise DataError("the `lower` candles lie elsewhere in time", f"candles from {candles.index[0]} on", f"{len(lower)} candles outside",
-                        "load the same stretch of time")  # fmt: skip
+        raise DataError(
+            "the `lower` candles lie elsewhere in time", f"candles from {candles.index[0]} on",
+            f"{len(lower)} candles outside", "load the same stretch of time",
+        )
     first = np.searchsorted(candle[within], np.arange(len(opened) + 1))
     return *(x[within] for x in _check_prices(lower)[:3]), first
 
@@ -73,17 +80,25 @@ def triple_barrier(
         raise SettingsError("unknown `side`", "long | short", repr(side), "choose one of them")
     sign, prices = (1.0 if side == "long" else -1.0), _check_prices(candles)
     entry = prices[0][1:]  # one per decision row but the last
-    far, known = _distances(candles, entry, unit, window, target=target, stop=stop, trailing=trailing, trailing_from=trailing_from)
+    far, known = _distances(
+        candles, entry, unit, window, target=target, stop=stop, trailing=trailing, trailing_from=trailing_from,
+    )
     rows = np.flatnonzero(known)
     begin = np.zeros(len(rows)) if trailing_from is None else far["trailing_from"][rows]
     inside = None if lower is None or not n else finer_arrays(candles, step, lower)
-    at, price, reason, both = exits_of_trades(prices, rows, sign, (entry - sign * far["stop"])[rows], (entry + sign * far["target"])[rows],
-                                              far["trailing"][rows], begin, timeout, inside)  # fmt: skip
-    table = _settle(candles, timeframe, step, timeout, rows, at, reason, sign * (price / entry[rows] - 1), full_interval)
+    at, price, reason, both = exits_of_trades(
+        prices, rows, sign, (entry - sign * far["stop"])[rows], (entry + sign * far["target"])[rows],
+        far["trailing"][rows], begin, timeout, inside,
+    )
+    table = _settle(
+        candles, timeframe, step, timeout, rows, at, reason, sign * (price / entry[rows] - 1), full_interval,
+    )
     settled = table["y"].notna().to_numpy()[rows]
-    table.attrs |= {"label": f"triple_barrier_{side}", "target": target, "stop": stop, "unit": unit, "window": window, "side": side,
-                    "trailing": trailing, "trailing_from": trailing_from,
-                    "both": {"assumed_stop": int((both[settled] == 1).sum()), "decided": int((both[settled] == 2).sum())}}  # fmt: skip
+    table.attrs |= {
+        "label": f"triple_barrier_{side}", "target": target, "stop": stop, "unit": unit, "window": window, "side": side,
+        "trailing": trailing, "trailing_from": trailing_from,
+        "both": {"assumed_stop": int((both[settled] == 1).sum()), "decided": int((both[settled] == 2).sum())},
+    }
     return table
 
 # %% ../../nbs/30_labels/30_barriers.ipynb #0cf358cc
@@ -94,7 +109,9 @@ def _settle(candles, timeframe, step, timeout, rows, at, reason, ret, full_inter
     code[n - 1 :] = EXITS.index("end")
     needed = rows + timeout if full_interval else at
     last = np.minimum(needed, n - 1)
-    code[rows] = np.where(run[last] != run[rows], EXITS.index("gap"), np.where(needed > last, EXITS.index("end"), reason))
+    code[rows] = np.where(
+        run[last] != run[rows], EXITS.index("gap"), np.where(needed > last, EXITS.index("end"), reason),
+    )
     settled = code[rows] < EXITS.index("end")
     y, earned, ahead = np.full(n, np.nan), np.full(n, np.nan), np.full(n, timeout)
     done = rows[settled]
@@ -103,6 +120,9 @@ def _settle(candles, timeframe, step, timeout, rows, at, reason, ret, full_inter
         ahead[done] = at[settled] - done
     count = lambda name: int((code == EXITS.index(name)).sum())
     table = pd.DataFrame({"y": y, "t0": candles.index + step, "t1": candles.index + step * (ahead + 1),
-                          "exit": pd.Categorical.from_codes(code, EXITS), "ret": earned}, index=candles.index)  # fmt: skip
-    table.attrs = {"timeframe": timeframe, "ahead": timeout, "dropped": {"no_future": count("end"), "gap": count("gap"), "warm_up": count("warm_up")}}
+                          "exit": pd.Categorical.from_codes(code, EXITS), "ret": earned}, index=candles.index)
+    table.attrs = {
+        "timeframe": timeframe, "ahead": timeout,
+        "dropped": {"no_future": count("end"), "gap": count("gap"), "warm_up": count("warm_up")},
+    }
     return table

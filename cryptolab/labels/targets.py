@@ -19,9 +19,15 @@ def check_clock(candles, timeframe):
     "Name and length of one candle, after checking that the index is a sorted UTC clock."
     index = candles.index
     if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
-        raise DataError("candles have no clock", "a UTC DatetimeIndex `open_time`", type(index).__name__, "load them with `load_candles`")
+        raise DataError(
+            "candles have no clock", "a UTC DatetimeIndex `open_time`", type(index).__name__,
+            "load them with `load_candles`",
+        )
     if not (index.is_monotonic_increasing and index.is_unique):
-        raise DataError("candles are not in order", "open times sorted, each once", "unsorted or repeated times", "use `clean_candles`")
+        raise DataError(
+            "candles are not in order", "open times sorted, each once", "unsorted or repeated times",
+            "use `clean_candles`",
+        )
     timeframe = canonical_timeframe(timeframe) if timeframe else infer_timeframe(candles)
     return timeframe, timeframe_delta(timeframe)
 
@@ -38,14 +44,19 @@ def price_arrays(candles, *names):
 def check_count(name, value):
     "A whole number of candles, at least one."
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise SettingsError(f"`{name}` is out of range", "a whole number of candles, at least 1", repr(value), "choose a larger value")
+        raise SettingsError(
+            f"`{name}` is out of range", "a whole number of candles, at least 1", repr(value), "choose a larger value",
+        )
     return int(value)
 
 
 def check_fraction(name, value, lowest=0.0):
     "A finite fraction above `lowest`."
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not lowest < value < np.inf:
-        raise SettingsError(f"`{name}` is out of range", f"a fraction above {lowest:g}, such as 0.005 for 0.5 %", repr(value), "choose another value")
+        raise SettingsError(
+            f"`{name}` is out of range", f"a fraction above {lowest:g}, such as 0.005 for 0.5 %", repr(value),
+            "choose another value",
+        )
     return float(value)
 
 # %% ../../nbs/30_labels/10_targets.ipynb #617d9538
@@ -65,7 +76,9 @@ def _label_table(
     y = np.where(has_future & same_run, np.asarray(y, dtype="float64"), np.nan)
     dropped = {"no_future": int((~has_future).sum()), "gap": int((has_future & ~same_run).sum()),
                "warm_up": int((np.isnan(y) & has_future & same_run).sum())}
-    table = pd.DataFrame({"y": y, "t0": candles.index + step, "t1": candles.index + step * (ahead + 1)}, index=candles.index)
+    table = pd.DataFrame(
+        {"y": y, "t0": candles.index + step, "t1": candles.index + step * (ahead + 1)}, index=candles.index,
+    )
     table.attrs = {"label": name, "timeframe": timeframe, "ahead": int(ahead), "dropped": dropped}
     return table
 
@@ -81,7 +94,9 @@ def _shift(x, rows):
 def _rise(candles, horizon, gap, timeframe, name):
     "Label table of 1[close(t+gap+horizon) > close(t+gap)]."
     if isinstance(gap, bool) or not isinstance(gap, (int, np.integer)) or gap < 0:
-        raise SettingsError("`gap` is out of range", "a whole number of candles, 0 or more", repr(gap), "use 0 for the next candle")
+        raise SettingsError(
+            "`gap` is out of range", "a whole number of candles, 0 or more", repr(gap), "use 0 for the next candle",
+        )
     (close,) = price_arrays(candles, "close")
     before, after = _shift(close, gap), _shift(close, gap + horizon)
     y = np.where(np.isnan(before) | np.isnan(after), np.nan, after > before)

@@ -76,7 +76,9 @@ def exit_of_trade(
             if peak >= above:
                 hit, price = -1, 0.0
                 if len(first):
-                    hit, price = _first_hit(lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below, above)
+                    hit, price = _first_hit(
+                        lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below, above,
+                    )
                 if hit == 1:
                     return i, sign * price, TARGET, 2
                 return i, sign * (price if hit == 0 else below), reason, 2 if hit == 0 else 1
@@ -89,12 +91,22 @@ def exit_of_trade(
 
 # %% ../../nbs/30_labels/20_walk.ipynb #e74665a1
 @compiled
-def _walk_all(open, high, low, close, rows, sign, stop, target, trail, trail_from, timeout, lower_open, lower_high, lower_low, first):
+def _walk_all(
+    open, high, low, close, rows, sign, stop, target, trail, trail_from, timeout, lower_open, lower_high, lower_low,
+    first,
+):
     n = len(rows)
-    row, price, reason, both = np.empty(n, dtype=np.int64), np.empty(n), np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
+    row, price, reason, both = (
+        np.empty(n, dtype=np.int64),
+        np.empty(n),
+        np.empty(n, dtype=np.int8),
+        np.empty(n, dtype=np.int8),
+    )
     for k in range(n):
-        row[k], price[k], reason[k], both[k] = exit_of_trade(open, high, low, close, rows[k], sign[k], stop[k], target[k], trail[k], trail_from[k],
-                                                             timeout[k], lower_open, lower_high, lower_low, first)  # fmt: skip
+        row[k], price[k], reason[k], both[k] = exit_of_trade(
+            open, high, low, close, rows[k], sign[k], stop[k], target[k], trail[k], trail_from[k], timeout[k],
+            lower_open, lower_high, lower_low, first,
+        )
     return row, price, reason, both
 
 
@@ -102,7 +114,10 @@ def _each(name, value, n, dtype="float64"):
     "One value per trade, contiguous; NaN is refused for what every trade must have."
     value = np.asarray(value, dtype=dtype)
     if value.shape not in ((), (n,)):
-        raise DataError(f"`{name}` does not fit the trades", f"one number or {n}", str(value.shape), "give one value per decision row")
+        raise DataError(
+            f"`{name}` does not fit the trades", f"one number or {n}", str(value.shape),
+            "give one value per decision row",
+        )
     return np.ascontiguousarray(np.broadcast_to(value, n))
 
 # %% ../../nbs/30_labels/20_walk.ipynb #680fbb61
@@ -120,27 +135,43 @@ def exits_of_trades(
     "Walk many trades, each on its own."
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
     if not len(o) == len(h) == len(l) == len(c):
-        raise DataError("prices differ in length", "four arrays of one length", f"{[len(x) for x in (o, h, l, c)]}", "take them from one table")
+        raise DataError(
+            "prices differ in length", "four arrays of one length", f"{[len(x) for x in (o, h, l, c)]}",
+            "take them from one table",
+        )
     rows = np.ascontiguousarray(rows, dtype="int64")
     if len(rows) and not 0 <= rows.min() <= rows.max() < len(o) - 1:
-        raise DataError("a trade cannot be entered", f"decision rows 0 … {len(o) - 2}", f"{rows.min()} … {rows.max()}", "decide on a row that has a next one")
+        raise DataError(
+            "a trade cannot be entered", f"decision rows 0 … {len(o) - 2}", f"{rows.min()} … {rows.max()}",
+            "decide on a row that has a next one",
+        )
     n = len(rows)
     sides, timeouts = _each("side", side, n), _each("timeout", timeout, n, "int64")
     if not np.isin(sides, (1, -1)).all() or (timeouts < 1).any():
-        raise SettingsError("a trade cannot be walked", "side 1 or −1, timeout of at least 1 candle", f"{side!r}, {timeout!r}", "correct them")
-    barriers = [_each(name, value, n) for name, value in (("stop", stop), ("target", target), ("trail", trail), ("trail_from", trail_from))]
+        raise SettingsError(
+            "a trade cannot be walked", "side 1 or −1, timeout of at least 1 candle", f"{side!r}, {timeout!r}",
+            "correct them",
+        )
+    barriers = [
+        _each(name, value, n)
+        for name, value in (("stop", stop), ("target", target), ("trail", trail), ("trail_from", trail_from))
+    ]
     empty = np.zeros(0)
     parts = (empty, empty, empty, empty) if lower is None else lower
     *below, first = (np.ascontiguousarray(x, dtype=kind) for x, kind in zip(parts, ("float64",) * 3 + ("int64",)))
-    if lower is not None and (len(first) != len(o) + 1 or first.min() < 0 or first.max() > len(below[0]) or len({len(x) for x in below}) > 1):
-        raise DataError("the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {len(below[0])}", f"{len(first)}",
-                        "give `first` for each candle and the end")  # fmt: skip
+    if lower is not None and (
+        len(first) != len(o) + 1 or first.min() < 0 or first.max() > len(below[0]) or len({len(x) for x in below}) > 1
+    ):
+        raise DataError(
+            "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {len(below[0])}", f"{len(first)}",
+            "give `first` for each candle and the end",
+        )
     return _walk_all(o, h, l, c, rows, sides, *barriers, timeouts, *below, first)
 
 # %% ../../nbs/30_labels/20_walk.ipynb #4820fb70
 @compiled
 def walk_in_turn(open, high, low, close, bounds, ends, coin, rows, sign, stop, target, stop_by, target_by, trail, trail_from, timeout, most, most_all,
-             lower_open, lower_high, lower_low, first):  # fmt: skip
+             lower_open, lower_high, lower_low, first):
     n, kept, busy, full = len(rows), 0, 0, 0
     order, at, price = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n)
     reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
@@ -163,7 +194,9 @@ def walk_in_turn(open, high, low, close, bounds, ends, coin, rows, sign, stop, t
         t = target[k] if target[k] == target[k] else entry + sign[k] * target_by[k]
         inside = first[a + c : b + c + 1] if len(first) else first
         at[kept], price[kept], reason[kept], both[kept] = exit_of_trade(
-            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], s, t, trail[k], trail_from[k], timeout[k], lower_open, lower_high, lower_low, inside)  # fmt: skip
+            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], s, t, trail[k], trail_from[k], timeout[k],
+            lower_open, lower_high, lower_low, inside,
+        )
         until[held], whose[held] = ends[a + at[kept]] if len(ends) else at[kept], c
         order[kept], held, kept = k, held + 1, kept + 1
     return order[:kept], at[:kept], price[:kept], reason[:kept], both[:kept], busy, full
@@ -189,23 +222,45 @@ def exits_in_turn(
 ) -> tuple:  # arrays, one entry per trade taken: number of the order, row of the exit, price, reason, both; then how many orders found their coin or the account busy
     "Walk the trades that an account takes, one after another."
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
-    rows, bounds = np.ascontiguousarray(rows, dtype="int64"), np.array([0, len(o)] if bounds is None else bounds, dtype="int64")
+    rows, bounds = np.ascontiguousarray(rows, dtype="int64"), np.array(
+        [0, len(o)] if bounds is None else bounds, dtype="int64",
+    )
     n = len(rows)
-    sides, coins, timeouts = _each("side", side, n), _each("coin", coin, n, "int64"), _each("timeout", timeout, n, "int64")
-    if n and not (0 <= coins.min() <= coins.max() < len(bounds) - 1 and rows.min() >= 0 and (bounds[coins] + rows + 1 < bounds[coins + 1]).all()):
-        raise DataError("a trade cannot be entered", "decision rows of the coins given, each with a row after it", f"{rows.min()} … {rows.max()}",
-                        "decide on a row that has a next one")  # fmt: skip
+    sides, coins, timeouts = _each("side", side, n), _each("coin", coin, n, "int64"), _each(
+        "timeout", timeout, n, "int64",
+    )
+    if n and not (
+        0 <= coins.min() <= coins.max() < len(bounds) - 1 and rows.min() >= 0
+        and (bounds[coins] + rows + 1 < bounds[coins + 1]).all()
+    ):
+        raise DataError(
+            "a trade cannot be entered", "decision rows of the coins given, each with a row after it",
+            f"{rows.min()} … {rows.max()}", "decide on a row that has a next one",
+        )
     if n and (not np.isin(sides, (1, -1)).all() or timeouts.min() < 1 or most < 1):
-        raise SettingsError("a trade cannot be walked", "side 1 or −1, timeout of at least 1 candle, room for a position", f"{side!r}, {timeout!r}, {most!r}", "correct them")
-    barriers = [_each(name, value, n) for name, value in (("stop", stop), ("target", target), ("stop_by", stop_by), ("target_by", target_by),
-                                                          ("trail", trail), ("trail_from", trail_from))]  # fmt: skip
+        raise SettingsError(
+            "a trade cannot be walked", "side 1 or −1, timeout of at least 1 candle, room for a position",
+            f"{side!r}, {timeout!r}, {most!r}", "correct them",
+        )
+    barriers = [
+        _each(name, value, n)
+        for name, value in (
+            ("stop", stop), ("target", target), ("stop_by", stop_by), ("target_by", target_by), ("trail", trail),
+            ("trail_from", trail_from),
+        )
+    ]
     times = np.zeros(0, dtype="int64") if ends is None else np.ascontiguousarray(ends, dtype="int64")
     if len(bounds) > 2 and len(times) != len(o):
         raise DataError("several coins need their times", f"{len(o)} closing times", len(times), "give `ends`")
     decided = times[bounds[coins] + rows] if len(times) else rows
     if (np.diff(decided) < 0).any():
-        raise DataError("orders are not in the order of time", "sorted decisions", "an earlier one behind a later one", "sort them")
+        raise DataError(
+            "orders are not in the order of time", "sorted decisions", "an earlier one behind a later one", "sort them",
+        )
     empty = np.zeros(0)
-    *below, first = (np.ascontiguousarray(x, dtype=kind) for x, kind in zip((empty,) * 4 if lower is None else lower, ("float64",) * 3 + ("int64",)))
+    *below, first = (
+        np.ascontiguousarray(x, dtype=kind)
+        for x, kind in zip((empty,) * 4 if lower is None else lower, ("float64",) * 3 + ("int64",))
+    )
     room = most * (len(bounds) - 1) if most_all is None else most_all
     return walk_in_turn(o, h, l, c, bounds, times, coins, rows, sides, *barriers, timeouts, most, room, *below, first)

@@ -112,7 +112,10 @@ def fit_wide(
     from sklearn.metrics import log_loss
 
     rate = float(np.clip(y_train.mean(), 1e-3, 1 - 1e-3))
-    best = (log_loss(y_val, np.full(len(y_val), rate), labels=[0, 1]), np.zeros((x_train.shape[1], 1)), np.array([np.log(rate / (1 - rate))]), None)
+    best = (
+        log_loss(y_val, np.full(len(y_val), rate), labels=[0, 1]), np.zeros((x_train.shape[1], 1)),
+        np.array([np.log(rate / (1 - rate))]), None,
+    )
     for c1 in first if 0 < y_train.mean() < 1 else ():
         scale = np.abs(_l1(x_train, y_train, c1, seed).coef_[0])
         used = np.flatnonzero(scale)
@@ -147,19 +150,29 @@ def train_direction(
     moments = (newest.mean(axis=0), newest.var(axis=0)) if standard else (None, None)
     names = ("direction_units", "direction_dense", "heads", "key_dim")
     _, window, features = view.shape
-    model = build_direction(window, features, **{k: sizes[k] for k in names}, dropout=dropout, pooling=pooling, wide=wide, mean=moments[0], variance=moments[1])
+    model = build_direction(
+        window, features, **{k: sizes[k] for k in names}, dropout=dropout, pooling=pooling, wide=wide, mean=moments[0],
+        variance=moments[1],
+    )
     if wide:
         import keras
 
         path = keras.Model(model.inputs, model.get_layer("newest_rows_flat").output)
-        rows = [np.concatenate([path.predict_on_batch(view[p[i : i + 1024]]) for i in range(0, len(p), 1024)]) for p in (train[0], val[0])]
+        rows = [
+            np.concatenate([path.predict_on_batch(view[p[i : i + 1024]]) for i in range(0, len(p), 1024)])
+            for p in (train[0], val[0])
+        ]
         weights, bias, chosen = fit_wide(rows[0], train[1], rows[1], val[1], seed=seed)
         model.get_layer("wide").set_weights([weights.astype("float32"), bias.astype("float32")])
         if log:
-            log(f"direction  wide path: {int((weights != 0).sum())} of {len(weights)} weights kept (strengths {chosen})")
+            log(
+                f"direction  wide path: {int((weights != 0).sum())} of {len(weights)} weights kept (strengths {chosen})"
+            )
     if start is not None:
         transfer_weights(model, start, leave=("wide",))
     s = {k[len("direction_") :]: v for k, v in sizes.items() if k.startswith("direction_")}
-    history = train_network(model, view, train, val, "binary_crossentropy", s["epochs"], s["rate"], sizes["batch_size"], s["patience"], s["plateau"],
-                            1e-6, seed, "direction", log)  # fmt: skip
+    history = train_network(
+        model, view, train, val, "binary_crossentropy", s["epochs"], s["rate"], sizes["batch_size"], s["patience"],
+        s["plateau"], 1e-6, seed, "direction", log,
+    )
     return model, history

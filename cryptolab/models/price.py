@@ -65,8 +65,10 @@ def train_price(
         transfer_weights(model, start)
     unit = [(positions, (y / scale).astype("float32")) for positions, y in (train, val)]
     s = {k[len("price_") :]: v for k, v in sizes.items() if k.startswith("price_")}
-    history = train_network(inner, view, *unit, "huber", s["epochs"], s["rate"], sizes["batch_size"], s["patience"], s["plateau"],
-                            1e-7, seed, "price", log)  # fmt: skip
+    history = train_network(
+        inner, view, *unit, "huber", s["epochs"], s["rate"], sizes["batch_size"], s["patience"], s["plateau"], 1e-7,
+        seed, "price", log,
+    )
     return model, history
 
 # %% ../../nbs/50_models/40_price.ipynb #384ad8d7

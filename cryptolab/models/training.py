@@ -16,24 +16,24 @@ from ..config import DataError, ModelError, SettingsError
 # %% ../../nbs/50_models/10_training.ipynb #25065a1a
 PROFILES = {
     "full": dict(
-        direction_units=(128, 64), direction_dense=(128, 64), heads=4, key_dim=64, direction_epochs=100, direction_rate=1e-3,
-        direction_patience=20, direction_plateau=10,
-        price_units=(256, 128), price_dense=(256, 128, 64), price_epochs=150, price_rate=5e-4, price_patience=25, price_plateau=15,
+        direction_units=(128, 64), direction_dense=(128, 64), heads=4, key_dim=64, direction_epochs=100,
+        direction_rate=1e-3, direction_patience=20, direction_plateau=10, price_units=(256, 128),
+        price_dense=(256, 128, 64), price_epochs=150, price_rate=5e-4, price_patience=25, price_plateau=15,
         batch_size=32, trees=300, depth=6, tree_rate=0.05, max_bin=256, column_sample=0.8,
     ),
     "quick": dict(
-        direction_units=(32, 16), direction_dense=(32, 16), heads=4, key_dim=16, direction_epochs=12, direction_rate=1e-3,
-        direction_patience=5, direction_plateau=3,
-        price_units=(64, 32), price_dense=(64, 32, 16), price_epochs=10, price_rate=1e-3, price_patience=4, price_plateau=2,
-        batch_size=128, trees=300, depth=6, tree_rate=0.05, max_bin=64, column_sample=0.2,
+        direction_units=(32, 16), direction_dense=(32, 16), heads=4, key_dim=16, direction_epochs=12,
+        direction_rate=1e-3, direction_patience=5, direction_plateau=3, price_units=(64, 32), price_dense=(64, 32, 16),
+        price_epochs=10, price_rate=1e-3, price_patience=4, price_plateau=2, batch_size=128, trees=300, depth=6,
+        tree_rate=0.05, max_bin=64, column_sample=0.2,
     ),
     "smoke": dict(
         direction_units=(8, 4), direction_dense=(8, 4), heads=2, key_dim=4, direction_epochs=2, direction_rate=2e-3,
-        direction_patience=2, direction_plateau=1,
-        price_units=(8, 4), price_dense=(8, 4, 4), price_epochs=2, price_rate=2e-3, price_patience=2, price_plateau=1,
-        batch_size=256, trees=30, depth=3, tree_rate=0.1, max_bin=32, column_sample=0.1,
+        direction_patience=2, direction_plateau=1, price_units=(8, 4), price_dense=(8, 4, 4), price_epochs=2,
+        price_rate=2e-3, price_patience=2, price_plateau=1, batch_size=256, trees=30, depth=3, tree_rate=0.1,
+        max_bin=32, column_sample=0.1,
     ),
-}  # fmt: skip
+}
 
 # %% ../../nbs/50_models/10_training.ipynb #a9ea3600
 def profile_sizes(
@@ -79,7 +79,9 @@ def window_batches(
 # %% ../../nbs/50_models/10_training.ipynb #e3c3ff60
 def _mean_loss(step, batches):
     "Mean loss per window over the batches, each handed to `step`."
-    sums = np.sum([(float(step(x, y, weight)) * (rows := np.count_nonzero(weight)), rows) for x, y, weight in batches], axis=0)
+    sums = np.sum(
+        [(float(step(x, y, weight)) * (rows := np.count_nonzero(weight)), rows) for x, y, weight in batches], axis=0,
+    )
     return sums[0] / sums[1]
 
 
@@ -102,7 +104,9 @@ def _keeper(first, label, epochs, patience, log):
             left = seconds / (epoch + 1) * (epochs - epoch - 1)
             if log:
                 mark = " *" if self.best_epoch == epoch + 1 else ""
-                log(f"{label:10} epoch {epoch + 1}/{epochs}  loss {logs['loss']:.5f}  val {val:.5f}{mark}  {seconds:.0f} s, at most {left:.0f} s left")
+                log(
+                    f"{label:10} epoch {epoch + 1}/{epochs}  loss {logs['loss']:.5f}  val {val:.5f}{mark}  {seconds:.0f} s, at most {left:.0f} s left"
+                )
             if epoch + 1 - self.best_epoch >= patience:
                 self.model.stop_training = True
 
@@ -133,7 +137,10 @@ def train_network(
 
     for name, (positions, targets) in {"training": train, "validation": val}.items():
         if len(positions) == 0 or len(positions) != len(targets) or not np.isfinite(targets).all():
-            raise DataError(f"{label}: unusable {name} rows", "at least one row, each with a finite target", f"{len(positions)} rows", "use more candles")
+            raise DataError(
+                f"{label}: unusable {name} rows", "at least one row, each with a finite target",
+                f"{len(positions)} rows", "use more candles",
+            )
     model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1.0), loss=loss, jit_compile=False)
     model.optimizer.build(model.trainable_variables)  # now, or TensorFlow would build the program of a step twice
     few = -(-len(val[0]) // -(-len(val[0]) // 1024))  # batches of at most 1,024, all but filled
@@ -166,7 +173,10 @@ def transfer_weights(
         shapes = [tuple(w.shape) for w in layer.weights]
         found = [tuple(w.shape) for w in others[layer.name].weights] if layer.name in others else "no such layer"
         if found != shapes:
-            raise ModelError(f"layer `{layer.name}` cannot be taken over", shapes, found, "use the profile, window and sizes of the source model")
+            raise ModelError(
+                f"layer `{layer.name}` cannot be taken over", shapes, found,
+                "use the profile, window and sizes of the source model",
+            )
     for layer in layers:
         layer.set_weights(others[layer.name].get_weights())
     return [layer.name for layer in layers]

@@ -23,9 +23,11 @@ def build_volatility(
     from xgboost import XGBRegressor
 
     return XGBRegressor(
-        objective="reg:gamma", eval_metric="gamma-deviance", base_score=float(base), n_estimators=sizes["trees"], max_depth=sizes["depth"],
-        learning_rate=sizes["tree_rate"], subsample=0.8, colsample_bytree=sizes["column_sample"], max_bin=sizes["max_bin"], tree_method="hist",
-        early_stopping_rounds=patience or None, random_state=seed, n_jobs=threads)  # fmt: skip
+        objective="reg:gamma", eval_metric="gamma-deviance", base_score=float(base), n_estimators=sizes["trees"],
+        max_depth=sizes["depth"], learning_rate=sizes["tree_rate"], subsample=0.8,
+        colsample_bytree=sizes["column_sample"], max_bin=sizes["max_bin"], tree_method="hist",
+        early_stopping_rounds=patience or None, random_state=seed, n_jobs=threads,
+    )
 
 # %% ../../nbs/50_models/30_volatility.ipynb #76ca47fc
 def train_volatility(
@@ -43,11 +45,16 @@ def train_volatility(
     for name, y in {"training": y_train, "validation": y_val}.items():
         if not len(y) or not (np.isfinite(y).all() and (y > 0).all()):
             low = float(np.nanmin(y)) if len(y) else "no rows"
-            raise DataError(f"volatility: unusable {name} targets", "positive and finite ranges", low, "candles without any movement have no volatility to learn")
+            raise DataError(
+                f"volatility: unusable {name} targets", "positive and finite ranges", low,
+                "candles without any movement have no volatility to learn",
+            )
     model = build_volatility(sizes, y_train.mean(), patience, seed, threads)
     model.fit(x_train, y_train, eval_set=[(x_train, y_train), (x_val, y_val)], verbose=False)
     curves = model.evals_result()
-    history = pd.DataFrame({"loss": curves["validation_0"]["gamma-deviance"], "val_loss": curves["validation_1"]["gamma-deviance"]})
+    history = pd.DataFrame(
+        {"loss": curves["validation_0"]["gamma-deviance"], "val_loss": curves["validation_1"]["gamma-deviance"]}
+    )
     history.insert(0, "epoch", np.arange(1, len(history) + 1))
     best = getattr(model, "best_iteration", len(history) - 1)
     history.attrs["best_epoch"] = int(best) + 1

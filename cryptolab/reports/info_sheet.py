@@ -35,7 +35,9 @@ def words(
     from IPython.display import HTML
 
     with pd.option_context("display.max_colwidth", None):
-        return HTML(table.to_html(border=0, classes="words", justify="left").replace("<td>", '<td style="text-align: left">'))
+        return HTML(
+            table.to_html(border=0, classes="words", justify="left").replace("<td>", '<td style="text-align: left">')
+        )
 
 # %% ../../nbs/80_reports/40_info_sheet.ipynb #b7865d1c
 def record_trial(
@@ -54,7 +56,10 @@ def record_trial(
         book = TrialLedger(ledger)
         book.record(fingerprint, config, float(score), sharpe)
         found = book.deflate(fingerprint, returns)
-    return {"kept": ledger is not None, "trials": found["trials"], "sharpe": sharpe, **{k: found[k] for k in ("benchmark", "probabilistic", "deflated")}}
+    return {
+        "kept": ledger is not None, "trials": found["trials"], "sharpe": sharpe,
+        **{k: found[k] for k in ("benchmark", "probabilistic", "deflated")},
+    }
 
 # %% ../../nbs/80_reports/40_info_sheet.ipynb #a30b2d0e
 PART_WORDS = {"train": "learned from", "val": "chosen with", "test": "judged by"}
@@ -79,26 +84,40 @@ def information_sheet(
     trials: dict | None = None,  # of `record_trial`
 ) -> pd.DataFrame:  # index: question; column answer (text)
     "A model information sheet: what every system has to say, around what only this one can."
-    rows = {"candles": f"{origin['symbol']} {origin['timeframe']}, {origin['candles']:,} from {origin['source']}, {origin['first'][:16]} to {origin['last'][:16]}",
-            "fingerprint of the candles": origin["fingerprint"], **asked}  # fmt: skip
+    rows = {
+        "candles": f"{origin['symbol']} {origin['timeframe']}, {origin['candles']:,} from {origin['source']}, {origin['first'][:16]} to {origin['last'][:16]}",
+        "fingerprint of the candles": origin["fingerprint"],
+        **asked,
+    }
     if certificate is not None:
         passed = int((certificate["verdict"] == "pass").sum())
-        rows["columns that cannot see the future"] = f"{passed} of {len(certificate)} (certificate {certificate.attrs['sha256'][:16]})"
+        rows["columns that cannot see the future"] = (
+            f"{passed} of {len(certificate)} (certificate {certificate.attrs['sha256'][:16]})"
+        )
     rows |= fitted
     if leaks is not None:
-        rows["leak detectors"] = f"{len(DETECTORS)} on {leaks.attrs['candles']:,} candles: {len(leaks)} finding{'s' * (len(leaks) != 1)}"
+        rows["leak detectors"] = (
+            f"{len(DETECTORS)} on {leaks.attrs['candles']:,} candles: {len(leaks)} finding{'s' * (len(leaks) != 1)}"
+        )
     if trials is not None:
-        rows["configurations tried on these candles"] = f"{trials['trials']}" + ("" if trials["kept"] else " (no ledger was kept)")
-    rows |= {"seed": str(system.seed), "library code": library_code(), "not made for": "trading without the costs stated on this page; coins, timeframes and years it has not seen"}
+        rows["configurations tried on these candles"] = f"{trials['trials']}" + (
+            "" if trials["kept"] else " (no ledger was kept)"
+        )
+    rows |= {
+        "seed": str(system.seed), "library code": library_code(),
+        "not made for": "trading without the costs stated on this page; coins, timeframes and years it has not seen",
+    }
     return pd.DataFrame({"answer": rows}).rename_axis("question")
 
 # %% ../../nbs/80_reports/40_info_sheet.ipynb #970cc10a
 def _fitted_words(system):
     "Which parts were fitted on which rows."
     stops = ", ".join(f"{name} {h.attrs['best_epoch']} of {len(h)}" for name, h in system.histories_.items())
-    return {"fitted on training rows": f"scaler ({len(system.scaler_.names)} columns), linear path, networks, trees, volatility factor",
-            "chosen on validation rows": f"epochs or trees ({stops}), ensemble weights, width of the interval",
-            "touched once, at the end": "test rows"}  # fmt: skip
+    return {
+        "fitted on training rows": f"scaler ({len(system.scaler_.names)} columns), linear path, networks, trees, volatility factor",
+        "chosen on validation rows": f"epochs or trees ({stops}), ensemble weights, width of the interval",
+        "touched once, at the end": "test rows",
+    }
 
 
 def model_sheet(
@@ -110,9 +129,17 @@ def model_sheet(
     trials: dict | None = None,  # of `record_trial`
 ) -> pd.DataFrame:  # index: question; column answer (text)
     "The sheet of V9, read off the pipeline."
-    asked = {f"forecast: {name}": f"{table.attrs.get('label', name)}, known {table.attrs.get('ahead', 1)} candles after the decision at the close of candle t"
-             for name, table in labels.items()}  # fmt: skip
+    asked = {
+        f"forecast: {name}": f"{table.attrs.get('label', name)}, known {table.attrs.get('ahead', 1)} candles after the decision at the close of candle t"
+        for name, table in labels.items()
+    }
     asked["looks at"] = f"{len(system.scaler_.names)} columns of the newest {system.window} candles"
-    fitted = {word: span_words(system.edges_[part], system.counts_["parts"]["direction"][part]) for part, word in PART_WORDS.items()}
-    fitted["left out between the parts"] = ", ".join(f"{name} {count}" for name, count in system.counts_["purged"].items()) + " rows whose outcome reaches into the next part"
+    fitted = {
+        word: span_words(system.edges_[part], system.counts_["parts"]["direction"][part])
+        for part, word in PART_WORDS.items()
+    }
+    fitted["left out between the parts"] = (
+        ", ".join(f"{name} {count}" for name, count in system.counts_["purged"].items())
+        + " rows whose outcome reaches into the next part"
+    )
     return information_sheet(system, origin, asked, fitted | _fitted_words(system), certificate, leaks, trials)

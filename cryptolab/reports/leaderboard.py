@@ -57,23 +57,35 @@ def _direction(result):
     model = _first(result, "direction")
     here = lambda key: _number(result, "direction", model, key)
     beside = _number(result, "direction", "majority", "accuracy")
-    edges = {name: _number(result, "rivals", name, "edge") for name in _at(result, "rivals") or {}} if isinstance(_at(result, "rivals"), dict) else {}
+    edges = (
+        {name: _number(result, "rivals", name, "edge") for name in _at(result, "rivals") or {}}
+        if isinstance(_at(result, "rivals"), dict)
+        else {}
+    )
     best = min((name for name in edges if not math.isnan(edges[name])), key=edges.get, default=None)
     over = lambda name, key: _number(result, "rivals", name, key)
     p = here("p_majority")
-    return {"n": here("n"), "accuracy": here("accuracy"), "majority": beside, "edge": edges.get("majority", 100 * (here("accuracy") - beside)),
-            "edge_low": over("majority", "edge_low"), "edge_high": over("majority", "edge_high"), "rival": best or "", "rival_edge": over(best, "edge"),
-            "rival_low": over(best, "edge_low"), "rival_high": over(best, "edge_high"), "p": p if 0 <= p <= 1 else math.nan,
-            "roc_auc": here("roc_auc"), "roc_auc_low": here("roc_auc_low"), "roc_auc_high": here("roc_auc_high")}  # fmt: skip
+    return {
+        "n": here("n"), "accuracy": here("accuracy"), "majority": beside,
+        "edge": edges.get("majority", 100 * (here("accuracy") - beside)), "edge_low": over("majority", "edge_low"),
+        "edge_high": over("majority", "edge_high"), "rival": best or "", "rival_edge": over(best, "edge"),
+        "rival_low": over(best, "edge_low"), "rival_high": over(best, "edge_high"), "p": p if 0 <= p <= 1 else math.nan,
+        "roc_auc": here("roc_auc"), "roc_auc_low": here("roc_auc_low"), "roc_auc_high": here("roc_auc_high"),
+    }
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #9cfcbb24
 def _money(result):
     "Trading by the sign: gross, break-even cost and net, in basis points."
-    model, board = (_first(result, "costs"), "costs") if _first(result, "costs") else (_first(result, "direction"), "direction")
+    model, board = (_first(result, "costs"), "costs") if _first(result, "costs") else (
+        _first(result, "direction"), "direction",
+    )
     here = lambda key: _number(result, board, model, key)
-    return {"gross_bp": here("gross_bp"), "gross_low": here("gross_low"), "gross_high": here("gross_high"), "break_even_bp": here("break_even_bp"),
-            "break_even_low": here("break_even_low"), "break_even_high": here("break_even_high"), "cost_bp": 1e4 * _number(result, "cost_per_side"),
-            "net_bp": here("net_bp"), "hold_bp": _number(result, "costs", "buy_and_hold", "net_bp")}  # fmt: skip
+    return {
+        "gross_bp": here("gross_bp"), "gross_low": here("gross_low"), "gross_high": here("gross_high"),
+        "break_even_bp": here("break_even_bp"), "break_even_low": here("break_even_low"),
+        "break_even_high": here("break_even_high"), "cost_bp": 1e4 * _number(result, "cost_per_side"),
+        "net_bp": here("net_bp"), "hold_bp": _number(result, "costs", "buy_and_hold", "net_bp"),
+    }
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #8a81457f
 def _p(value, p, low, high, null=0.0):
@@ -87,7 +99,9 @@ def _event(result):
     "The event of a trading system: its name, area under the curve, lead over the simple methods, p-value."
     methods, over = _at(result, "event", "methods"), _at(result, "event", "over")
     model = next(iter(methods), None) if isinstance(methods, dict) else None
-    here = lambda *keys: next((v for k in keys if not math.isnan(v := _number(result, "event", "methods", model, k))), math.nan)
+    here = lambda *keys: next(
+        (v for k in keys if not math.isnan(v := _number(result, "event", "methods", model, k))), math.nan,
+    )
     area, low, high = here("roc_auc", "auc"), here("roc_auc_low", "auc_low"), here("roc_auc_high", "auc_high")
     lead = {name: _number(result, "event", "over", name, "value") for name in over} if isinstance(over, dict) else {}
     best = min((name for name in lead if not math.isnan(lead[name])), key=lead.get, default=None)
@@ -99,18 +113,27 @@ def _event(result):
         both = own, _p(lead[plain_], than(plain_, "p_value"), than(plain_, "low"), than(plain_, "high"))
         own = max((p for p in both if not math.isnan(p)), default=math.nan)
     given, n = _number(result, "event", "p_value"), _number(result, "event", "n")
-    return {"n": here("n") if math.isnan(n) else n, "roc_auc": area, "roc_auc_low": low, "roc_auc_high": high, "p": given if 0 <= given <= 1 else own,
-            "event": _text(result, "event", "name"), "rival": best or "", "rival_edge": 100 * lead.get(best, math.nan), **ends}  # fmt: skip
+    return {
+        "n": here("n") if math.isnan(n) else n, "roc_auc": area, "roc_auc_low": low, "roc_auc_high": high,
+        "p": given if 0 <= given <= 1 else own, "event": _text(result, "event", "name"), "rival": best or "",
+        "rival_edge": 100 * lead.get(best, math.nan), **ends,
+    }
 
 
 def _trading(result):
     "The account of a system: trades, win rate, return, Sharpe ratio, drawdown, each with what stands beside it."
     names = {"total": "total_return", "sharpe": "sharpe", "win": "win_rate", "worst": "max_drawdown"}
-    row = {"trades_made": _number(result, "trading", "summary", "trades", "value"), "p_random": _number(result, "trading", "summary", "random_entries_p", "value"),
-           "shadow": _at(result, "trading", "shadow") is True}
+    row = {
+        "trades_made": _number(result, "trading", "summary", "trades", "value"),
+        "p_random": _number(result, "trading", "summary", "random_entries_p", "value"),
+        "shadow": _at(result, "trading", "shadow") is True,
+    }
     for short, name in names.items():
         at = lambda key, name=name: _number(result, "trading", "summary", name, key)
-        row |= {short: at("value"), f"{short}_low": at("low"), f"{short}_high": at("high"), f"{short}_beside": at("reference")}
+        row |= {
+            short: at("value"), f"{short}_low": at("low"), f"{short}_high": at("high"),
+            f"{short}_beside": at("reference"),
+        }
     return row
 
 
@@ -119,7 +142,10 @@ def _account_money(result):
     at = lambda key: 1e4 * _number(result, "trading", "summary", "break_even_cost", key)
     per_candle = 1e4 / (_number(result, "trading", "candles") or math.nan)
     total = lambda key: per_candle * _number(result, "trading", "summary", "total_return", key)
-    return {"break_even_bp": at("value"), "break_even_low": at("low"), "break_even_high": at("high"), "net_bp": total("value"), "hold_bp": total("reference")}
+    return {
+        "break_even_bp": at("value"), "break_even_low": at("low"), "break_even_high": at("high"),
+        "net_bp": total("value"), "hold_bp": total("reference"),
+    }
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #858904d0
 def _forecasts(result):
@@ -135,7 +161,9 @@ def _forecasts(result):
     for end in ("low", "high"):
         answer[f"vol_best_{end}"] = _number(result, "volatility_rivals", best, f"skill_{end}")
     answer |= {key: _number(result, "price", price, key) for key in ("mase", "mase_low", "mase_high")}
-    return answer | {key: _number(result, "interval", key) for key in ("stated", "coverage", "coverage_low", "coverage_high")}
+    return answer | {
+        key: _number(result, "interval", key) for key in ("stated", "coverage", "coverage_low", "coverage_high")
+    }
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #cb42632e
 def _groups(result):
@@ -148,7 +176,10 @@ def _groups(result):
         model, sure = _first(result, "direction"), _at(result, "probabilities", "accuracy of the surest tenth") or {}
         names = {"accuracy": "accuracy", "low": "accuracy_low", "high": "accuracy_high", "n": "n"}
         whole = {key: _number(result, "direction", model, name) for key, name in names.items()}
-        found = [point("all rows", whole), point("surest tenth", {**sure, "accuracy": _at(sure, "value")} if isinstance(sure, dict) else {})]
+        found = [
+            point("all rows", whole),
+            point("surest tenth", {**sure, "accuracy": _at(sure, "value")} if isinstance(sure, dict) else {}),
+        ]
         found = found if not math.isnan(found[1]["accuracy"]) else []
     return [at for at in found if not math.isnan(at["accuracy"])]
 
@@ -156,11 +187,14 @@ def _groups(result):
 def _trust(result):
     "Leaks, certificate, trials, data range and duration."
     found = _at(result, "leaks", "found")
-    return {"leaks": float(len(found)) if isinstance(found, list) else math.nan, "certified": _number(result, "certificate", "passed"),
-            "columns": _number(result, "certificate", "columns"), "trials": _number(result, "trials", "trials"),
-            "deflated": _number(result, "trials", "deflated"), "source": _text(result, "data", "source"),
-            "candles": _number(result, "data", "candles"), "first": _text(result, "data", "first")[:10],
-            "last": _text(result, "data", "last")[:10], "seconds": _number(result, "run", "seconds", "total")}  # fmt: skip
+    return {
+        "leaks": float(len(found)) if isinstance(found, list) else math.nan,
+        "certified": _number(result, "certificate", "passed"), "columns": _number(result, "certificate", "columns"),
+        "trials": _number(result, "trials", "trials"), "deflated": _number(result, "trials", "deflated"),
+        "source": _text(result, "data", "source"), "candles": _number(result, "data", "candles"),
+        "first": _text(result, "data", "first")[:10], "last": _text(result, "data", "last")[:10],
+        "seconds": _number(result, "run", "seconds", "total"),
+    }
 
 
 def _names(folder):
@@ -177,8 +211,14 @@ def _row(result, folder):
         known |= _event(result)
     if not _at(result, "costs") and _at(result, "trading"):
         known |= _account_money(result)
-    return (named | {"profile": _text(result, "params", "profile")} | known | _trading(result) | _forecasts(result) | _trust(result)
-            | {"status": "done", "error": "", "finding": _text(result, "finding"), "groups": _groups(result), "folder": folder})  # fmt: skip
+    return (
+        named | {"profile": _text(result, "params", "profile")} | known | _trading(result) | _forecasts(result)
+        | _trust(result)
+        | {
+            "status": "done", "error": "", "finding": _text(result, "finding"), "groups": _groups(result),
+            "folder": folder,
+        }
+    )
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #f0c27034
 def _error_words(error):
@@ -198,10 +238,15 @@ def _failures(out):
     try:
         jobs = json.loads(path.read_text(encoding="utf-8"))
         jobs = jobs.get("jobs", jobs)
-        failed = {str(name): job for name, job in jobs.items() if isinstance(job, dict) and job.get("state") == "failed"}
+        failed = {
+            str(name): job for name, job in jobs.items() if isinstance(job, dict) and job.get("state") == "failed"
+        }
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}, ["status.json cannot be read; failures may be missing here."]
-    return {name: {"error": _error_words(job.get("error")), "seconds": _number(job, "seconds")} for name, job in failed.items()}, []
+    return {
+        name: {"error": _error_words(job.get("error")), "seconds": _number(job, "seconds")}
+        for name, job in failed.items()
+    }, []
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #a955fa1d
 def corrected(
@@ -234,9 +279,13 @@ def _rows(out):
             rows.append(_row(result, folder) | {"link": _link(out, folder, "/report.html")})
         except (CryptolabError, RecursionError) as e:
             words = f"result.json cannot be read: {getattr(e, 'found', e)}"
-            rows.append(_row({}, folder) | {"status": "unreadable", "error": words, "link": _link(out, folder, "/report.html")})
+            rows.append(
+                _row({}, folder) | {"status": "unreadable", "error": words, "link": _link(out, folder, "/report.html")}
+            )
         if folder in failed:
-            rows[-1] |= {"status": "stale" if rows[-1]["status"] == "done" else "failed", "error": failed[folder]["error"]}
+            rows[-1] |= {
+                "status": "stale" if rows[-1]["status"] == "done" else "failed", "error": failed[folder]["error"],
+            }
     have = {row["folder"] for row in rows}
     for name in sorted(failed.keys() - have):
         rows.append(_row({}, name) | failed[name] | {"status": "failed", "link": _link(out, name, ".failed.ipynb")})
@@ -248,16 +297,22 @@ def leaderboard(
 ) -> pd.DataFrame:  # one row per report or failed job, most convincing first; edges in points, *_bp in basis points, all else fractions; attrs: tests, problems
     "All reports of a folder as one table, corrected for their number."
     if not Path(out).is_dir():
-        raise SettingsError("no folder of reports", "a folder that exists", str(out), "name the folder that the reports were written to with --out")
+        raise SettingsError(
+            "no folder of reports", "a folder that exists", str(out),
+            "name the folder that the reports were written to with --out",
+        )
     rows, problems = _rows(out)
     board = pd.DataFrame(rows, columns=[*_row({}, "--"), "link"])
     board[["p_holm", "q"]] = corrected(board["p"]).to_numpy()
     board.insert(board.columns.get_loc("p") + 1, "p_holm", board.pop("p_holm"))
     board.insert(board.columns.get_loc("p") + 2, "q", board.pop("q"))
     keys = ["p", "edge", "symbol", "minutes", "system", "folder"]
-    order = board.assign(minutes=board["timeframe"].map(timeframe_minutes)).sort_values(keys, ascending=[True, False, True, True, True, True]).index
+    order = board.assign(minutes=board["timeframe"].map(timeframe_minutes)).sort_values(
+        keys, ascending=[True, False, True, True, True, True],
+    ).index
     board = board.loc[order].reset_index(drop=True)
-    board.attrs = {"tests": int(board["p"].notna().sum()), "problems": problems}  # small: pandas copies them at every step
+    # small: pandas copies them at every step
+    board.attrs = {"tests": int(board["p"].notna().sum()), "problems": problems}
     return board
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #6a48f83d
@@ -282,7 +337,9 @@ def _size_words(board):
     have = board[board["status"].isin(["done", "stale"])]
     words = _count(len(have), "report")
     if len(have):
-        words += f" on {_count(have['symbol'].nunique(), 'coin')} and {_count(have['timeframe'].nunique(), 'timeframe')}"
+        words += (
+            f" on {_count(have['symbol'].nunique(), 'coin')} and {_count(have['timeframe'].nunique(), 'timeframe')}"
+        )
     for status, verb in (("failed", "failed"), ("unreadable", "cannot be read")):
         if (missing := int((board["status"] == status).sum())):
             words += f"; {missing} {verb}"
@@ -301,7 +358,10 @@ def _luck_words(board, tests, whole):
         some = f"None of {len(scored)}" if len(scored) > 1 else "It"
         return f"{some} {'is' if len(scored) > 1 else 'is not'} distinguishable from guessing {after} (smallest corrected p {scored['p_holm'].min():.2g})."
     spoilt = [", but a leak was found in it" if leaks > 0 else "" for leaks in found["leaks"]]
-    shown = [f"{edge:+.1f} points" if not math.isnan(edge) else f"AUC {area:.3f}" for edge, area in zip(found["edge"], found["roc_auc"])]
+    shown = [
+        f"{edge:+.1f} points" if not math.isnan(edge) else f"AUC {area:.3f}"
+        for edge, area in zip(found["edge"], found["roc_auc"])
+    ]
     named = _several(f"{name} ({edge}{leak})" for name, edge, leak in zip(_called(found), shown, spoilt))
     return f"{len(found)} of {len(scored)} {'is' if len(found) == 1 else 'are'} distinguishable from guessing {after}: {named}."
 
@@ -317,8 +377,10 @@ def _cost_words(board):
     if left.empty:
         return f"{'None' if len(scored) > 1 else 'It'} would {'' if len(scored) > 1 else 'not '}have survived {stated}."
     more, sure = int((left["net_bp"] > left["hold_bp"]).sum()), int((left["break_even_low"] > left["cost_bp"]).sum())
-    return (f"{len(left)} of {len(scored)} would have survived {stated} ({_several(_called(left))}); {more} of them earned more than buying and holding, "
-            f"and in {sure} the whole interval of the break-even cost lies above the cost.")  # fmt: skip
+    return (
+        f"{len(left)} of {len(scored)} would have survived {stated} ({_several(_called(left))}); {more} of them earned more than buying and holding, "
+        f"and in {sure} the whole interval of the break-even cost lies above the cost."
+    )
 
 
 def _volatility_words(board):
@@ -336,7 +398,9 @@ def _trust_words(board):
     leaky, unsearched = have[have["leaks"] > 0], int(have["leaks"].isna().sum())
     if len(leaky):
         whose = "its" if len(leaky) == 1 else "their"
-        words.append(f"A leak was found in {_count(len(leaky), 'report')} ({_several(_called(leaky))}): do not believe {whose} numbers.")
+        words.append(
+            f"A leak was found in {_count(len(leaky), 'report')} ({_several(_called(leaky))}): do not believe {whose} numbers."
+        )
     elif len(have) > unsearched:
         words.append("No leak was found.")
     if unsearched:
@@ -344,9 +408,15 @@ def _trust_words(board):
     if (short := int((have["certified"] < have["columns"]).sum())):
         words.append(f"In {_count(short, 'report')} not every feature passed its certificate.")
     if (made := int((have["source"] == "sample").sum())):
-        words.append(f"{_count(made, 'report')} {'is' if made == 1 else 'are'} about a generated market whose edge was put there.")
+        words.append(
+            f"{_count(made, 'report')} {'is' if made == 1 else 'are'} about a generated market whose edge was put there."
+        )
     if (stale := int((have["status"] == "stale").sum())):
-        which = "is from an earlier run: the newest run of that job" if stale == 1 else "are from earlier runs: the newest runs of these jobs"
+        which = (
+            "is from an earlier run: the newest run of that job"
+            if stale == 1
+            else "are from earlier runs: the newest runs of these jobs"
+        )
         words.append(f"{_count(stale, 'result')} {which} failed.")
     return words
 
@@ -359,7 +429,10 @@ def board_words(
     if board.empty:
         return "There is no report here yet. Write one with `cryptolab run`, or many with `cryptolab batch`, and then call `cryptolab leaderboard`."
     count = int(board["p"].notna().sum()) if tests is None else tests
-    parts = [_size_words(board), _luck_words(board, count, tests is None), _cost_words(board), _volatility_words(board), *_trust_words(board)]
+    parts = [
+        _size_words(board), _luck_words(board, count, tests is None), _cost_words(board), _volatility_words(board),
+        *_trust_words(board),
+    ]
     return " ".join(part for part in [*parts, *board.attrs.get("problems", [])] if part)
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #1fd379fe

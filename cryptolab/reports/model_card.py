@@ -29,26 +29,62 @@ def _number(row, key, digits, factor=1.0):
     if key.startswith("p_") and isinstance(row.get(key), float) and row[key] < 0.1**digits:
         return f"< {0.1**digits:.{digits}f}"
     stem = "" if key == "gain" else key.removesuffix("_bp") + "_"
-    shown = [f"{factor * v:,.{digits}f}" if isinstance(v, (int, float)) else "–" for v in map(row.get, (key, f"{stem}low", f"{stem}high"))]
+    shown = [
+        f"{factor * v:,.{digits}f}" if isinstance(v, (int, float)) else "–"
+        for v in map(row.get, (key, f"{stem}low", f"{stem}high"))
+    ]
     return shown[0] if "–" in shown else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 # %% ../../nbs/80_reports/50_model_card.ipynb #cace59a6
 _TABLES = {  # key of the result -> title, what to know, (head, key, digits, factor) per column
-    "direction": ("Direction", "Will the next candle close higher? Test candles only. "
-                  "`p` says how often a forecast without skill would do as well against the majority class.",
-                  (("n", "n", 0, 1), ("accuracy, %", "accuracy", 1, 100), ("ROC AUC", "roc_auc", 3, 1), ("p", "p_majority", 3, 1))),
-    "rivals": ("Lead over each rival", "Points of accuracy by which the model is ahead on the same candles; "
-               "`p` is McNemar's, corrected by Holm for asking about every rival.",
-               (("lead", "edge", 1, 1), ("p", "p_holm", 3, 1))),
-    "costs": ("Costs", "Basis points per candle, long or short by the sign of the forecast; the break-even cost is per side.",
-              (("before costs", "gross_bp", 2, 1), ("units traded", "turnover", 2, 1), ("break-even", "break_even_bp", 1, 1), ("after costs", "net_bp", 2, 1))),
-    "volatility": ("Volatility", "`skill` is the share of persistence's QLIKE that a method removes, in percent.",
-                   (("n", "n", 0, 1), ("QLIKE", "qlike", 4, 1), ("skill, %", "skill", 1, 100), ("R²", "r2", 2, 1))),
-    "price": ("Price", "Mean error as a multiple of that of repeating the last close; 1 means no gain.", (("n", "n", 0, 1), ("multiple", "mase", 4, 1))),
-    "intervals": ("Intervals", "How often the next close lay inside the stated interval, in percent.", (("n", "n", 0, 1), ("coverage", "coverage", 1, 100))),
-    "other_coins": ("Other coins", "What learning from other coins gained beside the same system without them.",
-                    (("gain", "gain", 4, 1), ("p", "p_value", 3, 1))),
-}  # fmt: skip
+    "direction": (
+        "Direction",
+        "Will the next candle close higher? Test candles only. "
+        "`p` says how often a forecast without skill would do as well against the majority class.",
+        (
+            ("n", "n", 0, 1),
+            ("accuracy, %", "accuracy", 1, 100),
+            ("ROC AUC", "roc_auc", 3, 1),
+            ("p", "p_majority", 3, 1),
+        ),
+    ),
+    "rivals": (
+        "Lead over each rival",
+        "Points of accuracy by which the model is ahead on the same candles; "
+        "`p` is McNemar's, corrected by Holm for asking about every rival.",
+        (("lead", "edge", 1, 1), ("p", "p_holm", 3, 1)),
+    ),
+    "costs": (
+        "Costs",
+        "Basis points per candle, long or short by the sign of the forecast; the break-even cost is per side.",
+        (
+            ("before costs", "gross_bp", 2, 1),
+            ("units traded", "turnover", 2, 1),
+            ("break-even", "break_even_bp", 1, 1),
+            ("after costs", "net_bp", 2, 1),
+        ),
+    ),
+    "volatility": (
+        "Volatility",
+        "`skill` is the share of persistence's QLIKE that a method removes, in percent.",
+        (("n", "n", 0, 1), ("QLIKE", "qlike", 4, 1), ("skill, %", "skill", 1, 100), ("R²", "r2", 2, 1)),
+    ),
+    "price": (
+        "Price",
+        "Mean error as a multiple of that of repeating the last close; 1 means no gain.",
+        (("n", "n", 0, 1), ("multiple", "mase", 4, 1)),
+    ),
+    "intervals": (
+        "Intervals",
+        "How often the next close lay inside the stated interval, in percent.",
+        (("n", "n", 0, 1), ("coverage", "coverage", 1, 100)),
+    ),
+    "other_coins": (
+        "Other coins",
+        "What learning from other coins gained beside the same system without them.",
+        (("gain", "gain", 4, 1), ("p", "p_value", 3, 1)),
+    ),
+}
 
 
 def _tables(result):
@@ -68,24 +104,46 @@ def _tables(result):
 def _sheet(result, manifest):
     "Questions and answers on a model."
     get = lambda key: result.get(key) or {}
-    data, counts, edges, leaks, trials, certificate = result["data"], get("rows"), get("parts"), get("leaks"), get("trials"), get("certificate")
-    rows = {"candles": f"{data['symbol']} {data['timeframe']}, {data['candles']:,} from {data['source']}, {data['first'][:16]} to {data['last'][:16]}",
-            "fingerprint of the candles": data["fingerprint"],
-            "looks at": f"{len(manifest.get('features') or [])} columns of the newest {get('params').get('window', '?')} candles",
-            "columns that cannot see the future": "not certified"}  # fmt: skip
+    data, counts, edges, leaks, trials, certificate = (
+        result["data"],
+        get("rows"),
+        get("parts"),
+        get("leaks"),
+        get("trials"),
+        get("certificate"),
+    )
+    rows = {
+        "candles": f"{data['symbol']} {data['timeframe']}, {data['candles']:,} from {data['source']}, {data['first'][:16]} to {data['last'][:16]}",
+        "fingerprint of the candles": data["fingerprint"],
+        "looks at": f"{len(manifest.get('features') or [])} columns of the newest {get('params').get('window', '?')} candles",
+        "columns that cannot see the future": "not certified",
+    }
     if certificate:
-        rows["columns that cannot see the future"] = f"{certificate['passed']} of {certificate['columns']} (certificate {certificate['sha256'][:16]})"
+        rows["columns that cannot see the future"] = (
+            f"{certificate['passed']} of {certificate['columns']} (certificate {certificate['sha256'][:16]})"
+        )
     for part, words in (("train", "learned from"), ("val", "chosen with"), ("test", "judged by")):
         if part in edges:
             count = counts.get("parts", {}).get("direction", {}).get(part)
-            rows[words] = (f"{count:,} rows, " if count is not None else "") + f"{edges[part][0][:16]} to {edges[part][1][:16]}"
+            rows[words] = (
+                f"{count:,} rows, " if count is not None else ""
+            ) + f"{edges[part][0][:16]} to {edges[part][1][:16]}"
     if counts.get("purged"):
-        rows["left out between the parts"] = ", ".join(f"{name} {n}" for name, n in counts["purged"].items()) + " rows whose outcome reaches into the next part"
-    rows["leak detectors"] = f"{leaks['detectors']} on {leaks['candles']:,} candles, findings: {len(leaks['found'])}" if leaks else "nobody has looked"
+        rows["left out between the parts"] = (
+            ", ".join(f"{name} {n}" for name, n in counts["purged"].items())
+            + " rows whose outcome reaches into the next part"
+        )
+    rows["leak detectors"] = (
+        f"{leaks['detectors']} on {leaks['candles']:,} candles, findings: {len(leaks['found'])}"
+        if leaks
+        else "nobody has looked"
+    )
     rows["configurations tried on these candles"] = "not counted"
     if trials:
         kept, sure = "" if trials.get("kept") else " (no ledger was kept)", _number(trials, "deflated", 2)
-        rows["configurations tried on these candles"] = f"{trials['trials']}{kept}; probability of a Sharpe ratio above zero before costs, given that many: {sure}"
+        rows["configurations tried on these candles"] = (
+            f"{trials['trials']}{kept}; probability of a Sharpe ratio above zero before costs, given that many: {sure}"
+        )
     rows |= {"library code": str(result.get("code", "unknown")), "made": str(get("run").get("started", "unknown"))[:16]}
     return rows | {"versions": ", ".join(f"{name} {v}" for name, v in get("versions").items())}
 
@@ -94,12 +152,16 @@ def _warnings(result):
     "Sentences that a reader must see before the numbers."
     words, leaks, certificate = [], result.get("leaks"), result.get("certificate")
     if leaks and leaks["found"]:
-        words.append(f"A leak was found ({', '.join(sorted({row['kind'] for row in leaks['found']}))}): do not believe the numbers on this page.")
+        words.append(
+            f"A leak was found ({', '.join(sorted({row['kind'] for row in leaks['found']}))}): do not believe the numbers on this page."
+        )
     elif not leaks:
         words.append("Nobody has looked for leaks in this pipeline.")
     if certificate and certificate["passed"] < certificate["columns"]:
         failed = certificate["columns"] - certificate["passed"]
-        words.append(f"{failed} of {certificate['columns']} features failed their certificate: they may see the future.")
+        words.append(
+            f"{failed} of {certificate['columns']} features failed their certificate: they may see the future."
+        )
     if result["data"]["source"] == "sample":
         words.append("The market is a generated one whose edge was put there: nothing here holds for a real one.")
     return words
@@ -114,7 +176,10 @@ def _limits(result):
     if isinstance(net, (int, float)) and cost is not None:
         became = f"{'lost' if net <= 0 else 'gained'} {abs(net):.2f} basis points per candle"
         words.append(f"Traded by its sign at the stated {1e4 * cost:g} basis points per side it would have {became}.")
-    words += ["Chosen by one test period: `p` and intervals say what chance could have done there, not what the next year will do.", "No advice on investment."]
+    words += [
+        "Chosen by one test period: `p` and intervals say what chance could have done there, not what the next year will do.",
+        "No advice on investment.",
+    ]
     return words
 
 # %% ../../nbs/80_reports/50_model_card.ipynb #3ac3b93f
@@ -131,14 +196,27 @@ def model_card(
     try:
         system, symbol, timeframe = result["system"], result["symbol"], result["timeframe"]
         top = "".join(f"> **{html.escape(words)}**\n\n" for words in _warnings(result))
-        finding, sheet, limits = html.escape(finding_markdown(result), quote=False), _sheet(result, manifest), _limits(result)
-        leaks = pd.DataFrame(result["leaks"]["found"], columns=["kind", "step", "evidence"]) if result.get("leaks") else None
+        finding, sheet, limits = (
+            html.escape(finding_markdown(result), quote=False),
+            _sheet(result, manifest),
+            _limits(result),
+        )
+        leaks = (
+            pd.DataFrame(result["leaks"]["found"], columns=["kind", "step", "evidence"])
+            if result.get("leaks")
+            else None
+        )
         numbers, params = _tables(result), {k: v for k, v in (result.get("params") or {}).items() if v is not None}
     except (KeyError, TypeError, AttributeError, ValueError) as e:
-        raise DataError("the result lacks what a card must say", "a result.json of `cryptolab run`", repr(e), "run the report again") from e
+        raise DataError(
+            "the result lacks what a card must say", "a result.json of `cryptolab run`", repr(e), "run the report again"
+        ) from e
     tags = json.dumps(["cryptolab", system, symbol, timeframe, "crypto", "time-series-forecasting"])
     word = lambda text: re.sub(r"[^\w/.-]", "", str(text))  # of a command that somebody will copy into a terminal
-    folder, asked = word(repo.split("/")[-1]), f"{word(symbol)} {word(timeframe)} --source {word(result['data']['source'])}"
+    folder, asked = (
+        word(repo.split("/")[-1]),
+        f"{word(symbol)} {word(timeframe)} --source {word(result['data']['source'])}",
+    )
     looked = taxonomy_sheet(leaks)[["meaning", "verdict"]].reset_index().to_numpy().tolist()
     return f"""---
 library_name: keras

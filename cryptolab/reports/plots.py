@@ -25,14 +25,22 @@ def apply_layout(fig, title, height=380):
     "The shared look: title in short lines, legend above the chart, small margins, width of the page."
     lines = textwrap.wrap(title, 44)
     names = dict.fromkeys(t.name for t in fig.data if t.name and t.showlegend is not False)
-    widths = [50 + 6.5 * len(name) for name in names]  # pixels; a phone leaves about 280, and wrapped entries stand in columns
+    # pixels; a phone leaves about 280, and wrapped entries stand in columns
+    widths = [50 + 6.5 * len(name) for name in names]
     rows = int(sum(widths) > 0) if sum(widths) <= 280 else int(np.ceil(len(widths) / max(1, 280 // max(widths))))
     fig.update_layout(
-        template="plotly_white", autosize=True, height=height, margin={"l": 8, "r": 14, "t": 26 + 19 * len(lines) + 20 * rows, "b": 8},
-        title={"text": "<br>".join(lines), "x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top",
-               "pad": {"t": 12, "l": 10}, "font": {"size": 15}},
+        template="plotly_white", autosize=True, height=height,
+        margin={"l": 8, "r": 14, "t": 26 + 19 * len(lines) + 20 * rows, "b": 8},
+        title={
+            "text": "<br>".join(lines), "x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top",
+            "pad": {"t": 12, "l": 10}, "font": {"size": 15},
+        },
         font={"family": _FONT, "size": 12, "color": BLACK}, showlegend=bool(names), hovermode="x unified",
-        legend={"orientation": "h", "traceorder": "normal", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "yref": "paper"})
+        legend={
+            "orientation": "h", "traceorder": "normal", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom",
+            "yref": "paper",
+        },
+    )
     fig.update_xaxes(automargin=True, gridcolor="#E6E6E6", zeroline=False)
     fig.update_yaxes(automargin=True, gridcolor="#E6E6E6", zeroline=False)
     return fig
@@ -62,7 +70,10 @@ def _same_length(index, **columns):
     arrays = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
     for name, x in arrays.items():
         if x.shape != (len(index),):
-            raise DataError(f"plot: `{name}` does not fit the index", f"{len(index)} values", x.shape, "select the same rows of each")
+            raise DataError(
+                f"plot: `{name}` does not fit the index", f"{len(index)} values", x.shape,
+                "select the same rows of each",
+            )
     return arrays
 
 
@@ -77,7 +88,9 @@ def _level(name, x, y, color=GREY, dash="dash"):
     "A reference line between two points, named in the legend."
     import plotly.graph_objects as go
 
-    return go.Scatter(x=x, y=y, mode="lines", name=name, line={"color": color, "width": 1.5, "dash": dash}, hoverinfo="skip")
+    return go.Scatter(
+        x=x, y=y, mode="lines", name=name, line={"color": color, "width": 1.5, "dash": dash}, hoverinfo="skip",
+    )
 
 # %% ../../nbs/80_reports/10_plots.ipynb #039fa334
 def _merged(candles, most):
@@ -106,9 +119,21 @@ def plot_candles(
         name = " ".join(str(candles.attrs[key]) for key in ("symbol", "timeframe") if candles.attrs.get(key))
         title = f"{name or 'Price'}, {len(candles):,} candles" + (f" (each one drawn is {k} merged)" if k > 1 else "")
     fig = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.78, 0.22], vertical_spacing=0.04)
-    fig.add_trace(go.Candlestick(x=x, **{c: plain_numbers(few[c]) for c in ("open", "high", "low", "close")}, name="price", showlegend=False,
-                                 increasing={"line": {"color": "#009E73", "width": 1}}, decreasing={"line": {"color": "#D55E00", "width": 1}}), 1, 1)
-    fig.add_trace(go.Bar(x=x, y=plain_numbers(few["volume"]), name="volume", marker={"color": "#9A9A9A", "line": {"width": 0}}, showlegend=False), 2, 1)
+    fig.add_trace(
+        go.Candlestick(
+            x=x, **{c: plain_numbers(few[c]) for c in ("open", "high", "low", "close")}, name="price", showlegend=False,
+            increasing={"line": {"color": "#009E73", "width": 1}},
+            decreasing={"line": {"color": "#D55E00", "width": 1}},
+        ),
+        1, 1,
+    )
+    fig.add_trace(
+        go.Bar(
+            x=x, y=plain_numbers(few["volume"]), name="volume", marker={"color": "#9A9A9A", "line": {"width": 0}},
+            showlegend=False,
+        ),
+        2, 1,
+    )
     fig.update_layout(xaxis_rangeslider_visible=False, bargap=0)
     fig.update_yaxes(title_text="price", row=1, col=1)
     fig.update_xaxes(title_text="time (UTC)", row=2, col=1)
@@ -162,8 +187,13 @@ def plot_learning_curves(
         if "val_loss" in table and table["val_loss"].notna().any():
             best = table.loc[table["val_loss"].idxmin()]
             mark = {"color": OTHER_COLORS[0], "size": 9, "symbol": "circle-open", "line": {"width": 2}}
-            fig.add_trace(go.Scatter(x=[best["epoch"]], y=plain_numbers([best["val_loss"]]), name="kept", mode="markers", marker=mark,
-                                     showlegend=panel == 1, legendgroup="kept"), panel, 1)
+            fig.add_trace(
+                go.Scatter(
+                    x=[best["epoch"]], y=plain_numbers([best["val_loss"]]), name="kept", mode="markers", marker=mark,
+                    showlegend=panel == 1, legendgroup="kept",
+                ),
+                panel, 1,
+            )
         fig.update_yaxes(title_text=f"{model} loss", exponentformat="power", nticks=5, row=panel, col=1)
     fig.update_xaxes(title_text="epoch", row=len(histories), col=1)
     return apply_layout(fig, title, 110 + 190 * len(histories))
@@ -174,9 +204,13 @@ def interval_points(x, y, low, high, name, color=BLUE, along="y", **more):
     import plotly.graph_objects as go
 
     middle = np.asarray(y if along == "y" else x, dtype=float)
-    error = {"type": "data", "symmetric": False, "array": plain_numbers(np.asarray(high) - middle), "arrayminus": plain_numbers(middle - np.asarray(low)),
-             "color": color, "thickness": 1.6, "width": 4}
-    return go.Scatter(x=x, y=y, mode="markers", name=name, marker={"color": color, "size": 8}, **{f"error_{along}": error}, **more)
+    error = {
+        "type": "data", "symmetric": False, "array": plain_numbers(np.asarray(high) - middle),
+        "arrayminus": plain_numbers(middle - np.asarray(low)), "color": color, "thickness": 1.6, "width": 4,
+    }
+    return go.Scatter(
+        x=x, y=y, mode="markers", name=name, marker={"color": color, "size": 8}, **{f"error_{along}": error}, **more,
+    )
 
 
 def plot_reliability(
@@ -189,7 +223,12 @@ def plot_reliability(
     values = np.r_[table["forecast"], table["low"], table["high"]]
     ends = [float(values.min()), float(values.max())]
     fig = go.Figure(_level("as promised", ends, ends))
-    fig.add_trace(interval_points(plain_numbers(table["forecast"]), plain_numbers(table["share"]), table["low"], table["high"], "tenths of the rows, 95 % interval"))
+    fig.add_trace(
+        interval_points(
+            plain_numbers(table["forecast"]), plain_numbers(table["share"]), table["low"], table["high"],
+            "tenths of the rows, 95 % interval",
+        )
+    )
     fig.update_xaxes(tickformat=".1~%", title_text="forecast probability of a rise")
     fig.update_yaxes(tickformat=".0%", title_text="share that rose")
     return apply_layout(fig, title)
@@ -209,7 +248,9 @@ def plot_deciles(
     if best is not None:
         limit = np.broadcast_to(np.asarray(best, dtype=float), (len(table),))
         fig.add_trace(_level("best possible", x, plain_numbers(limit), OTHER_COLORS[1], "dot"))
-    fig.add_trace(interval_points(x, plain_numbers(table["accuracy"]), table["low"], table["high"], "model, 95 % interval"))
+    fig.add_trace(
+        interval_points(x, plain_numbers(table["accuracy"]), table["low"], table["high"], "model, 95 % interval")
+    )
     fig.update_xaxes(title_text="confidence group (1 = least sure)", dtick=1)
     fig.update_yaxes(tickformat=".0%", title_text="accuracy")
     return apply_layout(fig, title)
@@ -230,9 +271,17 @@ def plot_accuracy_bars(
     if best is not None:
         fig.add_trace(_level(f"best possible {best:.1%}", [best, best], ends, OTHER_COLORS[1], "dot"))
     for part, color in ((table[:1], BLUE), (table[1:], GREY)):
-        fig.add_trace(interval_points(plain_numbers(part["accuracy"]), part["name"].tolist(), part["low"], part["high"], "accuracy", color, "x", showlegend=False))
+        fig.add_trace(
+            interval_points(
+                plain_numbers(part["accuracy"]), part["name"].tolist(), part["low"], part["high"], "accuracy", color,
+                "x", showlegend=False,
+            )
+        )
     labels = [f"{name} {accuracy:.1%}" for name, accuracy in zip(table["name"], table["accuracy"])]
-    fig.update_yaxes(categoryorder="array", categoryarray=table["name"].tolist()[::-1], tickvals=table["name"].tolist(), ticktext=labels)
+    fig.update_yaxes(
+        categoryorder="array", categoryarray=table["name"].tolist()[::-1], tickvals=table["name"].tolist(),
+        ticktext=labels,
+    )
     fig.update_xaxes(tickformat=".0%", title_text="accuracy, 95 % interval")
     return apply_layout(fig, title, 190 + 36 * len(table)).update_layout(hovermode="closest")
 
@@ -245,7 +294,12 @@ def plot_rivals(
     import plotly.graph_objects as go
 
     names = board.index.tolist()
-    fig = go.Figure(interval_points(plain_numbers(board["edge"]), names, board["edge_low"], board["edge_high"], "edge", BLUE, "x", showlegend=False))
+    fig = go.Figure(
+        interval_points(
+            plain_numbers(board["edge"]), names, board["edge_low"], board["edge_high"], "edge", BLUE, "x",
+            showlegend=False,
+        )
+    )
     fig.add_vline(x=0, line={"color": GREY, "dash": "dash", "width": 1.2})
     labels = [f"{name} {edge:+.1f}" for name, edge in zip(names, board["edge"])]
     fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], tickvals=names, ticktext=labels)
@@ -273,7 +327,9 @@ def plot_forecast_interval(
     if title is None:
         promised = f" (promised {coverage:.0%})" if coverage else ""
         title = f"The newest {len(x)} price forecasts: {1 - outside.mean():.0%} of the closes lie in the band{promised}"
-    fig = go.Figure(line_trace("upper", x, high, "rgba(0,114,178,0.35)", width=0.5).update(showlegend=False, hoverinfo="skip"))
+    fig = go.Figure(
+        line_trace("upper", x, high, "rgba(0,114,178,0.35)", width=0.5).update(showlegend=False, hoverinfo="skip")
+    )
     band = line_trace("forecast interval", x, low, "rgba(0,114,178,0.35)", width=0.5)
     fig.add_trace(band.update(fill="tonexty", fillcolor="rgba(0,114,178,0.15)", hoverinfo="skip"))
     fig.add_trace(line_trace("forecast", x, mid, BLUE))

@@ -52,7 +52,9 @@ def chart_html(
     layout.pop("width", None)  # as wide as the page
     height = layout.get("height") or 420
     kept = {"data": figure.get("data", []), "layout": layout, "frames": figure.get("frames", [])}
-    text = json.dumps(_no_nan(kept), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
+    text = json.dumps(
+        _no_nan(kept), allow_nan=False, separators=(",", ":"),
+    ).replace("<", "\\u003c").replace("&", "\\u0026")
     return (
         f'<div class="plot" style="height:{float(height):.0f}px"><noscript>This chart needs JavaScript.</noscript></div>'
         f'<script type="application/json" class="figure">{text}</script>'
@@ -144,7 +146,10 @@ def output_html(
     return text_html(_joined(data["text/plain"])) if "text/plain" in data else ""
 
 # %% ../../nbs/80_reports/20_render.ipynb #184e2c80
-_NOISE = re.compile(r"^(([IW]\d{4}|E\d{4}(?=.*cuInit)) \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before absl).*\n?", re.M)
+_NOISE = re.compile(
+    r"^(([IW]\d{4}|E\d{4}(?=.*cuInit)) \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before absl).*\n?",
+    re.M,
+)
 
 
 def _merged(outputs):
@@ -241,17 +246,25 @@ def _contents(body):
     if len(heads) < 3:
         return ""
     clean = [(i, re.sub(r"<a class=\"anchor-link\".*?</a>", "", text, flags=re.S)) for i, text in heads]
-    return "<nav>" + " ".join(f'<a href="#{i}">{re.sub("<[^>]+>", "", text).strip()}</a>' for i, text in clean) + "</nav>"
+    return (
+        "<nav>" + " ".join(f'<a href="#{i}">{re.sub("<[^>]+>", "", text).strip()}</a>' for i, text in clean) + "</nav>"
+    )
 
 
 def _footer(notebook):
     "The parameters of a papermill run as a folded table."
     run = notebook.get("metadata", {}).get("papermill", {})
-    rows = [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in run.get("parameters", {}).items() if v is not None]
+    rows = [
+        (k, v if isinstance(v, str) else json.dumps(v)) for k, v in run.get("parameters", {}).items() if v is not None
+    ]
     if run.get("duration"):
         rows += [("started", run["start_time"]), ("duration", f"{run['duration']:.0f} s")]
     cells = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in rows)
-    table = f'<details><summary>Parameters of this run</summary><div class="scroll"><table>{cells}</table></div></details>' if rows else ""
+    table = (
+        f'<details><summary>Parameters of this run</summary><div class="scroll"><table>{cells}</table></div></details>'
+        if rows
+        else ""
+    )
     return f"<footer>{table}<p>The code behind this page: <code>report.ipynb</code> in the same folder.</p></footer>"
 
 # %% ../../nbs/80_reports/20_render.ipynb #ee2fff7a

@@ -22,12 +22,18 @@ from ..systems.artefacts import library_code, package_versions
 def _certificate_facts(certificate):
     "What a result says of the features it stands on."
     passed = int((certificate["verdict"] == "pass").sum())
-    return {"set": certificate.attrs["name"], "rows": certificate.attrs["rows"], "columns": len(certificate), "passed": passed, "sha256": certificate.attrs["sha256"]}
+    return {
+        "set": certificate.attrs["name"], "rows": certificate.attrs["rows"], "columns": len(certificate),
+        "passed": passed, "sha256": certificate.attrs["sha256"],
+    }
 
 
 def _leak_facts(leaks):
     "What a result says of the search for leaks; without the audit's own time."
-    return {"candles": leaks.attrs["candles"], "detectors": len(DETECTORS), "found": leaks[["kind", "step", "evidence"]].to_dict("records")}
+    return {
+        "candles": leaks.attrs["candles"], "detectors": len(DETECTORS),
+        "found": leaks[["kind", "step", "evidence"]].to_dict("records"),
+    }
 
 
 def system_result(
@@ -43,12 +49,17 @@ def system_result(
     **more,  # boards and tables of this system, by name
 ) -> dict:  # JSON-able
     "Collect the numbers of a report: what every system says, and what only this one does."
-    return plain({
-        "system": system.name, "symbol": origin["symbol"], "timeframe": origin["timeframe"], "finding": words, "cost_per_side": cost, "data": origin,
-        "quality": quality.to_dict("records"), "params": system.shown_params(), "rows": system.counts_, "parts": system.edges_, **more,
-        "versions": package_versions(), "code": library_code(), **({} if certificate is None else {"certificate": _certificate_facts(certificate)}),
-        **({} if leaks is None else {"leaks": _leak_facts(leaks)}), **({} if trials is None else {"trials": trials}), "run": run,
-    })  # fmt: skip
+    return plain(
+        {
+            "system": system.name, "symbol": origin["symbol"], "timeframe": origin["timeframe"], "finding": words,
+            "cost_per_side": cost, "data": origin, "quality": quality.to_dict("records"),
+            "params": system.shown_params(), "rows": system.counts_, "parts": system.edges_, **more,
+            "versions": package_versions(), "code": library_code(),
+            **({} if certificate is None else {"certificate": _certificate_facts(certificate)}),
+            **({} if leaks is None else {"leaks": _leak_facts(leaks)}),
+            **({} if trials is None else {"trials": trials}), "run": run,
+        }
+    )
 
 
 def v9_result(
@@ -62,10 +73,18 @@ def v9_result(
     **proof,  # certificate, leaks, trials: as in `system_result`
 ) -> dict:  # JSON-able
     "Collect the numbers of a V9 report."
-    words = board.finding(boards["direction"], boards["volatility"], boards["price"], cost, rivals=boards.get("rivals"), costs=boards.get("costs"))
+    words = board.finding(
+        boards["direction"], boards["volatility"], boards["price"], cost, rivals=boards.get("rivals"),
+        costs=boards.get("costs"),
+    )
     words += " " + boards["trading"]["words"] if "trading" in boards else ""
-    more = {"ensemble": system.ensemble_, "best_epoch": {name: h.attrs["best_epoch"] for name, h in system.histories_.items()}, **boards}
-    return system_result(system, origin, quality, words, cost, run, **proof, **more, interval={"stated": system.coverage, **coverage})
+    more = {
+        "ensemble": system.ensemble_,
+        "best_epoch": {name: h.attrs["best_epoch"] for name, h in system.histories_.items()}, **boards,
+    }
+    return system_result(
+        system, origin, quality, words, cost, run, **proof, **more, interval={"stated": system.coverage, **coverage},
+    )
 
 
 def finding_markdown(
@@ -74,7 +93,11 @@ def finding_markdown(
     "The plain sentences at the top of a report."
     points = re.sub(r"(?:^|(?<=[.!?]) )([A-Z][A-Za-z0-9 ]{1,30}): ", r"\n- **\1:** ", result["finding"]).strip()
     d = result["data"]
-    note = "a *generated* market whose truth is known" if d["source"] == "sample" else f"source {d['source']}: {d.get('file') or d['symbol']}"
+    note = (
+        "a *generated* market whose truth is known"
+        if d["source"] == "sample"
+        else f"source {d['source']}: {d.get('file') or d['symbol']}"
+    )
     return f"**{d['symbol']} {d['timeframe']}**, {d['candles']:,} candles from {d['first'][:10]} to {d['last'][:10]} ({note}).\n\n{points}"
 
 # %% ../../nbs/80_reports/30_results.ipynb #093e9fdb
@@ -101,5 +124,7 @@ def read_result(
         if not isinstance(result, dict) or "system" not in result:
             raise ValueError("no `system` in it")
     except (OSError, ValueError) as e:
-        raise DataError(f"{path} cannot be read", "a result.json written by a run", str(e), "run the report again") from e
+        raise DataError(
+            f"{path} cannot be read", "a result.json written by a run", str(e), "run the report again"
+        ) from e
     return result

@@ -11,7 +11,9 @@ import pandas as pd
 
 from ..backtest.equity import drawdown, hold_equity, monthly_returns
 from ..config import DataError, SettingsError
-from .plots import BLACK, BLUE, GREY, OTHER_COLORS, line_trace, apply_layout, plain_numbers, thinned_rows, time_labels
+from cryptolab.reports.plots import (
+    BLACK, BLUE, GREY, OTHER_COLORS, line_trace, apply_layout, plain_numbers, thinned_rows, time_labels,
+)
 
 # %% ../../nbs/80_reports/11_trade_plots.ipynb #b8e64ece
 def _kept_rows(worth, most):
@@ -42,7 +44,9 @@ def plot_equity(
         x = time_labels(curve.index[rows])
         fig.add_trace(line_trace(name, x, worth[rows] / worth[0], color), 1, 1)
         below = line_trace(name, x, drawdown(curve).to_numpy()[rows], color, width=1).update(showlegend=False)
-        fig.add_trace(below.update(fill="tozeroy", fillcolor="rgba(0,114,178,0.15)") if name == "account" else below, 2, 1)
+        fig.add_trace(
+            below.update(fill="tozeroy", fillcolor="rgba(0,114,178,0.15)") if name == "account" else below, 2, 1,
+        )
     fig.add_hline(y=1, line={"color": BLACK, "width": 0.8, "dash": "dot"}, row=1, col=1)
     grown = {name: float(curve.iloc[-1] / curve.iloc[0] - 1) for name, curve in curves.items()}
     if title is None:
@@ -59,7 +63,9 @@ def _window(candles, trades, start, end, last):
     if start is None and end is None and len(trades):
         stop = min(candles.index.searchsorted(trades["exit_time"].max()) + 5, len(candles))
         return candles.iloc[max(0, stop - last) : stop]
-    time = lambda t: None if t is None else pd.Timestamp(t, tz="UTC") if pd.Timestamp(t).tzinfo is None else pd.Timestamp(t)
+    time = lambda t: (
+        None if t is None else pd.Timestamp(t, tz="UTC") if pd.Timestamp(t).tzinfo is None else pd.Timestamp(t)
+    )
     window = candles.loc[time(start) : time(end)]
     return window.iloc[-last:] if start is None else window.iloc[:last]
 
@@ -67,7 +73,11 @@ def _window(candles, trades, start, end, last):
 def _joined(trades, step):
     "Times and prices of lines from entry to exit, with a break after each."
     x = np.empty(3 * len(trades), dtype=object)
-    x[0::3], x[1::3], x[2::3] = time_labels(pd.DatetimeIndex(trades["entry_time"])), time_labels(pd.DatetimeIndex(trades["exit_time"]) - step), None
+    x[0::3], x[1::3], x[2::3] = (
+        time_labels(pd.DatetimeIndex(trades["entry_time"])),
+        time_labels(pd.DatetimeIndex(trades["exit_time"]) - step),
+        None,
+    )
     y = np.full(3 * len(trades), np.nan)
     y[0::3], y[1::3] = trades["entry"], trades["exit"]
     return x.tolist(), plain_numbers(y)
@@ -91,22 +101,49 @@ def plot_trades(
     table = _window(result.candles[symbol], of, start, end, last)
     if not len(table):
         raise DataError("plot: no candles in this window", "at least one", f"{start} to {end}", "choose another window")
-    step = pd.Timedelta(np.median(np.diff(table.index.as_unit("ns").asi8)).astype("int64"), "ns") if len(table) > 1 else pd.Timedelta(0)
+    step = (
+        pd.Timedelta(np.median(np.diff(table.index.as_unit("ns").asi8)).astype("int64"), "ns")
+        if len(table) > 1
+        else pd.Timedelta(0)
+    )
     seen = of[(of["exit_time"] > table.index[0]) & (of["entry_time"] <= table.index[-1])]
-    fig = go.Figure(go.Candlestick(x=time_labels(table.index), **{c: plain_numbers(table[c]) for c in ("open", "high", "low", "close")}, name="price", showlegend=False,
-                                   increasing={"line": {"color": "#9A9A9A", "width": 1}}, decreasing={"line": {"color": "#4A4A4A", "width": 1}}))
-    for name, part, color in (("earned", seen[seen["net"] > 0], OTHER_COLORS[1]), ("lost", seen[seen["net"] <= 0], OTHER_COLORS[0])):
+    fig = go.Figure(
+        go.Candlestick(
+            x=time_labels(table.index), **{c: plain_numbers(table[c]) for c in ("open", "high", "low", "close")},
+            name="price", showlegend=False, increasing={"line": {"color": "#9A9A9A", "width": 1}},
+            decreasing={"line": {"color": "#4A4A4A", "width": 1}},
+        )
+    )
+    for name, part, color in (
+        ("earned", seen[seen["net"] > 0], OTHER_COLORS[1]), ("lost", seen[seen["net"] <= 0], OTHER_COLORS[0]),
+    ):
         if len(part):
             x, y = _joined(part, step)
-            fig.add_trace(go.Scatter(x=x, y=y, mode="lines", name=name, line={"color": color, "width": 2}, hoverinfo="skip"))
-    for name, part, mark in (("long", seen[seen["side"] > 0], "triangle-up"), ("short", seen[seen["side"] < 0], "triangle-down")):
+            fig.add_trace(
+                go.Scatter(x=x, y=y, mode="lines", name=name, line={"color": color, "width": 2}, hoverinfo="skip")
+            )
+    for name, part, mark in (
+        ("long", seen[seen["side"] > 0], "triangle-up"), ("short", seen[seen["side"] < 0], "triangle-down"),
+    ):
         if len(part):
-            fig.add_trace(go.Scatter(x=time_labels(pd.DatetimeIndex(part["entry_time"])), y=plain_numbers(part["entry"]), mode="markers", name=name,
-                                     marker={"symbol": mark, "size": 10, "color": BLUE, "line": {"color": "white", "width": 1}}))
+            fig.add_trace(
+                go.Scatter(
+                    x=time_labels(pd.DatetimeIndex(part["entry_time"])), y=plain_numbers(part["entry"]), mode="markers",
+                    name=name,
+                    marker={"symbol": mark, "size": 10, "color": BLUE, "line": {"color": "white", "width": 1}},
+                )
+            )
     if len(seen):
-        said = [f"{reason}, {net:+.2%} of the position" for reason, net in zip(seen["exit_reason"].astype(str), seen["ret"])]
-        fig.add_trace(go.Scatter(x=time_labels(pd.DatetimeIndex(seen["exit_time"]) - step), y=plain_numbers(seen["exit"]), mode="markers", name="exit", text=said,
-                                 hoverinfo="text+x", marker={"size": 6, "color": BLACK, "symbol": "circle-open", "line": {"width": 1.5}}))
+        said = [
+            f"{reason}, {net:+.2%} of the position" for reason, net in zip(seen["exit_reason"].astype(str), seen["ret"])
+        ]
+        fig.add_trace(
+            go.Scatter(
+                x=time_labels(pd.DatetimeIndex(seen["exit_time"]) - step), y=plain_numbers(seen["exit"]),
+                mode="markers", name="exit", text=said, hoverinfo="text+x",
+                marker={"size": 6, "color": BLACK, "symbol": "circle-open", "line": {"width": 1.5}},
+            )
+        )
     fig.update_layout(xaxis_rangeslider_visible=False)
     fig.update_xaxes(title_text="time (UTC)", range=[time_labels(table.index)[0], time_labels(table.index)[-1]])
     fig.update_yaxes(title_text="price")
@@ -125,13 +162,21 @@ def plot_months(
     shades, names = table.to_numpy(), [*"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), "year"]
     most = float(np.nanmax(np.abs(shades[:-1]))) or 1e-9
     said = [["" if np.isnan(v) else f"{100 * v:+.1f}".replace("-", "−") for v in row] for row in shades]
-    shades = np.where(np.arange(13)[:, None] == 12, np.where(np.isnan(shades), np.nan, 0.0), shades)  # the year is text only
+    # the year is text only
+    shades = np.where(np.arange(13)[:, None] == 12, np.where(np.isnan(shades), np.nan, 0.0), shades)
     colors = [[0, OTHER_COLORS[0]], [0.5, "#FFFFFF"], [1, BLUE]]
-    fig = go.Figure(go.Heatmap(z=[plain_numbers(row) for row in shades], x=[str(y) for y in table.columns], y=names, text=said, texttemplate="%{text}", zmin=-most, zmax=most,
-                               colorscale=colors, showscale=False, xgap=2, ygap=2, hoverinfo="skip"))
+    fig = go.Figure(
+        go.Heatmap(
+            z=[plain_numbers(row) for row in shades], x=[str(y) for y in table.columns], y=names, text=said,
+            texttemplate="%{text}", zmin=-most, zmax=most, colorscale=colors, showscale=False, xgap=2, ygap=2,
+            hoverinfo="skip",
+        )
+    )
     fig.update_xaxes(side="top", type="category", showgrid=False)
     fig.update_yaxes(autorange="reversed", showgrid=False)
-    return apply_layout(fig, f"{title} (percent)", 420).update_layout(hovermode=False).update_layout(margin_t=fig.layout.margin.t + 20)
+    return apply_layout(fig, f"{title} (percent)", 420).update_layout(hovermode=False).update_layout(
+        margin_t=fig.layout.margin.t + 20
+    )
 
 # %% ../../nbs/80_reports/11_trade_plots.ipynb #3719622e
 def _barrier_of(result, name, given):
@@ -157,14 +202,29 @@ def plot_excursions(
         raise DataError("plot: no trades", "at least one", 0, "nothing was traded")
     few = trades.iloc[thinned_rows(len(trades), max_points)]
     fig = go.Figure()
-    for name, part, color in (("earned", few[few["ret"] > 0], OTHER_COLORS[1]), ("lost", few[few["ret"] <= 0], OTHER_COLORS[0])):
+    for name, part, color in (
+        ("earned", few[few["ret"] > 0], OTHER_COLORS[1]), ("lost", few[few["ret"] <= 0], OTHER_COLORS[0]),
+    ):
         if len(part):
-            fig.add_trace(go.Scatter(x=plain_numbers(part["mae"]), y=plain_numbers(part["mfe"]), mode="markers", name=f"{name} {int((trades['ret'] > 0).sum() if name == 'earned' else (trades['ret'] <= 0).sum())}",
-                                     marker={"color": color, "size": 7, "opacity": 0.55}, text=[f"{r:+.2%} ({e})" for r, e in zip(part["ret"], part["exit_reason"].astype(str))], hoverinfo="text"))
-    for name, value, draw, sign in (("stop", _barrier_of(result, "stop", stop), fig.add_vline, -1), ("target", _barrier_of(result, "target", target), fig.add_hline, 1)):
+            fig.add_trace(
+                go.Scatter(
+                    x=plain_numbers(part["mae"]), y=plain_numbers(part["mfe"]), mode="markers",
+                    name=f"{name} {int((trades['ret'] > 0).sum() if name == 'earned' else (trades['ret'] <= 0).sum())}",
+                    marker={"color": color, "size": 7, "opacity": 0.55},
+                    text=[f"{r:+.2%} ({e})" for r, e in zip(part["ret"], part["exit_reason"].astype(str))],
+                    hoverinfo="text",
+                )
+            )
+    for name, value, draw, sign in (
+        ("stop", _barrier_of(result, "stop", stop), fig.add_vline, -1),
+        ("target", _barrier_of(result, "target", target), fig.add_hline, 1),
+    ):
         if value:
-            draw(**{"x" if name == "stop" else "y": sign * value}, line={"color": GREY, "dash": "dash", "width": 1.2},
-                 annotation={"text": f"{name} {value:.2%}", "font": {"size": 11, "color": GREY}}, annotation_position="bottom right")
+            draw(
+                **{"x" if name == "stop" else "y": sign * value}, line={"color": GREY, "dash": "dash", "width": 1.2},
+                annotation={"text": f"{name} {value:.2%}", "font": {"size": 11, "color": GREY}},
+                annotation_position="bottom right",
+            )
     fig.update_xaxes(title_text="worst excursion, of the entry price", tickformat=".1~%")
     fig.update_yaxes(title_text="best excursion", tickformat=".1~%")
     return apply_layout(fig, title, 420).update_layout(hovermode="closest")

@@ -40,7 +40,10 @@ class BatchStatus:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             earlier, self.before = {}, {}
         self.facts = {"batch": batch, "began": datetime.now(UTC).isoformat(timespec="seconds"), "ended": None}
-        fresh = {job.name: {"state": "waiting", "symbol": job.symbol, "timeframe": job.timeframe, "system": job.system} for job in plan}
+        fresh = {
+            job.name: {"state": "waiting", "symbol": job.symbol, "timeframe": job.timeframe, "system": job.system}
+            for job in plan
+        }
         self.jobs = {**{name: entry for name, entry in earlier.items() if name not in fresh}, **fresh}
 
     def set(self, name, **facts):
@@ -64,8 +67,14 @@ class BatchStatus:
 
     def left(self, workers):
         "Seconds until the end, by the mean of what jobs took; None if nothing is known yet."
-        took = [self.jobs[n]["seconds"] for n in self.names if self.jobs[n]["state"] == "done"] or [self.before[n] for n in self.names if n in self.before]
-        return sum(took) / len(took) * self.count("waiting") / max(1, min(workers, self.count("waiting"))) if took else None
+        took = [self.jobs[n]["seconds"] for n in self.names if self.jobs[n]["state"] == "done"] or [
+            self.before[n] for n in self.names if n in self.before
+        ]
+        return (
+            sum(took) / len(took) * self.count("waiting") / max(1, min(workers, self.count("waiting")))
+            if took
+            else None
+        )
 
 # %% ../../nbs/85_runs/50_batch.ipynb #2d0feaf2
 def visible_gpus() -> list[str]:  # identifiers for CUDA_VISIBLE_DEVICES; empty without a GPU of this kind
@@ -89,12 +98,17 @@ def worker_specs(
     for i in range(workers):
         env = {"CUDA_VISIBLE_DEVICES": gpus[i] if i < len(gpus) else "-1"} if gpus else {}
         resources = {"GPU": 1} if i < len(gpus) else {}
-        specs[i] = {"nthreads": 1, "memory_limit": 0, "resources": resources, "env": env, "silence_logs": logging.CRITICAL + 1}
+        specs[i] = {
+            "nthreads": 1, "memory_limit": 0, "resources": resources, "env": env, "silence_logs": logging.CRITICAL + 1,
+        }
     return specs
 
 
 # Dask samples its workers every 10 ms and ticks every 20; jobs of minutes need neither, and idle processes should leave the cores to the reports.
-_QUIET = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms", "distributed.admin.system-monitor.interval": "5s"}
+_QUIET = {
+    "distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+}
 
 
 @contextlib.contextmanager
@@ -108,8 +122,16 @@ def _client(scheduler, workers):
             yield client
         return
     specs = {i: {"cls": Nanny, "options": options} for i, options in worker_specs(workers, visible_gpus()).items()}
-    center = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0", "allowed_failures": 1}}
-    with dask.config.set(_QUIET), SpecCluster(workers=specs, scheduler=center, silence_logs=logging.CRITICAL + 1) as cluster, Client(cluster) as client:
+    center = {
+        "cls": Scheduler,
+        "options": {
+            "host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0",
+            "allowed_failures": 1,
+        },
+    }
+    with dask.config.set(_QUIET), SpecCluster(
+        workers=specs, scheduler=center, silence_logs=logging.CRITICAL + 1,
+    ) as cluster, Client(cluster) as client:
         yield client
 
 # %% ../../nbs/85_runs/50_batch.ipynb #01dd060f
@@ -127,7 +149,12 @@ def _crew(client, patience):
     try:
         client.wait_for_workers(1, timeout=patience)
     except TimeoutError as e:
-        raise SourceError("the scheduler has no workers", "at least one", "none", "start `dask worker ADDRESS --nthreads 1`, one for each job at a time") from e
+        raise SourceError(
+            "the scheduler has no workers",
+            "at least one",
+            "none",
+            "start `dask worker ADDRESS --nthreads 1`, one for each job at a time",
+        ) from e
     hosts = client.run_on_scheduler(lambda dask_scheduler: [w.host for w in dask_scheduler.workers.values()])
     return len(hosts), max(Counter(hosts).values())
 
@@ -136,7 +163,9 @@ def _room(client):
     "How many tasks the workers can do at once now, and how many GPUs they own."
 
     def count(dask_scheduler):
-        return sum(w.nthreads for w in dask_scheduler.workers.values()), int(sum(dask_scheduler.resources.get("GPU", {}).values()))
+        return sum(w.nthreads for w in dask_scheduler.workers.values()), int(
+            sum(dask_scheduler.resources.get("GPU", {}).values())
+        )
 
     return client.run_on_scheduler(count)
 
@@ -208,14 +237,25 @@ def _drive(todo, out, batch, workers, scheduler, force, timeout, threads, status
         except (OSError, TimeoutError) as e:  # ConnectionError is an OSError
             if time.monotonic() - heard > PATIENCE:
                 address = scheduler or "this machine's own"
-                raise SourceError(f"the scheduler {address} cannot be reached", "a running `dask scheduler`", str(e), "start it and call the batch again") from e
+                raise SourceError(
+                    f"the scheduler {address} cannot be reached",
+                    "a running `dask scheduler`",
+                    str(e),
+                    "start it and call the batch again",
+                ) from e
             tell(None, {"state": f"waiting for the scheduler: {e}"}, crew)
             time.sleep(1)
 
 # %% ../../nbs/85_runs/50_batch.ipynb #ffcc766a
 def _sentence(seconds):
     "A duration as people say it."
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 @contextlib.contextmanager
@@ -225,8 +265,12 @@ def _only_batch(out):
         try:
             stack.enter_context(only_one(Path(out) / ".work" / "batch.lock"))
         except SettingsError as e:
-            raise SettingsError(f"another batch is at work in {out}", "one batch per folder", "a locked .work/batch.lock",
-                                "wait until it is finished, or use another folder with --out") from e  # fmt: skip
+            raise SettingsError(
+                f"another batch is at work in {out}",
+                "one batch per folder",
+                "a locked .work/batch.lock",
+                "wait until it is finished, or use another folder with --out",
+            ) from e
         yield
 
 
@@ -244,7 +288,10 @@ def run_batch(
     out, batch, total = Path(out).absolute(), uuid.uuid4().hex[:12], len(plan)
     if jobs < 1 or (timeout is not None and not timeout > 0) or (threads is not None and threads < 1):
         found = f"{jobs}, {timeout}, {threads}"
-        raise SettingsError("`jobs`, `timeout` or `threads` is out of range", "at least 1 job and 1 thread, a time-out above 0", found, "correct it")
+        raise SettingsError(
+            "`jobs`, `timeout` or `threads` is out of range", "at least 1 job and 1 thread, a time-out above 0", found,
+            "correct it",
+        )
     say = progress or (lambda *news: None)
     with termination_raises(), _only_batch(out):
         status = BatchStatus(out, plan, batch, lambda text: say("line", text, 0, total))
@@ -256,7 +303,10 @@ def run_batch(
             words = f"{name} {answer['state']} in {_sentence(answer['seconds'])}"
             if answer["state"] == "failed":
                 words += f": {answer['error']['name']}: {answer['error']['message'].splitlines()[0] if answer['error']['message'] else ''}"
-            say("section", words + (f"; about {_sentence(left)} left" if left and status.count("waiting") else ""), ready, total)
+            say(
+                "section", words + (f"; about {_sentence(left)} left" if left and status.count("waiting") else ""),
+                ready, total,
+            )
 
         todo = []
         for job in plan:

@@ -23,8 +23,11 @@ from ..files import only_one, remove_empty, swap_in, sweep, termination_raises, 
 from ..files import plain, write_json
 
 # %% ../../nbs/85_runs/60_claims.ipynb #6e72b338
-_ROOMS = ("data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems", "audit/steps", "audit/pipeline", "audit/pipelines",
-          "audit/claims/measurements", "audit/claims/base_rates", "audit/claims/trading", "audit/claims/switches", "audit/claims/ablation")
+_ROOMS = (
+    "data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems", "audit/steps",
+    "audit/pipeline", "audit/pipelines", "audit/claims/measurements", "audit/claims/base_rates", "audit/claims/trading",
+    "audit/claims/switches", "audit/claims/ablation",
+)
 
 
 class Steps(dict):
@@ -63,7 +66,9 @@ def audit_key(
     "Name of a store."
     from cryptolab.systems.artefacts import library_code
 
-    return hashlib.sha256(json.dumps([*facts, library_code(_ROOMS)], sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return hashlib.sha256(
+        json.dumps([*facts, library_code(_ROOMS)], sort_keys=True, default=str).encode()
+    ).hexdigest()[:12]
 
 # %% ../../nbs/85_runs/60_claims.ipynb #67456feb
 _OTHERS = {"other": ("ETHUSDT", None, None), "quarter": (None, "15m", 100_000), "minute": (None, "1m", 60_000)}
@@ -80,7 +85,9 @@ def load_tables(
     "The candle tables of an audit."
     from cryptolab.data import load_candles
 
-    load = lambda s, t, n: load_candles(s, t, source=source, data_dir=data_dir, limit=n).pipe(lambda x: x[[k for k in x if not k.startswith("true_")]])
+    load = lambda s, t, n: load_candles(s, t, source=source, data_dir=data_dir, limit=n).pipe(
+        lambda x: x[[k for k in x if not k.startswith("true_")]]
+    )
     tables = {"candles": load(symbol, timeframe, limit)}
     for name, (coin, length, newest) in _OTHERS.items():
         wanted = (coin or symbol, length or timeframe, newest or limit)
@@ -105,9 +112,10 @@ def _forecasts(tables, folds, profile, seed, steps, work, log):
         return None
 
     def make():
-        from cryptolab.systems.v9.system import V9
+        from cryptolab.systems.v9 import V9
 
-        return V9(profile=profile, seed=seed, vol_target="natr_next")  # the volatility target that the document claims for
+        # the volatility target that the document claims for
+        return V9(profile=profile, seed=seed, vol_target="natr_next")
 
     def one(fold):
         seed_everything(seed)
@@ -128,7 +136,11 @@ def _trading_jobs(tables, rows, profile, seed):
     from cryptolab.audit.claims import trading as t
 
     others = {"other": tables["other"]} if "other" in tables else None
-    jobs = {f"hybrid system {profile} {seed}": lambda: t.hybrid_measurements(tables["candles"].iloc[-rows:], others, profile, seed)}
+    jobs = {
+        f"hybrid system {profile} {seed}": lambda: t.hybrid_measurements(
+            tables["candles"].iloc[-rows:], others, profile, seed,
+        )
+    }
     if "quarter" in tables:
         jobs[f"v2 system {profile} {seed}"] = lambda: t.v2_measurements(tables["quarter"], profile, seed)
     return jobs
@@ -140,10 +152,13 @@ def _measure(tables, folds, forecast, name, seed, steps, log, trading):
     from cryptolab.audit.claims import measurements as m
 
     candles, share = tables["candles"], {}
-    jobs = {"direction": lambda: m.direction_measurements(candles, folds, forecast, name, seed),
-            "volatility": lambda: m.volatility_measurements(candles, folds, forecast, name),
-            "price": lambda: m.price_measurements(candles, folds, forecast, name),
-            "ultimate": lambda: b.ultimate_base_rates(candles), "hybrid": lambda: b.hybrid_base_rates(candles.iloc[-40_000:], seed)}  # fmt: skip
+    jobs = {
+        "direction": lambda: m.direction_measurements(candles, folds, forecast, name, seed),
+        "volatility": lambda: m.volatility_measurements(candles, folds, forecast, name),
+        "price": lambda: m.price_measurements(candles, folds, forecast, name),
+        "ultimate": lambda: b.ultimate_base_rates(candles),
+        "hybrid": lambda: b.hybrid_base_rates(candles.iloc[-40_000:], seed),
+    }
     if "quarter" in tables:
         jobs["v2"] = lambda: b.v2_base_rates(tables["quarter"], seed)
     for key, minutes in (("minute", 1), ("quarter", 15)):
@@ -180,7 +195,10 @@ def audit(
 
     began, candles = time.monotonic(), tables["candles"]
     more = round(0.12 * rows) if more is None else more
-    sizes = {"rows": rows, "windows": windows, "seeds": seeds, "profile": profile, "folds": folds, "more": more, "seed": seed}
+    sizes = {
+        "rows": rows, "windows": windows, "seeds": seeds, "profile": profile, "folds": folds, "more": more,
+        "seed": seed,
+    }
     prints = {name: fingerprint(table) for name, table in tables.items()}
     blocks, slices = audit_folds(candles, folds, rows, more), a.window_slices(len(candles), windows, rows)
     steps = Steps(Path(work) / f"steps-{audit_key(sizes, prints)}.json") if work else Steps(os.devnull)
@@ -191,30 +209,45 @@ def audit(
         if log:
             log(text)
 
-    table = a.ablation(candles, windows, rows, tuple(range(seeds)), switches, workers=min(2, os.cpu_count() or 1), store=steps, log=step, other=tables.get("other"))
+    table = a.ablation(
+        candles, windows, rows, tuple(range(seeds)), switches, workers=min(2, os.cpu_count() or 1), store=steps,
+        log=step, other=tables.get("other"),
+    )
     forecast = _forecasts(tables, blocks, profile, seed, steps, work, log)
     trading = {} if profile == "none" else _trading_jobs(tables, rows + more, profile, seed)
     measured, share = _measure(tables, blocks, forecast, f"V9 ({profile})", seed, steps, log, trading)
     claims = c.claims_table()
     judged = c.judge_claims(claims, pd.DataFrame(measured))
-    origin = {"symbol": candles.attrs.get("symbol"), "timeframe": candles.attrs.get("timeframe"), "source": candles.attrs.get("source"), "candles": len(candles),
-              "first": str(candles.index[0]), "last": str(candles.index[-1]), "fingerprints": prints,
-              "windows": [[str(candles.index[s.start]), str(candles.index[s.stop - 1])] for s in slices]}  # fmt: skip
-    return plain({
-        "system": "audit", "data": origin, "sizes": sizes, "claims": judged.reset_index().to_dict("records"), "measured": measured,
-        "ablation": table.reset_index().to_dict("records"), "smallest": a.smallest_leak(claims, table).reset_index().to_dict("records"),
-        "lint": _lint(candles, rows, share), "exits": share, "code": audit_key(), "seconds": round(time.monotonic() - began),
-    })  # fmt: skip
+    origin = {
+        "symbol": candles.attrs.get("symbol"), "timeframe": candles.attrs.get("timeframe"),
+        "source": candles.attrs.get("source"), "candles": len(candles), "first": str(candles.index[0]),
+        "last": str(candles.index[-1]), "fingerprints": prints,
+        "windows": [[str(candles.index[s.start]), str(candles.index[s.stop - 1])] for s in slices],
+    }
+    return plain(
+        {
+            "system": "audit", "data": origin, "sizes": sizes, "claims": judged.reset_index().to_dict("records"),
+            "measured": measured, "ablation": table.reset_index().to_dict("records"),
+            "smallest": a.smallest_leak(claims, table).reset_index().to_dict("records"),
+            "lint": _lint(candles, rows, share), "exits": share, "code": audit_key(),
+            "seconds": round(time.monotonic() - began),
+        }
+    )
 
 
 def _lint(candles, rows, share):
     "Findings of the documents' own numbers."
     from cryptolab.audit.claims.base_rates import edge_at
 
-    context = {"v9": c.lint_context(candles, rows), **{k: {p: dict(r) for p, r in v.items()} for k, v in c.RULES.items()}}
+    context = {
+        "v9": c.lint_context(candles, rows), **{k: {p: dict(r) for p, r in v.items()} for k, v in c.RULES.items()},
+    }
     if share:
         context["v3"]["backtest"]["edge"] = edge_at(share, 0.765, 0.003)  # the middle of the claimed hit rates
-    found = [{"system": name, **row} for name, metrics in c.PRINTED.items() for row in c.claim_lint(metrics, context.get(name)).to_dict("records")]
+    found = [
+        {"system": name, **row} for name, metrics in c.PRINTED.items()
+        for row in c.claim_lint(metrics, context.get(name)).to_dict("records")
+    ]
     return {"context": context, "findings": found}
 
 # %% ../../nbs/85_runs/60_claims.ipynb #a4ad8614
@@ -225,7 +258,10 @@ def find_study() -> Path:  # the study notebook; raises SettingsError where it w
     for place in places:
         if place.is_file():
             return place
-    raise SettingsError("the study of the claims is not installed", str(places[0]), "no such file", "run it in a checkout, or without rendering")
+    raise SettingsError(
+        "the study of the claims is not installed", str(places[0]), "no such file",
+        "run it in a checkout, or without rendering",
+    )
 
 
 def render_audit(
@@ -245,8 +281,13 @@ def render_audit(
         try:
             partial.mkdir(parents=True)
             write_json(partial / "claims.json", result)
-            execute_template(study, partial, {"result": str(partial / "claims.json")}, kernel_environment(0, "local"), progress)
-            (partial / "report.ipynb").write_text((partial / "report.ipynb").read_text(encoding="utf-8").replace(json.dumps(str(partial))[1:-1], "."), encoding="utf-8")
+            execute_template(
+                study, partial, {"result": str(partial / "claims.json")}, kernel_environment(0, "local"), progress,
+            )
+            (partial / "report.ipynb").write_text(
+                (partial / "report.ipynb").read_text(encoding="utf-8").replace(json.dumps(str(partial))[1:-1], "."),
+                encoding="utf-8",
+            )
             notebook = remove_hidden_paths(partial / "report.ipynb", {"command": result.get("command")}, study.name)
             render_html(notebook, partial / "report.html", "Audit of the claims", shared=out)
             swap_in(partial, target)
@@ -271,7 +312,10 @@ def run_audit(
     "Load, measure, store, render; finished steps are kept in `out`/.work until all is done."
     out = Path(out).absolute()
     work = out / ".work" / "audit"
-    result = {**audit(load_tables(symbol, timeframe, source, data_dir, limit, log), work=work, log=log, **sizes), "command": command}
+    result = {
+        **audit(load_tables(symbol, timeframe, source, data_dir, limit, log), work=work, log=log, **sizes),
+        "command": command,
+    }
     if render:
         folder = render_audit(result, out, progress)
     else:

@@ -20,7 +20,8 @@ from ..files import write_whole
 from .plan import RECORD, Job, job_key, make_record
 
 # %% ../../nbs/85_runs/30_kernel.ipynb #9655f12d
-CAN_FORK = sys.platform.startswith("linux")  # elsewhere libraries do not survive a fork, and each job pays for its imports
+# elsewhere libraries do not survive a fork, and each job pays for its imports
+CAN_FORK = sys.platform.startswith("linux")
 
 
 def die_with_parent(
@@ -101,7 +102,9 @@ def _become_kernel(reading, parent):
             from ipykernel.kernelapp import IPKernelApp
 
             sys.argv = ["ipykernel_launcher"]
-            IPKernelApp.launch_instance(argv=["-f", asked["connection_file"], "--log-level=40", f"--IPKernelApp.parent_handle={parent}"])
+            IPKernelApp.launch_instance(
+                argv=["-f", asked["connection_file"], "--log-level=40", f"--IPKernelApp.parent_handle={parent}"]
+            )
         code = 0
     except BaseException as e:
         os.write(2, f"{type(e).__name__}: {e}\n".encode())
@@ -124,9 +127,11 @@ def forked_kernel_class(
             self.process, self.pid, self.pgid = spare, spare.pid, spare.pid
             return self.connection_info
 
-    KernelProvisionerFactory.instance().provisioners["cryptolab-forked"] = SimpleNamespace(name="cryptolab-forked", load=lambda: Provisioner)
+    KernelProvisionerFactory.instance().provisioners["cryptolab-forked"] = SimpleNamespace(
+        name="cryptolab-forked", load=lambda: Provisioner,
+    )
     spec = KernelSpec(argv=["forked", "{connection_file}"], display_name="this Python", language="python",
-                      metadata={"kernel_provisioner": {"provisioner_name": "cryptolab-forked"}})  # fmt: skip
+                      metadata={"kernel_provisioner": {"provisioner_name": "cryptolab-forked"}})
 
     def make(env, errors):
         class Forked(AsyncKernelManager):
@@ -161,8 +166,13 @@ def failure(
 ) -> dict:  # name, message, notebook, cell, line (where known), again: whether a second attempt makes sense
     "Describe a failure in JSON."
     name, notebook = getattr(error, "kind", None) or type(error).__name__, getattr(error, "notebook", None)
-    died = name in ("DeadKernelError", "DeadKernel", "EOFError", "BrokenPipeError") or "Kernel didn't respond" in str(error)
-    return {"name": name, "message": str(error), "notebook": Path(notebook).name if notebook else None, **_failed_cell(notebook), "again": died}
+    died = name in ("DeadKernelError", "DeadKernel", "EOFError", "BrokenPipeError") or "Kernel didn't respond" in str(
+        error
+    )
+    return {
+        "name": name, "message": str(error), "notebook": Path(notebook).name if notebook else None,
+        **_failed_cell(notebook), "again": died,
+    }
 
 
 def make_report(
@@ -177,7 +187,10 @@ def make_report(
     began, key = time.monotonic(), job_key(job)
 
     def record(folder):
-        write_whole(folder / RECORD, json.dumps(make_record(folder, key, seconds=round(time.monotonic() - began, 1), **facts), indent=1))
+        write_whole(
+            folder / RECORD,
+            json.dumps(make_record(folder, key, seconds=round(time.monotonic() - began, 1), **facts), indent=1),
+        )
 
     try:
         while True:

@@ -36,7 +36,8 @@ class Job:
     fee: float = 0.001  # fraction per side
     slippage: float = 0.0005  # fraction per side
     template: str | None = None  # another notebook instead of the system's own
-    candles: str = field(default="", compare=False)  # what the candles were when the plan was made, see `candle_identity`
+    # what the candles were when the plan was made, see `candle_identity`
+    candles: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
@@ -70,7 +71,10 @@ def candle_identity(
     from cryptolab.data import load_candles
 
     try:
-        loaded = load_candles(job.symbol, job.timeframe, job.source, job.data_dir, start=job.start, end=job.end, limit=job.limit, warmup=200)
+        loaded = load_candles(
+            job.symbol, job.timeframe, job.source, job.data_dir, start=job.start, end=job.end, limit=job.limit,
+            warmup=200,
+        )
     except DataError as e:  # candles are there and cannot be used: no mistake of the plan
         return f"unusable: {e.what}"
     return loaded.attrs["fingerprint"]
@@ -93,7 +97,10 @@ def make_plan(
     **settings,  # every other field of `Job`, the same for all: source, data_dir, profile, limit, seed, params, start, end, fee, slippage, template
 ) -> list[Job]:  # one per combination: symbol by symbol, then timeframe, then system; raises one SettingsError that names all mistakes
     "Make the list of reports, checked as a whole."
-    settings = {**settings, "data_dir": str(Path(settings.get("data_dir") or "data").absolute()), "params": dict(settings.get("params") or {})}
+    settings = {
+        **settings, "data_dir": str(Path(settings.get("data_dir") or "data").absolute()),
+        "params": dict(settings.get("params") or {}),
+    }
     if settings.get("template"):
         settings["template"] = str(Path(settings["template"]).absolute())
     wrong, names, plan = {}, {}, []
@@ -109,17 +116,27 @@ def make_plan(
             names[job.name] = words
             plan.append(Job(**{**job.asked(), "timeframe": job.name.split("-")[1], "candles": identity}))
     if wrong:
-        lines = [f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {text}" for text, where in wrong.items()]
+        lines = [
+            f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {text}"
+            for text, where in wrong.items()
+        ]
         what = f"the plan has {len(lines)} mistake{'s' * (len(lines) > 1)}; nothing was run"
-        raise SettingsError(what, "reports that can be made", "\n    ".join(["", *lines]), "correct the lists of symbols, timeframes and systems, or the options")
+        raise SettingsError(
+            what, "reports that can be made", "\n    ".join(["", *lines]),
+            "correct the lists of symbols, timeframes and systems, or the options",
+        )
     if not plan:
-        raise SettingsError("the plan is empty", "at least one symbol, timeframe and system", "none", "fill in the lists")
+        raise SettingsError(
+            "the plan is empty", "at least one symbol, timeframe and system", "none", "fill in the lists",
+        )
     return plan
 
 # %% ../../nbs/85_runs/20_plan.ipynb #18182696
-CODE = ("config", "files", "data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems", "audit",
-        "reports/plots", "reports/trade_plots", "reports/render", "reports/results", "reports/info_sheet",
-        "reports/pages")
+CODE = (
+    "config", "files", "data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems",
+    "audit", "reports/plots", "reports/trade_plots", "reports/render", "reports/results", "reports/info_sheet",
+    "reports/pages",
+)
 
 
 @lru_cache(maxsize=64)
@@ -169,7 +186,9 @@ def read_record(
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         whole = all((folder / name).is_file() for name in record["files"])
-        same = all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == found for name, found in record["sums"].items())
+        same = all(
+            hashlib.sha256((folder / name).read_bytes()).hexdigest() == found for name, found in record["sums"].items()
+        )
         return record if whole and same and isinstance(record["key"], str) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -15,7 +15,8 @@ from pathlib import Path
 from ..config import ModelError, SettingsError, SourceError
 
 # %% ../../nbs/85_runs/70_publish.ipynb #14c88c7f
-_REPORT = ("report.html", "report.ipynb", "result.json", "training.log", "plotly.min.js")  # the first three must be there
+# the first three must be there
+_REPORT = ("report.html", "report.ipynb", "result.json", "training.log", "plotly.min.js")
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 
 
@@ -42,7 +43,10 @@ def _without(text, folders):
 def _read(path):
     "The bytes of a file that is really there."
     if path.is_symlink() or not path.is_file():
-        raise ModelError(f"{path} cannot be published", "a file", "a link" if path.is_symlink() else "nothing", "run the report again")
+        raise ModelError(
+            f"{path} cannot be published", "a file", "a link" if path.is_symlink() else "nothing",
+            "run the report again",
+        )
     return path.read_bytes()
 
 
@@ -52,13 +56,18 @@ def _model_files(folder):
 
     manifest, files = check_manifest(folder), {"manifest.json": _read(folder / "manifest.json")}
     if json.loads(files["manifest.json"]) != manifest:
-        raise ModelError(f"{folder / 'manifest.json'} changed while it was read", "one content", "two", "publish when nobody writes there")
+        raise ModelError(
+            f"{folder / 'manifest.json'} changed while it was read", "one content", "two",
+            "publish when nobody writes there",
+        )
     for name, expected in manifest["files"].items():
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise ModelError(f"{folder} lists a file outside of itself", "files of the folder", name, "train again")
         files[name] = _read(folder / name)
         if hashlib.sha256(files[name]).hexdigest() != expected:
-            raise ModelError(f"{folder / name} changed while it was read", "one content", "two", "publish when nobody writes there")
+            raise ModelError(
+                f"{folder / name} changed while it was read", "one content", "two", "publish when nobody writes there",
+            )
     return manifest, files
 
 # %% ../../nbs/85_runs/70_publish.ipynb #79ae9faf
@@ -72,14 +81,24 @@ def publication(
 
     folder = Path(folder)
     if not (folder / "result.json").is_file():
-        remedy = "give the folder above it" if (folder / "manifest.json").is_file() else "give the folder that `cryptolab run` wrote"
-        raise ModelError(f"{folder} is no finished run", "a folder with report.html, result.json and model/", "no result.json", remedy)
+        remedy = "give the folder above it" if (
+            folder / "manifest.json"
+        ).is_file() else "give the folder that `cryptolab run` wrote"
+        raise ModelError(
+            f"{folder} is no finished run", "a folder with report.html, result.json and model/", "no result.json",
+            remedy,
+        )
     manifest, model = _model_files(folder / "model")
     result, fitted = read_result(folder / "result.json"), manifest.get("fitted") or {}
-    mine, other = ((x.get("symbol"), x.get("timeframe"), x.get("fingerprint")) for x in (result.get("data") or {}, fitted))
+    mine, other = (
+        (x.get("symbol"), x.get("timeframe"), x.get("fingerprint")) for x in (result.get("data") or {}, fitted)
+    )
     if mine != other or result["system"] != manifest.get("system"):
         found = f"{result['system']} {mine}"
-        raise ModelError(f"{folder}: the report is about another model", f"{manifest.get('system')} {other}", found, "run the report again")
+        raise ModelError(
+            f"{folder}: the report is about another model", f"{manifest.get('system')} {other}", found,
+            "run the report again",
+        )
     names = [*_REPORT, *sorted(p.name for p in folder.glob("*_results.json"))]
     files = {"README.md": model_card(result, manifest, repo).encode()}
     files |= {name: _read(folder / name) for name in names if name in _REPORT[:3] or (folder / name).exists()}
@@ -90,7 +109,9 @@ def publication(
     for name, content in files.items():
         if _TOKEN.search(content) or any(token in content for token in own):
             remedy = "revoke the token, remove it from the file"
-            raise SettingsError(f"{name} holds an access token", "files that everybody may read", "a token (not shown)", remedy)
+            raise SettingsError(
+                f"{name} holds an access token", "files that everybody may read", "a token (not shown)", remedy,
+            )
     return files
 
 
@@ -106,20 +127,33 @@ def _quiet(text):
 
 def _trouble(error, repo):
     "What an error of the hub's client means to the user."
-    names, status = {c.__name__ for c in type(error).__mro__}, getattr(getattr(error, "response", None), "status_code", None)
+    names, status = {c.__name__ for c in type(error).__mro__}, getattr(
+        getattr(error, "response", None), "status_code", None,
+    )
     lines = str(error).strip().splitlines() or ["no details"]
     found = _quiet(f"{type(error).__name__}: {lines[0][:200]}")
     if names & {"LocalTokenNotFoundError"} or status == 401:
-        return SourceError("hub: nobody is logged in", "a login that may write", found, "set HF_TOKEN in the environment, or call `hf auth login`")
+        return SourceError(
+            "hub: nobody is logged in", "a login that may write", found,
+            "set HF_TOKEN in the environment, or call `hf auth login`",
+        )
     if status == 403:
         return SourceError(f"hub: this login may not write to {repo}", "a token with the right to write", found,
                            "make one in the settings of the hub, or choose your own name")
     if status in (409, 412):
-        return SourceError(f"hub: {repo} was changed by somebody else meanwhile", "the state that was looked at", found, "look at it and publish again")
-    if status is None and names & {"OfflineModeIsEnabled", "OSError", "HTTPError", "TransportError", "TimeoutException"}:
+        return SourceError(
+            f"hub: {repo} was changed by somebody else meanwhile", "the state that was looked at", found,
+            "look at it and publish again",
+        )
+    if status is None and names & {
+        "OfflineModeIsEnabled", "OSError", "HTTPError", "TransportError", "TimeoutException",
+    }:
         return SourceError("hub: cannot be reached, nothing was published", "an answer from the hub", found,
                            "connect and publish again; HF_HUB_OFFLINE must not be set")
-    return SourceError(f"hub: {repo} was not published", "an accepted commit", found, "correct what the hub complains about and publish again")
+    return SourceError(
+        f"hub: {repo} was not published", "an accepted commit", found,
+        "correct what the hub complains about and publish again",
+    )
 
 # %% ../../nbs/85_runs/70_publish.ipynb #d4fc5e7d
 def _hub():
@@ -127,7 +161,12 @@ def _hub():
     try:
         import huggingface_hub
     except ImportError as e:
-        raise SourceError("publishing needs the package huggingface_hub", "an installed huggingface_hub", "none", 'pip install "cryptolab[hub]"') from e
+        raise SourceError(
+            "publishing needs the package huggingface_hub",
+            "an installed huggingface_hub",
+            "none",
+            'pip install "cryptolab[hub]"',
+        ) from e
     return huggingface_hub.HfApi(token=True, library_name="cryptolab")
 
 
@@ -139,11 +178,16 @@ def _commit(api, repo, files, private, message):
     api.create_repo(repo_id=repo, repo_type="model", private=private, exist_ok=True)
     there = api.repo_info(repo_id=repo, repo_type="model")
     if private and not there.private:
-        raise SettingsError(f"{repo} is there already and public", "a private repository", "a public one", "choose another name, or publish with --public")
+        raise SettingsError(
+            f"{repo} is there already and public", "a private repository", "a public one",
+            "choose another name, or publish with --public",
+        )
     old = [f.rfilename for f in there.siblings or [] if f.rfilename.startswith("model/") and f.rfilename not in files]
     operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
     operations += [CommitOperationDelete(path_in_repo=name) for name in old]
-    done = api.create_commit(repo_id=repo, repo_type="model", operations=operations, commit_message=message, parent_commit=there.sha)
+    done = api.create_commit(
+        repo_id=repo, repo_type="model", operations=operations, commit_message=message, parent_commit=there.sha,
+    )
     return {"url": str(getattr(done, "commit_url", done)), "private": bool(there.private)}
 
 # %% ../../nbs/85_runs/70_publish.ipynb #8d6efb68
@@ -160,7 +204,9 @@ def publish(
     if not named or len(repo) > 96 or "--" in repo or ".." in repo or repo.endswith((".git", ".", "-")):
         raise SettingsError("this is not a repository", "owner/name", repr(repo), "such as someone/v9-btcusdt-1h")
     files = publication(folder, repo)
-    listed = {name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()}
+    listed = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
+    }
     plan = {"repo": repo, "private": private, "files": listed, "card": files["README.md"].decode(), "url": None}
     if dry_run:
         return plan
@@ -180,6 +226,10 @@ def publish_text(
 ) -> str:  # lines of text
     "What would be uploaded, or what was."
     total = sum(entry["bytes"] for entry in plan["files"].values())
-    lines = [f"{plan['repo']} ({'private' if plan['private'] else 'public'}), {len(plan['files'])} files, {total / 1e6:.1f} MB"]
+    lines = [
+        f"{plan['repo']} ({'private' if plan['private'] else 'public'}), {len(plan['files'])} files, {total / 1e6:.1f} MB"
+    ]
     lines += [f"  {entry['bytes']:>12,}  {entry['sha256'][:12]}  {name}" for name, entry in plan["files"].items()]
-    return "\n".join([*lines, f"published: {plan['url']}" if plan["url"] else "nothing was uploaded; the same with --yes uploads it"])
+    return "\n".join(
+        [*lines, f"published: {plan['url']}" if plan["url"] else "nothing was uploaded; the same with --yes uploads it"]
+    )

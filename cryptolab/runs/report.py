@@ -34,14 +34,21 @@ def report_name(
     from cryptolab.data.timegrid import canonical_timeframe
 
     if not re.fullmatch(r"[A-Za-z0-9]+([-_/:. ]?[A-Za-z0-9]+)*", str(symbol).strip()) or len(str(symbol)) > 40:
-        raise SettingsError("this is not a symbol", "letters and digits, such as BTCUSDT or BTC/USDT", repr(symbol), "correct the symbol")
+        raise SettingsError(
+            "this is not a symbol", "letters and digits, such as BTCUSDT or BTC/USDT", repr(symbol),
+            "correct the symbol",
+        )
     short = re.sub(r"[^A-Z0-9]", "", str(symbol).upper())
     if not re.fullmatch(r"[a-z][a-z0-9_]*", str(system)):
         raise SettingsError("this is not a system", ", ".join(SYSTEMS), repr(system), "correct the name of the system")
     return f"{short}-{canonical_timeframe(timeframe)}-{system}"
 
 # %% ../../nbs/85_runs/10_report.ipynb #6707490f
-SYSTEMS = {"v9": "cryptolab.systems.v9.system:V9", "v2": "cryptolab.systems.v2.system:V2", "hybrid": "cryptolab.systems.hybrid.system:Hybrid"}  # name -> module:class, imported when needed
+# name -> module:class, imported when needed
+SYSTEMS = {
+    "v9": "cryptolab.systems.v9.system:V9", "v2": "cryptolab.systems.v2.system:V2",
+    "hybrid": "cryptolab.systems.hybrid.system:Hybrid",
+}
 _OWN = ("profile", "seed", "timeframe")  # parameters of a system that are asked for in another way
 
 
@@ -60,7 +67,9 @@ def check_params(
     params: dict,  # parameters somebody wants to give it
 ) -> dict:  # the same parameters; raises SettingsError if the constructor does not know one, or if a value is not allowed
     "Refuse parameters that a system does not have, before anything is loaded or trained."
-    known = {k for k, p in inspect.signature(cls).parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    known = {
+        k for k, p in inspect.signature(cls).parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    }
     for key in params:
         if key in _OWN:
             what = f"`{key}` is not among the parameters, it has a place of its own"
@@ -68,7 +77,9 @@ def check_params(
         if key not in known:
             near = difflib.get_close_matches(key, known - set(_OWN), 1)
             remedy = f"did you mean `{near[0]}`?" if near else "correct the name or leave it out"
-            raise SettingsError(f"{cls.__name__} has no parameter `{key}`", ", ".join(sorted(known - set(_OWN))), key, remedy)
+            raise SettingsError(
+                f"{cls.__name__} has no parameter `{key}`", ", ".join(sorted(known - set(_OWN))), key, remedy,
+            )
     if hasattr(cls, "from_stored"):  # a `System`
         cls.from_stored(params).sizes()
     return params
@@ -83,7 +94,10 @@ def parse_params(
         key, equals, text = item.partition("=")
         key, text = key.strip(), text.strip()
         if not equals or not key.isidentifier():
-            raise SettingsError("a parameter cannot be read", "key=value, such as dropout=0.2", repr(item), "write it as `--set key=value`")
+            raise SettingsError(
+                "a parameter cannot be read", "key=value, such as dropout=0.2", repr(item),
+                "write it as `--set key=value`",
+            )
         if key in params:
             raise SettingsError(f"`{key}` is given twice", "each parameter once", item, "leave one of them out")
         try:
@@ -91,12 +105,17 @@ def parse_params(
         except ValueError:
             value = text
         if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, (list, dict)) for v in value)):
-            raise SettingsError(f"the value of `{key}` is nested", "a number, true, false, text or a flat list", text, "simplify it")
+            raise SettingsError(
+                f"the value of `{key}` is nested", "a number, true, false, text or a flat list", text, "simplify it",
+            )
         params[key] = value
     return params
 
 # %% ../../nbs/85_runs/10_report.ipynb #8bd0c567
-_CONTRACT = ("symbol", "timeframe", "source", "data_dir", "start", "end", "limit", "profile", "seed", "fee", "slippage", "params", "out", "work")
+_CONTRACT = (
+    "symbol", "timeframe", "source", "data_dir", "start", "end", "limit", "profile", "seed", "fee", "slippage",
+    "params", "out", "work",
+)
 
 
 def find_template(
@@ -109,7 +128,10 @@ def find_template(
         if (place / f"{system}.ipynb").is_file():
             return place / f"{system}.ipynb"
     there = sorted({f.stem for place in places for f in place.glob("*.ipynb")})
-    raise SettingsError(f"no report notebook for the system {system!r}", ", ".join(there) or "a notebook in nbs/templates", system, "choose one of them")
+    raise SettingsError(
+        f"no report notebook for the system {system!r}", ", ".join(there) or "a notebook in nbs/templates", system,
+        "choose one of them",
+    )
 
 
 def _stored_names(source):
@@ -120,7 +142,9 @@ def _stored_names(source):
 def _takes_ledger(template):
     "Does the parameters cell of a template ask for the ledger of trials?"
     cells = json.loads(template.read_text(encoding="utf-8"))["cells"]
-    return any("ledger" in _stored_names("".join(c["source"])) for c in cells if "parameters" in c["metadata"].get("tags", []))
+    return any(
+        "ledger" in _stored_names("".join(c["source"])) for c in cells if "parameters" in c["metadata"].get("tags", [])
+    )
 
 
 def _check_template(template):
@@ -134,7 +158,9 @@ def _check_template(template):
     missing = [name for name in _CONTRACT if name not in has]
     if missing:
         what = f"{template}: the cell tagged `parameters` is incomplete"
-        raise SettingsError(what, ", ".join(_CONTRACT), "not there: " + ", ".join(missing), "add the names with their defaults")
+        raise SettingsError(
+            what, ", ".join(_CONTRACT), "not there: " + ", ".join(missing), "add the names with their defaults",
+        )
     return template
 
 # %% ../../nbs/85_runs/10_report.ipynb #0d4d28c2
@@ -214,11 +240,18 @@ def _report_error(error, kept, tail):
         return ReportError(*parts.groups(), notebook=kept, kind=kind)
     remedy = f"the whole traceback is in {kept}" if kept else None
     if kind == "DeadKernelError" or text.startswith("Kernel died"):
-        return ReportError("the process of the notebook died", "that it lives", tail or "no message; often the memory was used up",
-                           "use a smaller profile or limit, or a machine with more memory", notebook=kept, kind=kind)
+        return ReportError(
+            "the process of the notebook died", "that it lives", tail or "no message; often the memory was used up",
+            "use a smaller profile or limit, or a machine with more memory", notebook=kept, kind=kind,
+        )
     if hasattr(error, "ename"):
-        return ReportError(f"a cell of the report failed: {kind}: {text}", None, f"cell {error.exec_count}", remedy, notebook=kept, kind=kind)
-    return ReportError(f"the report could not be executed: {kind}: {text}", None, tail or None, remedy, notebook=kept, kind=kind)
+        return ReportError(
+            f"a cell of the report failed: {kind}: {text}", None, f"cell {error.exec_count}", remedy, notebook=kept,
+            kind=kind,
+        )
+    return ReportError(
+        f"the report could not be executed: {kind}: {text}", None, tail or None, remedy, notebook=kept, kind=kind,
+    )
 
 # %% ../../nbs/85_runs/10_report.ipynb #837d4011
 def execute_template(template, partial, values, env, progress, kernels=_kernel_class):
@@ -230,10 +263,11 @@ def execute_template(template, partial, values, env, progress, kernels=_kernel_c
     with open(partial / ".errors", "w+", encoding="utf-8", errors="replace") as errors:
         try:
             execute_notebook(
-                plain(template), plain(partial / "report.ipynb"), parameters=values, kernel_name="python3", language="python",
-                progress_bar=False, stdout_file=watch, start_timeout=300, kernel_manager_class=kernels(env, errors),
-                shutdown_kernel="immediate", on_cell_start=watch.cell_starts, resources={"metadata": {"path": str(partial)}},
-            )  # fmt: skip
+                plain(template), plain(partial / "report.ipynb"), parameters=values, kernel_name="python3",
+                language="python", progress_bar=False, stdout_file=watch, start_timeout=300,
+                kernel_manager_class=kernels(env, errors), shutdown_kernel="immediate", on_cell_start=watch.cell_starts,
+                resources={"metadata": {"path": str(partial)}},
+            )
         except Exception as e:
             errors.seek(0)
             e.tail = " | ".join(line.strip() for line in errors.read().splitlines()[-3:])
@@ -247,7 +281,13 @@ def remove_hidden_paths(path, shown, hidden):
     for cell in book["cells"]:
         if "injected-parameters" in cell["metadata"].get("tags", []):
             lines = cell["source"] if isinstance(cell["source"], list) else cell["source"].splitlines(keepends=True)
-            cell["source"] = [re.sub(r"^(out|work|ledger) = .*", r"\1 = None", re.sub(r'("init_from": ")[^"]*?([^/"]+/[^/"]+")', r"\1\2", line)) for line in lines]
+            cell["source"] = [
+                re.sub(
+                    r"^(out|work|ledger) = .*", r"\1 = None",
+                    re.sub(r'("init_from": ")[^"]*?([^/"]+/[^/"]+")', r"\1\2", line),
+                )
+                for line in lines
+            ]
     book["metadata"].setdefault("papermill", {}).update(parameters=shown, output_path=path.name, input_path=hidden)
     write_whole(path, json.dumps(book, indent=1, ensure_ascii=False) + "\n")
     return book
@@ -261,7 +301,9 @@ def check_inputs(values, system, template):
     for key in ("source", "profile", "limit", "seed", "fee", "slippage"):
         check_choice(key, values[key], "setting")
     if values["source"] == "local" and not Path(values["data_dir"]).exists():
-        raise SourceError(f"{values['data_dir']} does not exist", "a folder or file of candles", "nothing", "check --data-dir")
+        raise SourceError(
+            f"{values['data_dir']} does not exist", "a folder or file of candles", "nothing", "check --data-dir",
+        )
     for key in ("start", "end"):
         if values[key] is not None:
             utc_time(values[key], key)
@@ -276,7 +318,9 @@ def check_target(out, target):
         if path.exists() and not path.is_dir():
             raise SettingsError(f"{path} is a file", "a folder", "a file", "choose another folder with --out")
     if target.exists() and any(target.iterdir()) and not (target / "report.html").exists():
-        raise SettingsError(f"{target} is not a report", "a report or nothing", "other files", "move them away or choose another --out")
+        raise SettingsError(
+            f"{target} is not a report", "a report or nothing", "other files", "move them away or choose another --out",
+        )
 
 # %% ../../nbs/85_runs/10_report.ipynb #27e70330
 def run_report(
@@ -314,7 +358,9 @@ def run_report(
     key = json.dumps([values, system, str(template), cryptolab.__version__], sort_keys=True, default=str)
     work = out / ".work" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     kept = out / f"{name}.failed.ipynb"
-    paths = {"out": str(partial), "work": str(work)} | ({"ledger": str(out / "trials.jsonl")} if _takes_ledger(template) else {})
+    paths = {"out": str(partial), "work": str(work)} | (
+        {"ledger": str(out / "trials.jsonl")} if _takes_ledger(template) else {}
+    )
     with termination_raises(), only_one(out / ".work" / f"{name}.lock") as locked:
         sweep(target, locked)
         try:
@@ -337,9 +383,14 @@ def _make(template, partial, values, shown, kept, progress, kernels):
 
     book = partial / "report.ipynb"
     try:
-        execute_template(template, partial, values, kernel_environment(values["seed"], values["source"]), progress, kernels)
+        execute_template(
+            template, partial, values, kernel_environment(values["seed"], values["source"]), progress, kernels,
+        )
         if not (partial / "result.json").is_file():
-            raise ReportError(f"{template.name} wrote no result", "result.json in the folder `out`", "no such file", "let its last cell write it")
+            raise ReportError(
+                f"{template.name} wrote no result", "result.json in the folder `out`", "no such file",
+                "let its last cell write it",
+            )
     except Exception as e:
         if book.exists():
             remove_hidden_paths(book, shown, template.name)

@@ -24,10 +24,15 @@ from .report import find_template
 from .kernel import CAN_FORK, SpareKernel, die_with_parent, make_report
 
 # %% ../../nbs/85_runs/40_worker.ipynb #a9f7c4d3
-MACHINERY = ("nbformat", "papermill", "nbconvert", "ipykernel.kernelapp", "ipykernel.ipkernel", "jupyter_client.provisioning", "cryptolab.reports.render",
-             "cryptolab.runs.report")  # fmt: skip
+MACHINERY = (
+    "nbformat", "papermill", "nbconvert", "ipykernel.kernelapp", "ipykernel.ipkernel", "jupyter_client.provisioning",
+    "cryptolab.reports.render", "cryptolab.runs.report",
+)
 LEARNERS = ("scipy.stats", "sklearn.linear_model", "numba", "xgboost", "lightgbm", "arch", "tensorflow", "keras")
-_QUIET = {"cryptolab", "numpy", "pandas", "scipy", "sklearn", "numba", "plotly", "xgboost", "lightgbm", "arch", "statsmodels"}  # start nothing when imported
+# start nothing when imported
+_QUIET = {
+    "cryptolab", "numpy", "pandas", "scipy", "sklearn", "numba", "plotly", "xgboost", "lightgbm", "arch", "statsmodels",
+}
 
 
 def modules_of(
@@ -58,7 +63,8 @@ def warm_up(
     import importlib
 
     began = time.monotonic()
-    forkable = os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"  # others may start threads when they are imported
+    # others may start threads when they are imported
+    forkable = os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
     for name in modules:
         if forkable or name not in ("tensorflow", "keras"):
             try:
@@ -119,7 +125,10 @@ def _attend(request):
             _end(runner, told)
             os.close(reading)
             message = f"the job took longer than {limit:g} s"
-            return {"state": "failed", "seconds": round(time.monotonic() - began, 1), "error": {"name": "TimeoutError", "message": message, "again": False}}
+            return {
+                "state": "failed", "seconds": round(time.monotonic() - began, 1),
+                "error": {"name": "TimeoutError", "message": message, "again": False},
+            }
     os.close(reading)
     _, status = os.waitpid(runner, 0)
     return _answer(told, os.waitstatus_to_exitcode(status), time.monotonic() - began)
@@ -131,8 +140,15 @@ def _answer(told, code, seconds):
     try:
         return json.loads(lines[1])
     except (IndexError, ValueError):
-        message = f"the process of the job ended with code {code}" if code >= 0 else f"the process of the job was killed by {signal.Signals(-code).name}"
-        return {"state": "failed", "seconds": round(seconds, 1), "error": {"name": "ProcessDied", "message": message, "again": True}}
+        message = (
+            f"the process of the job ended with code {code}"
+            if code >= 0
+            else f"the process of the job was killed by {signal.Signals(-code).name}"
+        )
+        return {
+            "state": "failed", "seconds": round(seconds, 1),
+            "error": {"name": "ProcessDied", "message": message, "again": True},
+        }
 
 
 def _run(request, writing):
@@ -166,7 +182,10 @@ def _end(runner, told):
             pass
 
 # %% ../../nbs/85_runs/40_worker.ipynb #83c3e0dc
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "LOKY_MAX_CPU_COUNT")
+_THREADS = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS", "LOKY_MAX_CPU_COUNT",
+)
 
 
 def job_environment(
@@ -177,7 +196,8 @@ def job_environment(
     from cryptolab.runs.report import kernel_environment
 
     env = {k: v for k, v in kernel_environment(job.seed, job.source).items() if not k.startswith("JPY_")}
-    env.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel sets it before matplotlib is imported
+    # as a kernel sets it before matplotlib is imported
+    env.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     return env | ({} if threads is None else dict.fromkeys(_THREADS, str(threads)))
 
 
@@ -187,15 +207,19 @@ class Template:
     def __init__(self, env, modules=MACHINERY):
         self.env, self.modules, self.errors = env, tuple(modules), tempfile.TemporaryFile("w+", errors="replace")
         code = f"from cryptolab.runs.worker import serve; serve({self.modules!r})"
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=env, text=True,
-                                        encoding="utf-8", start_new_session=True)  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=env,
+            text=True, encoding="utf-8", start_new_session=True,
+        )
         self.ready = None
 
     def ask(self, job, out, timeout=None, **facts):
         "Have one job made; the answer of the runner. A template that is gone is an answer too."
         try:
             self.ready = self.ready or json.loads(self.process.stdout.readline())
-            request = {"job": {**job.asked(), "candles": job.candles}, "out": str(out), "timeout": timeout, "facts": facts}
+            request = {
+                "job": {**job.asked(), "candles": job.candles}, "out": str(out), "timeout": timeout, "facts": facts,
+            }
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
             return json.loads(self.process.stdout.readline())
@@ -203,7 +227,13 @@ class Template:
             self.close()
             self.errors.seek(0)
             last = " | ".join(line.strip() for line in self.errors.read().splitlines()[-3:])
-            return {"state": "failed", "seconds": 0.0, "error": {"name": "ProcessDied", "message": f"the worker's template process ended: {last or e}", "again": True}}
+            return {
+                "state": "failed", "seconds": 0.0,
+                "error": {
+                    "name": "ProcessDied", "message": f"the worker's template process ended: {last or e}",
+                    "again": True,
+                },
+            }
 
     def close(self):
         "End the process and the job it may be at."
@@ -231,7 +261,10 @@ def _ask_alone(env, job, out, timeout, facts):
     "The answer of a job that runs as a program of its own."
     request = json.dumps({"job": {**job.asked(), "candles": job.candles}, "out": str(out), "facts": facts})
     program = [sys.executable, "-c", "from cryptolab.runs.worker import run_alone; run_alone()"]
-    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True, encoding="utf-8")
+    process = subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True,
+        encoding="utf-8",
+    )
     began = time.monotonic()
     try:
         told, _ = process.communicate(request, timeout)
@@ -250,7 +283,9 @@ _TEMPLATE = []  # the template of this worker process: none or one
 
 def _template(env, modules):
     "The template of this process with the right environment and modules, started if need be."
-    if _TEMPLATE and ((_TEMPLATE[0].env, _TEMPLATE[0].modules) != (env, modules) or _TEMPLATE[0].process.poll() is not None):
+    if _TEMPLATE and (
+        (_TEMPLATE[0].env, _TEMPLATE[0].modules) != (env, modules) or _TEMPLATE[0].process.poll() is not None
+    ):
         _TEMPLATE.pop().close()
     if not _TEMPLATE:
         _TEMPLATE.append(Template(env, modules))
@@ -277,9 +312,14 @@ def run_job(
     for attempt in (1, 2):
         record = read_record(Path(out) / job.name)
         if record and record["key"] == job_key(job) and (not force or record.get("batch") == batch):
-            return {"state": "done" if record.get("batch") == batch else "skipped", "seconds": record.get("seconds", 0.0), "attempts": attempt - 1}
+            return {
+                "state": "done" if record.get("batch") == batch else "skipped", "seconds": record.get("seconds", 0.0),
+                "attempts": attempt - 1,
+            }
         facts = {"batch": batch, "threads": threads}
-        answer = _template(env, modules_of(job)).ask(job, out, timeout, **facts) if warm else _ask_alone(env, job, out, timeout, facts)
+        answer = _template(env, modules_of(job)).ask(job, out, timeout, **facts) if warm else _ask_alone(
+            env, job, out, timeout, facts,
+        )
         total += answer["seconds"]
         if answer["state"] == "done" or not answer["error"].get("again"):
             break

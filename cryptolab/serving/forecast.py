@@ -31,7 +31,11 @@ def staleness(
 # %% ../../nbs/90_serving/10_forecast.ipynb #e6db4326
 _COLUMNS = ("p_up", "mu", "sigma", "price", "lower", "upper", "natr")
 _HISTORY = 400  # candles that the newest window and its indicators see, beside 200 for warming up
-_DECISION = ("p_event", "action", "size", "stop", "target", "stop_by", "target_by", "trail_by", "trail_from", "timeout", "reason")  # of systems that trade
+# of systems that trade
+_DECISION = (
+    "p_event", "action", "size", "stop", "target", "stop_by", "target_by", "trail_by", "trail_from", "timeout",
+    "reason",
+)
 
 
 def _saved_class(folder):
@@ -41,9 +45,14 @@ def _saved_class(folder):
     try:
         name = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["system"]
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise ModelError(f"{folder} has a damaged manifest", "JSON with the name of a system", str(e), "save the model again") from e
+        raise ModelError(
+            f"{folder} has a damaged manifest", "JSON with the name of a system", str(e), "save the model again"
+        ) from e
     if name not in SYSTEMS:
-        raise ModelError(f"{folder} is not a model of this library", ", ".join(SYSTEMS), str(name), "use the library version that saved it")
+        raise ModelError(
+            f"{folder} is not a model of this library", ", ".join(SYSTEMS), str(name),
+            "use the library version that saved it",
+        )
     return system_class(name)
 
 
@@ -58,7 +67,10 @@ def newest_forecast(
     "The forecast of a saved system for the newest complete candle."
     folder = Path(model)
     if not (folder / "manifest.json").is_file():
-        raise ModelError(f"{folder} is not a model folder", "a folder with manifest.json", "no such file", "give the folder `model` of a report")
+        raise ModelError(
+            f"{folder} is not a model folder", "a folder with manifest.json", "no such file",
+            "give the folder `model` of a report",
+        )
     import pandas as pd
     from cryptolab.config import DataError
     from cryptolab.data import load_candles
@@ -69,11 +81,18 @@ def newest_forecast(
     now = pd.Timestamp.now("UTC") if now is None else end
     system = _saved_class(folder).load(folder)
     limit = max(_HISTORY, 3 * getattr(system, "window", 0))
-    candles = load_candles(symbol, timeframe, source=source, data_dir=data_dir, end=end, limit=limit, warmup=200, now=now)
+    candles = load_candles(
+        symbol, timeframe, source=source, data_dir=data_dir, end=end, limit=limit, warmup=200, now=now,
+    )
     table = system.forecast(candles)
-    if table.empty or table.index[-1] != candles.index[-1] or ("p_up" in table and not math.isfinite(table["p_up"].iloc[-1])):
+    if table.empty or table.index[-1] != candles.index[-1] or (
+        "p_up" in table and not math.isfinite(table["p_up"].iloc[-1])
+    ):
         last = table.index[-1] if len(table) else "no row at all"
-        raise DataError("there is no forecast for the newest candle", str(candles.index[-1]), str(last), "look for gaps among the newest candles")
+        raise DataError(
+            "there is no forecast for the newest candle", str(candles.index[-1]), str(last),
+            "look for gaps among the newest candles",
+        )
     return _answer(symbol, timeframe, folder, system, candles, table, delta, now)
 
 # %% ../../nbs/90_serving/10_forecast.ipynb #17603ddc
@@ -86,14 +105,19 @@ def _answer(symbol, timeframe, folder, system, candles, table, delta, now):
     close = candles["close"].iloc[-1]
     said = {name: row[name] for name in _COLUMNS if name in row}
     if "p_up" in row:
-        price = close * math.exp(row["price_return"]) if "price_return" in row else row.get("price")  # of the price model alone
-        said |= {"coverage": table.attrs.get("coverage"), "ensemble_output": {"direction": row["p_up"], "volatility": row.get("natr"), "price": price}}
+        # of the price model alone
+        price = close * math.exp(row["price_return"]) if "price_return" in row else row.get("price")
+        said |= {
+            "coverage": table.attrs.get("coverage"),
+            "ensemble_output": {"direction": row["p_up"], "volatility": row.get("natr"), "price": price},
+        }
     if "action" in row:
         said |= {"event": table.attrs.get("event"), **{name: row[name] for name in _DECISION if name in row}}
     answer = {
-        "symbol": symbol, "timeframe": timeframe, "open_time": table.index[-1], "known_at": known, "forecast_until": known + delta * int(table.attrs.get("horizon", 1)),
-        "close": close, **said, "staleness": staleness(known, delta, now), "model": {"folder": str(folder), **about},
-    }  # fmt: skip
+        "symbol": symbol, "timeframe": timeframe, "open_time": table.index[-1], "known_at": known,
+        "forecast_until": known + delta * int(table.attrs.get("horizon", 1)), "close": close, **said,
+        "staleness": staleness(known, delta, now), "model": {"folder": str(folder), **about},
+    }
     return plain(answer, text=datetime.isoformat)
 
 # %% ../../nbs/90_serving/10_forecast.ipynb #38a9fd1a

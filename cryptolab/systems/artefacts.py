@@ -35,7 +35,10 @@ def write_manifest(
 ) -> dict:  # the manifest as written
     "Sum every file of a folder into `manifest.json`."
     folder = Path(folder)
-    files = {p.relative_to(folder).as_posix(): _sum(p) for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "manifest.json"}
+    files = {
+        p.relative_to(folder).as_posix(): _sum(p) for p in sorted(folder.rglob("*")) if p.is_file()
+        and p.name != "manifest.json"
+    }
     manifest = json.loads(json.dumps({**facts, "files": files}))
     manifest["sha256"] = _own_sum(manifest)
     write_json(folder / "manifest.json", manifest)
@@ -50,22 +53,30 @@ def check_manifest(
     folder, remedy = Path(folder), "train again, or copy the folder anew from where it was made"
     path = folder / "manifest.json"
     if not path.is_file():
-        raise ModelError(f"{folder} is no model folder", "a manifest.json in it", "none", "give the folder that `save` wrote")
+        raise ModelError(
+            f"{folder} is no model folder", "a manifest.json in it", "none", "give the folder that `save` wrote",
+        )
     try:
         manifest = json.loads(path.read_text())
         files, own = manifest["files"], manifest["sha256"]
     except (ValueError, KeyError, TypeError) as e:
         raise ModelError(f"{path} cannot be read", "the manifest that `save` wrote", repr(e), remedy) from e
     if _own_sum(manifest) != own:
-        raise ModelError(f"{path} was changed", f"content with the sum {own[:12]}…", f"{_own_sum(manifest)[:12]}…", remedy)
+        raise ModelError(
+            f"{path} was changed", f"content with the sum {own[:12]}…", f"{_own_sum(manifest)[:12]}…", remedy,
+        )
     if system and manifest.get("system") != system:
-        raise ModelError(f"{folder} holds another system", system, manifest.get("system"), "load it with the class it was made by")
+        raise ModelError(
+            f"{folder} holds another system", system, manifest.get("system"), "load it with the class it was made by",
+        )
     for name, expected in files.items():
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name} is missing", f"a file with the sum {expected[:12]}…", "nothing", remedy)
         found = _sum(folder / name)
         if found != expected:
-            raise ModelError(f"{folder / name} was changed since it was written", f"sum {expected[:12]}…", f"{found[:12]}…", remedy)
+            raise ModelError(
+                f"{folder / name} was changed since it was written", f"sum {expected[:12]}…", f"{found[:12]}…", remedy,
+            )
     return manifest
 
 # %% ../../nbs/70_systems/10_artefacts.ipynb #ff6016d4

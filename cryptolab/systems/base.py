@@ -92,7 +92,9 @@ def _check_params(
         number = not isinstance(value, bool) and isinstance(value, numbers.Integral if whole else numbers.Real)
         if not number or not low <= value <= high:
             kind = "a whole number" if whole else "a number"
-            raise SettingsError(f"`{name}` is out of range", f"{kind} from {low} to {high}", repr(value), "choose a value in the range")
+            raise SettingsError(
+                f"`{name}` is out of range", f"{kind} from {low} to {high}", repr(value), "choose a value in the range",
+            )
 
 
 def _sizes(
@@ -103,7 +105,11 @@ def _sizes(
 
     self.check_params()
     names = next(iter(self.profiles.values()), ())
-    return profile_sizes(self.profile, self.profiles, **{k: v for k, v in self.get_params().items() if k in names}) if names else {}
+    return (
+        profile_sizes(self.profile, self.profiles, **{k: v for k, v in self.get_params().items() if k in names})
+        if names
+        else {}
+    )
 
 
 System.check_params, System.sizes = _check_params, _sizes
@@ -120,9 +126,11 @@ def fitted_facts(
     from cryptolab.data.candles import fingerprint
 
     attrs = candles.attrs
-    return {"symbol": attrs.get("symbol"), "timeframe": timeframe, "source": attrs.get("source"),
-            "first": str(candles.index[0]), "last": str(candles.index[-1]), "rows": len(candles), "fingerprint": fingerprint(candles),
-            "parts": parts, "labelled": labelled, **more}  # fmt: skip
+    return {
+        "symbol": attrs.get("symbol"), "timeframe": timeframe, "source": attrs.get("source"),
+        "first": str(candles.index[0]), "last": str(candles.index[-1]), "rows": len(candles),
+        "fingerprint": fingerprint(candles), "parts": parts, "labelled": labelled, **more,
+    }
 
 
 def _own_timeframe(
@@ -141,7 +149,10 @@ def _require_fitted(
 ) -> None:  # nothing; raises ModelError for an unfitted system
     "Refuse what only a fitted system can do."
     if not hasattr(self, "models_"):
-        raise ModelError(f"this {type(self).__name__} is not fitted", f"fit or load before {purpose}", "an unfitted system", "call fit(candles) first")
+        raise ModelError(
+            f"this {type(self).__name__} is not fitted", f"fit or load before {purpose}", "an unfitted system",
+            "call fit(candles) first",
+        )
 
 
 def _fitted_timeframe(
@@ -155,11 +166,18 @@ def _fitted_timeframe(
     fitted = self.fitted_["timeframe"]
     timeframe = infer_timeframe(candles) if len(candles) > 1 else candles.attrs.get("timeframe") or fitted
     if timeframe != fitted:
-        raise ModelError("these candles have another timeframe", fitted, timeframe, "resample them or load the model for that timeframe")
+        raise ModelError(
+            "these candles have another timeframe", fitted, timeframe,
+            "resample them or load the model for that timeframe",
+        )
     return timeframe
 
 
-System.own_timeframe, System.require_fitted, System.fitted_timeframe = _own_timeframe, _require_fitted, _fitted_timeframe
+System.own_timeframe, System.require_fitted, System.fitted_timeframe = (
+    _own_timeframe,
+    _require_fitted,
+    _fitted_timeframe,
+)
 
 # %% ../../nbs/70_systems/20_base.ipynb #b91b52fd
 def fit_key(
@@ -170,7 +188,10 @@ def fit_key(
     "Hash of everything that shapes a fit."
     from cryptolab.data.candles import fingerprint
 
-    facts = [artefacts.library_code(), system.get_params(), fingerprint(candles), candles.attrs.get("warmup_until"), artefacts.package_versions(), *more]
+    facts = [
+        artefacts.library_code(), system.get_params(), fingerprint(candles), candles.attrs.get("warmup_until"),
+        artefacts.package_versions(), *more,
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

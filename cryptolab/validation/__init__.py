@@ -10,9 +10,13 @@ __all__ = ['ChronologicalSplit', 'CombinatorialPurgedKFold', 'MinMax', 'PurgedKF
 # %% ../../nbs/40_validation/90_validation.ipynb #bbf72b6d
 from .borders import split_borders, split_rows
 from .intervals import overlap_rows
-from .splitters import ChronologicalSplit, CombinatorialPurgedKFold, PurgedKFold, WalkForward, audit_split
+from cryptolab.validation.splitters import (
+    ChronologicalSplit, CombinatorialPurgedKFold, PurgedKFold, WalkForward, audit_split,
+)
 from .windows import MinMax, Split, Windows, chronological_split, fit_minmax, make_windows
 
 # %% ../../nbs/40_validation/90_validation.ipynb #2aed158f
-_all_ = ["ChronologicalSplit", "CombinatorialPurgedKFold", "MinMax", "PurgedKFold", "Split", "WalkForward", "Windows", "audit_split", "chronological_split",
-         "fit_minmax", "make_windows", "overlap_rows", "split_borders", "split_rows"]  # fmt: skip
+_all_ = [
+    "ChronologicalSplit", "CombinatorialPurgedKFold", "MinMax", "PurgedKFold", "Split", "WalkForward", "Windows",
+    "audit_split", "chronological_split", "fit_minmax", "make_windows", "overlap_rows", "split_borders", "split_rows",
+]

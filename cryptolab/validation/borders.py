@@ -29,7 +29,10 @@ def split_borders(
     border = utc_time(test_start, "test_start")
     before = int((clock < border).sum())
     if before < 20 or before == len(clock):
-        raise DataError("`test_start` leaves a part empty", f"a time well between {clock[0]} and {clock[-1]}", str(border), "choose another date, or load more candles")
+        raise DataError(
+            "`test_start` leaves a part empty", f"a time well between {clock[0]} and {clock[-1]}", str(border),
+            "choose another date, or load more candles",
+        )
     return clock[int(before * fractions[0] / (fractions[0] + fractions[1]))], border
 
 # %% ../../nbs/40_validation/20_borders.ipynb #15322cf1
@@ -45,5 +48,8 @@ def split_rows(
         late |= (part == number) & (t1 > border)
     parts = [np.flatnonzero((part == number) & ~late) for number in range(3)]
     if empty := [name for name, rows in zip(("train", "val", "test"), parts) if not len(rows)]:
-        raise DataError(f"the {empty[0]} part is empty after the purge", "at least one row in each part", f"{len(label)} labelled rows", "load more candles")
+        raise DataError(
+            f"the {empty[0]} part is empty after the purge", "at least one row in each part",
+            f"{len(label)} labelled rows", "load more candles",
+        )
     return Split(*parts, np.flatnonzero(late))

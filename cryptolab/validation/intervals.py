@@ -20,8 +20,11 @@ def _coins(labels):
     falls = np.concatenate([[False], np.diff(times.asi8) < 0]) if len(times) else np.zeros(0, dtype=bool)
     repeated = times.duplicated(keep=False).mean() if len(times) else 0.0
     if falls.any() and repeated < 0.5:
-        raise DataError("label rows are not in order", "sorted rows; several coins with a column `symbol`", f"unsorted at row {times[np.argmax(falls)]}",
-                        "sort the candles first, or add `symbol` to each coin's table before stacking")  # fmt: skip
+        raise DataError(
+            "label rows are not in order", "sorted rows; several coins with a column `symbol`",
+            f"unsorted at row {times[np.argmax(falls)]}",
+            "sort the candles first, or add `symbol` to each coin's table before stacking",
+        )
     return np.cumsum(falls)
 
 
@@ -29,21 +32,33 @@ def interval_arrays(labels):
     "t0 and t1 as int64 nanoseconds, and whether the outcome is known; raises DataError for what cannot be split."
     missing = [c for c in ("t0", "t1") if c not in getattr(labels, "columns", ())]
     if missing:
-        raise DataError("labels without information intervals", "a label table with columns t0 and t1", f"no `{missing[0]}`",
-                        "make it with `cryptolab.labels`, or add when each row is decided and when its outcome is known")  # fmt: skip
+        raise DataError(
+            "labels without information intervals", "a label table with columns t0 and t1", f"no `{missing[0]}`",
+            "make it with `cryptolab.labels`, or add when each row is decided and when its outcome is known",
+        )
     if not isinstance(labels.index, pd.DatetimeIndex):
-        raise DataError("labels have no clock", "a DatetimeIndex of decision rows", type(labels.index).__name__, "index them by open time")
+        raise DataError(
+            "labels have no clock", "a DatetimeIndex of decision rows", type(labels.index).__name__,
+            "index them by open time",
+        )
     begin, end = (pd.DatetimeIndex(labels[c]) for c in ("t0", "t1"))
     if begin.hasnans or end.hasnans or (end <= begin).any():
         bad = labels.index[np.argmax(np.asarray(begin.isna() | end.isna() | ~(end > begin)))]
-        raise DataError("an information interval cannot be used", "t0 before t1, both known", f"row {bad}", "use the label table of `cryptolab.labels`")
+        raise DataError(
+            "an information interval cannot be used", "t0 before t1, both known", f"row {bad}",
+            "use the label table of `cryptolab.labels`",
+        )
     t0, t1 = (x.as_unit("ns").asi8 for x in (begin, end))
-    for coin in np.split(np.argsort(coins := _coins(labels), kind="stable"), np.cumsum(np.bincount(coins))[:-1] if len(labels) else []):
+    for coin in np.split(
+        np.argsort(coins := _coins(labels), kind="stable"), np.cumsum(np.bincount(coins))[:-1] if len(labels) else [],
+    ):
         step = np.minimum(np.diff(labels.index.asi8[coin]), np.diff(t0[coin]))
         if (step <= 0).any():
             row, what = labels.index[coin[np.argmax(step <= 0) + 1]], "repeated" if (step == 0).any() else "unsorted"
-            raise DataError(f"label rows are {what}", "each row once, in order of time; several coins with a column `symbol`", f"row {row}",
-                            "use `clean_candles`, or add `symbol` to each coin's table before stacking")  # fmt: skip
+            raise DataError(
+                f"label rows are {what}", "each row once, in order of time; several coins with a column `symbol`",
+                f"row {row}", "use `clean_candles`, or add `symbol` to each coin's table before stacking",
+            )
     known = labels["y"].notna().to_numpy() if "y" in labels.columns else np.ones(len(labels), dtype=bool)
     return t0, t1, known
 
@@ -78,11 +93,18 @@ def overlap_rows(
 
 def row_positions(rows, n):
     "Row positions from numbers, a mask, or a list of arrays."
-    parts = [np.asarray(r) for r in rows] if isinstance(rows, (list, tuple)) and len(rows) and np.ndim(rows[0]) else [np.asarray(rows)]
+    parts = (
+        [np.asarray(r) for r in rows]
+        if isinstance(rows, (list, tuple)) and len(rows) and np.ndim(rows[0])
+        else [np.asarray(rows)]
+    )
     parts = [np.flatnonzero(p) if p.dtype == bool and len(p) == n else p for p in parts]
     rows = np.concatenate(parts)
     if rows.ndim != 1 or (len(rows) and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= n)):
-        raise DataError("a fold cannot be read", f"row positions 0 … {n - 1}, or a mask of {n} rows", f"{rows.dtype} {rows[:3]}", "give positions, not times")
+        raise DataError(
+            "a fold cannot be read", f"row positions 0 … {n - 1}, or a mask of {n} rows", f"{rows.dtype} {rows[:3]}",
+            "give positions, not times",
+        )
     return rows.astype("int64")
 
 # %% ../../nbs/40_validation/30_intervals.ipynb #b1e96593
@@ -97,6 +119,9 @@ def check_length(name, value, zero=False):
         except (TypeError, ValueError):
             good = False
     if not good:
-        raise SettingsError(f"`{name}` is out of range", f"a number of rows {'from 0' if zero else 'from 1'}, or a duration such as \"30D\"", repr(value),
-                            "choose another value")  # fmt: skip
+        raise SettingsError(
+            f"`{name}` is out of range",
+            f"a number of rows {'from 0' if zero else 'from 1'}, or a duration such as \"30D\"", repr(value),
+            "choose another value",
+        )
     return length

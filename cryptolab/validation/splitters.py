@@ -25,7 +25,9 @@ class _Splitter:
         self._t0, self._t1, self._known = interval_arrays(labels)
         self._times, self._embargo, self._gap = np.unique(self._t0[self._known]), 0, 0
         if not len(self._times):
-            raise DataError("no label is known", "rows with a known outcome", f"{len(labels)} rows", "load more candles")
+            raise DataError(
+                "no label is known", "rows with a known outcome", f"{len(labels)} rows", "load more candles",
+            )
 
     def __repr__(self):
         settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "labels"}
@@ -36,11 +38,16 @@ class _Splitter:
         if X is None:
             return
         if len(X) != len(self.labels):
-            raise DataError("X does not belong to these labels", f"{len(self.labels)} rows", f"{len(X)}", "make the splitter from the labels of X")
+            raise DataError(
+                "X does not belong to these labels", f"{len(self.labels)} rows", f"{len(X)}",
+                "make the splitter from the labels of X",
+            )
         index = getattr(X, "index", None)
         if isinstance(index, pd.DatetimeIndex) and not index.equals(self.labels.index):
-            raise DataError("X does not belong to these labels", "the same index", f"another at row {np.argmax(index != self.labels.index)}",
-                            "make the splitter from the labels of X")  # fmt: skip
+            raise DataError(
+                "X does not belong to these labels", "the same index",
+                f"another at row {np.argmax(index != self.labels.index)}", "make the splitter from the labels of X",
+            )
 
     def _at(self, start, stop):
         "Positions of the known rows decided at times start … stop − 1."
@@ -49,12 +56,18 @@ class _Splitter:
 
     def _border(self, start):
         "Latest time at which an outcome may be known before decision time number `start`."
-        return self._times[max(start - self._gap, 0)] if isinstance(self._gap, int) else self._times[start] - self._gap.value
+        return (
+            self._times[max(start - self._gap, 0)]
+            if isinstance(self._gap, int)
+            else self._times[start] - self._gap.value
+        )
 
     def _purged(self, train, test):
         "Training rows that overlap no test row and do not begin within the embargo."
         a0, a1 = self._t0[train], self._t1[train]
-        gone = overlaps(a0, a1, self._t0[test], self._t1[test]) | embargoed(a0, self._t1[test], self._embargo, self._times)
+        gone = overlaps(a0, a1, self._t0[test], self._t1[test]) | embargoed(
+            a0, self._t1[test], self._embargo, self._times,
+        )
         return train[~gone]
 
     def split(
@@ -68,8 +81,11 @@ class _Splitter:
         for number, (train, test) in enumerate(self._folds()):
             train = self._purged(train, test)
             if not len(train) or not len(test):
-                raise DataError(f"fold {number} is empty after the purge", "rows to learn from and rows to judge by",
-                                f"{len(train)} training and {len(test)} test rows", "use fewer or larger folds, a shorter label, or more candles")  # fmt: skip
+                raise DataError(
+                    f"fold {number} is empty after the purge", "rows to learn from and rows to judge by",
+                    f"{len(train)} training and {len(test)} test rows",
+                    "use fewer or larger folds, a shorter label, or more candles",
+                )
             yield train, test
 
     def get_n_splits(self, X=None, y=None, groups=None) -> int:  # number of folds
@@ -97,11 +113,16 @@ class ChronologicalSplit(_Splitter):
         shares = (*self.fractions[:1], 1e-12, *self.fractions[1:]) if two else self.fractions
         edges = np.cumsum([0, *part_sizes(len(self._times), shares)])
         found = [self._at(a, b) if a < b else np.zeros(0, dtype="int64") for a, b in zip(edges, edges[1:])]
-        kept = [rows[self._t1[rows] <= self._border(b)] if b < len(self._times) else rows for rows, b in zip(found, edges[1:])]
+        kept = [
+            rows[self._t1[rows] <= self._border(b)] if b < len(self._times) else rows
+            for rows, b in zip(found, edges[1:])
+        ]
         names = ["train", "test"] if two else ["train", "val", "test"]
         if empty := [name for name in names if not len(kept[["train", "val", "test"].index(name)])]:
-            raise DataError(f"the {empty[0]} part is empty after the purge", "at least one row in each part", f"{self._known.sum()} labelled rows",
-                            "load more candles or use a shorter label")  # fmt: skip
+            raise DataError(
+                f"the {empty[0]} part is empty after the purge", "at least one row in each part",
+                f"{self._known.sum()} labelled rows", "load more candles or use a shorter label",
+            )
         return Split(*kept, np.setdiff1d(np.concatenate(found), np.concatenate(kept)))
 
     def _folds(self):
@@ -123,11 +144,23 @@ class WalkForward(_Splitter):
         partial: bool = False,  # True keeps a last test stretch that is cut short by the end of the table
     ):
         super().__init__(labels)
-        self.train, self.test, self.step, self.expanding, self.gap, self.partial = train, test, step, expanding, gap, partial
-        self._sizes = check_length("train", train), check_length("test", test), check_length("step", test if step is None else step)
+        self.train, self.test, self.step, self.expanding, self.gap, self.partial = (
+            train,
+            test,
+            step,
+            expanding,
+            gap,
+            partial,
+        )
+        self._sizes = check_length("train", train), check_length("test", test), check_length(
+            "step", test if step is None else step,
+        )
         self._gap = check_length("gap", gap, zero=True)
         if not list(self._folds()):
-            raise DataError("fewer rows than one fold", f"train {train} and test {test}", f"{len(self._times)} decision times", "use shorter stretches")
+            raise DataError(
+                "fewer rows than one fold", f"train {train} and test {test}", f"{len(self._times)} decision times",
+                "use shorter stretches",
+            )
 
     def _move(self, place, length, back=False):
         "Place (a number of decision times, may lie beyond the last) a length away from `place`."
@@ -179,9 +212,14 @@ class PurgedKFold(_Splitter):
 def _stretches(n, n_splits):
     "Edges of contiguous stretches whose sizes differ by at most one; the first ones are the longer ones, as in scikit-learn."
     if isinstance(n_splits, bool) or not isinstance(n_splits, (int, np.integer)) or n_splits < 2:
-        raise SettingsError("`n_splits` is out of range", "a whole number, at least 2", repr(n_splits), "choose a larger value")
+        raise SettingsError(
+            "`n_splits` is out of range", "a whole number, at least 2", repr(n_splits), "choose a larger value",
+        )
     if n < n_splits:
-        raise DataError("fewer rows than folds", f"at least {n_splits} decision times", f"{n}", "use fewer folds or load more candles")
+        raise DataError(
+            "fewer rows than folds", f"at least {n_splits} decision times", f"{n}",
+            "use fewer folds or load more candles",
+        )
     return np.concatenate([[0], np.cumsum(n // n_splits + (np.arange(n_splits) < n % n_splits))])
 
 # %% ../../nbs/40_validation/40_splitters.ipynb #9568279f
@@ -199,7 +237,10 @@ class CombinatorialPurgedKFold(_Splitter):
         self.n_splits, self.n_test, self._edges = n_splits, n_test, _stretches(len(self._times), n_splits)
         self.embargo, self._embargo = embargo, check_length("embargo", embargo, zero=True)
         if isinstance(n_test, bool) or not isinstance(n_test, (int, np.integer)) or not 1 <= n_test < n_splits:
-            raise SettingsError("`n_test` is out of range", f"1 … {n_splits - 1}", repr(n_test), "leave at least one stretch to learn from")
+            raise SettingsError(
+                "`n_test` is out of range", f"1 … {n_splits - 1}", repr(n_test),
+                "leave at least one stretch to learn from",
+            )
 
     @property
     def n_paths(self) -> int:  # complete histories that the folds give
@@ -225,8 +266,11 @@ def _paths(
     predictions = [np.asarray(p, dtype="float64") for p in predictions]
     folds = [test for _, test in self._folds()]
     if [p.shape for p in predictions] != [test.shape for test in folds]:
-        raise DataError("the forecasts do not align with the folds", f"{len(folds)} arrays, one value per test row",
-                        f"{len(predictions)} arrays of {sorted({len(p) for p in predictions if p.ndim})} values", "predict the test rows of each fold")  # fmt: skip
+        raise DataError(
+            "the forecasts do not align with the folds", f"{len(folds)} arrays, one value per test row",
+            f"{len(predictions)} arrays of {sorted({len(p) for p in predictions if p.ndim})} values",
+            "predict the test rows of each fold",
+        )
     out, filled = np.full((len(self.labels), self.n_paths), np.nan), np.zeros(len(self.labels), dtype="int64")
     for test, forecast in zip(folds, predictions):
         out[test, filled[test]] = forecast
@@ -240,7 +284,9 @@ CombinatorialPurgedKFold.paths = _paths
 def _folds_of(splitter, labels, X):
     "Pairs of positions from a splitter, a Split, or pairs."
     if isinstance(splitter, Split):
-        return [(splitter.train, np.concatenate([splitter.val, splitter.test])), (splitter.val, splitter.test)][: 2 if len(splitter.val) else 1]
+        return [
+            (splitter.train, np.concatenate([splitter.val, splitter.test])), (splitter.val, splitter.test),
+        ][: 2 if len(splitter.val) else 1]
     if hasattr(splitter, "split"):
         X = np.zeros((len(labels), 1)) if X is None else X
         return splitter.split(X, labels["y"].to_numpy() if "y" in labels.columns else None)
@@ -256,7 +302,10 @@ def audit_split(
     "Count what training rows know of test outcomes, fold by fold."
     t0, t1, _ = interval_arrays(labels)
     if X is not None and len(X) != len(labels):
-        raise DataError("X does not belong to these labels", f"{len(labels)} rows", f"{len(X)}", "give the labels of the rows that are split")
+        raise DataError(
+            "X does not belong to these labels", f"{len(labels)} rows", f"{len(X)}",
+            "give the labels of the rows that are split",
+        )
     own = splitter._embargo if isinstance(splitter, _Splitter) else 0
     embargo, times = own if embargo is None else check_length("embargo", embargo, zero=True), np.unique(t0)
     rows = []
@@ -264,11 +313,18 @@ def audit_split(
         train, test = (row_positions(part, len(labels)) for part in fold)
         a, b = (t0[train], t1[train]), (t0[test], t1[test])
         overlapping, after = overlaps(*a, *b), a[0] >= b[0].min() if len(test) else np.zeros(len(train), dtype=bool)
-        rows.append({"train": len(train), "test": len(test), "overlapping": int(overlapping.sum()), "touched": int(overlaps(*b, *a).sum()),
-                     "both": int(np.isin(test, train, kind="table").sum()), "embargoed": int((~overlapping & embargoed(a[0], b[1], embargo, times)).sum()),
-                     "order": "train before test" if not after.any() else "train after test" if after.all() else "mixed"})  # fmt: skip
+        rows.append(
+            {
+                "train": len(train), "test": len(test), "overlapping": int(overlapping.sum()),
+                "touched": int(overlaps(*b, *a).sum()), "both": int(np.isin(test, train, kind="table").sum()),
+                "embargoed": int((~overlapping & embargoed(a[0], b[1], embargo, times)).sum()),
+                "order": "train before test" if not after.any() else "train after test" if after.all() else "mixed",
+            }
+        )
     if not rows:
-        raise DataError("no folds to audit", "at least one pair of training and test rows", "none", "check the splitter's settings")
+        raise DataError(
+            "no folds to audit", "at least one pair of training and test rows", "none", "check the splitter's settings",
+        )
     table = pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="fold"))
     table.attrs = {"overlapping": int(table["overlapping"].sum()), "both": int(table["both"].sum())}
     return table

@@ -81,12 +81,23 @@ def make_windows(
 ) -> Windows:  # raises DataError when no window is usable
     "Find every window without a missing value and without a gap in time."
     if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 1:
-        raise SettingsError("window `length` is out of range", "a whole number of rows, at least 1", repr(length), "choose a larger value")
-    if not isinstance(features.index, pd.DatetimeIndex) or not (features.index.is_monotonic_increasing and features.index.is_unique):
-        raise DataError("feature rows are not in order", "a DatetimeIndex, sorted, each once", "another index", "sort the candles first")
+        raise SettingsError(
+            "window `length` is out of range", "a whole number of rows, at least 1", repr(length),
+            "choose a larger value",
+        )
+    if not isinstance(features.index, pd.DatetimeIndex) or not (
+        features.index.is_monotonic_increasing and features.index.is_unique
+    ):
+        raise DataError(
+            "feature rows are not in order", "a DatetimeIndex, sorted, each once", "another index",
+            "sort the candles first",
+        )
     rows = len(features)
     if rows < length:
-        raise DataError("too few rows for one window", f"at least {length} rows", f"{rows}", "load more candles or use shorter windows")
+        raise DataError(
+            "too few rows for one window", f"at least {length} rows", f"{rows}",
+            "load more candles or use shorter windows",
+        )
     values = _matrix(features)
     bad = ~np.isfinite(values).all(axis=1)
     run = segments(features.index, timeframe or infer_timeframe(features))
@@ -134,7 +145,10 @@ def _with_values(
 ) -> Windows:  # windows of the same rows over the new values
     "The same windows over another matrix of the same shape."
     if np.shape(values) != self.values.shape:
-        raise DataError("the new values do not fit these windows", str(self.values.shape), str(np.shape(values)), "transform every row")
+        raise DataError(
+            "the new values do not fit these windows", str(self.values.shape), str(np.shape(values)),
+            "transform every row",
+        )
     return replace(self, values=np.ascontiguousarray(values, dtype="float32"))
 
 
@@ -159,7 +173,10 @@ def part_sizes(rows, fractions):
     "Sizes of the three parts; what rounding leaves over goes to the last."
     f = np.asarray(fractions, dtype="float64")
     if f.shape != (3,) or not (f > 0).all() or abs(f.sum() - 1) > 1e-9:
-        raise SettingsError("`fractions` cannot be used", "three shares above 0, sum 1", repr(fractions), "for example (0.70, 0.15, 0.15)")
+        raise SettingsError(
+            "`fractions` cannot be used", "three shares above 0, sum 1", repr(fractions),
+            "for example (0.70, 0.15, 0.15)",
+        )
     train, val = (int(np.floor(rows * share + 1e-6)) for share in f[:2])
     return train, val, rows - train - val
 
@@ -168,10 +185,15 @@ def check_intervals(t0, t1):
     "Both times as UTC indexes, sorted and complete."
     t0, t1 = pd.DatetimeIndex(t0), pd.DatetimeIndex(t1)
     if len(t0) != len(t1):
-        raise DataError("t0 and t1 differ in length", "one t1 for each t0", f"{len(t0)} and {len(t1)}", "take both from one label table")
+        raise DataError(
+            "t0 and t1 differ in length", "one t1 for each t0", f"{len(t0)} and {len(t1)}",
+            "take both from one label table",
+        )
     if t0.hasnans or t1.hasnans or not t0.is_monotonic_increasing or (t1 <= t0).any():
-        raise DataError("the information intervals cannot be used", "t0 sorted, t1 after t0, no missing time",
-                        "missing, unsorted or empty intervals", "use the label table of `cryptolab.labels` in its own order")
+        raise DataError(
+            "the information intervals cannot be used", "t0 sorted, t1 after t0, no missing time",
+            "missing, unsorted or empty intervals", "use the label table of `cryptolab.labels` in its own order",
+        )
     return t0, t1
 
 
@@ -179,7 +201,9 @@ def _border(t0, start, embargo):
     "Latest time at which the rows before row `start` may have their outcome."
     if isinstance(embargo, (int, np.integer)):
         if embargo < 0:
-            raise SettingsError("`embargo` is negative", "0 or more rows, or a duration", repr(embargo), "use 0 for none")
+            raise SettingsError(
+                "`embargo` is negative", "0 or more rows, or a duration", repr(embargo), "use 0 for none",
+            )
         return t0[max(start - int(embargo), 0)]
     return t0[start] - pd.Timedelta(embargo)
 
@@ -219,7 +243,10 @@ class MinMax:
         found = [str(c) for c in values.columns] if isinstance(values, pd.DataFrame) else np.shape(values)[-1]
         expected = self.names if isinstance(found, list) else len(self.names)
         if found != expected:
-            raise ModelError("the scaler was fitted on other features", expected, found, "use the features it was fitted on, or fit again")
+            raise ModelError(
+                "the scaler was fitted on other features", expected, found,
+                "use the features it was fitted on, or fit again",
+            )
         return np.asarray(values)
 
     def transform(
@@ -260,7 +287,9 @@ def fit_minmax(
     known = np.isfinite(part)
     if not len(part) or not known.any(axis=0).all():
         empty = [str(n) for n, any_known in zip(names, known.any(axis=0)) if not any_known]
-        raise DataError("a feature has no value in the training rows", "at least one", ", ".join(empty[:5]), "load more candles")
+        raise DataError(
+            "a feature has no value in the training rows", "at least one", ", ".join(empty[:5]), "load more candles",
+        )
     low = part.min(axis=0, where=known, initial=np.inf)
     high = part.max(axis=0, where=known, initial=-np.inf)
     return MinMax([str(n) for n in names], low.astype("float64"), high.astype("float64"))
@@ -282,14 +311,18 @@ def _from_json(
         found = [str(n) for n in stored["names"]]
         low, high = (np.asarray(stored[k], dtype="float64") for k in ("data_min", "data_max"))
     except (KeyError, TypeError, ValueError) as e:
-        raise ModelError("the stored scaler cannot be read", "names, data_min, data_max", repr(e), "train the model again") from e
+        raise ModelError(
+            "the stored scaler cannot be read", "names, data_min, data_max", repr(e), "train the model again"
+        ) from e
     if not (low.shape == high.shape == (len(found),)) or not (np.isfinite([low, high]).all() and (low <= high).all()):
         raise ModelError("the stored scaler is damaged", f"{len(found)} finite minima, not above their maxima",
                          f"{low.shape} and {high.shape}", "train the model again")
     names = found if names is None else [str(n) for n in names]
     if names != found:
-        raise ModelError("the scaler was fitted on other features", f"{len(names)}: {names[:5]} …", f"{len(found)}: {found[:5]} …",
-                         "use the features it was fitted on, or fit again")
+        raise ModelError(
+            "the scaler was fitted on other features", f"{len(names)}: {names[:5]} …", f"{len(found)}: {found[:5]} …",
+            "use the features it was fitted on, or fit again",
+        )
     return MinMax(found, low, high)
 
 

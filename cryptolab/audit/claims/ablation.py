@@ -20,8 +20,10 @@ from ...evaluation.metrics import auc_interval
 from .switches import SWITCHES, Switch
 
 # %% ../../../nbs/75_audit/70_claims/61_ablation.ipynb #2770c272
-_TREES = {"learning_rate": 0.05, "num_leaves": 31, "min_data_in_leaf": 20, "feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1,
-          "max_bin": 63, "deterministic": True, "force_row_wise": True, "verbosity": -1}  # fmt: skip
+_TREES = {
+    "learning_rate": 0.05, "num_leaves": 31, "min_data_in_leaf": 20, "feature_fraction": 0.5, "bagging_fraction": 0.8,
+    "bagging_freq": 1, "max_bin": 63, "deterministic": True, "force_row_wise": True, "verbosity": -1,
+}
 
 
 def fit_lightgbm(
@@ -36,7 +38,9 @@ def fit_lightgbm(
 
     k = int(y.max()) + 1
     task = {"objective": "binary"} if k == 2 else {"objective": "multiclass", "num_class": k}
-    p = lgb.train({**_TREES, **task, "seed": seed, "num_threads": 1}, lgb.Dataset(X, y), trees if k == 2 else trees // k).predict(Z)
+    p = lgb.train(
+        {**_TREES, **task, "seed": seed, "num_threads": 1}, lgb.Dataset(X, y), trees if k == 2 else trees // k,
+    ).predict(Z)
     return np.column_stack([1 - p, p]) if k == 2 else p
 
 
@@ -48,7 +52,9 @@ def fit_logistic(X, y, Z, seed=0):
     from sklearn.preprocessing import StandardScaler
 
     model = LogisticRegression(C=0.1, max_iter=500)
-    return make_pipeline(StandardScaler(), model if y.max() == 1 else OneVsRestClassifier(model)).fit(X, y).predict_proba(Z)
+    return make_pipeline(
+        StandardScaler(), model if y.max() == 1 else OneVsRestClassifier(model),
+    ).fit(X, y).predict_proba(Z)
 
 
 FAMILIES = {"LightGBM": fit_lightgbm, "logistic": fit_logistic}
@@ -77,7 +83,10 @@ def _auc(y, p):
 def _scores(y, p):
     "The scores of one test part."
     guess = p.argmax(axis=1)
-    out = {"n": len(y), "accuracy": float((guess == y).mean()), "roc_auc": _auc(y, p), "base_rate": float(np.bincount(y.astype(int)).max() / len(y))}
+    out = {
+        "n": len(y), "accuracy": float((guess == y).mean()), "roc_auc": _auc(y, p),
+        "base_rate": float(np.bincount(y.astype(int)).max() / len(y)),
+    }
     if p.shape[1] == 2:
         hits, said, true = float(((guess == 1) & (y == 1)).sum()), float((guess == 1).sum()), float((y == 1).sum())
         out |= {"precision": hits / said if said else 0.0, "recall": hits / true, "f1": 2 * hits / (said + true)}
@@ -108,11 +117,17 @@ def run_switch(
     classes, y = np.unique(label["y"].to_numpy(), return_inverse=True)
     if len(y) < 100 or len(classes) < 2:
         found = f"{len(y)} rows, {len(classes)} classes"
-        raise DataError(f"`{switch.name}` cannot be run on this window", "at least 100 labelled rows of two classes", found, "use more rows")
+        raise DataError(
+            f"`{switch.name}` cannot be run on this window", "at least 100 labelled rows of two classes", found,
+            "use more rows",
+        )
     train, test = _parts(label, switch.split, seed)
     if switch.step is not None:
         X, train = switch.step(X, y, train, test, np.random.default_rng([seed, 7]))
-    found = [_scores(y[test], FAMILIES[family](X[train], y[train], X[test], seed=100 * seed + i)) for i in range(switch.best_of)]
+    found = [
+        _scores(y[test], FAMILIES[family](X[train], y[train], X[test], seed=100 * seed + i))
+        for i in range(switch.best_of)
+    ]
     return max(found, key=lambda s: s["accuracy"])
 
 # %% ../../../nbs/75_audit/70_claims/61_ablation.ipynb #965d90a5
@@ -127,7 +142,10 @@ def window_slices(
 ) -> list:  # slices, oldest first, evenly spaced over the table, the last one ends with it
     "Windows over the history, not overlapping; raises DataError when there is too little."
     if windows < 1 or rows < 200 or n < windows * rows + warmup:
-        raise DataError("too few candles for these windows", f"{windows} x {rows} + {warmup}", n, f"use at most {max((n - warmup) // max(windows, 1), 0)} rows per window")
+        raise DataError(
+            "too few candles for these windows", f"{windows} x {rows} + {warmup}", n,
+            f"use at most {max((n - warmup) // max(windows, 1), 0)} rows per window",
+        )
     starts = np.linspace(warmup, n - rows, windows).astype(int) if windows > 1 else [n - rows]
     return [slice(int(a), int(a) + rows) for a in starts]
 
@@ -163,29 +181,47 @@ def ablation(
     slices, store = window_slices(len(candles), windows, rows), {} if store is None else store
     features, runs = v9_features(candles, threads=1), []
     for i, name in enumerate(names):
-        wanted = [(family, w, seed) for family in families for w in range(windows) for seed in (seeds if family == "LightGBM" else seeds[:1])]
-        keys = {job: json.dumps(["ablation", name, job[0], str(candles.index[slices[job[1]].start]), rows, job[2]]) for job in wanted}
+        wanted = [
+            (family, w, seed) for family in families for w in range(windows)
+            for seed in (seeds if family == "LightGBM" else seeds[:1])
+        ]
+        keys = {
+            job: json.dumps(["ablation", name, job[0], str(candles.index[slices[job[1]].start]), rows, job[2]])
+            for job in wanted
+        }
         if any(key not in store for key in keys.values()):
             X, label = switched(SWITCHES[name], candles, features, **extra)
         with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:  # threads of libraries inside our threads only wait for each other
             jobs = {key: pool.submit(run_switch, SWITCHES[name], X.iloc[slices[w]], label.iloc[slices[w]], family, seed)
-                    for (family, w, seed), key in keys.items() if key not in store}  # fmt: skip
+                    for (family, w, seed), key in keys.items() if key not in store}
             store.update({key: job.result() for key, job in jobs.items()})
-        runs += [{"switch": name, "family": family, "window": w, "seed": seed, **store[key]} for (family, w, seed), key in keys.items()]
+        runs += [
+            {"switch": name, "family": family, "window": w, "seed": seed, **store[key]}
+            for (family, w, seed), key in keys.items()
+        ]
         if log:
             mean = np.mean([r["accuracy"] for r in runs[-len(wanted) :] if r["family"] == families[0]])
             log(f"ablation {i + 1:>2}/{len(names)}  {name}: accuracy {mean:.3f}")
     table = ablation_table(pd.DataFrame(runs))
-    table.attrs = {"windows": [[str(candles.index[s.start]), str(candles.index[s.stop - 1])] for s in slices], "rows": rows, "seeds": list(seeds)}
+    table.attrs = {
+        "windows": [[str(candles.index[s.start]), str(candles.index[s.stop - 1])] for s in slices], "rows": rows,
+        "seeds": list(seeds),
+    }
     return table
 
 
 def _chosen(switches, families, extra):
     "Names of the switches that can run; honest partners included."
-    names = [n for n, s in SWITCHES.items() if not s.needs or extra.get(s.needs) is not None] if switches is None else list(switches)
+    names = (
+        [n for n, s in SWITCHES.items() if not s.needs or extra.get(s.needs) is not None]
+        if switches is None
+        else list(switches)
+    )
     unknown = [n for n in names if n not in SWITCHES] + [f for f in families if f not in FAMILIES]
     if unknown:
-        raise SettingsError("unknown switch or family", ", ".join([*SWITCHES, *FAMILIES]), unknown[0], "choose one of them")
+        raise SettingsError(
+            "unknown switch or family", ", ".join([*SWITCHES, *FAMILIES]), unknown[0], "choose one of them",
+        )
     wanted = {"honest", *names, *(SWITCHES[n].reference for n in names)}
     return [n for n in SWITCHES if n in wanted]
 
@@ -199,7 +235,9 @@ def ablation_table(
         per_window = group.groupby("window")[[c for c in SCORES if c in group]].mean()
         row = {"switch": name, "family": family, "leak": SWITCHES[name].leak, "reference": SWITCHES[name].reference}
         for score in per_window:
-            row[score], row[f"{score}_low"], row[f"{score}_high"] = _mean_interval(per_window[score]) if per_window[score].notna().all() else (np.nan,) * 3
+            row[score], row[f"{score}_low"], row[f"{score}_high"] = (
+                _mean_interval(per_window[score]) if per_window[score].notna().all() else (np.nan,) * 3
+            )
         row["per_window"] = [round(float(x), 4) for x in per_window["accuracy"]]
         rows.append({**row, "n": int(group.groupby("window")["n"].first().sum())})
     table = pd.DataFrame(rows).set_index(["switch", "family"])
@@ -239,11 +277,17 @@ def smallest_leak(
         possible, metric = _candidates(claim, table)
         if possible is None:
             continue
-        row = {"claim": name, "low": claim["low"], "high": claim["high"], "honest": table[metric].get(("honest", "LightGBM"), np.nan), "leak": None, "inside": ""}
+        row = {
+            "claim": name, "low": claim["low"], "high": claim["high"],
+            "honest": table[metric].get(("honest", "LightGBM"), np.nan), "leak": None, "inside": "",
+        }
         if len(possible):
             key, first = possible.index[0], possible.iloc[0]
-            row |= {"honest": first["partner"], "leak": key[0], "family": key[1], "value": first["value"], "value_low": first[f"{metric}_low"],
-                    "value_high": first[f"{metric}_high"], "inside": _names(possible[~(possible["value"] > claim["high"])])}  # fmt: skip
+            row |= {
+                "honest": first["partner"], "leak": key[0], "family": key[1], "value": first["value"],
+                "value_low": first[f"{metric}_low"], "value_high": first[f"{metric}_high"],
+                "inside": _names(possible[~(possible["value"] > claim["high"])]),
+            }
         rows.append(row)
     columns = ["claim", "low", "high", "honest", "leak", "family", "value", "value_low", "value_high", "inside"]
     return pd.DataFrame(rows, columns=columns).set_index("claim")

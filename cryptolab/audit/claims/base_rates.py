@@ -10,7 +10,9 @@ __all__ = ['exit_shares', 'edge_at', 'rate_with_interval', 'v2_base_rates', 'v3_
 import numpy as np
 import pandas as pd
 
-from .measurements import data_words, direction_scores, doing_nothing, learner_forecasts, measurements
+from cryptolab.audit.claims.measurements import (
+    data_words, direction_scores, doing_nothing, learner_forecasts, measurements,
+)
 from ...evaluation.metrics import accuracy_interval, block_interval
 from ...labels import three_class, touch, triple_barrier
 
@@ -23,8 +25,11 @@ def exit_shares(
     done = trades[trades["y"].notna()]
     ret, ends = done["ret"].to_numpy(dtype=float), done["exit"].astype(str)
     gain, loss = ret[ret > 0], -ret[ret <= 0]
-    return {"n": len(done), **{r: float((ends == r).mean()) for r in ("target", "stop", "timeout")}, "win_rate": float((ret > cost).mean()),
-            "edge": float(ret.mean() - cost), "gain": float(gain.mean()) if len(gain) else 0.0, "loss": float(loss.mean()) if len(loss) else 0.0}  # fmt: skip
+    return {
+        "n": len(done), **{r: float((ends == r).mean()) for r in ("target", "stop", "timeout")},
+        "win_rate": float((ret > cost).mean()), "edge": float(ret.mean() - cost),
+        "gain": float(gain.mean()) if len(gain) else 0.0, "loss": float(loss.mean()) if len(loss) else 0.0,
+    }
 
 
 def edge_at(
@@ -51,7 +56,9 @@ def v2_base_rates(
 
     table = features(candles, "v2", threads=1)
     label = triple_barrier(candles, 3.0, 1.5, 16)
-    touched = (candles["low"] <= candles["close"] * (1 + table["lower_ratio"])).to_numpy() & np.isfinite(table.to_numpy()).all(axis=1)
+    touched = (
+        candles["low"] <= candles["close"] * (1 + table["lower_ratio"])
+    ).to_numpy() & np.isfinite(table.to_numpy()).all(axis=1)
     chosen = touched & label["y"].notna().to_numpy()
     X, label, few = table[chosen], label[chosen], candles[chosen]
     fold = {"start": 0, "test": int(len(few) * 0.8), "end": len(few)}
@@ -69,10 +76,17 @@ def v2_base_rates(
             out += measurements(f"v2.{part}", "stand-in", "LightGBM", {metric: value}, len(y), words)
             out += measurements(f"v2.{part}", "nothing", "constant forecast", {metric: 0.5}, len(y), words)
     note = f"{int(entered.sum())} of {len(y)} touches above {bounce}, {vetoed} vetoed by the inverted model"
-    out += measurements("v2.engine", "stand-in", "LightGBM", {"entry_rate": rate_with_interval(entered)}, len(y), words, note)
+    out += measurements(
+        "v2.engine", "stand-in", "LightGBM", {"entry_rate": rate_with_interval(entered)}, len(y), words, note,
+    )
     if entered.any():
-        out += measurements("v2.engine", "stand-in", "LightGBM", {"win_rate": rate_with_interval(y[entered])}, int(entered.sum()), words)
-    return out + measurements("v2.engine", "nothing", "enter every touch", {"win_rate": float(y.mean())}, len(y), words, ends)
+        out += measurements(
+            "v2.engine", "stand-in", "LightGBM", {"win_rate": rate_with_interval(y[entered])}, int(entered.sum()),
+            words,
+        )
+    return out + measurements(
+        "v2.engine", "nothing", "enter every touch", {"win_rate": float(y.mean())}, len(y), words, ends,
+    )
 
 # %% ../../../nbs/75_audit/70_claims/40_base_rates.ipynb #f724144b
 def v3_base_rates(
@@ -90,15 +104,25 @@ def v3_base_rates(
     train = label["y"].iloc[: fold["test"] - 15].dropna()
     usual = train.value_counts().idxmax()
     ends = f"exits: target {share['target']:.2%}, stop {share['stop']:.2%}, timeout {share['timeout']:.2%}"
-    out += measurements("v3.ensemble", "nothing", "commonest class", {"accuracy": float(kinds.get(usual, 0.0)), "roc_auc": 0.5}, len(y), words,
-                        "down {:.1%}, flat {:.1%}, up {:.1%}".format(*(kinds.get(c, 0.0) for c in (-1.0, 0.0, 1.0))))  # fmt: skip
-    out += measurements("v3.ensemble", "nothing", "constant share of the training rows", {"ece": abs(float((train > 0).mean() - (y > 0).mean()))}, len(y), words)
+    out += measurements(
+        "v3.ensemble", "nothing", "commonest class", {"accuracy": float(kinds.get(usual, 0.0)), "roc_auc": 0.5}, len(y),
+        words, "down {:.1%}, flat {:.1%}, up {:.1%}".format(*(kinds.get(c, 0.0) for c in (-1.0, 0.0, 1.0))),
+    )
+    out += measurements(
+        "v3.ensemble", "nothing", "constant share of the training rows",
+        {"ece": abs(float((train > 0).mean() - (y > 0).mean()))}, len(y), words,
+    )
     rises = label.assign(y=(label["y"] > 0).astype(float).where(label["y"].notna()))
     p = learner_forecasts(candles, fold, rises, seed)["LightGBM"]
     both = rises["y"][p.index].dropna()
     found = direction_scores(both, p[both.index], 100)
-    out += measurements("v3.ensemble", "stand-in", "LightGBM", {"roc_auc": found["roc_auc"]}, len(both), words, "rise above 0.1 % against the rest")
-    out += measurements("v3.backtest", "nothing", "enter every candle", {"win_rate": share["win_rate"]}, share["n"], words, ends)
+    out += measurements(
+        "v3.ensemble", "stand-in", "LightGBM", {"roc_auc": found["roc_auc"]}, len(both), words,
+        "rise above 0.1 % against the rest",
+    )
+    out += measurements(
+        "v3.backtest", "nothing", "enter every candle", {"win_rate": share["win_rate"]}, share["n"], words, ends,
+    )
     return out, share
 
 # %% ../../../nbs/75_audit/70_claims/40_base_rates.ipynb #a973065b
@@ -120,10 +144,17 @@ def ultimate_base_rates(
     wealth = np.exp(r.cumsum())
     fall = float((wealth / wealth.cummax().clip(lower=1.0) - 1).min())
     exits = exit_shares(triple_barrier(candles, 0.04, 0.02, 24, unit="fraction").iloc[cut:], 0.003)
-    out = measurements("ultimate.direction", "nothing", "commonest class", {"accuracy": float((y == usual).mean())}, len(y), words)
+    out = measurements(
+        "ultimate.direction", "nothing", "commonest class", {"accuracy": float((y == usual).mean())}, len(y), words,
+    )
     value = (float(sharpe(r.to_numpy(), 0)), *block_interval(r, sharpe, n=300))
-    out += measurements("ultimate.backtest", "nothing", "buy and hold", {"sharpe": value, "max_drawdown": fall}, len(r), words)
-    return out + measurements("ultimate.backtest", "nothing", "enter every candle, 24 candles", {"win_rate": exits["win_rate"]}, exits["n"], words)
+    out += measurements(
+        "ultimate.backtest", "nothing", "buy and hold", {"sharpe": value, "max_drawdown": fall}, len(r), words,
+    )
+    return out + measurements(
+        "ultimate.backtest", "nothing", "enter every candle, 24 candles", {"win_rate": exits["win_rate"]}, exits["n"],
+        words,
+    )
 
 # %% ../../../nbs/75_audit/70_claims/40_base_rates.ipynb #87019c2b
 def hybrid_base_rates(
@@ -143,13 +174,18 @@ def hybrid_base_rates(
     gates = lambda v: v | {k + "_gate": v[k] for k in ("accuracy", "f1") if k in v}
     out += measurements("hybrid.ensemble", "stand-in", "LightGBM", gates(scores), len(y), words)
     for subject, values in doing_nothing(y, usual):
-        out += measurements("hybrid.ensemble", "nothing", subject.replace("always up", "always yes"), gates(values), len(y), words)
+        out += measurements(
+            "hybrid.ensemble", "nothing", subject.replace("always up", "always yes"), gates(values), len(y), words,
+        )
     entry = (table["rsi_14"] < 30) & (table["bb_low_ratio"] >= 0) & (table["volume_20"] > np.log(1.5))
     trades = triple_barrier(candles, 0.015, 0.010, 96, unit="fraction")[entry.to_numpy()]
     trades = trades[trades["y"].notna()]
     if len(trades):
         years = (candles.index[-1] - candles.index[0]) / pd.Timedelta("365D")
         note = f"{len(trades) / years:.0f} entries a year without the pattern"
-        out += measurements("hybrid.backtest", "stand-in", "the rule, ML off", {"win_rate_before": rate_with_interval(trades["ret"] > 0.003)}, len(trades),
-                            data_words(candles, candles.index), note)  # fmt: skip
+        out += measurements(
+            "hybrid.backtest", "stand-in", "the rule, ML off",
+            {"win_rate_before": rate_with_interval(trades["ret"] > 0.003)}, len(trades),
+            data_words(candles, candles.index), note,
+        )
     return out

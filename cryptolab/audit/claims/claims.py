@@ -79,7 +79,10 @@ hybrid | backtest | entry_score | 6 | 8 | points | other | HY-08 | Backtest Perf
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #d866275c
 SYSTEMS = ("v9", "v2", "v3", "ultimate", "hybrid")
 _FIELDS = ("system", "part", "metric", "low", "high", "unit", "kind", "spec", "where", "test")
-_BETTER_LOW = ("rmse", "mae", "mape", "ece", "direction_minutes", "volatility_minutes", "price_minutes", "total_minutes", "total_hours", "examples")
+_BETTER_LOW = (
+    "rmse", "mae", "mape", "ece", "direction_minutes", "volatility_minutes", "price_minutes", "total_minutes",
+    "total_hours", "examples",
+)
 
 
 def claims_table(
@@ -89,7 +92,9 @@ def claims_table(
     unknown = [s for s in systems if s not in SYSTEMS]
     if unknown:
         raise SettingsError("unknown system", ", ".join(SYSTEMS), unknown[0], "choose one of them")
-    table = pd.DataFrame([[c.strip() for c in line.split("|")] for line in _CLAIMS.strip().splitlines()], columns=list(_FIELDS))
+    table = pd.DataFrame(
+        [[c.strip() for c in line.split("|")] for line in _CLAIMS.strip().splitlines()], columns=list(_FIELDS),
+    )
     table[["low", "high"]] = table[["low", "high"]].apply(lambda x: pd.to_numeric(x.replace("", None)))
     table["better"] = np.where(table["metric"].isin(_BETTER_LOW), "lower", "higher")
     table.index = pd.Index(table["system"] + "." + table["part"] + "." + table["metric"], name="claim")
@@ -130,21 +135,40 @@ def judge_claims(
     "Set a measurement and a verdict beside each claim."
     missing = [c for c in MEASURED if c not in measured.columns]
     if missing:
-        raise DataError(f"measurements lack the column `{missing[0]}`", ", ".join(MEASURED), ", ".join(map(str, measured.columns)), "add it")
+        raise DataError(
+            f"measurements lack the column `{missing[0]}`", ", ".join(MEASURED), ", ".join(map(str, measured.columns)),
+            "add it",
+        )
     for column, allowed in (("claim", list(claims.index)), ("role", ROLES)):
         strange = measured.loc[~measured[column].isin(allowed), column]
         if len(strange):
-            raise DataError(f"a measurement of an unknown {column}", ", ".join(allowed[:5]) + " …", strange.iloc[0], "correct it")
+            raise DataError(
+                f"a measurement of an unknown {column}", ", ".join(allowed[:5]) + " …", strange.iloc[0], "correct it",
+            )
     rows = []
     for name, claim in claims.iterrows():
         mine = measured[measured["claim"] == name]
         system, nothing = (_best(mine[mine["role"] == role], claim["better"]) for role in ("system", "nothing"))
         others = mine[mine["role"].isin(("baseline", "stand-in"))]
-        rows.append({
-            "verdict": _verdict(claim, system, nothing), **({} if system is None else {"subject": system["subject"], "measured": system["value"],
-            "measured_low": system["low"], "measured_high": system["high"], "n": system["n"], "data": system["data"], "note": system["note"]}),
-            **({} if nothing is None else {"nothing": nothing["value"], "nothing_is": nothing["subject"]}),
-            "others": "; ".join(f"{r.subject} {r.value:.4g}" + (f" ({r.note})" if r.note else "") for r in others.itertuples()),
-        })  # fmt: skip
-    columns = ["verdict", "subject", "measured", "measured_low", "measured_high", "n", "data", "nothing", "nothing_is", "others", "note"]
+        rows.append(
+            {
+                "verdict": _verdict(claim, system, nothing),
+                **(
+                    {} if system is None
+                    else {
+                        "subject": system["subject"], "measured": system["value"], "measured_low": system["low"],
+                        "measured_high": system["high"], "n": system["n"], "data": system["data"],
+                        "note": system["note"],
+                    }
+                ),
+                **({} if nothing is None else {"nothing": nothing["value"], "nothing_is": nothing["subject"]}),
+                "others": "; ".join(
+                    f"{r.subject} {r.value:.4g}" + (f" ({r.note})" if r.note else "") for r in others.itertuples()
+                ),
+            }
+        )
+    columns = [
+        "verdict", "subject", "measured", "measured_low", "measured_high", "n", "data", "nothing", "nothing_is",
+        "others", "note",
+    ]
     return pd.concat([claims, pd.DataFrame(rows, index=claims.index).reindex(columns=columns)], axis=1)

@@ -24,11 +24,15 @@ PRINTED = {
     "v2": {"bounce_metrics": {"roc_auc": 0.75}, "filter_metrics": {"roc_auc": 0.70}},
     "v3": {
         "ensemble_metrics": {"accuracy": (0.73, 0.76), "roc_auc": (0.73, 0.78), "ece": 0.03},
-        "backtest_metrics": {"win_rate": (0.75, 0.78), "sharpe": (1.8, 2.5), "max_drawdown": (-0.12, -0.08), "trades": (5000, 8000),
-                             "profit_factor": (2.5, 3.5), "total_return": (1.5, 3.0)},
+        "backtest_metrics": {
+            "win_rate": (0.75, 0.78), "sharpe": (1.8, 2.5), "max_drawdown": (-0.12, -0.08), "trades": (5000, 8000),
+            "profit_factor": (2.5, 3.5), "total_return": (1.5, 3.0),
+        },
     },
-    "hybrid": {"ensemble_metrics": {"accuracy": 0.6512, "precision": 0.6234, "recall": 0.5876, "f1": 0.6049, "roc_auc": 0.7123}},
-}  # fmt: skip
+    "hybrid": {
+        "ensemble_metrics": {"accuracy": 0.6512, "precision": 0.6234, "recall": 0.5876, "f1": 0.6049, "roc_auc": 0.7123}
+    },
+}
 RULES = {
     "v2": {"filter": {"inverse_of": "bounce"}},
     "v3": {"backtest": {"stop": 0.02, "target": 0.03, "size": 0.01, "fee": 0.001, "slippage": 0.0005, "years": 5.86}},
@@ -77,7 +81,10 @@ def _auc_bounds(accuracy, precision, recall):
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #71e105ad
 def _row(part, check, kind, printed, needed, factor, words):
-    return {"part": part, "check": check, "kind": kind, "printed": printed, "needed": needed, "factor": float(factor), "finding": words}
+    return {
+        "part": part, "check": check, "kind": kind, "printed": printed, "needed": needed, "factor": float(factor),
+        "finding": words,
+    }
 
 
 def _num(x, digits=3):
@@ -100,20 +107,29 @@ def _lint_shares(part, m, c):
             words = f"{name} {m[name]} is no fraction" + ("; it reads as percent" if percent else "")
             yield _row(part, "fraction", "contradiction", str(m[name]), "0 to 1", 100 if percent else np.inf, words)
     if "ece" in m and "accuracy" in m:
-        yield _row(part, "calibration", "empty", str(m["ece"]), "0", 1, "a constant forecast at the base rate has a calibration error of 0; the gate asks for no skill")
+        yield _row(
+            part, "calibration", "empty", str(m["ece"]), "0", 1,
+            "a constant forecast at the base rate has a calibration error of 0; the gate asks for no skill",
+        )
 
 
 def _lint_direction(part, m, c):
     if {"precision", "recall", "f1"} <= set(m):
         needed, printed = _over(_f1, m["precision"], m["recall"]), _ends(m["f1"])
         if (factor := _apart(printed, needed)) > 1:
-            yield _row(part, "F1", "contradiction", str(m["f1"]), _show(needed), factor, f"precision and recall give an F1 of {_show(needed)}, printed {m['f1']}")
+            yield _row(
+                part, "F1", "contradiction", str(m["f1"]), _show(needed), factor,
+                f"precision and recall give an F1 of {_show(needed)}, printed {m['f1']}",
+            )
     if not {"accuracy", "precision", "recall"} <= set(m):
         return
     three = m["accuracy"], m["precision"], m["recall"]
     base = _over(implied_base_rate, *three)
     if base is None or not (0 < base[1] and base[0] < 1):
-        yield _row(part, "base rate", "contradiction", str(three), "0 to 1", np.inf, f"accuracy, precision and recall imply a base rate of {base}, which is no share")
+        yield _row(
+            part, "base rate", "contradiction", str(three), "0 to 1", np.inf,
+            f"accuracy, precision and recall imply a base rate of {base}, which is no share",
+        )
         return
     if "base_rate" in c:
         half = 1.96 * np.sqrt(c["base_rate"] * (1 - c["base_rate"]) / c["n"]) if c.get("n") else 0.0
@@ -128,7 +144,10 @@ def _lint_direction(part, m, c):
     bounds = [_auc_bounds(*corner) for corner in product(*map(_ends, three))]
     room = min(b[0] for b in bounds), max(b[1] for b in bounds)
     if "roc_auc" in m and (factor := _apart(_ends(m["roc_auc"]), room)) > 1:
-        yield _row(part, "AUC", "contradiction", str(m["roc_auc"]), _show(room), factor, f"a ROC curve through this point has an area of {_show(room)}")
+        yield _row(
+            part, "AUC", "contradiction", str(m["roc_auc"]), _show(room), factor,
+            f"a ROC curve through this point has an area of {_show(room)}",
+        )
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #8e3eeaee
 _SLACK = 1.5
@@ -136,7 +155,10 @@ _SLACK = 1.5
 
 def _lint_errors(part, m, c):
     if {"rmse", "mae"} <= set(m) and _ends(m["mae"])[0] > _ends(m["rmse"])[1]:
-        yield _row(part, "RMSE and MAE", "contradiction", f"{m['rmse']} and {m['mae']}", "RMSE >= MAE", m["mae"] / m["rmse"], "no error column has a mean above its root mean square")
+        yield _row(
+            part, "RMSE and MAE", "contradiction", f"{m['rmse']} and {m['mae']}", "RMSE >= MAE", m["mae"] / m["rmse"],
+            "no error column has a mean above its root mean square",
+        )
     if {"rmse", "r2"} <= set(m) and "sd" in c and _ends(m["r2"])[1] < 1:
         sd = _over(lambda e, r: e / np.sqrt(1 - r), m["rmse"], m["r2"])
         factor = _apart(sd, (c["sd"], c["sd"]), _SLACK)
@@ -148,13 +170,22 @@ def _lint_errors(part, m, c):
         needed, printed = _over(lambda e: e / c["mean"], m["mae"]), _ends(m["mape"])
         factor, percent = _apart(printed, needed, _SLACK), _apart(tuple(x / 100 for x in printed), needed, _SLACK)
         if factor > 1:
-            reading = "; read as percent it would fit" if percent == 1 else f"; read as percent it is still {percent:.2g} times off"
-            words = f"MAE {m['mae']:g} at a mean of {_num(c['mean'])} is a MAPE of {_show(needed)}, printed {m['mape']}{reading}. " \
-                    f"A MAPE of {m['mape']} needs an MAE of {_num(m['mape'] * c['mean'])}"
+            reading = (
+                "; read as percent it would fit"
+                if percent == 1
+                else f"; read as percent it is still {percent:.2g} times off"
+            )
+            words = (
+                f"MAE {m['mae']:g} at a mean of {_num(c['mean'])} is a MAPE of {_show(needed)}, printed {m['mape']}{reading}. "
+                f"A MAPE of {m['mape']} needs an MAE of {_num(m['mape'] * c['mean'])}"
+            )
             yield _row(part, "MAE and MAPE", "contradiction", str(m["mape"]), _show(needed), factor, words)
     for name, value in (c.get("nothing") or {}).items():
         if name in m and (value > _ends(m[name])[1] if name == "r2" else value < _ends(m[name])[0]):
-            yield _row(part, f"nothing: {name}", "empty", str(m[name]), f"{value:.4g}", max(value / m[name], m[name] / value), f"repeating the last value has {name} {value:.4g}")
+            yield _row(
+                part, f"nothing: {name}", "empty", str(m[name]), f"{value:.4g}", max(value / m[name], m[name] / value),
+                f"repeating the last value has {name} {value:.4g}",
+            )
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #0945b4d4
 def _lint_units(parts, context):
@@ -163,12 +194,20 @@ def _lint_units(parts, context):
         mean = context.get(part, {}).get("mean")
         if {"mae", "mape"} <= set(m) and mean:
             needed = tuple(x / mean for x in _ends(m["mae"]))
-            distance = {unit: _apart(tuple(x / scale for x in _ends(m["mape"])), needed) for unit, scale in (("fraction", 1), ("percent", 100))}
+            distance = {
+                unit: _apart(tuple(x / scale for x in _ends(m["mape"])), needed)
+                for unit, scale in (("fraction", 1), ("percent", 100))
+            }
             fits[part] = min(distance, key=distance.get), distance
     if len({unit for unit, _ in fits.values()}) > 1 or any(unit == "percent" for unit, _ in fits.values()):
-        words = "; ".join(f"{part}: {parts[part]['mape']} is {d['fraction']:.2g} times off as a fraction, {d['percent']:.2g} times as percent" for part, (_, d) in fits.items())
-        yield _row("all", "fractions and percent", "contradiction", ", ".join(str(parts[p]["mape"]) for p in fits), "one unit", max(d[u] for u, d in fits.values()),
-                   f"no single unit fits every MAPE of this file ({words})")
+        words = "; ".join(
+            f"{part}: {parts[part]['mape']} is {d['fraction']:.2g} times off as a fraction, {d['percent']:.2g} times as percent"
+            for part, (_, d) in fits.items()
+        )
+        yield _row(
+            "all", "fractions and percent", "contradiction", ", ".join(str(parts[p]["mape"]) for p in fits), "one unit",
+            max(d[u] for u, d in fits.values()), f"no single unit fits every MAPE of this file ({words})",
+        )
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #54e7680b
 def trade_arithmetic(
@@ -179,8 +218,11 @@ def trade_arithmetic(
 ) -> dict:  # edge (mean gain per trade, fraction of the position), profit_factor, sd (of one trade)
     "What a hit rate means when every trade ends at its target or its stop."
     gain, loss = target - cost, stop + cost
-    return {"edge": win_rate * gain - (1 - win_rate) * loss, "profit_factor": win_rate * gain / ((1 - win_rate) * loss) if win_rate < 1 else np.inf,
-            "sd": float(np.sqrt(win_rate * (1 - win_rate)) * (gain + loss))}
+    return {
+        "edge": win_rate * gain - (1 - win_rate) * loss,
+        "profit_factor": win_rate * gain / ((1 - win_rate) * loss) if win_rate < 1 else np.inf,
+        "sd": float(np.sqrt(win_rate * (1 - win_rate)) * (gain + loss)),
+    }
 
 
 def stops_in_a_row(
@@ -199,17 +241,27 @@ def _lint_trades(part, m, c):
     at = lambda key: _over(lambda w: trade_arithmetic(w, c["target"], c["stop"], cost)[key], m["win_rate"])
     if "profit_factor" in m and (factor := _apart(_ends(m["profit_factor"]), at("profit_factor"), 1.1)) > 1:
         words = f"these hits at these exits give a profit factor of {_show(at('profit_factor'))}, printed {_show(_ends(m['profit_factor']))}"
-        yield _row(part, "hits and profit factor", "contradiction", _show(_ends(m["profit_factor"])), _show(at("profit_factor")), factor, words)
+        yield _row(
+            part, "hits and profit factor", "contradiction", _show(_ends(m["profit_factor"])),
+            _show(at("profit_factor")), factor, words,
+        )
     if {"trades", "total_return"} <= set(m):
         needed = _over(lambda r, n: np.log1p(r) / (n * size), m["total_return"], m["trades"])
         most = at("edge")[1]
         if needed[0] > most:
-            yield _row(part, "trades and return", "contradiction", _show(needed), _show(at("edge")), needed[0] / most,
-                       f"the return needs {needed[0]:.2%} per trade, more than exits at the target can give ({most:.2%})")
+            yield _row(
+                part, "trades and return", "contradiction", _show(needed), _show(at("edge")), needed[0] / most,
+                f"the return needs {needed[0]:.2%} per trade, more than exits at the target can give ({most:.2%})",
+            )
         if "edge" in c and needed[0] > c["edge"]:
-            words = f"the return needs {needed[0]:.2%} to {needed[1]:.2%} per trade after costs; the market's own moves within the timeout, " \
-                    f"sorted with the claimed hits, give {c['edge']:.2%}"
-            yield _row(part, "required and available edge", "contradiction", _show(needed), f"{c['edge']:.3g}", needed[0] / c["edge"] if c["edge"] > 0 else np.inf, words)
+            words = (
+                f"the return needs {needed[0]:.2%} to {needed[1]:.2%} per trade after costs; the market's own moves within the timeout, "
+                f"sorted with the claimed hits, give {c['edge']:.2%}"
+            )
+            yield _row(
+                part, "required and available edge", "contradiction", _show(needed), f"{c['edge']:.3g}",
+                needed[0] / c["edge"] if c["edge"] > 0 else np.inf, words,
+            )
     yield from _lint_risk(part, m, c, cost, size, at)
 
 
@@ -219,13 +271,19 @@ def _lint_risk(part, m, c, cost, size, at):
         usual = np.log(_ends(m["trades"])[1]) / -np.log(1 - _ends(m["win_rate"])[0])
         if need > 3 * usual:
             words = f"at {size:.0%} per trade it takes {need:,.0f} full stops in a row to lose that much; with the claimed hits the longest run is about {usual:.0f}"
-            yield _row(part, "drawdown and size", "contradiction", _show(_ends(m["max_drawdown"])), f"{need:,.0f} stops", need / usual, words)
+            yield _row(
+                part, "drawdown and size", "contradiction", _show(_ends(m["max_drawdown"])), f"{need:,.0f} stops",
+                need / usual, words,
+            )
     if {"sharpe", "trades"} <= set(m) and "years" in c:
         per_year = [n / c["years"] for n in _ends(m["trades"])]
         implied = at("edge")[0] / at("sd")[1] * np.sqrt(per_year[0]), at("edge")[1] / at("sd")[0] * np.sqrt(per_year[1])
         if (factor := _apart(_ends(m["sharpe"]), implied, _SLACK)) > 1:
             words = f"hits, exits and the number of trades give a Sharpe ratio of {_show(implied)} a year, printed {_show(_ends(m['sharpe']))}"
-            yield _row(part, "hits and Sharpe ratio", "contradiction", _show(_ends(m["sharpe"])), _show(implied), factor, words)
+            yield _row(
+                part, "hits and Sharpe ratio", "contradiction", _show(_ends(m["sharpe"])), _show(implied), factor,
+                words,
+            )
 
 
 def _lint_inverse(parts, context):
@@ -234,8 +292,15 @@ def _lint_inverse(parts, context):
         if other in parts and "roc_auc" in parts.get(part, {}) and "roc_auc" in parts[other]:
             a, b = parts[part]["roc_auc"], parts[other]["roc_auc"]
             if (factor := _apart(_ends(a), _ends(b))) > 1:
-                yield _row(part, "inverted labels", "contradiction", str(a), str(b), factor,
-                           f"`{part}` learns the inverted labels of `{other}` from the same rows and features: the AUC must be equal, printed {a} and {b}")
+                yield _row(
+                    part,
+                    "inverted labels",
+                    "contradiction",
+                    str(a),
+                    str(b),
+                    factor,
+                    f"`{part}` learns the inverted labels of `{other}` from the same rows and features: the AUC must be equal, printed {a} and {b}",
+                )
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #a11a85b8
 _COLUMNS = ["part", "check", "kind", "printed", "needed", "factor", "finding"]
@@ -244,7 +309,10 @@ _COLUMNS = ["part", "check", "kind", "printed", "needed", "factor", "finding"]
 def _parts_of(metrics):
     "Parts by name without the ending `_metrics`; numbers and ranges only."
     if not isinstance(metrics, dict) or not metrics:
-        raise DataError("there are no metrics", "a dictionary such as the content of v9_results.json", type(metrics).__name__, "pass the parsed file")
+        raise DataError(
+            "there are no metrics", "a dictionary such as the content of v9_results.json", type(metrics).__name__,
+            "pass the parsed file",
+        )
     nested = {k.removesuffix("_metrics"): v for k, v in metrics.items() if isinstance(v, dict)}
     parts = nested or {"": metrics}
     keep = lambda v: isinstance(v, (int, float, tuple, list, np.number)) and not isinstance(v, bool)
@@ -253,7 +321,10 @@ def _parts_of(metrics):
         for name, value in m.items():
             ends = value if isinstance(value, (tuple, list)) else (value, value)
             if len(ends) != 2 or not np.isfinite(np.asarray(ends, dtype=float)).all() or ends[0] > ends[1]:
-                raise DataError(f"`{name}` of part `{part}` is not a number", "a finite number or a range (low, high)", repr(value), "correct or remove it")
+                raise DataError(
+                    f"`{name}` of part `{part}` is not a number", "a finite number or a range (low, high)", repr(value),
+                    "correct or remove it",
+                )
     return parts
 
 
@@ -267,7 +338,10 @@ def claim_lint(
         context = {"": context}
     unknown = [p for p in context if p not in parts]
     if unknown:
-        raise SettingsError(f"context for a part that is not there: {unknown[0]!r}", ", ".join(parts), unknown[0], "name it as the metrics do")
+        raise SettingsError(
+            f"context for a part that is not there: {unknown[0]!r}", ", ".join(parts), unknown[0],
+            "name it as the metrics do",
+        )
     found = []
     for part, m in parts.items():
         for check in (_lint_shares, _lint_direction, _lint_errors, _lint_trades):
@@ -290,7 +364,14 @@ def lint_context(
     then, close = natr_next(candles)["y"].loc[test], candles["close"]
     after = close.shift(-1).loc[test]
     both, known = now.notna() & then.notna(), after.notna() & up.reindex(test).notna()
-    score = lambda y, f: {"r2": float(1 - ((y - f) ** 2).sum() / ((y - y.mean()) ** 2).sum()), "mape": float(((y - f).abs() / y).mean())}
-    return {"direction": {"base_rate": float(up.mean()), "n": len(up)},
-            "volatility": {"mean": float(then.mean()), "sd": float(then.std()), "nothing": score(then[both], now[both])},
-            "price": {"mean": float(after.mean()), "sd": float(after.std()), "nothing": score(after[known], close.loc[test][known])}}
+    score = lambda y, f: {
+        "r2": float(1 - ((y - f) ** 2).sum() / ((y - y.mean()) ** 2).sum()), "mape": float(((y - f).abs() / y).mean()),
+    }
+    return {
+        "direction": {"base_rate": float(up.mean()), "n": len(up)},
+        "volatility": {"mean": float(then.mean()), "sd": float(then.std()), "nothing": score(then[both], now[both])},
+        "price": {
+            "mean": float(after.mean()), "sd": float(after.std()),
+            "nothing": score(after[known], close.loc[test][known]),
+        },
+    }

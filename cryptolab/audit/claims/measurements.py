@@ -30,7 +30,10 @@ def audit_folds(
     "Blocks to fit on and rows to judge by, at the end of the history."
     judged = int(fit_rows * share) + more
     if len(candles) < (need := fit_rows + more + (folds - 1) * judged):
-        raise DataError("too few candles for the audit", f"{need} for {folds} folds of {fit_rows}", len(candles), "use fewer rows or folds")
+        raise DataError(
+            "too few candles for the audit", f"{need} for {folds} folds of {fit_rows}", len(candles),
+            "use fewer rows or folds",
+        )
     stops = [len(candles) - more - k * judged for k in reversed(range(folds))]
     return [{"start": s - fit_rows, "stop": s, "test": s - int(fit_rows * share), "end": s + more} for s in stops]
 
@@ -63,7 +66,15 @@ def measurements(
     rows = []
     for metric, value in values.items():
         value, low, high = value if isinstance(value, tuple) else (value, value, value)
-        rows.append(dict(zip(MEASURED, (f"{claim}.{metric}", role, subject, float(value), float(low), float(high), int(n), data, note), strict=True)))
+        rows.append(
+            dict(
+                zip(
+                    MEASURED,
+                    (f"{claim}.{metric}", role, subject, float(value), float(low), float(high), int(n), data, note),
+                    strict=True,
+                )
+            )
+        )
     return rows
 
 
@@ -106,7 +117,7 @@ def doing_nothing(
     "What a forecast without any knowledge scores."
     base = float(np.mean(y))
     return [("majority of the training rows", {"accuracy": base if usual else 1 - base, "roc_auc": 0.5}),
-            ("always up", {"precision": base, "recall": 1.0, "f1": 2 * base / (1 + base)})]  # fmt: skip
+            ("always up", {"precision": base, "recall": 1.0, "f1": 2 * base / (1 + base)})]
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #b1c8b6f2
 def learner_forecasts(
@@ -127,8 +138,15 @@ def learner_forecasts(
     test, cut = test[known[test]], len(rows) * 14 // 17
     X, y = features.to_numpy(), label["y"].to_numpy()
     kept = rows[:cut][(label["t1"].iloc[rows[:cut]] <= label["t0"].iloc[rows[cut]]).to_numpy()]
-    return pd.DataFrame({"LightGBM": lightgbm_baseline(X[kept], y[kept], X[rows[cut:]], y[rows[cut:]], X[test], seed=seed, num_threads=1),
-                         "logistic regression": logistic_baseline(X[rows], y[rows], X[test])}, index=candles.index[test])  # fmt: skip
+    return pd.DataFrame(
+        {
+            "LightGBM": lightgbm_baseline(
+                X[kept], y[kept], X[rows[cut:]], y[rows[cut:]], X[test], seed=seed, num_threads=1,
+            ),
+            "logistic regression": logistic_baseline(X[rows], y[rows], X[test]),
+        },
+        index=candles.index[test],
+    )
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #667fb954
 def direction_measurements(
@@ -154,7 +172,9 @@ def direction_measurements(
         out += measurements("v9.direction", "nothing", subject, values, len(y), words)
     move = candles["close"].diff().reindex(y.index)
     for subject, up in (("last move", move > 0), ("reversal", move < 0)):
-        out += measurements("v9.direction", "baseline", subject, {"accuracy": float((up == (y == 1)).mean())}, len(y), words)
+        out += measurements(
+            "v9.direction", "baseline", subject, {"accuracy": float((up == (y == 1)).mean())}, len(y), words,
+        )
     return out
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #06c30f67
@@ -169,8 +189,12 @@ def error_scores(
     root = lambda x, axis: np.sqrt(x.mean(axis=axis))
     explained = lambda x, axis: 1 - x.mean(axis=axis)[..., 0] / x.mean(axis=axis)[..., 1]
     pairs = np.column_stack([e**2, (y - y.mean()) ** 2])
-    return {"rmse": (float(root(e**2, 0)), *block_interval(e**2, root, n=n)), "mae": (float(np.abs(e).mean()), *block_interval(np.abs(e), n=n)),
-            "mape": (float(np.abs(e / y).mean()), *block_interval(np.abs(e / y), n=n)), "r2": (float(explained(pairs, 0)), *block_interval(pairs, explained, n=n))}  # fmt: skip
+    return {
+        "rmse": (float(root(e**2, 0)), *block_interval(e**2, root, n=n)),
+        "mae": (float(np.abs(e).mean()), *block_interval(np.abs(e), n=n)),
+        "mape": (float(np.abs(e / y).mean()), *block_interval(np.abs(e / y), n=n)),
+        "r2": (float(explained(pairs, 0)), *block_interval(pairs, explained, n=n)),
+    }
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #5d359ee0
 def volatility_measurements(
@@ -182,13 +206,21 @@ def volatility_measurements(
     "V9's volatility claims on the document's own target."
     label = natr_next(candles)
     now = label["y"].shift(1)
-    har = pd.concat([har_vol(candles, label["y"].iloc[f["start"] : f["test"] - 1].dropna()).iloc[f["test"] : f["end"]] for f in folds])
+    har = pd.concat(
+        [
+            har_vol(candles, label["y"].iloc[f["start"] : f["test"] - 1].dropna()).iloc[f["test"] : f["end"]]
+            for f in folds
+        ]
+    )
     rows = har.index[har.notna() & label["y"].reindex(har.index).notna() & now.reindex(har.index).notna()]
     rows = rows if system is None else rows.intersection(system.index)
     y, words, out = label["y"][rows], data_words(candles, rows), []
     if system is not None:
         out += measurements("v9.volatility", "system", name, error_scores(y, system["natr"][rows]), len(rows), words)
-    out += measurements("v9.volatility", "nothing", "repeat the last ATR", {k: v[0] for k, v in error_scores(y, now[rows], 2).items()}, len(rows), words)
+    out += measurements(
+        "v9.volatility", "nothing", "repeat the last ATR", {k: v[0] for k, v in error_scores(y, now[rows], 2).items()},
+        len(rows), words,
+    )
     out += measurements("v9.volatility", "baseline", "HAR", error_scores(y, har[rows]), len(rows), words)
     return out
 
@@ -201,7 +233,9 @@ def price_measurements(
 ) -> list:  # rows for `judge_claims`
     "V9's price claims: next close, and R² of the next return."
     close, known = candles["close"], next_direction(candles)["y"].notna()
-    rows = pd.DatetimeIndex(np.concatenate([candles.index[f["test"] : f["end"]] for f in folds]), name=candles.index.name)
+    rows = pd.DatetimeIndex(
+        np.concatenate([candles.index[f["test"] : f["end"]] for f in folds]), name=candles.index.name,
+    )
     rows = rows[known[rows]]
     rows = rows if system is None else rows.intersection(system.index)
     now, after, words, out = close[rows], close.shift(-1)[rows], data_words(candles, rows), []
@@ -209,7 +243,14 @@ def price_measurements(
         mu = system["price_return"][rows]
         found = error_scores(after, now * np.exp(mu)) | {"r2": error_scores(np.log(after / now), mu)["r2"]}
         out += measurements("v9.price", "system", name, {k: v for k, v in found.items() if k != "r2"}, len(rows), words)
-        out += measurements("v9.price", "system", name, {"r2": found["r2"]}, len(rows), words, "R² of the next log return")
+        out += measurements(
+            "v9.price", "system", name, {"r2": found["r2"]}, len(rows), words, "R² of the next log return",
+        )
     still = error_scores(after, now, 2)
-    out += measurements("v9.price", "nothing", "repeat the last close", {k: still[k][0] for k in ("rmse", "mae", "mape")}, len(rows), words)
-    return out + measurements("v9.price", "nothing", "repeat the last close, on the price level", {"r2": still["r2"][0]}, len(rows), words)
+    out += measurements(
+        "v9.price", "nothing", "repeat the last close", {k: still[k][0] for k in ("rmse", "mae", "mape")}, len(rows),
+        words,
+    )
+    return out + measurements(
+        "v9.price", "nothing", "repeat the last close, on the price level", {"r2": still["r2"][0]}, len(rows), words,
+    )

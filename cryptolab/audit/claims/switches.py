@@ -25,9 +25,11 @@ class Switch:
     leak: bool = True  # False: another honest pipeline, for comparison
     reference: str = "honest"  # name of the pipeline that differs in the mistake only
     label: Callable = next_direction  # function of candles -> label table
-    table: Callable | None = None  # function of (candles, v9 features) -> feature table; None = the features as they are
+    # function of (candles, v9 features) -> feature table; None = the features as they are
+    table: Callable | None = None
     split: str = "time"  # time (purged) | random | touching (by time, not purged)
-    step: Callable | None = None  # function of (X, y, train, test, rng) -> (X, train rows), run before the fit; None = nothing
+    # function of (X, y, train, test, rng) -> (X, train rows), run before the fit; None = nothing
+    step: Callable | None = None
     best_of: int = 1  # fit so many models and keep the one that is best on the test rows
     needs: str | None = None  # name of an extra table that must be given
     of: str = ""  # system whose own label it uses; "" for the direction of closes, which any of them may mean
@@ -47,9 +49,11 @@ def add_switch(
 
 
 add_switch("honest", "next candle, split by time, purged", leak=False)
-add_switch("random split", "next candle, random split: the labels do not overlap, so there is little to gain", split="random")
+add_switch(
+    "random split", "next candle, random split: the labels do not overlap, so there is little to gain", split="random",
+)
 add_switch("one candle late", "label one candle later than the newest feature row, as V9's script has it", leak=False,
-           label=lambda c: next_direction(c, gap=1))  # fmt: skip
+           label=lambda c: next_direction(c, gap=1))
 
 # %% ../../../nbs/75_audit/70_claims/60_switches.ipynb #94a28750
 def _ahead(horizon):
@@ -58,8 +62,14 @@ def _ahead(horizon):
 
 for _h in (5, 15, 24):
     add_switch(f"{_h} candles", f"direction over {_h} candles, split by time, purged", leak=False, label=_ahead(_h))
-    add_switch(f"{_h} candles, random split", f"direction over {_h} candles, random split", reference=f"{_h} candles", label=_ahead(_h), split="random")
-add_switch("15 candles, not purged", "direction over 15 candles, split by time, the seam not purged", reference="15 candles", label=_ahead(15), split="touching")
+    add_switch(
+        f"{_h} candles, random split", f"direction over {_h} candles, random split", reference=f"{_h} candles",
+        label=_ahead(_h), split="random",
+    )
+add_switch(
+    "15 candles, not purged", "direction over 15 candles, split by time, the seam not purged", reference="15 candles",
+    label=_ahead(15), split="touching",
+)
 
 # %% ../../../nbs/75_audit/70_claims/60_switches.ipynb #af955583
 _THREE = {"label": lambda c: three_class(c, 15, 0.001), "of": "v3"}
@@ -76,11 +86,19 @@ def _copies_first(X, y, train, test, rng):
 
 
 add_switch("three classes", "V3's label over 15 candles (±0.1 %), split by time, purged", leak=False, **_THREE)
-add_switch("three classes, random split", "V3's label, random split", reference="three classes", split="random", **_THREE)
+add_switch(
+    "three classes, random split", "V3's label, random split", reference="three classes", split="random", **_THREE,
+)
 add_switch("touch", "Hybrid's label, +0.5 % touched within 5 candles, split by time, purged", leak=False, **_TOUCH)
 add_switch("touch, random split", "Hybrid's label, random split", reference="touch", split="random", **_TOUCH)
-add_switch("touch, copies first", "Hybrid's label, oversampled before the split", reference="touch", split="random", step=_copies_first, **_TOUCH)
-add_switch("barriers", "V2's label, target 3.0 ATR before stop 1.5 ATR in 16 candles, split by time, purged", leak=False, **_BARRIER)
+add_switch(
+    "touch, copies first", "Hybrid's label, oversampled before the split", reference="touch", split="random",
+    step=_copies_first, **_TOUCH,
+)
+add_switch(
+    "barriers", "V2's label, target 3.0 ATR before stop 1.5 ATR in 16 candles, split by time, purged", leak=False,
+    **_BARRIER,
+)
 add_switch("barriers, random split", "V2's label, random split", reference="barriers", split="random", **_BARRIER)
 
 # %% ../../../nbs/75_audit/70_claims/60_switches.ipynb #ee231184
@@ -91,8 +109,14 @@ def _levels(candles, features):
     return v9_features(candles, variant="published", dtype="float64", threads=1)
 
 
-add_switch("levels", "published features (price levels, cumulative volume), 15 candles, by time", leak=False, reference="15 candles", label=_ahead(15), table=_levels)
-add_switch("levels, random split", "published features, 15 candles, random split", reference="levels", label=_ahead(15), table=_levels, split="random")
+add_switch(
+    "levels", "published features (price levels, cumulative volume), 15 candles, by time", leak=False,
+    reference="15 candles", label=_ahead(15), table=_levels,
+)
+add_switch(
+    "levels, random split", "published features, 15 candles, random split", reference="levels", label=_ahead(15),
+    table=_levels, split="random",
+)
 
 # %% ../../../nbs/75_audit/70_claims/60_switches.ipynb #1e6efb3c
 def _rise_of(smooth):
@@ -113,8 +137,14 @@ def _same_candle(candles):
 
 
 add_switch("same candle", "the label is the move that the features already contain", label=_same_candle)
-add_switch("label SMA(10)", "the label is the next change of the mean of 10 closes", label=_rise_of(lambda x: x.rolling(10).mean()))
-add_switch("label EMA(12)", "the label is the next change of the exponential mean", label=_rise_of(lambda x: x.ewm(span=12).mean()))
+add_switch(
+    "label SMA(10)", "the label is the next change of the mean of 10 closes",
+    label=_rise_of(lambda x: x.rolling(10).mean()),
+)
+add_switch(
+    "label EMA(12)", "the label is the next change of the exponential mean",
+    label=_rise_of(lambda x: x.ewm(span=12).mean()),
+)
 
 # %% ../../../nbs/75_audit/70_claims/60_switches.ipynb #bb3f30e0
 def _four(candles, late):
@@ -126,11 +156,13 @@ def _four(candles, late):
     rows = wide.reindex(at).set_index(candles.index)
     close = candles["close"]
     return {"four_body": rows["close"] / rows["open"] - 1, "four_close": rows["close"] / close - 1,
-            "four_high": rows["high"] / close - 1, "four_low": rows["low"] / close - 1}  # fmt: skip
+            "four_high": rows["high"] / close - 1, "four_low": rows["low"] / close - 1}
 
 
 def _centred(width):
-    return lambda candles, features: features.assign(centred=candles["close"].rolling(width, center=True).mean() / candles["close"] - 1)
+    return lambda candles, features: features.assign(
+        centred=candles["close"].rolling(width, center=True).mean() / candles["close"] - 1
+    )
 
 
 def _pivots(candles, features):
@@ -147,12 +179,19 @@ def _other_coin(candles, features, other):
 
 
 add_switch("4x candle on its open", "the candle of four times the length joined on its open: its close is known early",
-           table=lambda c, f: f.assign(**_four(c, False)), reference="4x candle on its close")  # fmt: skip
-add_switch("4x candle on its close", "the same columns once that candle is complete", leak=False, table=lambda c, f: f.assign(**_four(c, True)))
+           table=lambda c, f: f.assign(**_four(c, False)), reference="4x candle on its close")
+add_switch(
+    "4x candle on its close", "the same columns once that candle is complete", leak=False,
+    table=lambda c, f: f.assign(**_four(c, True)),
+)
 add_switch("centred mean of 3", "a centred mean of 3 closes: one candle of the future", table=_centred(3))
 add_switch("centred mean of 5", "a centred mean of 5 closes: two candles of the future", table=_centred(5))
-add_switch("unconfirmed pivots", "highs and lows of 7 candles, marked before the three that confirm them", table=_pivots)
-add_switch("other coin, same hour", "another coin's return over the candle of the label", table=_other_coin, needs="other")
+add_switch(
+    "unconfirmed pivots", "highs and lows of 7 candles, marked before the three that confirm them", table=_pivots,
+)
+add_switch(
+    "other coin, same hour", "another coin's return over the candle of the label", table=_other_coin, needs="other",
+)
 
 # %% ../../../nbs/75_audit/70_claims/60_switches.ipynb #cc086d9b
 def _scaled(rows):
@@ -185,6 +224,12 @@ def _selected(rows):
 
 add_switch("scaled", "min-max scaling fitted on the training rows", leak=False, step=_scaled("train"))
 add_switch("scaled on everything", "min-max scaling fitted on all rows", reference="scaled", step=_scaled("all"))
-add_switch("selected", "the best 20 of 460 columns by correlation on the training rows", leak=False, table=_lagged, step=_selected("train"))
-add_switch("selected on everything", "the best 20 of 460 columns by correlation on all rows", reference="selected", table=_lagged, step=_selected("all"))
+add_switch(
+    "selected", "the best 20 of 460 columns by correlation on the training rows", leak=False, table=_lagged,
+    step=_selected("train"),
+)
+add_switch(
+    "selected on everything", "the best 20 of 460 columns by correlation on all rows", reference="selected",
+    table=_lagged, step=_selected("all"),
+)
 add_switch("best of ten on the test", "ten models, the best one on the test rows is reported", best_of=10)

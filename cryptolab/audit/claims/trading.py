@@ -19,7 +19,10 @@ _LEAST = 30
 
 def _said(claim, subject, values, n, words, note=""):
     "Rows of a system; a remark only where there are too few trades."
-    return measurements(claim, "system" if n >= _LEAST else "stand-in", subject, values, n, words, note if n >= _LEAST else f"only {n} trades")
+    return measurements(
+        claim, "system" if n >= _LEAST else "stand-in", subject, values, n, words,
+        note if n >= _LEAST else f"only {n} trades",
+    )
 
 
 def _area(y, p, block):
@@ -42,14 +45,24 @@ def _engine_rows(test, levels, cost, subject, words, note=""):
     a, b = (test[k].to_numpy() for k in ("p_bounce", "p_filter"))
     passed, kept = a > levels[0], (a > levels[0]) & (b < levels[1])
     lost = (test["ret"].to_numpy() - 2 * cost) <= 0
-    out = [] if note else measurements("v2.engine", "system", subject, {"entry_rate": rate_with_interval(kept)}, len(test), words, f"{int(kept.sum())} of {len(test)} candidates")
+    out = [] if note else measurements(
+        "v2.engine", "system", subject, {"entry_rate": rate_with_interval(kept)}, len(test), words,
+        f"{int(kept.sum())} of {len(test)} candidates",
+    )
     if kept.any():
-        out += _said("v2.engine", subject, {"win_rate": rate_with_interval(test["y"].to_numpy()[kept])}, int(kept.sum()), words, note)
+        out += _said(
+            "v2.engine", subject, {"win_rate": rate_with_interval(test["y"].to_numpy()[kept])}, int(kept.sum()), words,
+            note,
+        )
     if (lost & passed).sum() >= 5:
         pairs, n = np.column_stack([lost & passed, lost & kept]).astype(float), int(passed.sum())
         drawn = stationary_bootstrap(pairs, _avoided, block=min(48.0, max(1.0, len(pairs) / 5)), n=500)
-        out += _said("v2.engine", subject, {"fewer_losses": (drawn["value"], drawn["low"], drawn["high"])}, n, words, note)
-        out += measurements("v2.engine", "nothing", "vetoing as many at random", {"fewer_losses": 1 - kept.sum() / n}, n, words)
+        out += _said(
+            "v2.engine", subject, {"fewer_losses": (drawn["value"], drawn["low"], drawn["high"])}, n, words, note,
+        )
+        out += measurements(
+            "v2.engine", "nothing", "vetoing as many at random", {"fewer_losses": 1 - kept.sum() / n}, n, words,
+        )
     return out
 
 # %% ../../../nbs/75_audit/70_claims/50_trading.ipynb #2b5d8039
@@ -75,13 +88,21 @@ def v2_measurements(
     own = {k: _area(q[np.isfinite(q)], test[k]["p_filter"].to_numpy()[np.isfinite(q)], block) for k, q in asked.items()}
     for metric in ("roc_auc", "roc_auc_target"):
         out += measurements("v2.bounce", "system", name, {metric: area}, len(y), words)
-        out += measurements("v2.filter", "system", f"{name}, filter as written", {metric: own["as_written"]}, len(y), words)
-        out += measurements("v2.filter", "baseline", f"{name}, filter on its own question", {metric: own["resolved"]}, int(np.isfinite(asked["resolved"]).sum()), words)
+        out += measurements(
+            "v2.filter", "system", f"{name}, filter as written", {metric: own["as_written"]}, len(y), words,
+        )
+        out += measurements(
+            "v2.filter", "baseline", f"{name}, filter on its own question", {metric: own["resolved"]},
+            int(np.isfinite(asked["resolved"]).sum()), words,
+        )
     out += _engine_rows(test["resolved"], (0.65, 0.40), cost, name, words)
     if not (test["resolved"]["p_bounce"] > 0.65).any():
         val = tables["resolved"][(tables["resolved"]["part"] == "val").to_numpy()]
         levels = float(val["p_bounce"].quantile(0.70)), float(val["p_filter"].quantile(2 / 3))
-        out += _engine_rows(test["resolved"], levels, cost, name, words, "no candidate passes 0.65; thresholds lowered to let 30 % pass and to veto a third")
+        out += _engine_rows(
+            test["resolved"], levels, cost, name, words,
+            "no candidate passes 0.65; thresholds lowered to let 30 % pass and to veto a third",
+        )
     return out
 
 # %% ../../../nbs/75_audit/70_claims/50_trading.ipynb #5d6b5403
@@ -95,7 +116,10 @@ def _entries(trades, on, subject, metrics, words, note):
     out = _said("hybrid.backtest", subject, {metrics[0]: rate_with_interval(few["ret"] > 0)}, len(few), words, note)
     factor = profit_factor(few.assign(net=few["ret"], decided=few.index), n_samples=500)
     if np.isfinite(list(factor.values())).all():
-        out += _said("hybrid.backtest", subject, {metrics[1]: tuple(factor[k] for k in ("profit_factor", "low", "high"))}, len(few), words, note)
+        out += _said(
+            "hybrid.backtest", subject, {metrics[1]: tuple(factor[k] for k in ("profit_factor", "low", "high"))},
+            len(few), words, note,
+        )
     return out
 
 
@@ -112,15 +136,29 @@ def _vote_rows(trades, config, name, words, seed):
     out += _entries(trades, on, name, ("win_rate", "profit_factor"), words, note)
     if off.sum() >= 2:
         before = trades["ret"][off]
-        out += measurements("hybrid.backtest", "nothing", "the same rule without ML", {"win_rate": float((before > 0).mean())}, int(off.sum()), words)
+        out += measurements(
+            "hybrid.backtest", "nothing", "the same rule without ML", {"win_rate": float((before > 0).mean())},
+            int(off.sum()), words,
+        )
     gain = ml_gain(trades, config, seed=seed).loc["losing trades"] if len(trades) else None
     if gain is not None and np.isfinite(gain[["gain", "low", "high"]].to_numpy(dtype=float)).all():
-        out += _said("hybrid.backtest", name, {"fewer_false_signals": (-gain["gain"], -gain["high"], -gain["low"])}, int(off.sum()), words, note)
-        out += measurements("hybrid.backtest", "nothing", "leaving out as many at random", {"fewer_false_signals": 1 - on.sum() / off.sum()}, int(off.sum()), words)
+        out += _said(
+            "hybrid.backtest", name, {"fewer_false_signals": (-gain["gain"], -gain["high"], -gain["low"])},
+            int(off.sum()), words, note,
+        )
+        out += measurements(
+            "hybrid.backtest", "nothing", "leaving out as many at random",
+            {"fewer_false_signals": 1 - on.sum() / off.sum()}, int(off.sum()), words,
+        )
     if on.any():
         mean, error = float(score[on].mean()), float(score[on].std() / np.sqrt(on.sum()))
-        out += _said("hybrid.backtest", name, {"entry_score": (mean, mean - 2 * error, mean + 2 * error)}, int(on.sum()), words)
-        out += measurements("hybrid.backtest", "nothing", "the threshold itself", {"entry_score": float(config.min_entry_score)}, int(on.sum()), words)
+        out += _said(
+            "hybrid.backtest", name, {"entry_score": (mean, mean - 2 * error, mean + 2 * error)}, int(on.sum()), words,
+        )
+        out += measurements(
+            "hybrid.backtest", "nothing", "the threshold itself", {"entry_score": float(config.min_entry_score)},
+            int(on.sum()), words,
+        )
     return out
 
 
@@ -142,17 +180,26 @@ def hybrid_measurements(
 
     system = Hybrid(profile=profile, seed=seed, **params).fit(candles, log=log)
     forecast, index, name = system.forecast(candles), system.index_["test"], f"hybrid ({profile})"
-    y = hybrid_labels(candles, system.label, system.lookahead, system.profit_threshold, system.label_stop, system.fitted_["timeframe"])["y"][index]
+    y = hybrid_labels(
+        candles, system.label, system.lookahead, system.profit_threshold, system.label_stop,
+        system.fitted_["timeframe"],
+    )["y"][index]
     words, gates = data_words(candles, index), lambda v: v | {k + "_gate": v[k] for k in ("accuracy", "f1") if k in v}
-    out = measurements("hybrid.ensemble", "system", name, gates(direction_scores(y, forecast["p_ml"][index], 300)), len(y), words)
+    out = measurements(
+        "hybrid.ensemble", "system", name, gates(direction_scores(y, forecast["p_ml"][index], 300)), len(y), words,
+    )
     usual = int(system.counts_["base_rate"]["train"] > 0.5)
     for subject, values in doing_nothing(y, usual):
-        out += measurements("hybrid.ensemble", "nothing", subject.replace("always up", "always yes"), gates(values), len(y), words)
+        out += measurements(
+            "hybrid.ensemble", "nothing", subject.replace("always up", "always yes"), gates(values), len(y), words,
+        )
     config, cells = strategy_config(system), []
     for table in (candles, *(others or {}).values()):
         later = table.index[table.index >= index[0]]
         if len(later) > config.timeout:
             said = forecast if table is candles else system.forecast(table)
-            cells.append(signal_trades(table, said.reindex(table.index), technical_signals(table, config), later, fee, slippage))
+            cells.append(
+                signal_trades(table, said.reindex(table.index), technical_signals(table, config), later, fee, slippage)
+            )
     trades = pd.concat([c for c in cells if len(c)] or cells[:1]).sort_index(kind="stable")
     return out + _vote_rows(trades, config, name, words, seed)

@@ -21,23 +21,48 @@ from ..steps import hits
 
 # %% ../../../nbs/75_audit/30_leaks/90_audit.ipynb #3f4cb4be
 TAXONOMY = {
-    "L1.1": "no test set", "L1.2": "pre-processing on training and test set", "L1.3": "feature selection on training and test set",
-    "L1.4": "duplicates across the sets", "L2": "features that are not legitimately available", "L3.1": "temporal leakage",
+    "L1.1": "no test set", "L1.2": "pre-processing on training and test set",
+    "L1.3": "feature selection on training and test set", "L1.4": "duplicates across the sets",
+    "L2": "features that are not legitimately available", "L3.1": "temporal leakage",
     "L3.2": "training and test samples are not independent", "L3.3": "sampling bias in the test set",
-}  # fmt: skip
+}
 
 DETECTORS = pd.DataFrame(
     [
-        ("feature look-ahead", "candles after a row are changed; features of the row, as made and as prepared, must not notice", "L2, L3.1"),
-        ("higher timeframe on open", "the same, where the rows of one longer period notice together; longer candles in other tables", "L2, L3.1"),
-        ("contemporaneous coin", "rows of other tables that are known only later are changed; training rows of other coins at the test's times", "L2, L3.2"),
+        (
+            "feature look-ahead",
+            "candles after a row are changed; features of the row, as made and as prepared, must not notice",
+            "L2, L3.1",
+        ),
+        (
+            "higher timeframe on open",
+            "the same, where the rows of one longer period notice together; longer candles in other tables",
+            "L2, L3.1",
+        ),
+        (
+            "contemporaneous coin",
+            "rows of other tables that are known only later are changed; training rows of other coins at the test's times",
+            "L2, L3.2",
+        ),
         ("same-bar label", "the label is settled by candles that the features of its row already use", "L2"),
         ("smoothed label", "past moves forecast the label in a market where nothing can be forecast", "L2, L3.2"),
-        ("label overlap", "measured intervals of training labels share candles with those of test labels, and notice when these are changed", "L3.1, L3.2"),
+        (
+            "label overlap",
+            "measured intervals of training labels share candles with those of test labels, and notice when these are changed",
+            "L3.1, L3.2",
+        ),
         ("duplicate rows", "the same position, time or values on both sides of the split", "L1.4"),
         ("no test set", "every test row is a training row, or there is none", "L1.1"),
-        ("fit on test rows", "test rows get other features, labels, candles; prepared training rows, columns and forecasts must not notice", "L1.2, L1.3, L3.1"),
-        ("survivorship", "rows come or go in features, labels or test part when only later candles are changed", "L3.3"),
+        (
+            "fit on test rows",
+            "test rows get other features, labels, candles; prepared training rows, columns and forecasts must not notice",
+            "L1.2, L1.3, L3.1",
+        ),
+        (
+            "survivorship",
+            "rows come or go in features, labels or test part when only later candles are changed",
+            "L3.3",
+        ),
     ],
     columns=["kind", "tests", "covers"],
 ).set_index("kind")
@@ -55,8 +80,10 @@ def _note_accuracy(case):
     classes = known > 0 if len(np.unique(known)) > 10 else known  # returns are judged by their sign
     base = max(0.5, np.unique(classes, return_counts=True)[1].max() / len(classes)) if len(classes) else np.nan
     if case.accuracy > base + ALARM and len(right) >= 100:
-        case.notes.append(f"accuracy {case.accuracy:.3f} on {len(right)} test rows whose commonest class has {base:.3f}: honest numbers for the direction of the next candle are 0.52 to "
-                          "0.55, so this is a leak until proven otherwise")  # fmt: skip
+        case.notes.append(
+            f"accuracy {case.accuracy:.3f} on {len(right)} test rows whose commonest class has {base:.3f}: honest numbers for the direction of the next candle are 0.52 to "
+            "0.55, so this is a leak until proven otherwise"
+        )
 
 
 def audit_pipeline(
@@ -84,9 +111,11 @@ def audit_pipeline(
     judge_fit(case)
     _note_accuracy(case)
     table = pd.DataFrame(case.findings, columns=["kind", "step", "evidence", "rows"])
-    table.attrs = {"name": getattr(pipeline, "name", type(pipeline).__name__), "notes": list(dict.fromkeys(case.notes)), "accuracy": case.accuracy,
-                   "reach": case.n if case.whole else case.reach, "lag": case.lag, "candles": case.n, "folds": len(case.folds), "failed": case.failed,
-                   "seed": seed, "seconds": round(time.perf_counter() - began, 2)}  # fmt: skip
+    table.attrs = {
+        "name": getattr(pipeline, "name", type(pipeline).__name__), "notes": list(dict.fromkeys(case.notes)),
+        "accuracy": case.accuracy, "reach": case.n if case.whole else case.reach, "lag": case.lag, "candles": case.n,
+        "folds": len(case.folds), "failed": case.failed, "seed": seed, "seconds": round(time.perf_counter() - began, 2),
+    }
     return table
 
 # %% ../../../nbs/75_audit/30_leaks/90_audit.ipynb #d4c0919a
@@ -95,7 +124,12 @@ def audit_text(
 ) -> str:  # lines
     "An audit in words."
     about = found.attrs
-    lines = [f"{about['name']}: {len(found)} finding{'s' * (len(found) != 1)} on {about['candles']:,} candles, {about['folds']} fold{'s' * (about['folds'] != 1)}, "
-             f"accuracy {about['accuracy']:.3f}; {about['seconds']:.0f} s"]  # fmt: skip
-    lines += [f"FOUND {row['kind']} ({row['step']}; covers {DETECTORS.loc[row['kind'], 'covers']}): {row['evidence']}" for _, row in found.iterrows()]
+    lines = [
+        f"{about['name']}: {len(found)} finding{'s' * (len(found) != 1)} on {about['candles']:,} candles, {about['folds']} fold{'s' * (about['folds'] != 1)}, "
+        f"accuracy {about['accuracy']:.3f}; {about['seconds']:.0f} s"
+    ]
+    lines += [
+        f"FOUND {row['kind']} ({row['step']}; covers {DETECTORS.loc[row['kind'], 'covers']}): {row['evidence']}"
+        for _, row in found.iterrows()
+    ]
     return "\n".join(lines + [f"note: {note}" for note in about["notes"]])

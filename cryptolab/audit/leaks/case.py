@@ -62,7 +62,10 @@ def table_view(
         coarse.append(1e4 if str(table.dtypes.iloc[i]) in ("float32", "float16") else 1.0)
     values = np.array(columns).reshape(len(names), len(table))
     times = row_times(table, candles)
-    return SimpleNamespace(names=names, values=values, spread=spread(values)[1] * coarse if values.size else np.ones(len(names)), **keys_and_rows(times, candles))
+    return SimpleNamespace(
+        names=names, values=values, spread=spread(values)[1] * coarse if values.size else np.ones(len(names)),
+        **keys_and_rows(times, candles),
+    )
 
 
 def keys_and_rows(times, candles):
@@ -106,19 +109,32 @@ def open_case(
     seconds: float = 5.0,  # processor time for what may be cut short
 ) -> SimpleNamespace:  # what the detectors share: run, view (features), y, zone (first judged candle), chronological, calls, findings, notes
     "Run a pipeline once and note what the detectors need; DataError for candles or a pipeline that cannot be used."
-    if not isinstance(candles.index, pd.DatetimeIndex) or not (candles.index.is_monotonic_increasing and candles.index.is_unique):
-        raise DataError("candles are not in order", "open times sorted, each once", "unsorted or repeated times", "use `clean_candles`")
+    if not isinstance(candles.index, pd.DatetimeIndex) or not (
+        candles.index.is_monotonic_increasing and candles.index.is_unique
+    ):
+        raise DataError(
+            "candles are not in order", "open times sorted, each once", "unsorted or repeated times",
+            "use `clean_candles`",
+        )
     if len(candles) < 300:
-        raise DataError("too few candles to audit a pipeline", "at least 300, better 2,000", len(candles), "give more candles")
+        raise DataError(
+            "too few candles to audit a pipeline", "at least 300, better 2,000", len(candles), "give more candles",
+        )
     candles = candles.drop(columns=[name for name in candles.columns if str(name).startswith("true_")])
-    case = SimpleNamespace(pipeline=pipeline, candles=candles, context=getattr(pipeline, "context", None) if context is None else context, seed=seed,
-                           n=len(candles), time=row_times(candles, candles), step=timeframe_delta(infer_timeframe(candles)).value, complete=False,
-                           seconds=seconds, began=time.process_time(), rng=np.random.default_rng(seed), findings=[], notes=[], failed=0, lag=0, reach=1)  # fmt: skip
+    case = SimpleNamespace(
+        pipeline=pipeline, candles=candles, context=getattr(pipeline, "context", None) if context is None else context,
+        seed=seed, n=len(candles), time=row_times(candles, candles),
+        step=timeframe_delta(infer_timeframe(candles)).value, complete=False, seconds=seconds,
+        began=time.process_time(), rng=np.random.default_rng(seed), findings=[], notes=[], failed=0, lag=0, reach=1,
+    )
     case.run = _first_run(case)
     case.view, case.y = table_view(case.run.features, candles), outcome(case.run.labels).to_numpy()
     known = case.y[~np.isnan(case.y)]
     if len(np.unique(known)) < 2:
-        raise DataError("labels have one class only", "at least two different outcomes", f"{len(known)} rows with {np.unique(known)}", "use more candles")
+        raise DataError(
+            "labels have one class only", "at least two different outcomes",
+            f"{len(known)} rows with {np.unique(known)}", "use more candles",
+        )
     case.folds = case.run.folds
     _judged(case)
     return case
@@ -135,7 +151,9 @@ def _first_run(case):
             case.complete = True
             return run_steps(case.pipeline, case.candles, case.context, seed=case.seed, complete=True)
         except Exception:
-            raise DataError("the pipeline fails on these candles", "forecasts", f"{type(first).__name__}: {first}", "correct it") from first
+            raise DataError(
+                "the pipeline fails on these candles", "forecasts", f"{type(first).__name__}: {first}", "correct it"
+            ) from first
 
 
 def _judged(case):

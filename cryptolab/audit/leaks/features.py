@@ -11,7 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from .case import ask_again, differences, note_finding, other_future, some, table_view, time_left, when
+from cryptolab.audit.leaks.case import (
+    ask_again, differences, note_finding, other_future, some, table_view, time_left, when,
+)
 from ...features.certify.lookahead import informative_rows
 from ...features.certify.subject import in_words
 
@@ -35,8 +37,13 @@ def _collect(case, found, cut, kind, table):
     for i in np.flatnonzero(early.any(axis=1)):
         rows = np.flatnonzero(early[i])
         row, known = rows[-1], max(1, int((~np.isnan(diff.old[i][diff.at <= cut])).sum()))
-        item = found.evidence.setdefault(diff.names[i], {"at": int(diff.at[row]), "old": diff.old[i, row], "new": diff.values[i, row], "cut": cut,
-                                                         "kind": kind, "rows": 0, "first": {}, "share": []})  # fmt: skip
+        item = found.evidence.setdefault(
+            diff.names[i],
+            {
+                "at": int(diff.at[row]), "old": diff.old[i, row], "new": diff.values[i, row], "cut": cut, "kind": kind,
+                "rows": 0, "first": {}, "share": [],
+            },
+        )
         item["rows"] = max(item["rows"], len(rows))
         item["first"][cut] = int(diff.at[rows].min())
         item["share"].append(len(rows) / known)
@@ -49,7 +56,10 @@ def try_futures(
     "Change the future at many places and collect which rows notice."
     found = SimpleNamespace(cuts=[], evidence={}, lost=[], columns=[], lag=case.n)
     last = case.n - 3
-    plan = [(int(cut), kind) for cut in np.unique(np.linspace(case.zone, last - 1, 6).astype(int)) for kind in ("times seven", "shuffled", "random")]
+    plan = [
+        (int(cut), kind) for cut in np.unique(np.linspace(case.zone, last - 1, 6).astype(int))
+        for kind in ("times seven", "shuffled", "random")
+    ]
     x = SimpleNamespace(time=case.time, close=case.candles["close"].to_numpy(dtype="float64"))
     telling = informative_rows(SimpleNamespace(x=x, step=case.step, rows=case.n, candles=case.candles))
     rest = case.rng.permutation(np.setdiff1d(np.arange(case.n), telling))
@@ -83,7 +93,9 @@ def _period_of(case, item, cuts):
         bucket = (case.time - offset) // period
         ends = cuts[bucket[cuts] != bucket[np.minimum(cuts + 1, case.n - 1)]]
         starts = (first == 0) | (bucket[first] != bucket[np.maximum(first - 1, 0)])
-        if len(hit) >= 3 and len(ends) and (bucket[first] == bucket[hit]).all() and not np.isin(ends, hit).any() and starts.mean() > 0.6:
+        if len(hit) >= 3 and len(ends) and (
+            bucket[first] == bucket[hit]
+        ).all() and not np.isin(ends, hit).any() and starts.mean() > 0.6:
             return pd.Timedelta(period)
     return None
 
@@ -96,16 +108,26 @@ def judge_features(
     groups = {}
     for name, item in found.evidence.items():
         period = _period_of(case, item, found.cuts)
-        kind = "fit on test rows" if np.median(item["share"]) > 0.5 else "higher timeframe on open" if period is not None else "feature look-ahead"
+        kind = (
+            "fit on test rows"
+            if np.median(item["share"]) > 0.5
+            else "higher timeframe on open"
+            if period is not None
+            else "feature look-ahead"
+        )
         groups.setdefault(kind, []).append((name, item, period))
     for kind, items in groups.items():
         name, item, period = max(items, key=lambda entry: entry[1]["rows"])
-        text = (f"`{name}` at {when(case, item['at'])} is {in_words(item['old'])}, and {in_words(item['new'])} when only candles after "
-                f"{when(case, item['cut'])} are changed ({item['kind']})")  # fmt: skip
+        text = (
+            f"`{name}` at {when(case, item['at'])} is {in_words(item['old'])}, and {in_words(item['new'])} when only candles after "
+            f"{when(case, item['cut'])} are changed ({item['kind']})"
+        )
         ahead = max(cut - first + 1 for cut, first in item["first"].items())
-        text += {"fit on test rows": f"; {np.median(item['share']):.0%} of all earlier rows change with it: it is computed from the whole table",
-                 "higher timeframe on open": f"; the rows of a period of {_words(period)} change together: its candle is read before it is complete",
-                 "feature look-ahead": f"; it looks at least {ahead} candle{'s' * (ahead > 1)} ahead"}[kind]  # fmt: skip
+        text += {
+            "fit on test rows": f"; {np.median(item['share']):.0%} of all earlier rows change with it: it is computed from the whole table",
+            "higher timeframe on open": f"; the rows of a period of {_words(period)} change together: its candle is read before it is complete",
+            "feature look-ahead": f"; it looks at least {ahead} candle{'s' * (ahead > 1)} ahead",
+        }[kind]
         others = f"; the same in {some([n for n, *_ in items if n != name])}" if len(items) > 1 else ""
         note_finding(case, kind, "features", text + others, max(i["rows"] for _, i, _ in items))
     if found.columns:
@@ -119,7 +141,13 @@ def _words(period):
     if period is None:
         return ""
     minutes = period.value // (60 * 10**9)
-    return f"{minutes // 1440} days" if minutes % 1440 == 0 and minutes > 1440 else f"{minutes // 60} hours" if minutes % 60 == 0 else f"{minutes} minutes"
+    return (
+        f"{minutes // 1440} days"
+        if minutes % 1440 == 0 and minutes > 1440
+        else f"{minutes // 60} hours"
+        if minutes % 60 == 0
+        else f"{minutes} minutes"
+    )
 
 
 def lost_rows(case, lost, step):
@@ -127,8 +155,10 @@ def lost_rows(case, lost, step):
     total = sum(len(rows) for _, _, rows in lost)
     if total >= 3:
         cut, kind, rows = max(lost, key=lambda entry: len(entry[2]))
-        text = (f"{len(rows)} rows up to {when(case, cut)}, such as {when(case, rows[-1])}, come or go when only candles after it are changed ({kind}): "
-                "rows are chosen by what happened later")  # fmt: skip
+        text = (
+            f"{len(rows)} rows up to {when(case, cut)}, such as {when(case, rows[-1])}, come or go when only candles after it are changed ({kind}): "
+            "rows are chosen by what happened later"
+        )
         note_finding(case, "survivorship", step, text, len(rows))
 
 # %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #8d283f96
@@ -152,10 +182,14 @@ def judge_beginning(
         if names:
             i = diff.names.index(names[0])
             row = np.flatnonzero(diff.wrong[i] & (diff.at <= cut))[0]
-            text = (f"`{names[0]}` at {when(case, diff.at[row])} is {in_words(diff.old[i, row])}, and {in_words(diff.values[i, row])} when only the candles from {cut + 1:,} to "
-                    f"{end - 1:,} are changed, which leave no trace in far later rows: it is filled from behind")  # fmt: skip
+            text = (
+                f"`{names[0]}` at {when(case, diff.at[row])} is {in_words(diff.old[i, row])}, and {in_words(diff.values[i, row])} when only the candles from {cut + 1:,} to "
+                f"{end - 1:,} are changed, which leave no trace in far later rows: it is filled from behind"
+            )
             others = f"; the same in {some(names[1:])}" if len(names) > 1 else ""
-            return note_finding(case, "feature look-ahead", "features", text + others, int((diff.wrong[i] & (diff.at <= cut)).sum()))
+            return note_finding(
+                case, "feature look-ahead", "features", text + others, int((diff.wrong[i] & (diff.at <= cut)).sum()),
+            )
 
 # %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #66ffe779
 def _flat(context, path=()):
@@ -174,7 +208,9 @@ def _replaced(context, path, table):
 
 def _known_times(path, table, base):
     "ns at which each row of a table was known, and the length of its own rows (0: it has none)."
-    column = next((n for n in ("timestamp", "open_time") if isinstance(table, pd.DataFrame) and n in table.columns), None)
+    column = next(
+        (n for n in ("timestamp", "open_time") if isinstance(table, pd.DataFrame) and n in table.columns), None,
+    )
     index = table.index if column is None else pd.DatetimeIndex(pd.to_datetime(table[column], utc=True))
     if not isinstance(index, pd.DatetimeIndex):
         return None, 0
@@ -191,7 +227,9 @@ def _known_times(path, table, base):
 def _later_changed(table, later, rng):
     "The table with other numbers in the rows that are known later."
     factor = np.exp(0.5 * rng.standard_normal(len(table)))
-    change = lambda column: np.where(later, (column.to_numpy(dtype="float64") + 1e-6) * factor, column.to_numpy(dtype="float64"))
+    change = lambda column: np.where(
+        later, (column.to_numpy(dtype="float64") + 1e-6) * factor, column.to_numpy(dtype="float64"),
+    )
     if isinstance(table, pd.Series):
         return pd.Series(change(table), table.index, name=table.name)
     numbers = [n for n in table.columns if pd.api.types.is_float_dtype(table[n])]
@@ -213,7 +251,10 @@ def try_context(
         for cut in np.unique(np.linspace(case.zone, case.n - 12, cuts).astype(int) + case.rng.integers(0, 9, cuts)):
             later = known > case.time[cut] + case.step
             if later.any():
-                changed = ask_again(case, "features", case.candles, _replaced(case.context, path, _later_changed(table, later, case.rng)))
+                changed = ask_again(
+                    case, "features", case.candles,
+                    _replaced(case.context, path, _later_changed(table, later, case.rng)),
+                )
                 if changed is not None:
                     _collect(case, found, int(cut) + trail, "other numbers", changed)
         _judge_context(case, found, ".".join(map(str, path)), step, trail)
@@ -223,9 +264,13 @@ def _judge_context(case, found, name, step, trail):
     "Name what was found in one table."
     if found.evidence:
         column, item = max(found.evidence.items(), key=lambda entry: entry[1]["rows"])
-        kind = "higher timeframe on open" if step > case.step else "contemporaneous coin" if step else "feature look-ahead"
-        text = (f"`{column}` at {when(case, item['at'])} is {in_words(item['old'])}, and {in_words(item['new'])} when only rows of `{name}` are changed that "
-                f"became known after the close of {when(case, item['cut'] - trail)}")  # fmt: skip
+        kind = (
+            "higher timeframe on open" if step > case.step else "contemporaneous coin" if step else "feature look-ahead"
+        )
+        text = (
+            f"`{column}` at {when(case, item['at'])} is {in_words(item['old'])}, and {in_words(item['new'])} when only rows of `{name}` are changed that "
+            f"became known after the close of {when(case, item['cut'] - trail)}"
+        )
         note_finding(case, kind, "features", text, item["rows"])
     elif found.columns:
         text = f"{some(found.columns[0][2])} come or go when only later rows of `{name}` are changed"

@@ -20,7 +20,11 @@ def _train_table(run):
     "The rows the learner sees, as numbers."
     table = run.X.iloc[run.train]
     names = [str(n) for n in table.columns]
-    values = table.to_numpy(dtype="float64", na_value=np.nan).T if all(pd.api.types.is_numeric_dtype(t) for t in table.dtypes) else None
+    values = (
+        table.to_numpy(dtype="float64", na_value=np.nan).T
+        if all(pd.api.types.is_numeric_dtype(t) for t in table.dtypes)
+        else None
+    )
     return names, (_values(table) if values is None else values), table.index
 
 
@@ -42,7 +46,8 @@ class _Base:
     def __init__(self, case, fold, rows):
         self.case, self.fold, self.rows = case, fold, rows
         self.run = self.again()
-        self.rows = self.run.folds[fold] if rows is None else rows  # a later split of changed tables may differ: the rows stay
+        # a later split of changed tables may differ: the rows stay
+        self.rows = self.run.folds[fold] if rows is None else rows
         rng = np.random.default_rng(case.seed)
         self.questions = self.run.X.iloc[np.sort(rng.permutation(self.run.train)[:500])]
         if case.complete:
@@ -54,14 +59,21 @@ class _Base:
     def again(self, **changes):
         "The run, perhaps with a change."
         candles = changes.pop("candles", self.case.candles)
-        return run_steps(self.case.pipeline, candles, self.case.context, seed=self.case.seed, fold=self.fold, rows=self.rows, complete=self.case.complete, **changes)
+        return run_steps(
+            self.case.pipeline, candles, self.case.context, seed=self.case.seed, fold=self.fold, rows=self.rows,
+            complete=self.case.complete, **changes,
+        )
 
     def measure_noise(self):
         "How much two identical runs differ."
         second = self.again()
         noise = np.abs(second.ask(self.questions) - self.answers)
         names, table, _ = _train_table(second)
-        self.steady = names == self.names and table.shape == self.table.shape and unequal(table, self.table, _spread(self.table)) is None
+        self.steady = (
+            names == self.names
+            and table.shape == self.table.shape
+            and unequal(table, self.table, _spread(self.table)) is None
+        )
         self.noise = float(noise.max()) if len(noise) else 0.0
         self.limit = 5 * self.noise + 1e-6 * float(np.std(self.answers)) + 1e-9
         if not self.steady or self.noise > 1e-6:
@@ -76,12 +88,15 @@ def _table_differs(base, run):
         changed = sorted(set(names) ^ set(base.names))
         return f"the columns become others ({some(changed or names)})", len(base.run.train)
     if table.shape != base.table.shape:
-        return f"the training part has {table.shape[1]} rows instead of {base.table.shape[1]}", abs(table.shape[1] - base.table.shape[1])
+        return f"the training part has {table.shape[1]} rows instead of {base.table.shape[1]}", abs(
+            table.shape[1] - base.table.shape[1]
+        )
     wrong = unequal(table, base.table, _spread(base.table))
     if wrong is not None and base.border is not None:
         wrong &= base.case.view.at[base.run.train] <= base.border
         if not wrong.any():
-            raise DataError("later training rows follow the changed ones")  # as a mean so far does: no leak, but nothing left to compare
+            # as a mean so far does: no leak, but nothing left to compare
+            raise DataError("later training rows follow the changed ones")
     if wrong is None:
         return None
     i, row = (int(x[0]) for x in np.nonzero(wrong))
@@ -99,7 +114,10 @@ def _answers_differ(base, run):
     if not (difference > base.limit).any():
         return None
     i = int(np.argmax(difference))
-    return f"the model, fitted on the same training rows, answers {answers[i]:.4g} instead of {base.answers[i]:.4g} to the same row", int((difference > base.limit).sum())
+    return (
+        f"the model, fitted on the same training rows, answers {answers[i]:.4g} instead of {base.answers[i]:.4g} to the same row",
+        int((difference > base.limit).sum()),
+    )
 
 # %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #b29b8d41
 def _test_positions(base):
@@ -120,7 +138,10 @@ def _try_tables(case, base):
     if not case.forward and len(base.run.X) == len(base.run.features):  # training rows may follow test rows, and honest ones may notice
         base.border = int(np.quantile(at[part], 0.4))
         part = part[at[part] > base.border]
-    order = ("other numbers", "turned round", "training rows", "planted", "nearly all high", "nearly all low", "training rows turned round")
+    order = (
+        "other numbers", "turned round", "training rows", "planted", "nearly all high", "nearly all low",
+        "training rows turned round",
+    )
     for number, kind in enumerate(order):
         if number > 3 and not time_left(case):
             case.notes.append(f"time was up before {len(order) - number} changes of the test rows were tried")
@@ -136,7 +157,9 @@ def _try_tables(case, base):
             case.failed += 1
             continue
         if found is not None:
-            note_finding(case, "fit on test rows", step, f"when only {CHANGES[kind]} are changed ({kind}), {found[0]}", found[1])
+            note_finding(
+                case, "fit on test rows", step, f"when only {CHANGES[kind]} are changed ({kind}), {found[0]}", found[1],
+            )
             return
 
 
@@ -153,7 +176,10 @@ def _own_label(case, base, run, part, kind):
     hit = np.flatnonzero(_rows_differ(base, run, rows))
     if not len(hit):
         return None
-    return f"the prepared features or the forecast of the test row at {when(case, at[rows[hit[-1]]])} change, although only its own label and later ones did", len(hit)
+    return (
+        f"the prepared features or the forecast of the test row at {when(case, at[rows[hit[-1]]])} change, although only its own label and later ones did",
+        len(hit),
+    )
 
 
 def _rows_differ(base, run, rows):
@@ -163,7 +189,9 @@ def _rows_differ(base, run, rows):
     whole = _values(base.run.X)
     wrong = unequal(_values(run.X), whole, _spread(whole))
     forecasts = pd.Series(np.abs(run.p - base.run.p) > 1e-6 + 5 * base.noise + 1e-3 * np.std(base.run.p), base.run.test)
-    return (np.zeros(len(rows), dtype=bool) if wrong is None else wrong[:, rows].any(axis=0)) | forecasts.reindex(rows, fill_value=False).to_numpy()
+    return (np.zeros(len(rows), dtype=bool) if wrong is None else wrong[:, rows].any(axis=0)) | forecasts.reindex(
+        rows, fill_value=False
+    ).to_numpy()
 
 
 def _try_candles(case, base):
@@ -188,7 +216,10 @@ def _try_candles(case, base):
             case.failed += 1
             continue
         if found is not None:
-            note_finding(case, "fit on test rows", step, f"when only candles after {when(case, last)} are changed ({kind}), {found[0]}", found[1])
+            note_finding(
+                case, "fit on test rows", step,
+                f"when only candles after {when(case, last)} are changed ({kind}), {found[0]}", found[1],
+            )
             return
     _try_later(case, base, train, test)
 
@@ -202,7 +233,9 @@ def _same_training(base, run, train):
 # %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #01556833
 def _try_later(case, base, train, test):
     "Do prepared rows look ahead within the test part?"
-    if not base.steady or any(f["step"] in ("features", "prepare") for f in case.findings) or len(base.run.X) != len(base.run.features):
+    if not base.steady or any(
+        f["step"] in ("features", "prepare") for f in case.findings
+    ) or len(base.run.X) != len(base.run.features):
         return
     at = case.view.at
     whole = _values(base.run.X)
@@ -221,7 +254,10 @@ def _try_later(case, base, train, test):
         if len(hit):
             row, i = rows[hit[-1]], int(np.argmax(wrong[:, rows[hit[-1]]]))
             text = f"`{base.names[i]}` of the prepared row at {when(case, at[row])} turns from {in_words(whole[i, row])} to {in_words(_values(run.X)[i, row])} "
-            note_finding(case, "feature look-ahead", "prepare", text + f"when only candles after {when(case, cut)} are changed ({kind})", len(hit))
+            note_finding(
+                case, "feature look-ahead", "prepare",
+                text + f"when only candles after {when(case, cut)} are changed ({kind})", len(hit),
+            )
             return
 
 
@@ -240,8 +276,10 @@ def _try_forecasts(case, base):
         wrong = np.abs(alone - together[:half]) > limit
         if wrong.any():
             row = int(np.argmax(wrong))
-            text = (f"the forecast of test row {row} is {together[row]:.4g} together with all {len(rows)} test rows, and {alone[row]:.4g} when the last "
-                    f"{len(rows) - half} are left out: forecasts depend on later rows")  # fmt: skip
+            text = (
+                f"the forecast of test row {row} is {together[row]:.4g} together with all {len(rows)} test rows, and {alone[row]:.4g} when the last "
+                f"{len(rows) - half} are left out: forecasts depend on later rows"
+            )
             note_finding(case, "fit on test rows", "predict", text, int(wrong.sum()))
             return
 
@@ -250,9 +288,13 @@ def judge_fit(
     case,  # result of `open_case`, after `measure_labels`
 ) -> None:  # nothing; findings are noted
     "Was anything fitted on test rows?"
-    plans = [(case.forward[-1], None, True, True)] if case.forward else [(0, None, True, False), (0, _by_time(case), False, True)]
+    plans = [(case.forward[-1], None, True, True)] if case.forward else [
+        (0, None, True, False), (0, _by_time(case), False, True),
+    ]
     for fold, rows, tables, later in plans:
-        if rows is not None and not (len(rows[0]) and len(rows[1])) or rows is None and not all(map(len, case.folds[fold])):
+        if rows is not None and not (
+            len(rows[0]) and len(rows[1])
+        ) or rows is None and not all(map(len, case.folds[fold])):
             continue
         try:
             base = _Base(case, fold, rows)

@@ -27,7 +27,11 @@ def label_view(
     candles: pd.DataFrame,  # candle table
 ) -> SimpleNamespace:  # y, keys, at (candle positions), t1 (ns, or None where it is not declared)
     "Labels as numbers, each with its place in time."
-    declared = isinstance(labels, pd.DataFrame) and "t1" in labels.columns and pd.api.types.is_datetime64_any_dtype(labels["t1"])
+    declared = (
+        isinstance(labels, pd.DataFrame)
+        and "t1" in labels.columns
+        and pd.api.types.is_datetime64_any_dtype(labels["t1"])
+    )
     t1 = pd.DatetimeIndex(labels["t1"]) if declared else None
     if declared:
         t1 = np.where(t1.isna(), -1, index_ns(utc_index(t1)))
@@ -92,7 +96,8 @@ def measure_labels(
     if not reach:
         case.notes.append("the labels do not react to the candles: their interval cannot be measured")
         case.reach = 1
-    lost_rows(case, [entry for entry in lost if entry[0] <= case.n - case.reach - 5], "labels")  # at the end it is honest to know only the short trades
+    # at the end it is honest to know only the short trades
+    lost_rows(case, [entry for entry in lost if entry[0] <= case.n - case.reach - 5], "labels")
 
 
 def _ahead(case):
@@ -113,8 +118,10 @@ def judge_same_bar(
         return
     row = int(np.flatnonzero(~np.isnan(case.labels.y))[len(case.labels.y) // 2])
     at = case.labels.at[row]
-    text = (f"the label of {when(case, at)} is {in_words(case.labels.y[row])} whatever happens after that candle, and the features of the row use the "
-            "candle too: the outcome is settled before the forecast is made")  # fmt: skip
+    text = (
+        f"the label of {when(case, at)} is {in_words(case.labels.y[row])} whatever happens after that candle, and the features of the row use the "
+        "candle too: the outcome is settled before the forecast is made"
+    )
     note_finding(case, "same-bar label", "labels", text, int((~np.isnan(case.labels.y)).sum()))
 
 # %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #6481a276
@@ -140,9 +147,14 @@ def _known_before(candles, lag):
     x = {name: np.log(candles[name].to_numpy(dtype="float64")) for name in ("open", "high", "low", "close")}
     change = np.diff(x["close"], prepend=x["close"][0])
     total = pd.Series(x["close"])
-    signed = [pd.Series(change).shift(i) for i in range(24)] + [total - total.shift(i) for i in (32, 48, 64, 100, 150, 200)]
+    signed = [pd.Series(change).shift(i) for i in range(24)] + [
+        total - total.shift(i) for i in (32, 48, 64, 100, 150, 200)
+    ]
     signed += [pd.Series(x["close"] - (x["high"] + x["low"]) / 2), pd.Series(x["close"] - x["open"])]
-    size = [np.log(pd.Series(value).rolling(i).mean() + 1e-9) for value in (np.abs(change), x["high"] - x["low"]) for i in (1, 5, 14, 30, 60)]
+    size = [
+        np.log(pd.Series(value).rolling(i).mean() + 1e-9) for value in (np.abs(change), x["high"] - x["low"])
+        for i in (1, 5, 14, 30, 60)
+    ]
     return [pd.concat(part, axis=1).shift(lag).to_numpy() for part in (signed, size)]
 
 
@@ -151,7 +163,9 @@ def _learned(x, y, groups):
     half = groups < np.median(groups)
     mean, deviation = x[half].mean(axis=0), x[half].std(axis=0) + 1e-12
     x = (x - mean) / deviation
-    weights = np.linalg.solve(x[half].T @ x[half] + 0.01 * half.sum() * np.eye(x.shape[1]), x[half].T @ (y[half] - y[half].mean()))
+    weights = np.linalg.solve(
+        x[half].T @ x[half] + 0.01 * half.sum() * np.eye(x.shape[1]), x[half].T @ (y[half] - y[half].mean()),
+    )
     forecast = x[~half] @ weights
     return float(np.corrcoef(forecast, y[~half])[0, 1]) if forecast.std() > 0 and y[~half].std() > 0 else 0.0
 
@@ -202,7 +216,9 @@ def judge_smoothed(
     for x, least, what in ((signed, 0.3, "returns"), (size, 0.8, "sizes of moves")):
         strength = _learned(x, y, group)
         if strength > least and strength * np.sqrt(effective) > 4:
-            text = (f"in a market whose returns are drawn one by one, past {what} forecast this label with a correlation of {strength:.2f}: candles before the "
-                    "decision are part of the outcome, such as in the next value of a moving average")  # fmt: skip
+            text = (
+                f"in a market whose returns are drawn one by one, past {what} forecast this label with a correlation of {strength:.2f}: candles before the "
+                "decision are part of the outcome, such as in the next value of a moving average"
+            )
             note_finding(case, "smoothed label", "labels", text, int((~np.isnan(case.labels.y)).sum()))
             return

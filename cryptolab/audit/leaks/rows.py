@@ -14,7 +14,11 @@ from ..steps import outcome
 # %% ../../../nbs/75_audit/30_leaks/50_rows.ipynb #2d73fabd
 FEATURES, LABELS = ("other numbers", "planted"), ("turned round", "nearly all high", "nearly all low")
 BOTH = ("training rows", "training rows turned round")
-CHANGES = {**dict.fromkeys(FEATURES, "features of test rows"), **dict.fromkeys(LABELS, "labels of test rows"), **dict.fromkeys(BOTH, "features and labels of test rows")}  # kind -> what it changes
+# kind -> what it changes
+CHANGES = {
+    **dict.fromkeys(FEATURES, "features of test rows"), **dict.fromkeys(LABELS, "labels of test rows"),
+    **dict.fromkeys(BOTH, "features and labels of test rows"),
+}
 
 
 def _other_labels(y, part, kind, rng):
@@ -63,9 +67,14 @@ def other_test_rows(
     def change(features, labels):
         rng, y = np.random.default_rng(seed), outcome(labels).to_numpy()
         source = rng.choice(train, len(part))
-        names = [n for n in features.columns if pd.api.types.is_numeric_dtype(features[n]) and not pd.api.types.is_bool_dtype(features[n])]
+        names = [
+            n for n in features.columns if pd.api.types.is_numeric_dtype(features[n])
+            and not pd.api.types.is_bool_dtype(features[n])
+        ]
         if kind not in LABELS and features.columns.is_unique:
-            new = _other_features(features[names].to_numpy(dtype="float64", na_value=np.nan), y, source, part, kind, rng)
+            new = _other_features(
+                features[names].to_numpy(dtype="float64", na_value=np.nan), y, source, part, kind, rng,
+            )
             new = [np.round(x) if pd.api.types.is_integer_dtype(features[n]) else x for n, x in zip(names, new.T)]
             features = features.copy()
             for n, x in zip(names, new):
@@ -84,7 +93,9 @@ def _with_outcome(labels, y):
     "Labels with other outcomes."
     if isinstance(labels, pd.Series):
         return pd.Series(y, labels.index, name=labels.name) if pd.api.types.is_numeric_dtype(labels) else labels
-    name = "y" if "y" in labels.columns else next(n for n in labels.columns if not pd.api.types.is_datetime64_any_dtype(labels[n]))
+    name = "y" if "y" in labels.columns else next(
+        n for n in labels.columns if not pd.api.types.is_datetime64_any_dtype(labels[n])
+    )
     changed = labels.assign(**{name: y}) if pd.api.types.is_numeric_dtype(labels[name]) else labels
     changed.attrs = labels.attrs
     return changed

@@ -81,12 +81,16 @@ def judge_overlap(
     if total and proof is not None and (case.reach > 1 or case.whole):
         first, later, old, new, is_train = proof
         sides = ("training", "test") if is_train else ("test", "training")
-        text = (f"{total} training rows share candles of their outcome with test rows; the label of the {sides[0]} row at {when(case, first)} turns from "
-                f"{in_words(old)} to {in_words(new)} when only candles after the {sides[1]} row at {when(case, later)} are changed")  # fmt: skip
+        text = (
+            f"{total} training rows share candles of their outcome with test rows; the label of the {sides[0]} row at {when(case, first)} turns from "
+            f"{in_words(old)} to {in_words(new)} when only candles after the {sides[1]} row at {when(case, later)} are changed"
+        )
         text += _declared(case)
         note_finding(case, "label overlap", "split", text, total)
     elif shuffled and not case.chronological:
-        case.notes.append("training rows come after test rows; the labels do not overlap, so this alone cannot lift the accuracy")
+        case.notes.append(
+            "training rows come after test rows; the labels do not overlap, so this alone cannot lift the accuracy"
+        )
     case.together = together
 
 
@@ -104,7 +108,11 @@ def judge_duplicates(
     for train, test in case.folds:
         both = np.intersect1d(train, test)
         if not len(test) or len(both) == len(np.unique(test)):
-            text = "there are no test rows" if not len(test) else f"all {len(test)} test rows are training rows too: nothing is left to judge by"
+            text = (
+                "there are no test rows"
+                if not len(test)
+                else f"all {len(test)} test rows are training rows too: nothing is left to judge by"
+            )
             note_finding(case, "no test set", "split", text, max(1, len(both)))
             continue
         if len(both):
@@ -114,8 +122,10 @@ def judge_duplicates(
         _equal_rows(case, case.view.values[:, train], case.view.values[:, test], case.view.at[test], "features")
         shared = np.isin(case.view.at[test], case.view.at[train])
         if shared.any() and not any(f["kind"] == "duplicate rows" for f in case.findings):
-            text = (f"{int(shared.sum())} test rows have training rows of the same time, such as {when(case, case.view.at[test][shared][0])}: another coin's outcome "
-                    "at the same moment, or a copy of the row")  # fmt: skip
+            text = (
+                f"{int(shared.sum())} test rows have training rows of the same time, such as {when(case, case.view.at[test][shared][0])}: another coin's outcome "
+                "at the same moment, or a copy of the row"
+            )
             note_finding(case, "contemporaneous coin", "split", text, int(shared.sum()))
     X = case.run.X.select_dtypes("number").to_numpy(dtype="float64").T
     if not case.findings and len(case.run.X) != len(case.view.keys):
@@ -149,10 +159,15 @@ def judge_test_rows(
         return
     base = np.sort(np.unique(np.concatenate([case.view.at[test] for _, test in case.folds])))
     lost = []
-    for number, cut in enumerate(np.unique(np.linspace(case.zone + 5, case.n - max(60, 2 * case.reach), 10).astype(int))):
+    for number, cut in enumerate(
+        np.unique(np.linspace(case.zone + 5, case.n - max(60, 2 * case.reach), 10).astype(int))
+    ):
         for kind in ("random", "times seven"):
             try:
-                changed = run_steps(case.pipeline, other_future(case.candles, cut + 1, kind, case.seed + number), case.context, seed=case.seed, learn=False, prepare=False)
+                changed = run_steps(
+                    case.pipeline, other_future(case.candles, cut + 1, kind, case.seed + number), case.context,
+                    seed=case.seed, learn=False, prepare=False,
+                )
             except Exception:
                 case.failed += 1
                 continue

@@ -24,14 +24,20 @@ def good_gate(
     "The document's gate, and who else passes it."
     y, p = np.asarray(y, dtype="float64"), np.asarray(vote, dtype="float64")
     if not len(y) or y.shape != p.shape or not (np.isin(y, (0, 1)).all() and np.isfinite(p).all()):
-        raise DataError("outcomes and votes do not fit", "0/1 and finite votes of the same rows", f"{y.shape} and {p.shape}", "select the same rows of both")
+        raise DataError(
+            "outcomes and votes do not fit", "0/1 and finite votes of the same rows", f"{y.shape} and {p.shape}",
+            "select the same rows of both",
+        )
     b, said = float(y.mean()), p >= 0.5
     both = float((said & (y == 1)).sum())
     rows = {"ensemble": ((said == (y == 1)).mean(), 2 * both / (said.sum() + y.sum()) if said.sum() + y.sum() else 0.0),
-            "always": (b, 2 * b / (1 + b)), "never": (1 - b, 0.0), "coin of the base rate": (b**2 + (1 - b) ** 2, b)}  # fmt: skip
+            "always": (b, 2 * b / (1 + b)), "never": (1 - b, 0.0), "coin of the base rate": (b**2 + (1 - b) ** 2, b)}
     table = pd.DataFrame(rows, index=["accuracy", "f1"]).T.rename_axis("method")
     table["passes"] = (table["accuracy"] >= GOOD["accuracy"]) & (table["f1"] >= GOOD["f1"])
-    table.attrs = {"n": len(y), "base_rate": b, "passes": bool(table.passes["ensemble"]), "constant_passes": bool(table.passes["always"])}
+    table.attrs = {
+        "n": len(y), "base_rate": b, "passes": bool(table.passes["ensemble"]),
+        "constant_passes": bool(table.passes["always"]),
+    }
     return table
 
 # %% ../../../nbs/75_audit/50_pipelines/30_hybrid.ipynb #058e2726
@@ -51,12 +57,22 @@ def signal_trades(
         asked &= candles.index.isin(rows)
     symbol, columns = str(candles.attrs.get("symbol") or "coin"), ["symbol", "technical", "ml", "ret", "exit_time"]
     if not asked.any():
-        return pd.DataFrame({"symbol": pd.Series(dtype=object), **{c: pd.Series(dtype="float64") for c in ("technical", "ml", "ret")}, "exit_time": pd.DatetimeIndex([], tz="UTC")},
-                            index=candles.index[:0])[columns]  # fmt: skip
+        return pd.DataFrame(
+            {
+                "symbol": pd.Series(dtype=object),
+                **{c: pd.Series(dtype="float64") for c in ("technical", "ml", "ret")},
+                "exit_time": pd.DatetimeIndex([], tz="UTC"),
+            },
+            index=candles.index[:0],
+        )[columns]
     alone = orders.assign(action=asked.astype("int64"), size=1e-9)
-    trades = backtest(candles, alone, fee=fee, slippage=slippage, size_of="units", max_positions=int(asked.sum())).trades
+    trades = backtest(
+        candles, alone, fee=fee, slippage=slippage, size_of="units", max_positions=int(asked.sum()),
+    ).trades
     trades = trades[trades["exit_reason"] != "end"].set_index("decided")
-    table = orders.loc[trades.index, ["technical", "ml"]].assign(symbol=symbol, ret=trades["ret"], exit_time=trades["exit_time"])
+    table = orders.loc[trades.index, ["technical", "ml"]].assign(
+        symbol=symbol, ret=trades["ret"], exit_time=trades["exit_time"],
+    )
     return table[columns]
 
 # %% ../../../nbs/75_audit/50_pipelines/30_hybrid.ipynb #453d38d2
@@ -67,8 +83,11 @@ def _of_sums(s):
     "Quantities of sums (…, 10)."
     n1, n0, r1, r0, w1, w0, u1, u0, d1, d0 = np.moveaxis(s, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {"win rate": w1 / n1 - w0 / n0, "net return per trade": r1 / n1 - r0 / n0, "profit factor": np.where(d1 * d0 > 0, (u1 / d1) / (u0 / d0) - 1, np.nan),
-                "losing trades": np.where(n0 > w0, (n1 - w1) / (n0 - w0) - 1, np.nan), "net return in all": r1 - r0}  # fmt: skip
+        return {
+            "win rate": w1 / n1 - w0 / n0, "net return per trade": r1 / n1 - r0 / n0,
+            "profit factor": np.where(d1 * d0 > 0, (u1 / d1) / (u0 / d0) - 1, np.nan),
+            "losing trades": np.where(n0 > w0, (n1 - w1) / (n0 - w0) - 1, np.nan), "net return in all": r1 - r0,
+        }
 
 
 def ml_gain(
@@ -85,23 +104,41 @@ def ml_gain(
     off = (trades["technical"] >= config.min_entry_score).to_numpy()
     on = (trades["technical"].to_numpy() + ml_bonus(trades["ml"], config)) >= config.min_entry_score
     ret = trades["ret"].to_numpy(dtype="float64")
-    parts = [on, off, on * ret, off * ret, on & (ret > 0), off & (ret > 0), on * np.maximum(ret, 0), off * np.maximum(ret, 0), on * np.maximum(-ret, 0), off * np.maximum(-ret, 0)]
-    per = pd.DataFrame(dict(zip(_SUMS, (np.asarray(p, dtype="float64") for p in parts)))).groupby(pd.DatetimeIndex(trades.index).floor(block)).sum().to_numpy()
+    parts = [
+        on, off, on * ret, off * ret, on & (ret > 0), off & (ret > 0), on * np.maximum(ret, 0),
+        off * np.maximum(ret, 0), on * np.maximum(-ret, 0), off * np.maximum(-ret, 0),
+    ]
+    per = pd.DataFrame(
+        dict(zip(_SUMS, (np.asarray(p, dtype="float64") for p in parts)))
+    ).groupby(pd.DatetimeIndex(trades.index).floor(block)).sum().to_numpy()
     total = per.sum(axis=0) if len(per) else np.zeros(10)
-    draws = np.random.default_rng(seed).multinomial(len(per), np.full(len(per), 1 / len(per)), n_samples) @ per if len(per) > 1 else np.full((2, 10), np.nan)
+    draws = (
+        np.random.default_rng(seed).multinomial(len(per), np.full(len(per), 1 / len(per)), n_samples) @ per
+        if len(per) > 1
+        else np.full((2, 10), np.nan)
+    )
     found, drawn = _of_sums(total), _of_sums(draws)
     with np.errstate(divide="ignore", invalid="ignore"):
         n1, n0, r1, r0, w1, w0, u1, u0, d1, d0 = total
-        level = {"win rate": (w0 / n0, w1 / n1), "net return per trade": (r0 / n0, r1 / n1), "profit factor": (u0 / d0, u1 / d1), "losing trades": (n0 - w0, n1 - w1), "net return in all": (r0, r1)}
+        level = {
+            "win rate": (w0 / n0, w1 / n1), "net return per trade": (r0 / n0, r1 / n1),
+            "profit factor": (u0 / d0, u1 / d1), "losing trades": (n0 - w0, n1 - w1), "net return in all": (r0, r1),
+        }
     rows = {}
     for name, x in drawn.items():
         known = x[np.isfinite(x)]
         sure = len(known) >= 0.9 * n_samples and np.isfinite(found[name])
         low, high, error = (*np.quantile(known, [0.025, 0.975]), known.std(ddof=1)) if sure else (np.nan,) * 3
-        rows[name] = {"off": level[name][0], "on": level[name][1], "gain": float(found[name]), "low": low, "high": high, "smallest": 2.8 * error}
+        rows[name] = {
+            "off": level[name][0], "on": level[name][1], "gain": float(found[name]), "low": low, "high": high,
+            "smallest": 2.8 * error,
+        }
     table = pd.DataFrame(rows).T.rename_axis("quantity")
-    table.attrs = {"n": len(trades), "on": int(on.sum()), "off": int(off.sum()), "both": int((on & off).sum()), "added": int((on & ~off).sum()), "dropped": int((off & ~on).sum()),
-                   "blocks": len(per), "without_vote": int(trades["ml"].isna().sum())}  # fmt: skip
+    table.attrs = {
+        "n": len(trades), "on": int(on.sum()), "off": int(off.sum()), "both": int((on & off).sum()),
+        "added": int((on & ~off).sum()), "dropped": int((off & ~on).sum()), "blocks": len(per),
+        "without_vote": int(trades["ml"].isna().sum()),
+    }
     return table
 
 # %% ../../../nbs/75_audit/50_pipelines/30_hybrid.ipynb #9c045b90
@@ -142,14 +179,20 @@ def direction_content(
 
     above, below, p = (np.asarray(v, dtype="float64") for v in (above, below, p))
     one, rows = above != below, {}
-    for name, y, q in (("the event", above, p), ("its mirror image", below, p), ("which of the two, where one happened", above[one], p[one])):
+    for name, y, q in (
+        ("the event", above, p), ("its mirror image", below, p),
+        ("which of the two, where one happened", above[one], p[one]),
+    ):
         counts = min((y == 1).sum(), (y == 0).sum()) if len(y) else 0
         found = auc_blocks(y, q, block, 400, seed) if counts >= 10 else {"value": np.nan, "low": np.nan, "high": np.nan}
         rows[name] = {"n": len(y), "roc_auc": found["value"], "auc_low": found["low"], "auc_high": found["high"]}
     return pd.DataFrame(rows).T.rename_axis("asked about").astype({"n": int})
 
 # %% ../../../nbs/75_audit/50_pipelines/30_hybrid.ipynb #e8e89fd8
-LEARNERS = {"logistic": ("logistic",), "trees": ("random_forest", "xgboost"), "ensemble": ("random_forest", "xgboost", "lstm", "logistic", "svm")}
+LEARNERS = {
+    "logistic": ("logistic",), "trees": ("random_forest", "xgboost"),
+    "ensemble": ("random_forest", "xgboost", "lstm", "logistic", "svm"),
+}
 
 
 def _columns(candles, window):
@@ -160,9 +203,13 @@ def _columns(candles, window):
     table = features(candles, "hybrid")
     if window == 1:
         return table
-    windows, values = make_windows(table, window), np.full((len(table), window * table.shape[1]), np.nan, dtype="float32")
+    windows, values = make_windows(table, window), np.full(
+        (len(table), window * table.shape[1]), np.nan, dtype="float32",
+    )
     values[windows.ends] = windows.flat()
-    return pd.DataFrame(values, table.index, [f"{name}_{lag}" for lag in range(window - 1, -1, -1) for name in table.columns])
+    return pd.DataFrame(
+        values, table.index, [f"{name}_{lag}" for lag in range(window - 1, -1, -1) for name in table.columns],
+    )
 
 
 def _learn(X, y, members, window, sizes, resample, seed, gap):
@@ -183,15 +230,26 @@ def _learn(X, y, members, window, sizes, resample, seed, gap):
             models[name] = hybrid_models.fit_boosting(x, target, weight, later, sizes, seed, 1)[0]
         elif name == "lstm":
             at = np.arange(len(y))
-            models[name] = hybrid_models.fit_lstm(view, hybrid_fit.repeated(at[older], y[older], seed), (at[newer], y[newer].astype("float32")), sizes, seed)[0]
+            models[name] = hybrid_models.fit_lstm(
+                view, hybrid_fit.repeated(at[older], y[older], seed), (at[newer], y[newer].astype("float32")), sizes,
+                seed,
+            )[0]
         elif name == "svm":
-            models[name] = hybrid_models.fit_svm(x[-sizes["svm_rows"] :], target[-sizes["svm_rows"] :], weight[-sizes["svm_rows"] :], later, sizes)
+            models[name] = hybrid_models.fit_svm(
+                x[-sizes["svm_rows"] :], target[-sizes["svm_rows"] :], weight[-sizes["svm_rows"] :], later, sizes,
+            )
         else:
-            models[name] = hybrid_models.fit_forest(x, target, weight, sizes, seed, 1) if name == "random_forest" else hybrid_models.fit_logistic(x, target, weight, sizes)
+            models[name] = (
+                hybrid_models.fit_forest(x, target, weight, sizes, seed, 1)
+                if name == "random_forest"
+                else hybrid_models.fit_logistic(x, target, weight, sizes)
+            )
 
     def ask(rows):
         v = scale(np.asarray(rows, dtype="float32").reshape(len(rows), window, -1))
-        votes = [hybrid_models.ask_member(name, model, v[:, -1], v, np.arange(len(v))) for name, model in models.items()]
+        votes = [
+            hybrid_models.ask_member(name, model, v[:, -1], v, np.arange(len(v))) for name, model in models.items()
+        ]
         return np.average(votes, axis=0, weights=[hybrid_models.PUBLISHED_WEIGHTS[name] for name in models])
 
     return ask
@@ -224,8 +282,14 @@ def hybrid_pipeline(
         parts = chronological_split(labels["t0"].iloc[known], labels["t1"].iloc[known], (0.5, 0.5 - test, test))
         return known[np.concatenate([parts.train, parts.val])], known[parts.test]
 
-    return Pipeline(lambda candles: _columns(candles, window), lambda candles: hybrid_labels(candles, label, lookahead, profit_threshold), split,
-                    lambda X, y: _learn(X, y, LEARNERS[learner], window, sizes, resample, seed, lookahead), lambda model, X: model(X), name=f"hybrid, {learner}, {label}")  # fmt: skip
+    return Pipeline(
+        lambda candles: _columns(candles, window),
+        lambda candles: hybrid_labels(candles, label, lookahead, profit_threshold),
+        split,
+        lambda X, y: _learn(X, y, LEARNERS[learner], window, sizes, resample, seed, lookahead),
+        lambda model, X: model(X),
+        name=f"hybrid, {learner}, {label}",
+    )
 
 # %% ../../../nbs/75_audit/50_pipelines/30_hybrid.ipynb #1875600d
 def hybrid_control(
@@ -250,11 +314,20 @@ def hybrid_control(
     below = replace(above, labels=touch(mirrored(candles), lookahead, profit_threshold).loc[above.labels.index])
     said = []
     for rows in (above, below):
-        models = {name: fit_member(name, rows, rows.parts.train, rows.parts.val, sizes, resample, seed, 1)[0] for name in members}
-        said.append(log_odds(weighted_vote(member_votes(models, rows, rows.parts.test), vote_weights("published", members))))
+        models = {
+            name: fit_member(name, rows, rows.parts.train, rows.parts.val, sizes, resample, seed, 1)[0]
+            for name in members
+        }
+        said.append(
+            log_odds(weighted_vote(member_votes(models, rows, rows.parts.test), vote_weights("published", members)))
+        )
     one = above.y != below.y
     train, grid = above.parts.train, np.arange(0, len(above.parts.test), lookahead)
     judged = grid[one[above.parts.test[grid]]]
     index = above.labels.index[above.parts.test[judged]]
     majority = int(above.y[train][one[train]].mean() > 0.5) if one[train].any() else 1
-    return pd.Series(above.y[above.parts.test[judged]], index), pd.Series(sigmoid(said[0] - said[1])[judged], index), majority
+    return (
+        pd.Series(above.y[above.parts.test[judged]], index),
+        pd.Series(sigmoid(said[0] - said[1])[judged], index),
+        majority,
+    )

@@ -52,7 +52,10 @@ def v2_pipeline(
     from cryptolab.systems.v2.models import v2_sizes
 
     if model not in ("bounce", "filter") or filter not in ("resolved", "as_written"):
-        raise SettingsError("unknown model or filter", "bounce | filter, and resolved | as_written", f"{model!r}, {filter!r}", "choose one of them")
+        raise SettingsError(
+            "unknown model or filter", "bounce | filter, and resolved | as_written", f"{model!r}, {filter!r}",
+            "choose one of them",
+        )
     sizes, barriers = v2_sizes(profile), barriers or {}
     timeout, lost = barriers.get("timeout", 16), model == "filter" and filter == "resolved"
     reward = barriers.get("target", 3.0) / barriers.get("stop", 1.5) if lost else None
@@ -71,12 +74,14 @@ def v2_pipeline(
 
         seen = table.notna().all(axis=1).to_numpy()
         known = np.flatnonzero(seen & labels["y"].notna().to_numpy())
-        parts = split_rows(labels.iloc[known], split_borders(pd.DatetimeIndex(labels["t0"][seen]), (0.5, 0.5 - test, test)))
+        parts = split_rows(
+            labels.iloc[known], split_borders(pd.DatetimeIndex(labels["t0"][seen]), (0.5, 0.5 - test, test)),
+        )
         return known[np.concatenate([parts.train, parts.val])], known[parts.test]
 
     return Pipeline(columns, lambda candles: _v2_labels(candles, side, candidates, model, filter, barriers), split,
                     lambda X, y: _v2_learner(X, np.asarray(y, dtype="float64"), reward, sizes, timeout, seed), ask,
-                    name=f"V2 {model}, {side}")  # fmt: skip
+                    name=f"V2 {model}, {side}")
 
 # %% ../../../nbs/75_audit/50_pipelines/20_v2.ipynb #89f17382
 def v2_control(
@@ -91,8 +96,10 @@ def v2_control(
     "V2 with equally distant barriers, judged on decided trades one after another."
     from cryptolab.systems.v2.system import V2
 
-    system = V2(profile=profile, seed=seed, side=side, candidates=candidates, target=distance, stop=distance, timeout=timeout, threads=1,
-                fractions=(0.55, 0.15, 0.30))  # fmt: skip
+    system = V2(
+        profile=profile, seed=seed, side=side, candidates=candidates, target=distance, stop=distance, timeout=timeout,
+        threads=1, fractions=(0.55, 0.15, 0.30),
+    )
     rows, ends = _judged_trades(system, candles)
     decided = rows["exit"].astype(str).isin(["target", "stop"]).to_numpy()
     train = rows[decided & (rows["part"] == "train").to_numpy()]
@@ -124,11 +131,17 @@ def v2_own_control(
 
     from cryptolab.systems.v2.system import V2
 
-    rows, ends = _judged_trades(V2(profile=profile, seed=seed, side=side, candidates=candidates, threads=1, fractions=(0.55, 0.15, 0.30)), candles)
+    rows, ends = _judged_trades(
+        V2(profile=profile, seed=seed, side=side, candidates=candidates, threads=1, fractions=(0.55, 0.15, 0.30)),
+        candles,
+    )
     test, val = (rows[(rows["part"] == part).to_numpy()] for part in ("test", "val"))
     chosen = test.iloc[one_after_another(test["t0"].to_numpy(), ends.loc[test.index].to_numpy())]
     sign = 1.0 if side == "long" else -1.0
     gain = sign * np.log1p(sign * chosen["ret"]) / chosen["risk"]
     stake, veto = chosen["p_bounce"] - val["p_bounce"].mean(), val["p_filter"].mean() - chosen["p_filter"]
-    return {"n": len(chosen), "roc_auc": float(roc_auc_score(test["y"], test["p_event"])), "mean_r": float(chosen["r"].mean()),
-            "p_value": p_value_fair_game(gain, stake), "p_veto": p_value_fair_game(gain, veto)}  # fmt: skip
+    return {
+        "n": len(chosen), "roc_auc": float(roc_auc_score(test["y"], test["p_event"])),
+        "mean_r": float(chosen["r"].mean()), "p_value": p_value_fair_game(gain, stake),
+        "p_veto": p_value_fair_game(gain, veto),
+    }

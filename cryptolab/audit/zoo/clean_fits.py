@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from ...data.market import PLANTED_TERMS, planted_market
-from .parts import Notebook, basic, chance, chronological, collector, interval, learner, outcome, rally, smote
+from cryptolab.audit.zoo.parts import (
+    Notebook, basic, chance, chronological, collector, interval, learner, outcome, rally, smote,
+)
 
 # %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #56af1984
 CLEAN_FITS = []  # entries of this module
@@ -94,11 +96,16 @@ class AugmentedTrainingRows(Notebook):
 
     def prepare(self, features, labels, train, test):
         X = features.iloc[train]
-        self.copies = X + 0.02 * X.std().to_numpy() * np.random.default_rng(0).standard_normal(X.shape), outcome(labels).iloc[train]
+        self.copies = (
+            X + 0.02 * X.std().to_numpy() * np.random.default_rng(0).standard_normal(X.shape),
+            outcome(labels).iloc[train],
+        )
         return features, labels
 
     def fit(self, X, y):
-        self.model = learner("lightgbm", num_leaves=31, learning_rate=0.2).fit(pd.concat([X, self.copies[0]]), pd.concat([y, self.copies[1]]))
+        self.model = learner("lightgbm", num_leaves=31, learning_rate=0.2).fit(
+            pd.concat([X, self.copies[0]]), pd.concat([y, self.copies[1]]),
+        )
         return self
 
 # %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #b8a9a491
@@ -199,7 +206,9 @@ class EarlyStoppingOnValidation(_Validated):
         X, y, X_val, y_val = self.parts(X, y)
         params = {"objective": "binary", "num_leaves": 7, "learning_rate": 0.2, "num_threads": 1, "verbose": -1}
         watched = lgb.Dataset(X_val, y_val)
-        self.model = lgb.train(params, lgb.Dataset(X, y), 100, valid_sets=[watched], callbacks=[lgb.early_stopping(5, verbose=False)])
+        self.model = lgb.train(
+            params, lgb.Dataset(X, y), 100, valid_sets=[watched], callbacks=[lgb.early_stopping(5, verbose=False)],
+        )
         return self
 
     def predict(self, X):
@@ -214,7 +223,9 @@ class ThresholdOnValidation(_Validated):
         X, y, X_val, y_val = self.parts(X, y)
         super().fit(X, y)
         p = self.model.predict_proba(X_val)[:, 1]
-        self.cut = max(np.quantile(p, np.linspace(0.02, 0.98, 49)), key=lambda cut: ((p > cut) == y_val.to_numpy()).mean())
+        self.cut = max(
+            np.quantile(p, np.linspace(0.02, 0.98, 49)), key=lambda cut: ((p > cut) == y_val.to_numpy()).mean(),
+        )
         return self
 
     def predict(self, X):
@@ -254,7 +265,9 @@ class AverageOfSeeds(Notebook):
     "Five seeds are averaged, not chosen."
 
     def fit(self, X, y):
-        self.models = [learner("lightgbm", s, n_estimators=15, subsample=0.5, subsample_freq=1).fit(X, y) for s in range(5)]
+        self.models = [
+            learner("lightgbm", s, n_estimators=15, subsample=0.5, subsample_freq=1).fit(X, y) for s in range(5)
+        ]
         return self
 
     def predict(self, X):
@@ -343,7 +356,9 @@ class CalendarAndCounter(Notebook):
 
     def features(self, candles):
         index = candles.index
-        return pd.DataFrame({"hour": index.hour, "weekday": index.day_of_week, "row": np.arange(len(index))}, index=index)
+        return pd.DataFrame(
+            {"hour": index.hour, "weekday": index.day_of_week, "row": np.arange(len(index))}, index=index,
+        )
 
 # %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #6c995206
 @clean("same-bar label", "lightgbm", "labels")
@@ -363,7 +378,9 @@ class BusyHalfDay(Notebook):
     def features(self, candles):
         hour = 2 * np.pi * (candles.index.hour + candles.index.minute / 60) / 24
         volume = np.log(candles["volume"] + 1e-9)
-        return basic(candles).assign(sin=np.sin(hour), cos=np.cos(hour), recent=volume.rolling(12).mean() - volume.rolling(100).mean())
+        return basic(candles).assign(
+            sin=np.sin(hour), cos=np.cos(hour), recent=volume.rolling(12).mean() - volume.rolling(100).mean(),
+        )
 
     def labels(self, candles):
         half = np.log(candles["volume"] + 1e-9).rolling(12).mean()
@@ -381,7 +398,10 @@ class PlantedRule(Notebook):
     def features(self, candles):
         o, h, low, c, v = (candles[x] for x in ("open", "high", "low", "close", "volume"))
         span = (h - low).where(h > low)
-        parts = {"volume_20": np.log(v / v.rolling(20).mean()), "true_range_atr": np.log(span / (h - low).ewm(alpha=1 / 14, adjust=False).mean()),
-                 "body": (c - o) / span, "wick": (c + o - h - low) / span}
+        parts = {
+            "volume_20": np.log(v / v.rolling(20).mean()),
+            "true_range_atr": np.log(span / (h - low).ewm(alpha=1 / 14, adjust=False).mean()), "body": (c - o) / span,
+            "wick": (c + o - h - low) / span,
+        }
         score = sum(w * (parts[name].shift(lag) - mean) / sd for name, lag, w, mean, sd in PLANTED_TERMS)
         return basic(candles).assign(score=np.sign(score))

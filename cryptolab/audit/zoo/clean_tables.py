@@ -15,7 +15,9 @@ __all__ = ['CLEAN', 'clean', 'TrailingMean', 'TrailingPolynomial', 'OneWayFilter
 import numpy as np
 import pandas as pd
 
-from .parts import Notebook, basic, blocks, chronological, collector, interval, known, levels, shuffled, up, walk_forward
+from cryptolab.audit.zoo.parts import (
+    Notebook, basic, blocks, chronological, collector, interval, known, levels, shuffled, up, walk_forward,
+)
 
 # %% ../../../nbs/75_audit/40_zoo/21_clean_tables.ipynb #8a3ddf85
 CLEAN = []  # entries of this module
@@ -148,7 +150,9 @@ class RollingDetrend(Notebook):
         t = np.arange(200.0)
         basis = np.linalg.pinv(np.c_[np.ones(200), t])
         weights = (np.arange(200) == 199) - np.array([1, 199.0]) @ basis
-        return basic(candles).assign(detrended=np.log(candles["close"]).rolling(200).apply(lambda w: w @ weights, raw=True))
+        return basic(candles).assign(
+            detrended=np.log(candles["close"]).rolling(200).apply(lambda w: w @ weights, raw=True)
+        )
 
 
 @clean("whole-sample fit", "ridge", "features")
@@ -200,7 +204,9 @@ class SettledPatternMean(Notebook):
         change = np.log(candles["close"]).diff()
         rose = (candles["close"] > candles["open"]).astype(int)
         pattern = sum(rose.shift(k, fill_value=0) * 2**k for k in range(5))
-        settled = pd.DataFrame({k: change.where(pattern.shift(1) == k).expanding().mean() for k in range(32)}).fillna(0.0)
+        settled = pd.DataFrame(
+            {k: change.where(pattern.shift(1) == k).expanding().mean() for k in range(32)}
+        ).fillna(0.0)
         return basic(candles).assign(pattern=settled.to_numpy()[np.arange(len(candles)), pattern])
 
 
@@ -246,8 +252,12 @@ class DayInTheMaking(Notebook):
 
     def features(self, candles):
         day = candles.groupby(candles.index.floor("1D"))
-        X = basic(candles).assign(day_volume=np.log1p(day["volume"].cumsum()), day_open=candles["close"] / day["open"].transform("first") - 1)
-        return X.assign(day_high=day["high"].cummax() / candles["close"] - 1, day_low=day["low"].cummin() / candles["close"] - 1)
+        X = basic(candles).assign(
+            day_volume=np.log1p(day["volume"].cumsum()), day_open=candles["close"] / day["open"].transform("first") - 1,
+        )
+        return X.assign(
+            day_high=day["high"].cummax() / candles["close"] - 1, day_low=day["low"].cummin() / candles["close"] - 1,
+        )
 
 
 def _moves(context, candles):
@@ -274,7 +284,9 @@ class LaggedCoins(Notebook):
 
     def features(self, candles):
         moves = _moves(self.context, candles)
-        return basic(candles).join(moves.shift(1).add_prefix("lag_")).assign(market_24=moves.mean(axis=1).rolling(24).mean())
+        return basic(candles).join(moves.shift(1).add_prefix("lag_")).assign(
+            market_24=moves.mean(axis=1).rolling(24).mean()
+        )
 
 
 @clean("other coin ahead", "ridge", "features")

@@ -211,7 +211,9 @@ class ScaledBeforeTheSplit(Notebook):
     def prepare(self, features, labels, train, test):
         from sklearn.preprocessing import StandardScaler
 
-        return pd.DataFrame(StandardScaler().fit_transform(features), index=features.index, columns=features.columns), labels
+        return pd.DataFrame(
+            StandardScaler().fit_transform(features), index=features.index, columns=features.columns
+        ), labels
 
 
 @leak("whole-sample scaling", "boosting", "prepare", "scaler_of_the_training_rows")
@@ -256,7 +258,11 @@ class MixtureOfEverything(Notebook):
 
         parts = features[["return_24", "volatility", "volume"]]
         mixture = GaussianMixture(3, random_state=0, max_iter=20, tol=0.01).fit(parts[_usable(parts)] * [20, 200, 1])
-        return features.join(pd.DataFrame(mixture.predict_proba(parts.fillna(0.0) * [20, 200, 1]), index=features.index).add_prefix("regime_")), labels
+        return features.join(
+            pd.DataFrame(mixture.predict_proba(parts.fillna(0.0) * [20, 200, 1]), index=features.index).add_prefix(
+                "regime_"
+            )
+        ), labels
 
 # %% ../../../nbs/75_audit/40_zoo/30_leaky_fits.ipynb #bcfdafb8
 @leak("imputation from the future", "forest", "prepare", "imputer_of_the_training_rows")
@@ -332,7 +338,9 @@ class StoppedByTheTest(_Looks):
 
         params = {"objective": "binary", "num_leaves": 7, "learning_rate": 0.2, "num_threads": 1, "verbose": -1}
         watched = lgb.Dataset(*self.test)
-        self.model = lgb.train(params, lgb.Dataset(X, y), 100, valid_sets=[watched], callbacks=[lgb.early_stopping(5, verbose=False)])
+        self.model = lgb.train(
+            params, lgb.Dataset(X, y), 100, valid_sets=[watched], callbacks=[lgb.early_stopping(5, verbose=False)],
+        )
         return self
 
     def predict(self, X):
@@ -415,7 +423,9 @@ class LuckySeed(_Best):
     "The seed is a parameter too: twelve were tried on the test."
 
     def candidates(self):
-        return [learner("lightgbm", s, n_estimators=15, num_leaves=15, subsample=0.5, subsample_freq=1) for s in range(12)]
+        return [
+            learner("lightgbm", s, n_estimators=15, num_leaves=15, subsample=0.5, subsample_freq=1) for s in range(12)
+        ]
 
 
 @leak("hyper-parameters chosen on test rows", "logistic", "fit", "selection_inside_fit")

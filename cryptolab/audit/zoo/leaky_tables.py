@@ -271,7 +271,9 @@ class TwelveHoursOnTheOpen(Notebook):
     "merge_asof joins the momentum of 12-hour candles on their stamp, which is their open."
 
     def features(self, candles):
-        higher = np.log(candles["close"].resample("12h").last()).diff().rename("higher").rename_axis("open_time").reset_index()
+        higher = np.log(
+            candles["close"].resample("12h").last()
+        ).diff().rename("higher").rename_axis("open_time").reset_index()
         rows = pd.DataFrame({"open_time": candles.index})
         joined = pd.merge_asof(rows, higher, on="open_time")["higher"].to_numpy()
         return basic(candles).assign(higher=joined)
@@ -313,7 +315,9 @@ class NearestStamp(Notebook):
         other = self.context["SOLUSDT"]["close"]
         other = np.log(other.resample("4h").last()).diff().rename("other").rename_axis("open_time").reset_index()
         rows = pd.DataFrame({"open_time": candles.index})
-        return basic(candles).assign(other=pd.merge_asof(rows, other, on="open_time", direction="nearest")["other"].to_numpy())
+        return basic(candles).assign(
+            other=pd.merge_asof(rows, other, on="open_time", direction="nearest")["other"].to_numpy()
+        )
 
 # %% ../../../nbs/75_audit/40_zoo/20_leaky_tables.ipynb #d528a01a
 @leak("unconfirmed pivot", "lightgbm", "features", "confirmed_pivots")
@@ -446,4 +450,6 @@ class SurvivingCoins(Notebook):
     def features(self, candles):
         coins = pd.DataFrame({s: np.log(c["close"]).reindex(candles.index) for s, c in self.context.items()})
         best = (coins.ffill().iloc[-1] - coins.bfill().iloc[0]).nlargest(2).index
-        return basic(candles).assign(index_6=coins[best].mean(axis=1).diff(6), index_24=coins[best].mean(axis=1).diff(24))
+        return basic(candles).assign(
+            index_6=coins[best].mean(axis=1).diff(6), index_24=coins[best].mean(axis=1).diff(24),
+        )

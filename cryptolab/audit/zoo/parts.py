@@ -111,7 +111,9 @@ def blocks(
     "Each block once the test, all others for training."
     rows = known(features, labels)
     cuts = np.linspace(0, len(rows), folds + 1).astype(int)
-    return [(np.r_[rows[: max(0, a - purge)], rows[b + purge + embargo :]], rows[a:b]) for a, b in zip(cuts[:-1], cuts[1:])]
+    return [
+        (np.r_[rows[: max(0, a - purge)], rows[b + purge + embargo :]], rows[a:b]) for a, b in zip(cuts[:-1], cuts[1:])
+    ]
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #cc9b073b
 def shuffled(
@@ -156,7 +158,9 @@ def smote(
     rare, rng = float(y.mean() < 0.5), np.random.default_rng(seed)
     few = X[(y == rare).to_numpy()].to_numpy()
     lacking = len(y) - 2 * len(few)
-    neighbours = NearestNeighbors(n_neighbors=min(k + 1, len(few))).fit(few / X.std().to_numpy()).kneighbors(few / X.std().to_numpy())[1]
+    neighbours = NearestNeighbors(
+        n_neighbors=min(k + 1, len(few))
+    ).fit(few / X.std().to_numpy()).kneighbors(few / X.std().to_numpy())[1]
     first = rng.integers(len(few), size=lacking)
     second = neighbours[first, rng.integers(min(1, len(few) - 1), neighbours.shape[1], size=lacking)]
     new = few[first] + rng.random((lacking, 1)) * (few[second] - few[first])
@@ -180,9 +184,15 @@ def learner(
         "ridge": lambda: linear_model.RidgeClassifier(**{"alpha": 10.0} | params),
         "svm": lambda: svm.LinearSVC(**{"C": 0.01, "random_state": seed} | params),
         "knn": lambda: neighbors.KNeighborsClassifier(**{"n_neighbors": 25, "n_jobs": 1} | params),
-        "forest": lambda: ensemble.RandomForestClassifier(**{"n_estimators": 25, "min_samples_leaf": 10, "n_jobs": 1, "random_state": seed} | params),
-        "boosting": lambda: ensemble.GradientBoostingClassifier(**{"n_estimators": 25, "max_depth": 2, "subsample": 0.5, "random_state": seed} | params),
-        "lightgbm": lambda: LGBMClassifier(**{"n_estimators": 40, "num_leaves": 7, "n_jobs": 1, "verbose": -1, "random_state": seed} | params),
+        "forest": lambda: ensemble.RandomForestClassifier(
+            **{"n_estimators": 25, "min_samples_leaf": 10, "n_jobs": 1, "random_state": seed} | params
+        ),
+        "boosting": lambda: ensemble.GradientBoostingClassifier(
+            **{"n_estimators": 25, "max_depth": 2, "subsample": 0.5, "random_state": seed} | params
+        ),
+        "lightgbm": lambda: LGBMClassifier(
+            **{"n_estimators": 40, "num_leaves": 7, "n_jobs": 1, "verbose": -1, "random_state": seed} | params
+        ),
     }[family]()
     return pipeline.make_pipeline(preprocessing.StandardScaler(), make) if family in SMOOTH else make
 
@@ -193,7 +203,9 @@ def chance(
 ) -> np.ndarray:  # probability of class 1, or the class itself where the model has no probabilities or more than two classes
     "Forecast of a classifier."
     two = len(getattr(model, "classes_", [0, 1])) == 2
-    return model.predict_proba(X)[:, 1] if two and hasattr(model, "predict_proba") else np.asarray(model.predict(X), dtype=float)
+    return model.predict_proba(X)[:, 1] if two and hasattr(model, "predict_proba") else np.asarray(
+        model.predict(X), dtype=float,
+    )
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #f982a1e4
 class Notebook:
@@ -247,7 +259,10 @@ def forecasts(
     "Run a pipeline from candles to the forecasts of its test rows."
     features, labels = pipeline.features(candles), pipeline.labels(candles)
     if len(features) != len(labels):
-        raise DataError("features and labels do not have the same rows", f"{len(features)} labels", len(labels), "return one label per feature row")
+        raise DataError(
+            "features and labels do not have the same rows", f"{len(features)} labels", len(labels),
+            "return one label per feature row",
+        )
     folds, parts = pipeline.split(features, labels), []
     for fold, (train, test) in enumerate([folds] if isinstance(folds, tuple) else folds):
         X, y = features, labels
@@ -255,7 +270,9 @@ def forecasts(
             X, y = pipeline.prepare(features, labels, train, test)
         pipeline.fit(X.iloc[train], outcome(y).iloc[train])
         forecast = np.asarray(pipeline.predict(X.iloc[test]), dtype=float)
-        parts.append(pd.DataFrame({"fold": fold, "row": test, "y": outcome(labels).iloc[test].to_numpy(), "forecast": forecast}))
+        parts.append(
+            pd.DataFrame({"fold": fold, "row": test, "y": outcome(labels).iloc[test].to_numpy(), "forecast": forecast})
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -283,8 +300,13 @@ def companions(
         close = 10 * np.exp(np.cumsum(0.8 * move + 0.5 * move.std() * rng.standard_normal(len(move))))
         open_ = np.r_[close[:1], close[:-1]]
         wick = np.exp(0.3 * move.std() * np.abs(rng.standard_normal((2, len(move)))))
-        found[symbol] = pd.DataFrame({"open": open_, "high": np.maximum(open_, close) * wick[0], "low": np.minimum(open_, close) / wick[1],
-                                      "close": close, "volume": candles["volume"].to_numpy() * 5}, index=candles.index)
+        found[symbol] = pd.DataFrame(
+            {
+                "open": open_, "high": np.maximum(open_, close) * wick[0], "low": np.minimum(open_, close) / wick[1],
+                "close": close, "volume": candles["volume"].to_numpy() * 5,
+            },
+            index=candles.index,
+        )
     return found
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #f46758b3

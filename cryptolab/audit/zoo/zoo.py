@@ -28,7 +28,9 @@ def entry(
     found = {e.name: e for e in ZOO}
     if name not in found:
         near = difflib.get_close_matches(str(name), found, 3) or list(found)[:3]
-        raise SettingsError("no such animal in the zoo", "a name of ZOO, such as " + ", ".join(near), repr(name), "see `table()`")
+        raise SettingsError(
+            "no such animal in the zoo", "a name of ZOO, such as " + ", ".join(near), repr(name), "see `table()`",
+        )
     return found[name]
 
 
@@ -50,6 +52,8 @@ def kinds() -> pd.DataFrame:  # per kind of leak: leaky pipelines with a smooth 
     "How often each kind of leak appears, by group of learners."
     all_ = table()
     count = lambda rows: all_[rows].groupby("kind").size()
-    parts = {"smooth": count(all_["leaky"] & all_["family"].isin(SMOOTH)), "trees": count(all_["leaky"] & all_["family"].isin(TREES)),
-             "clean": count(~all_["leaky"])}
+    parts = {
+        "smooth": count(all_["leaky"] & all_["family"].isin(SMOOTH)),
+        "trees": count(all_["leaky"] & all_["family"].isin(TREES)), "clean": count(~all_["leaky"]),
+    }
     return pd.DataFrame(parts).fillna(0).astype(int).rename_axis("kind")

@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from ...config import SettingsError
-from .conduct import STARTS, check_filler, check_finite, check_memory, check_parity, check_scale
+from cryptolab.features.certify.conduct import (
+    STARTS, check_filler, check_finite, check_memory, check_parity, check_scale,
+)
 from .lookahead import check_future, check_newest, check_prefix, random_cuts, informative_rows
 from ..registry import SET_MODULES, chosen_blocks
 from .subject import CLOSE, in_words, prepare
@@ -52,7 +54,9 @@ def _warm_up(trial, i):
 def _memory(trial, i):
     "What is wrong with a column's memory, in words: only a declared window can be broken."
     declared, forgets = trial.info[i], int(trial.forgets[i])
-    if not declared or not declared["window"].isdigit() or 0 < forgets <= max(int(declared["window"]), declared["candles"]):
+    if not declared or not declared["window"].isdigit() or 0 < forgets <= max(
+        int(declared["window"]), declared["candles"],
+    ):
         return ""
     late = f"for {forgets - 1} candles" if forgets else "for good"
     return f"a table that starts later differs {late}, the declared window is {declared['window']}"
@@ -67,7 +71,9 @@ def _judge(trial, i):
     leaks = {kind: trial.evidence.get((i, kind)) for kind in ("prefix", "future")}
     finite, finite_text = trial.finite.get(i, ("pass", ""))
     wrong = {kind: _leak(trial, found) if found else "" for kind, found in leaks.items()}
-    wrong |= {"warm_up": _warm_up(trial, i), "forgets": _memory(trial, i), "finite": finite_text if finite == "fail" else ""}
+    wrong |= {
+        "warm_up": _warm_up(trial, i), "forgets": _memory(trial, i), "finite": finite_text if finite == "fail" else "",
+    }
     wrong["parity"] = f"differs from the reference by {trial.parity[i]:.2g} s.d." if trial.parity[i] > CLOSE else ""
     noted = {**wrong, "finite": finite_text}
     return {
@@ -110,12 +116,22 @@ def certify(
     check_memory(trial)
     trial.filler, trial.finite, trial.parity = check_filler(trial), check_finite(trial), check_parity(trial, reference)
     trial.scale = check_scale(trial) if scale else np.full(len(trial.whole), "", dtype=object)
-    table = pd.DataFrame([_judge(trial, i) for i in range(len(trial.whole))], index=pd.Index(trial.subject.names, name="feature"))
+    table = pd.DataFrame(
+        [_judge(trial, i) for i in range(len(trial.whole))], index=pd.Index(trial.subject.names, name="feature"),
+    )
     table = table.astype({"declared": "Int64", "first": "Int64"})
-    about = {key: trial.candles.attrs[key] for key in ("symbol", "timeframe", "source", "fingerprint") if key in trial.candles.attrs}
+    about = {
+        key: trial.candles.attrs[key] for key in ("symbol", "timeframe", "source", "fingerprint")
+        if key in trial.candles.attrs
+    }
     absent = {} if trial.subject.set is None else chosen_blocks(trial.subject.set, trial.x, trial.subject.columns)[2]
-    table.attrs = {"name": trial.subject.name, **about, "rows": trial.rows, "cuts": points.tolist(), "tested": trial.tested, "context": sorted(context or {})}
-    table.attrs |= {"absent": absent, "sha256": certificate_hash(table), "seconds": round(time.perf_counter() - began, 2)}
+    table.attrs = {
+        "name": trial.subject.name, **about, "rows": trial.rows, "cuts": points.tolist(), "tested": trial.tested,
+        "context": sorted(context or {}),
+    }
+    table.attrs |= {
+        "absent": absent, "sha256": certificate_hash(table), "seconds": round(time.perf_counter() - began, 2),
+    }
     return table
 
 # %% ../../../nbs/20_features/50_certify/60_certificate.ipynb #0863a2b7
@@ -141,11 +157,14 @@ def certificate_summary(
     lines = []
     for group, part in table.groupby("group", sort=False):
         known = pd.to_numeric(part["forgets"], errors="coerce")
-        lines.append({
-            "group": group or "all", "columns": len(part), "passed": int((part["verdict"] == "pass").sum()), "failed": int((part["verdict"] == "fail").sum()),
-            "first": part["first"].max(), "forgets": known.max(), "never": int(known.isna().sum()), "invariant": int((part["scale"] == "invariant").sum()),
-            "parity": part["parity"].max(),
-        })  # fmt: skip
+        lines.append(
+            {
+                "group": group or "all", "columns": len(part), "passed": int((part["verdict"] == "pass").sum()),
+                "failed": int((part["verdict"] == "fail").sum()), "first": part["first"].max(), "forgets": known.max(),
+                "never": int(known.isna().sum()), "invariant": int((part["scale"] == "invariant").sum()),
+                "parity": part["parity"].max(),
+            }
+        )
     return pd.DataFrame(lines).set_index("group").astype({"first": "Int64", "forgets": "Int64"})
 
 
@@ -154,7 +173,9 @@ def _markdown(table):
     shown = table.reset_index()
     rows = [list(shown.columns), ["---"] * len(shown.columns)]
     for row in shown.astype(object).to_numpy():
-        rows.append(["" if pd.isna(v) else f"{v:.0e}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row])
+        rows.append(
+            ["" if pd.isna(v) else f"{v:.0e}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row]
+        )
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
@@ -165,10 +186,15 @@ def certificate_text(
 ) -> str:  # what was tested, the counts or all columns, and each failure with its evidence
     "A certificate to be read."
     about, failed = table.attrs, int((table["verdict"] == "fail").sum())
-    market = " ".join(["candles", *(f"{word} {about[key]}" for word, key in (("of", "symbol"), ("at", "timeframe")) if key in about)])
+    market = " ".join(
+        ["candles", *(f"{word} {about[key]}" for word, key in (("of", "symbol"), ("at", "timeframe")) if key in about)]
+    )
     tried = "every row" if about["tested"] >= about["rows"] - 1 else f"{about['tested']:,} rows"
-    lines = [f"{about['name']}: {len(table)} column{'s' * (len(table) > 1)} on {about['rows']:,} {market}: {len(table) - failed} pass, {failed} fail",
-             f"{tried} tried as the newest, every row at {len(about['cuts'])} cuts; sha256 {about['sha256'][:16]}; {about['seconds']:.0f} s", ""]  # fmt: skip
+    lines = [
+        f"{about['name']}: {len(table)} column{'s' * (len(table) > 1)} on {about['rows']:,} {market}: {len(table) - failed} pass, {failed} fail",
+        f"{tried} tried as the newest, every row at {len(about['cuts'])} cuts; sha256 {about['sha256'][:16]}; {about['seconds']:.0f} s",
+        "",
+    ]
     shown = table.drop(columns=["evidence", "group"]) if every else certificate_summary(table)
     if markdown:
         lines = [f"**{lines[0]}**  ", lines[1], "", _markdown(shown)]
@@ -176,15 +202,30 @@ def certificate_text(
         lines.append(shown.to_string(na_rep="", float_format=lambda v: f"{v:.0e}", line_width=240))
     absent = sorted({name for names in about["absent"].values() for name in names})
     if absent:
-        lines += ["", f"not tested: {len(absent)} column{'s' * (len(absent) > 1)} whose context was not given ({', '.join(about['absent'])})"]
+        lines += [
+            "",
+            f"not tested: {len(absent)} column{'s' * (len(absent) > 1)} whose context was not given ({', '.join(about['absent'])})",
+        ]
     marks = ("- **", "**") if markdown else ("FAIL ", "")
-    lines += ["", *(f"{marks[0]}{name}{marks[1]}: {text}" for name, text in table.loc[table["verdict"] == "fail", "evidence"].items())] if failed else []
+    lines += (
+        [
+            "",
+            *(
+                f"{marks[0]}{name}{marks[1]}: {text}"
+                for name, text in table.loc[table["verdict"] == "fail", "evidence"].items()
+            ),
+        ]
+        if failed
+        else []
+    )
     return "\n".join(lines)
 
 # %% ../../../nbs/20_features/50_certify/60_certificate.ipynb #587a84c9
 def certifiable_sets() -> list:  # names
     "The library's feature sets."
-    return [name for name, module in SET_MODULES.items() if importlib.util.find_spec(f"cryptolab.features.sets.{module}")]
+    return [
+        name for name, module in SET_MODULES.items() if importlib.util.find_spec(f"cryptolab.features.sets.{module}")
+    ]
 
 
 def read_context(
@@ -196,9 +237,14 @@ def read_context(
         name, equals, path = str(item).partition("=")
         kind, dot, key = name.partition(".")
         if not equals or bool(dot) != (kind in ("coins", "cross")):
-            raise SettingsError("context cannot be read", "KIND=FILE, or coins.SYMBOL=FILE, cross.cross=FILE, cross.reference=FILE", item, "correct it")
+            raise SettingsError(
+                "context cannot be read", "KIND=FILE, or coins.SYMBOL=FILE, cross.cross=FILE, cross.reference=FILE",
+                item, "correct it",
+            )
         if not Path(path).is_file():
-            raise SettingsError(f"the file of the context `{name}` does not exist", "a Parquet or CSV file", path, "check the path")
+            raise SettingsError(
+                f"the file of the context `{name}` does not exist", "a Parquet or CSV file", path, "check the path",
+            )
         table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
         stamp = next((c for c in ("timestamp", "open_time") if c in table.columns), None)
         if stamp is not None and not pd.api.types.is_numeric_dtype(table[stamp]):
@@ -215,5 +261,11 @@ def certificate_records(
 ) -> dict:  # for JSON: name, rows, cuts, tested, sha256 … and in `columns` one dict per column; what is missing is None
     "A certificate as plain data."
     rows = table.reset_index().astype(object).to_dict("records")
-    clean = lambda v: None if v is pd.NA or isinstance(v, float) and not np.isfinite(v) else v.item() if isinstance(v, np.generic) else v
+    clean = lambda v: (
+        None
+        if v is pd.NA or isinstance(v, float) and not np.isfinite(v)
+        else v.item()
+        if isinstance(v, np.generic)
+        else v
+    )
     return {**table.attrs, "columns": [{key: clean(value) for key, value in row.items()} for row in rows]}

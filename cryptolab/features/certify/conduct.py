@@ -39,7 +39,9 @@ def check_memory(
         if differs is not None:
             length = part.shape[1]
             last = np.where(differs.any(axis=1), length - 1 - differs[:, ::-1].argmax(axis=1), -1)
-            forgets = np.where((forgets == 0) | (last >= length - max(5, length // 20)), 0, np.maximum(forgets, last + 2))
+            forgets = np.where(
+                (forgets == 0) | (last >= length - max(5, length // 20)), 0, np.maximum(forgets, last + 2),
+            )
     trial.forgets, trial.first = forgets, np.where(trial.first > trial.rows, trial.first, first)
 
 # %% ../../../nbs/20_features/50_certify/50_conduct.ipynb #7caf6122
@@ -65,11 +67,15 @@ def check_filler(
                 run = int(other.argmax()) if other.any() else part.shape[1] - at
                 same = trial.whole[i, start + at : start + at + run]
                 denied = np.flatnonzero(~np.isnan(same) & (np.abs(same - part[i, at]) > CLOSE * trial.sd[i]))
-                runs.setdefault(i, []).append((part[i, at], run, (int(start + at), int(denied[0]) if len(denied) else None)))
+                runs.setdefault(i, []).append(
+                    (part[i, at], run, (int(start + at), int(denied[0]) if len(denied) else None))
+                )
     for i, seen in runs.items():
         value, count = seen[0][0], min(run for _, run, _ in seen)
         rows = [begin + at for _, _, (begin, at) in seen if at is not None and at < count]
-        if len(seen) == len(starts) and rows and all(v == value for v, *_ in seen) and (count >= 3 or 0 < trial.forgets[i] <= count + 1):
+        if len(seen) == len(starts) and rows and all(v == value for v, *_ in seen) and (
+            count >= 3 or 0 < trial.forgets[i] <= count + 1
+        ):
             found[i] = value, count, rows[0]
     return found
 
@@ -96,7 +102,10 @@ def check_scale(
     "What other units of price and volume do to each column."
     out = np.full(len(trial.whole), "other", dtype=object)
     for price, volume in ((10.0, 1_000.0), (8.0, 1_024.0)):
-        factors = {**dict.fromkeys(PRICES, price), "volume": volume, "taker_buy_volume": volume, "quote_volume": price * volume}
+        factors = {
+            **dict.fromkeys(PRICES, price), "volume": volume, "taker_buy_volume": volume,
+            "quote_volume": price * volume,
+        }
         candles = trial.candles.assign(**{n: trial.candles[n] * f for n, f in factors.items() if n in trial.candles})
         values = trial.subject(candles, trial.known.rescaled(price, volume) if trial.known.parts else trial.context)
         for i in np.flatnonzero(out == "other"):
@@ -121,19 +130,34 @@ def check_finite(
     ready = np.array([max(f, d["candles"] if d else 1) for f, d in zip(trial.first, trial.info)])
     own = np.array([not (d and d["needs"]) for d in trial.info])
     holes = (np.isnan(trial.whole) & (rows >= ready[:, None] - 1)).any(axis=1)
-    strict = own & ~(holes & np.array([d is None for d in trial.info]))  # a column that has holes by design may have them here
+    # a column that has holes by design may have them here
+    strict = own & ~(holes & np.array([d is None for d in trial.info]))
     for name, candles in {"the ordinary market": trial.candles, **hard_markets(trial.candles, trial.seed)}.items():
         try:
             values = trial.whole if candles is trial.candles else trial.subject(candles, trial.context)
         except CryptolabError as e:
-            found.update({i: ("fail", f"on {name}: {str(e.found or e.what)[:120]}") for i in range(len(trial.whole)) if i not in found})
+            found.update(
+                {
+                    i: ("fail", f"on {name}: {str(e.found or e.what)[:120]}") for i in range(len(trial.whole))
+                    if i not in found
+                }
+            )
             continue
-        bad = (np.isinf(values) | (np.isnan(values) & strict[:, None])) & (rows[: values.shape[1]] >= ready[:, None] - 1)
+        bad = (np.isinf(values) | (np.isnan(values) & strict[:, None])) & (
+            rows[: values.shape[1]] >= ready[:, None] - 1
+        )
         for i in np.flatnonzero(bad.any(axis=1)):
-            row = int(np.argmax(np.isinf(values[i]) & bad[i])) if (np.isinf(values[i]) & bad[i]).any() else int(bad[i].argmax())
+            row = (
+                int(np.argmax(np.isinf(values[i]) & bad[i]))
+                if (np.isinf(values[i]) & bad[i]).any()
+                else int(bad[i].argmax())
+            )
             kind = "missing" if trial.info[i] is None and np.isnan(values[i, row]) else "fail"
             if found.get(i, ("missing",))[0] == "missing" and not (i in found and kind == "missing"):
-                found[i] = kind, f"{in_words(values[i, row])} on {name} in row {row}, after {ready[i]} candles of warm-up ({int(bad[i].sum())} rows in all)"
+                found[i] = (
+                    kind,
+                    f"{in_words(values[i, row])} on {name} in row {row}, after {ready[i]} candles of warm-up ({int(bad[i].sum())} rows in all)",
+                )
     return found
 
 # %% ../../../nbs/20_features/50_certify/50_conduct.ipynb #7c16c058
@@ -148,7 +172,13 @@ def check_parity(
         reference = {name: name for name in known_references()} if shared else {}
     for name, other in reference.items():
         if name in trial.subject.names:
-            values = reference_values(other, trial.candles) if isinstance(other, str) else other(trial.candles.copy()) if callable(other) else other
+            values = (
+                reference_values(other, trial.candles)
+                if isinstance(other, str)
+                else other(trial.candles.copy())
+                if callable(other)
+                else other
+            )
             if values is not None:
                 i, half = trial.subject.names.index(name), slice(trial.rows // 2, None)
                 a, b = trial.whole[i, half], np.asarray(values, dtype="float64")[half]

@@ -21,7 +21,11 @@ def _pair(name):
         versions = []
         for honest in (False, True):
             takes_context = function.__code__.co_argcount == 3
-            version = (lambda candles, context, h=honest: function(candles, context, h)) if takes_context else (lambda candles, h=honest: function(candles, h))
+            version = (
+                (lambda candles, context, h=honest: function(candles, context, h))
+                if takes_context
+                else (lambda candles, h=honest: function(candles, h))
+            )
             version.__name__ = f"{function.__name__}_{'honest' if honest else 'faulty'}"
             version.__doc__ = f"{name}{', done right' if honest else ''}."
             versions.append(version)
@@ -84,7 +88,8 @@ def transactions(candles, context, honest):
     if days is None:
         return pd.Series(np.nan, index=candles.index, name="transactions")
     values = days["TxCnt"].copy()
-    values.index = values.index + pd.Timedelta(days=2 if honest else 0)  # the day has ended, and its count was published
+    # the day has ended, and its count was published
+    values.index = values.index + pd.Timedelta(days=2 if honest else 0)
     return values.reindex(candles.index, method="ffill").rename("transactions")
 
 

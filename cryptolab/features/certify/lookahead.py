@@ -106,10 +106,14 @@ def check_newest(
 def _try_rows(trial, blocks, chosen, chunk, seconds):
     "Try rows in the order of `informative_rows`, then the others; with a chunk, tables begin at most 2 · chunk rows earlier."
     began, tried, bases, place = time.perf_counter(), 0, {}, trial.subject
-    telling, rng = informative_rows(trial), np.random.default_rng(trial.seed)  # not trial.rng: what follows must not depend on the time that is left
+    # not trial.rng: what follows must not depend on the time that is left
+    telling, rng = informative_rows(trial), np.random.default_rng(trial.seed)
     rest = rng.permutation(np.setdiff1d(np.arange(trial.rows - 1), telling))
     if chunk:
-        telling, rest = (rows[np.argsort(rng.permutation(trial.rows // chunk + 1)[rows // chunk], kind="stable")] for rows in (telling, rest))
+        telling, rest = (
+            rows[np.argsort(rng.permutation(trial.rows // chunk + 1)[rows // chunk], kind="stable")]
+            for rows in (telling, rest)
+        )
     for row in map(int, np.concatenate([telling, rest])):
         if time.perf_counter() - began > seconds or all((i, "prefix") in trial.evidence for i in chosen):
             break
@@ -143,8 +147,12 @@ def check_future(
         compare(trial, values[:, :cut], trial.whole, "future", f"when the candles after it are {_MANNER[kind]}")
     for cut in (int(cut) for cut in cuts if trial.known.parts):
         values = trial.subject(trial.candles, trial.known.changed(close_of(trial, cut), trial.seed))
-        compare(trial, values[:, :cut], trial.whole, "future", "when tables beside the candles say something else later")
+        compare(
+            trial, values[:, :cut], trial.whole, "future", "when tables beside the candles say something else later",
+        )
 
 
-_MANNER = {"times seven": "multiplied by seven", "standing still": "all the same", "after an outage": "delayed by an outage"}
+_MANNER = {
+    "times seven": "multiplied by seven", "standing still": "all the same", "after an outage": "delayed by an outage",
+}
 _MANNER = {kind: _MANNER.get(kind, kind) for kind in FUTURES}

@@ -18,7 +18,10 @@ FUTURES = ("times seven", "shuffled", "random", "standing still", "after an outa
 
 def number_columns(candles):
     "Names of the columns that hold numbers."
-    return [name for name in candles.columns if pd.api.types.is_numeric_dtype(candles[name]) and not pd.api.types.is_bool_dtype(candles[name])]
+    return [
+        name for name in candles.columns if pd.api.types.is_numeric_dtype(candles[name])
+        and not pd.api.types.is_bool_dtype(candles[name])
+    ]
 
 
 def _random_candles(candles, rng):
@@ -62,7 +65,10 @@ def changed_future(
 
 def _still(candles, names):
     "Constant prices and no volume, for the columns named."
-    other = {name: 0.0 for name in ("volume", "quote_volume", "trades", "taker_buy_volume") if name in candles and "volume" in names}
+    other = {
+        name: 0.0 for name in ("volume", "quote_volume", "trades", "taker_buy_volume") if name in candles
+        and "volume" in names
+    }
     price = float(candles["close"].iloc[0]) if len(candles) else np.nan
     return {**{name: price for name in PRICES if name in names}, **other}
 
@@ -85,7 +91,10 @@ def hard_markets(
     }
 
 # %% ../../../nbs/20_features/50_certify/10_perturb.ipynb #765242d2
-_CLOCKS = ("known", "timestamp", "open_time", "local", "local_ns", "local_timestamp", "AssetCompletionTime", "AssetEODCompletionTime")
+_CLOCKS = (
+    "known", "timestamp", "open_time", "local", "local_ns", "local_timestamp", "AssetCompletionTime",
+    "AssetEODCompletionTime",
+)
 
 
 class KnownContext:
@@ -151,7 +160,10 @@ class KnownContext:
         def change(kind, key, table, known):
             if kind in ("funding", "onchain") or (kind, key) == ("cross", "cross"):
                 return table
-            factors = {n: price if n in PRICES or "px" in n or n == "price" else volume if n == "volume" or "qty" in n else 1.0 for n in table.columns}
+            factors = {
+                n: price if n in PRICES or "px" in n or n == "price" else volume if n == "volume" or "qty" in n else 1.0
+                for n in table.columns
+            }
             return table.assign(**{n: table[n] * f for n, f in factors.items() if f != 1.0})
 
         return self._rebuild(change)

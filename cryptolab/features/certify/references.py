@@ -52,7 +52,9 @@ cmf_20 | ta.volume.chaikin_money_flow window=20
 force_index_13 | ta.volume.force_index window=13
 vwap_14 | ta.volume.volume_weighted_average_price window=14
 """
-_KNOWN = dict((name.strip(), rest.strip()) for name, rest in (line.split("|", 1) for line in _LINES.strip().splitlines()))
+_KNOWN = dict(
+    (name.strip(), rest.strip()) for name, rest in (line.split("|", 1) for line in _LINES.strip().splitlines())
+)
 
 
 def known_references() -> list:  # names
@@ -66,7 +68,9 @@ def reference_values(
 ) -> np.ndarray | None:  # (rows,) float64; None where the library is not installed; SettingsError for an unknown name
     "A column as another library computes it."
     if name not in _KNOWN:
-        raise SettingsError("unknown reference", ", ".join(_KNOWN), repr(name), "give a function of the candles instead")
+        raise SettingsError(
+            "unknown reference", ", ".join(_KNOWN), repr(name), "give a function of the candles instead",
+        )
     call, _, factor = _KNOWN[name].partition("|")
     path, *options = call.split()
     module, function = path.rsplit(".", 1)

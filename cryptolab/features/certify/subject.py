@@ -30,7 +30,10 @@ class Subject:
     ):
         self.set = feature_set(function) if isinstance(function, (str, FeatureSet)) else None
         if self.set is None and not callable(function):
-            raise SettingsError("this cannot be certified", "a feature set, its name, or a function of candles", repr(function), "give one of them")
+            raise SettingsError(
+                "this cannot be certified", "a feature set, its name, or a function of candles", repr(function),
+                "give one of them",
+            )
         self.function, self.columns, self.names = function, None if columns is None else list(columns), None
         self.name = self.set.name if self.set is not None else getattr(function, "__name__", type(function).__name__)
         self.context = self.set is not None or _wants_context(function)
@@ -50,7 +53,12 @@ class Subject:
         except CryptolabError:
             raise
         except Exception as e:
-            raise DataError(f"`{self.name}` fails on a table of {len(candles)} candles", "a column or table", f"{type(e).__name__}: {e}", "correct it") from e
+            raise DataError(
+                f"`{self.name}` fails on a table of {len(candles)} candles",
+                "a column or table",
+                f"{type(e).__name__}: {e}",
+                "correct it",
+            ) from e
         return self.matrix(self.table(result, candles.index))
 
     def run(
@@ -76,7 +84,10 @@ class Subject:
 def _wants_context(function):
     "Whether a function has a parameter for the tables beside the candles: named `context`, or a second one without a default."
     try:
-        parameters = [p for p in inspect.signature(function).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        parameters = [
+            p for p in inspect.signature(function).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
     except (TypeError, ValueError):
         return False
     return len(parameters) > 1 and (parameters[1].name == "context" or parameters[1].default is inspect.Parameter.empty)
@@ -88,14 +99,23 @@ def _table(self, result, index):
         result = result.to_frame(self.name if result.name is None else result.name)
     elif isinstance(result, np.ndarray) and result.ndim in (1, 2) and len(result) == len(index):
         wide = result.reshape(len(index), -1)
-        result = pd.DataFrame(wide, index=index, columns=[self.name] if wide.shape[1] == 1 else [f"{self.name}_{i}" for i in range(wide.shape[1])])
+        result = pd.DataFrame(
+            wide, index=index,
+            columns=[self.name] if wide.shape[1] == 1 else [f"{self.name}_{i}" for i in range(wide.shape[1])],
+        )
     if not isinstance(result, pd.DataFrame):
         found = f"{type(result).__name__} of shape {getattr(result, 'shape', '?')}"
-        raise DataError(f"`{self.name}` returns no column per candle", f"a DataFrame, Series or array of {len(index)} rows", found, "return one row per candle")
+        raise DataError(
+            f"`{self.name}` returns no column per candle", f"a DataFrame, Series or array of {len(index)} rows", found,
+            "return one row per candle",
+        )
     if len(result) != len(index) or not result.index.equals(index):
         same = len(result) == len(index)
-        raise DataError(f"`{self.name}` returns another {'index' if same else 'number of rows'}", f"the index of the {len(index)} candles",
-                        f"{type(result.index).__name__} with {len(result)} rows", "return one row per candle, on `candles.index`")  # fmt: skip
+        raise DataError(
+            f"`{self.name}` returns another {'index' if same else 'number of rows'}",
+            f"the index of the {len(index)} candles", f"{type(result.index).__name__} with {len(result)} rows",
+            "return one row per candle, on `candles.index`",
+        )
     return result
 
 
@@ -104,21 +124,33 @@ def _matrix(self, table):
     if self.columns is not None:
         missing = [name for name in self.columns if name not in table.columns]
         if missing:
-            raise SettingsError(f"`{self.name}` has no column `{missing[0]}`", ", ".join(map(str, table.columns[:20])), missing[0], "correct `columns`")
+            raise SettingsError(
+                f"`{self.name}` has no column `{missing[0]}`", ", ".join(map(str, table.columns[:20])), missing[0],
+                "correct `columns`",
+            )
         table = table[self.columns]
     names = list(map(str, table.columns))
     if not names or len(set(names)) < len(names):
-        raise DataError(f"`{self.name}` returns columns without a name of their own", "at least one column, each name once", ", ".join(names[:20]),
-                        "rename them")  # fmt: skip
+        raise DataError(
+            f"`{self.name}` returns columns without a name of their own", "at least one column, each name once",
+            ", ".join(names[:20]), "rename them",
+        )
     if self.names is not None and names != self.names:
         changed = sorted(set(names) ^ set(self.names))
-        raise DataError(f"`{self.name}` changes its columns from call to call", ", ".join(self.names[:20]), ", ".join(changed[:20]) or "another order",
-                        "return the same columns for every table")  # fmt: skip
+        raise DataError(
+            f"`{self.name}` changes its columns from call to call", ", ".join(self.names[:20]),
+            ", ".join(changed[:20]) or "another order", "return the same columns for every table",
+        )
     self.names = names
     try:
         return np.ascontiguousarray(table.to_numpy(dtype="float64", na_value=np.nan).T)
     except (TypeError, ValueError) as e:
-        raise DataError(f"`{self.name}` returns something that is not a number", "numbers", str(e), "choose the numeric columns with `columns=`") from e
+        raise DataError(
+            f"`{self.name}` returns something that is not a number",
+            "numbers",
+            str(e),
+            "choose the numeric columns with `columns=`",
+        ) from e
 
 
 Subject.table, Subject.matrix = _table, _matrix
@@ -194,14 +226,21 @@ def prepare(
     info = [declared.get(name) for name in subject.names]
     need = int(max([d["candles"] for d in info if d and d["candles"]] + [f for f in first if f <= rows] + [1]))
     if rows < need + 100 or (first > rows).all():
-        hungry = subject.names[int(np.argmax([d["candles"] if d and d["candles"] else min(f, rows + 1) for d, f in zip(info, first)]))]
-        wanted = "a value in some column" if (first > rows).all() else f"at least {need + 100}, because `{hungry}` needs {need}"
+        hungry = subject.names[
+            int(np.argmax([d["candles"] if d and d["candles"] else min(f, rows + 1) for d, f in zip(info, first)]))
+        ]
+        wanted = "a value in some column" if (
+            first > rows
+        ).all() else f"at least {need + 100}, because `{hungry}` needs {need}"
         raise DataError(f"too few candles to certify `{subject.name}`", wanted, f"{rows} candles", "give more candles")
     sd, scale = spread(whole)
     step = x.step
     known = KnownContext(context if subject.context else None, step)
-    trial = SimpleNamespace(subject=subject, candles=candles, context=context, known=known, step=step, x=x, whole=whole, first=first, need=need, rows=rows,
-                            sd=sd, spread=scale, cost=cost, info=info, seed=seed, rng=np.random.default_rng(seed), evidence={}, tested=0)  # fmt: skip
+    trial = SimpleNamespace(
+        subject=subject, candles=candles, context=context, known=known, step=step, x=x, whole=whole, first=first,
+        need=need, rows=rows, sd=sd, spread=scale, cost=cost, info=info, seed=seed, rng=np.random.default_rng(seed),
+        evidence={}, tested=0,
+    )
     attempt(trial, rows // 2)
     began = time.perf_counter()
     again = subject(candles, context)
@@ -210,8 +249,10 @@ def prepare(
     if changed is not None:
         column = int(np.argmax(changed.any(axis=1)))
         row = int(np.argmax(changed[column]))
-        raise DataError(f"`{subject.name}` gives other values when it is called again: `{subject.names[column]}`, row {row}", whole[column, row],
-                        again[column, row], "seed what is random; keep nothing between calls")  # fmt: skip
+        raise DataError(
+            f"`{subject.name}` gives other values when it is called again: `{subject.names[column]}`, row {row}",
+            whole[column, row], again[column, row], "seed what is random; keep nothing between calls",
+        )
     return trial
 
 

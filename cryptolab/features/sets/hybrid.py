@@ -13,7 +13,10 @@ from ..candlesticks import pattern_columns
 from ..operators import kernel, lag
 from ..oscillators import choppiness, stochastic_rsi, ultimate_oscillator
 from ..registry import FeatureSet
-from ..rolling import change, ema, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_sum, safe_ratio, sma, zscore
+from cryptolab.features.rolling import (
+    change, ema, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_sum, safe_ratio,
+    sma, zscore,
+)
 from ..statistics import autocorrelation, correlation, rolling_skew, streak, trend_line
 from .v2 import bollinger, breaks, last_pivots, percentile_rank, sweeps
 
@@ -93,7 +96,10 @@ def _candle(x):
     "Body and wick analysis."
     span = x.high - x.low
     body = safe_ratio(x.close - x.open, span, 0.0)
-    upper, lower = safe_ratio(x.high - np.maximum(x.open, x.close), span, 0.0), safe_ratio(np.minimum(x.open, x.close) - x.low, span, 0.0)
+    upper, lower = (
+        safe_ratio(x.high - np.maximum(x.open, x.close), span, 0.0),
+        safe_ratio(np.minimum(x.open, x.close) - x.low, span, 0.0),
+    )
     yield from (("body", body), ("upper_wick", upper), ("lower_wick", lower))
     yield "body_mean_5", sma(body, 5)
     yield "wick_balance_10", sma(lower - upper, 10)
@@ -168,8 +174,13 @@ def _momentum(x):
     signal = ema(macd, 9)
     ahead = soft(macd - signal, unit, x.close)
     before = lag(ahead, 1)
-    yield from (("macd_atr", soft(macd, unit, x.close)), ("macd_signal_atr", soft(signal, unit, x.close)), ("macd_diff_atr", ahead))
-    yield "macd_cross", np.where(np.isnan(before), np.nan, 1.0 * ((ahead > 0) & (before <= 0)) - 1.0 * ((ahead < 0) & (before >= 0)))
+    yield from (
+        ("macd_atr", soft(macd, unit, x.close)), ("macd_signal_atr", soft(signal, unit, x.close)),
+        ("macd_diff_atr", ahead),
+    )
+    yield "macd_cross", np.where(
+        np.isnan(before), np.nan, 1.0 * ((ahead > 0) & (before <= 0)) - 1.0 * ((ahead < 0) & (before >= 0)),
+    )
     yield "mfi_14", ind.mfi(x.high, x.low, x.close, x.volume, 14, 1e-12)
     yield "tsi", ind.tsi(x.close, 25, 13)
     yield "ultimate", ultimate_oscillator(x.high, x.low, x.close, 7, 14, 28)
@@ -198,7 +209,9 @@ def _trend(x):
     up, down = ind.aroon(x.high, x.low, 25)
     yield "aroon_gap_25", up - down
     unit, fast, slow = mean_range(x), ema(x.close, 9), ema(x.close, 21)
-    for name, level in (("ema_9_atr", fast), ("ema_21_atr", slow), ("sma_50_atr", sma(x.close, 50)), ("sma_200_atr", sma(x.close, 200))):
+    for name, level in (
+        ("ema_9_atr", fast), ("ema_21_atr", slow), ("sma_50_atr", sma(x.close, 50)), ("sma_200_atr", sma(x.close, 200)),
+    ):
         yield name, soft(x.close - level, unit, x.close)
     yield "ema_9_21_atr", soft(fast - slow, unit, x.close)
     yield "ema_slope_21", soft(change(slow, 5), unit, x.close)
@@ -226,7 +239,9 @@ def _bands(x):
     yield "bb_width", width
     yield "bb_percentile", percentile_rank(width, 100)
     open = upper > lower
-    yield "bb_touch", np.where(np.isnan(mid), np.nan, 1.0 * (open & (x.close <= lower)) - 1.0 * (open & (x.close >= upper)))
+    yield "bb_touch", np.where(
+        np.isnan(mid), np.nan, 1.0 * (open & (x.close <= lower)) - 1.0 * (open & (x.close >= upper)),
+    )
     yield "bb_atr", log_ratio(dev, mean_range(x))
     yield "donchian_20", position_in_range(x.close, *rolling_extremes(x.high, x.low, 20)[::-1])
     yield "z_score_50", zscore(x.close, 50)
@@ -302,7 +317,9 @@ def _volume(x):
     yield "volume_change", safe_ratio(x.volume - last, x.volume + last, 0.0)
     yield "volume_percentile", percentile_rank(x.volume, 100)
     rises = np.where(np.isnan(r), np.nan, np.where(r > 0, x.volume, 0.0))
-    yield "up_volume_20", safe_ratio(rolling_sum(rises, 20), rolling_sum(np.where(np.isnan(r), np.nan, x.volume), 20), 0.5)
+    yield "up_volume_20", safe_ratio(
+        rolling_sum(rises, 20), rolling_sum(np.where(np.isnan(r), np.nan, x.volume), 20), 0.5,
+    )
     yield "obv_score_20", ind.obv_zscore(x.close, x.volume, 20)
     yield "cmf_20", ind.cmf(x.high, x.low, x.close, x.volume, 20)
     yield "force_score_20", zscore(ind.force_index(x.close, x.volume, 13), 20)

@@ -159,7 +159,10 @@ def _structure(x):
     yield from zip(("bull_bos", "bear_bos"), breaks(x.close, lag(x.close, 1), ph, pl))
 
 # %% ../../../nbs/20_features/40_sets/20_v2.ipynb #e1af0e18
-_RENAMED = {"basis": "basis_ratio", "dev": "dev_atr", "upper": "upper_ratio", "lower": "lower_ratio", "last_ph": "last_ph_ratio", "last_pl": "last_pl_ratio"}
+_RENAMED = {
+    "basis": "basis_ratio", "dev": "dev_atr", "upper": "upper_ratio", "lower": "lower_ratio",
+    "last_ph": "last_ph_ratio", "last_pl": "last_pl_ratio",
+}
 
 
 def _distance_lines(table):
@@ -170,7 +173,9 @@ def _distance_lines(table):
         if name == "dev":
             formula, window, rest = "log₀(2·s.d.20 of close / ATR14), no range 0", "∞", ["log", "≥ −6.91"]
         elif name in _RENAMED:
-            formula, rest = f"{name} / close − 1" if name.startswith("last") else f"({formula}) / close − 1", ["fraction"]
+            formula, rest = f"{name} / close − 1" if name.startswith("last") else f"({formula}) / close − 1", [
+                "fraction"
+            ]
         lines.append(" | ".join([_RENAMED.get(name, name), formula, window, candles, *rest]))
     return "\n".join(lines)
 

@@ -11,7 +11,10 @@ import pandas as pd
 from ...config import SettingsError
 from .. import indicators as ind
 from ..registry import Block, FeatureSet, read_definitions, features
-from ..rolling import change, ema, pct_change, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_std, running_std, safe_ratio, sma, zscore
+from cryptolab.features.rolling import (
+    change, ema, pct_change, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_std,
+    running_std, safe_ratio, sma, zscore,
+)
 
 # %% ../../../nbs/20_features/40_sets/10_v9.ipynb #18e413c4
 _PUBLISHED = """
@@ -137,7 +140,10 @@ def _group(*numbers):
     def add(function):
         for found, variant in ((v9, "stationary"), (v9_published, "published")):
             lines = _lines(variant)
-            columns = read_definitions("\n".join(lines[n - 1] for n in numbers), function.__doc__.split(":")[0], "ta 0.11" if variant == "published" else "")
+            columns = read_definitions(
+                "\n".join(lines[n - 1] for n in numbers), function.__doc__.split(":")[0],
+                "ta 0.11" if variant == "published" else "",
+            )
             names = {n: _name(lines[n - 1]) for n in numbers}
 
             def named(x, names=names, free=variant == "stationary"):

@@ -24,12 +24,20 @@ def audit_tables(
         try:
             result = json.loads(Path(result).read_text(encoding="utf-8"))
         except (OSError, ValueError) as e:
-            raise DataError(f"{result} cannot be read", "the claims.json of an audit", str(e), "run `cryptolab audit`") from e
+            raise DataError(
+                f"{result} cannot be read", "the claims.json of an audit", str(e), "run `cryptolab audit`"
+            ) from e
     if not isinstance(result, dict) or result.get("system") != "audit":
-        raise DataError("not the result of an audit", 'a JSON object with "system": "audit"', str(result)[:60], "run `cryptolab audit`")
+        raise DataError(
+            "not the result of an audit", 'a JSON object with "system": "audit"', str(result)[:60],
+            "run `cryptolab audit`",
+        )
     frame = lambda key, index: pd.DataFrame(result[key]).set_index(index)
-    return {"claims": frame("claims", "claim"), "measured": pd.DataFrame(result["measured"]), "ablation": frame("ablation", ["switch", "family"]),
-            "smallest": frame("smallest", "claim"), "lint": pd.DataFrame(result["lint"]["findings"])}  # fmt: skip
+    return {
+        "claims": frame("claims", "claim"), "measured": pd.DataFrame(result["measured"]),
+        "ablation": frame("ablation", ["switch", "family"]), "smallest": frame("smallest", "claim"),
+        "lint": pd.DataFrame(result["lint"]["findings"]),
+    }
 
 
 def stored_audit() -> Path | None:  # benchmarks/results/claims.json of the checkout, or None
@@ -60,10 +68,19 @@ def claims_view(
     "The claims table as it is printed."
     rows = []
     for name, r in claims.iterrows():
-        interval = f" [{_number(r['measured_low'], '')}, {_number(r['measured_high'], '')}]" if r["measured"] == r["measured"] and r["measured"] is not None else ""
+        interval = (
+            f" [{_number(r['measured_low'], '')}, {_number(r['measured_high'], '')}]"
+            if r["measured"] == r["measured"] and r["measured"] is not None
+            else ""
+        )
         nothing = f"{_number(r['nothing'], '')} ({r['nothing_is']})" if isinstance(r["nothing_is"], str) else ""
-        rows.append({"claim": name, "claimed": claimed_words(r), "verdict": r["verdict"], "measured": _number(r["measured"], "") + interval,
-                     "n": _number(r["n"], ""), "doing nothing": nothing, "others": r["others"] or ""})  # fmt: skip
+        rows.append(
+            {
+                "claim": name, "claimed": claimed_words(r), "verdict": r["verdict"],
+                "measured": _number(r["measured"], "") + interval, "n": _number(r["n"], ""), "doing nothing": nothing,
+                "others": r["others"] or "",
+            }
+        )
     return pd.DataFrame(rows).set_index("claim")
 
 
@@ -73,12 +90,18 @@ def ablation_view(
 ) -> pd.DataFrame:  # leak, accuracy with interval, lift, AUC, base rate, per window
     "The ablation as it is printed."
     t = table.xs(family, level="family")
-    return pd.DataFrame({
-        "leak": t["leak"].map({True: "leak", False: ""}), "accuracy": t["accuracy"].map("{:.3f}".format),
-        "interval": [f"[{a:.3f}, {b:.3f}]" if a == a and a is not None else "" for a, b in zip(t["accuracy_low"], t["accuracy_high"])],
-        "lift": t["lift"].map("{:+.3f}".format), "AUC": t["roc_auc"].map("{:.3f}".format), "base rate": t["base_rate"].map("{:.3f}".format),
-        "per window": t["per_window"].map(lambda x: " ".join(f"{v:.3f}" for v in x)),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "leak": t["leak"].map({True: "leak", False: ""}), "accuracy": t["accuracy"].map("{:.3f}".format),
+            "interval": [
+                f"[{a:.3f}, {b:.3f}]" if a == a and a is not None else ""
+                for a, b in zip(t["accuracy_low"], t["accuracy_high"])
+            ],
+            "lift": t["lift"].map("{:+.3f}".format), "AUC": t["roc_auc"].map("{:.3f}".format),
+            "base rate": t["base_rate"].map("{:.3f}".format),
+            "per window": t["per_window"].map(lambda x: " ".join(f"{v:.3f}" for v in x)),
+        }
+    )
 
 
 def audit_text(
@@ -96,7 +119,9 @@ def audit_text(
         "  ".join(f"{verdict}: {n}" for verdict, n in count.items()),
         "ABLATION (LightGBM; mean over windows, 95 % interval)\n" + ablation_view(t["ablation"]).to_string(),
         "SMALLEST LEAK THAT REPRODUCES A CLAIM\n" + smallest.fillna("").to_string(),
-        "ARITHMETIC OF THE DOCUMENTS\n" + "\n".join(f"  {r.system} {r.part}, {r.check} ({r.kind}): {r.finding}" for r in t["lint"].itertuples()),
+        "ARITHMETIC OF THE DOCUMENTS\n" + "\n".join(
+            f"  {r.system} {r.part}, {r.check} ({r.kind}): {r.finding}" for r in t["lint"].itertuples()
+        ),
     ]
     return "\n\n".join(parts)
 
@@ -117,8 +142,18 @@ def plot_ablation(
     fig = go.Figure()
     for leak, color, name in ((False, BLUE, "honest"), (True, OTHER_COLORS[0], "with a leak")):
         part = t[t["leak"] == leak]
-        fig.add_trace(interval_points(plain_numbers(part["accuracy"]), part.index.tolist(), part["accuracy_low"], part["accuracy_high"], name, color, "x"))
-    fig.add_trace(go.Scatter(x=plain_numbers(t["base_rate"]), y=t.index.tolist(), mode="markers", name="base rate", marker={"symbol": "line-ns-open", "size": 9, "color": "#767676"}))
+        fig.add_trace(
+            interval_points(
+                plain_numbers(part["accuracy"]), part.index.tolist(), part["accuracy_low"], part["accuracy_high"], name,
+                color, "x",
+            )
+        )
+    fig.add_trace(
+        go.Scatter(
+            x=plain_numbers(t["base_rate"]), y=t.index.tolist(), mode="markers", name="base rate",
+            marker={"symbol": "line-ns-open", "size": 9, "color": "#767676"},
+        )
+    )
     fig.add_vrect(x0=claimed[0], x1=claimed[1], fillcolor="#B8860B", opacity=0.18, line_width=0)
     fig.update_yaxes(categoryorder="array", categoryarray=t.index.tolist(), dtick=1)
     fig.update_xaxes(tickformat=".0%", title_text="accuracy, mean over windows with 95 % interval")
@@ -137,11 +172,25 @@ def plot_claims(
 
     t = claims[(claims["kind"] == kind) & (claims["unit"] == "fraction") & claims["low"].notna()][::-1]
     high = t["high"].fillna(1.0).astype(float)
-    fig = go.Figure(go.Bar(y=t.index.tolist(), x=plain_numbers((high - t["low"]).clip(lower=0.004)), base=plain_numbers(t["low"]), orientation="h", name="claimed",
-                           marker={"color": "#B8860B", "opacity": 0.35}))  # fmt: skip
+    fig = go.Figure(
+        go.Bar(
+            y=t.index.tolist(), x=plain_numbers((high - t["low"]).clip(lower=0.004)), base=plain_numbers(t["low"]),
+            orientation="h", name="claimed", marker={"color": "#B8860B", "opacity": 0.35},
+        )
+    )
     seen = t[t["measured"].notna()]
-    fig.add_trace(interval_points(plain_numbers(seen["measured"]), seen.index.tolist(), seen["measured_low"].astype(float), seen["measured_high"].astype(float), "measured", BLUE, "x"))
+    fig.add_trace(
+        interval_points(
+            plain_numbers(seen["measured"]), seen.index.tolist(), seen["measured_low"].astype(float),
+            seen["measured_high"].astype(float), "measured", BLUE, "x",
+        )
+    )
     idle = t[t["nothing"].notna()]
-    fig.add_trace(go.Scatter(x=plain_numbers(idle["nothing"]), y=idle.index.tolist(), mode="markers", name="doing nothing", marker={"symbol": "x", "size": 7, "color": "#767676"}))
+    fig.add_trace(
+        go.Scatter(
+            x=plain_numbers(idle["nothing"]), y=idle.index.tolist(), mode="markers", name="doing nothing",
+            marker={"symbol": "x", "size": 7, "color": "#767676"},
+        )
+    )
     fig.update_xaxes(tickformat=".0%")
     return apply_layout(fig, title, 160 + 24 * len(t)).update_layout(hovermode="closest", bargap=0.35)

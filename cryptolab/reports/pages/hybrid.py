@@ -15,7 +15,11 @@ from ..info_sheet import PART_WORDS, information_sheet, span_words
 # %% ../../../nbs/80_reports/70_pages/30_hybrid.ipynb #82a16e2c
 def _range(row, scale=1.0, form="+.3f", low="low", high="high"):
     "Interval in words."
-    return f"95 % interval {scale * row[low]:{form}} to {scale * row[high]:{form}}" if np.isfinite(row[low]) else "too few for an interval"
+    return (
+        f"95 % interval {scale * row[low]:{form}} to {scale * row[high]:{form}}"
+        if np.isfinite(row[low])
+        else "too few for an interval"
+    )
 
 
 def event_words_of(
@@ -28,17 +32,35 @@ def event_words_of(
 ) -> str:  # five sentences
     "What the ensemble knows of its event."
     e, v = board.loc["ensemble"], board.loc["volatility alone"]
-    verdict = lambda d, none: "is better" if d["low"] > 0 and d["p_value"] < 0.025 else "is worse" if d["high"] < 0 else none
+    verdict = lambda d, none: (
+        "is better" if d["low"] > 0 and d["p_value"] < 0.025 else "is worse" if d["high"] < 0 else none
+    )
     word, also = verdict(over_volatility, "adds nothing visible"), verdict(over_best, "cannot be told from it")
-    skill = "more than the base rate knows" if e.skill_low > 0 else "less than the base rate knows" if e.skill_high < 0 else "not distinguishable from the base rate"
+    skill = (
+        "more than the base rate knows"
+        if e.skill_low > 0
+        else "less than the base rate knows"
+        if e.skill_high < 0
+        else "not distinguishable from the base rate"
+    )
     w = which_way.iloc[2]
-    way = "cannot be asked" if not np.isfinite(w.auc_low) else "it knows" if w.auc_low > 0.5 else "it ranks the wrong way round" if w.auc_high < 0.5 else "it does not know"
-    return (f"Event: that {event} happened in {board.attrs['happened']:.1%} of {int(e.n):,} test rows. The vote ranks them with an AUC of {e.roc_auc:.3f} ({_range(e, 1, '.3f', 'auc_low', 'auc_high')}); "
-            f"three measures of volatility alone reach {v.roc_auc:.3f}, and the ensemble {word} ({over_volatility['value']:+.3f}, {_range(over_volatility)}, p = {over_volatility['p_value']:.2f}). "
-            f"Its probability is {skill} (Brier skill {e.brier_skill:+.1%}, {_range(e, 100, '+.1f', 'skill_low', 'skill_high')} %). "
-            f"Beside its best member ({best}, chosen on validation rows) the ensemble {also} ({over_best['value']:+.3f} AUC, {_range(over_best)}, p = {over_best['p_value']:.2f}). "
-            f"Asked about the mirror image, the fall, the same forecast reaches {which_way.roc_auc.iloc[1]:.3f}; which of the two it will be, where one happened, {way} "
-            f"(AUC {w.roc_auc:.3f}, {_range(w, 1, '.3f', 'auc_low', 'auc_high')}).")  # fmt: skip
+    way = (
+        "cannot be asked"
+        if not np.isfinite(w.auc_low)
+        else "it knows"
+        if w.auc_low > 0.5
+        else "it ranks the wrong way round"
+        if w.auc_high < 0.5
+        else "it does not know"
+    )
+    return (
+        f"Event: that {event} happened in {board.attrs['happened']:.1%} of {int(e.n):,} test rows. The vote ranks them with an AUC of {e.roc_auc:.3f} ({_range(e, 1, '.3f', 'auc_low', 'auc_high')}); "
+        f"three measures of volatility alone reach {v.roc_auc:.3f}, and the ensemble {word} ({over_volatility['value']:+.3f}, {_range(over_volatility)}, p = {over_volatility['p_value']:.2f}). "
+        f"Its probability is {skill} (Brier skill {e.brier_skill:+.1%}, {_range(e, 100, '+.1f', 'skill_low', 'skill_high')} %). "
+        f"Beside its best member ({best}, chosen on validation rows) the ensemble {also} ({over_best['value']:+.3f} AUC, {_range(over_best)}, p = {over_best['p_value']:.2f}). "
+        f"Asked about the mirror image, the fall, the same forecast reaches {which_way.roc_auc.iloc[1]:.3f}; which of the two it will be, where one happened, {way} "
+        f"(AUC {w.roc_auc:.3f}, {_range(w, 1, '.3f', 'auc_low', 'auc_high')})."
+    )
 
 
 def gate_words(
@@ -47,8 +69,10 @@ def gate_words(
     "Is it GOOD, and would a constant be?"
     e, a = gate.loc["ensemble"], gate.loc["always"]
     also = "passes" if a.passes else "fails"
-    return (f"Gate: accuracy {e.accuracy:.1%} (60 % asked for) and F1 {e.f1:.1%} (55 %): {'GOOD by the document' if e.passes else 'not GOOD'}; saying yes to every row {also} it with "
-            f"{a.accuracy:.1%} and {a.f1:.1%}, saying no is right in {gate.accuracy['never']:.1%}.")  # fmt: skip
+    return (
+        f"Gate: accuracy {e.accuracy:.1%} (60 % asked for) and F1 {e.f1:.1%} (55 %): {'GOOD by the document' if e.passes else 'not GOOD'}; saying yes to every row {also} it with "
+        f"{a.accuracy:.1%} and {a.f1:.1%}, saying no is right in {gate.accuracy['never']:.1%}."
+    )
 
 
 LEAST = 30  # entries on each side that a verdict must rest on: intervals of a handful of trades are too narrow
@@ -60,15 +84,29 @@ def gain_words(
 ) -> str:  # two sentences
     "What the vote changed on identical signals."
     a, w, r = gain.attrs, gain.loc["win rate"], gain.loc["net return per trade"]
-    about = f"Gain from ML: of {a['n']:,} oversold candles" + (f" of {coins} coins" if coins > 1 else "") + f" the points alone enter {a['off']}, with the vote {a['on']} ({a['added']} added, {a['dropped']} dropped)"
+    about = (
+        f"Gain from ML: of {a['n']:,} oversold candles"
+        + (f" of {coins} coins" if coins > 1 else "")
+        + f" the points alone enter {a['off']}, with the vote {a['on']} ({a['added']} added, {a['dropped']} dropped)"
+    )
     if not (a["on"] and a["off"]):
         return f"{about}: nothing to compare."
     if not np.isfinite(w.low):
         return f"{about}. Win rate {w.off:.1%} without and {w.on:.1%} with: too few for an interval, and the claimed 10 points cannot be seen."
     few = min(a["on"], a["off"]) < LEAST
-    verdict = f"fewer than {LEAST} entries on a side, no verdict" if few else "a gain" if r.low > 0 else "a loss" if r.high < 0 else "no measurable gain"
-    return (f"{about}: {verdict}. Win rate {w.off:.1%} without, {w.on:.1%} with: {100 * w.gain:+.1f} points ({_range(w, 100, '+.1f')}); net return per trade {1e4 * r.gain:+.1f} basis points "
-            f"({_range(r, 1e4, '+.1f')}). A change of the win rate below {100 * w.smallest:.0f} points could not have been seen in so many trades.")  # fmt: skip
+    verdict = (
+        f"fewer than {LEAST} entries on a side, no verdict"
+        if few
+        else "a gain"
+        if r.low > 0
+        else "a loss"
+        if r.high < 0
+        else "no measurable gain"
+    )
+    return (
+        f"{about}: {verdict}. Win rate {w.off:.1%} without, {w.on:.1%} with: {100 * w.gain:+.1f} points ({_range(w, 100, '+.1f')}); net return per trade {1e4 * r.gain:+.1f} basis points "
+        f"({_range(r, 1e4, '+.1f')}). A change of the win rate below {100 * w.smallest:.0f} points could not have been seen in so many trades."
+    )
 
 # %% ../../../nbs/80_reports/70_pages/30_hybrid.ipynb #89e11221
 def hybrid_sheet(
@@ -80,18 +118,31 @@ def hybrid_sheet(
     trials: dict | None = None,  # of `record_trial`
 ) -> pd.DataFrame:  # index: question; column answer (text)
     "A model information sheet, read off the system."
-    stops = ", ".join(f"{name} {h.attrs['best_epoch']} of {len(h)}" for name, h in system.histories_.items() if len(h) > 1)
+    stops = ", ".join(
+        f"{name} {h.attrs['best_epoch']} of {len(h)}" for name, h in system.histories_.items() if len(h) > 1
+    )
     votes = ", ".join(f"{name} {w:.2f}" for name, w in system.ensemble_["weights"].items())
-    tuned = f"{system.trials_.attrs['trials']} trials on {system.trials_.attrs['folds']} purged folds" if system.trials_ is not None else "none"
-    asked = {"forecast: event": f"{event}, known {system.lookahead} candles after the decision at the close of candle t",
-             "looks at": f"{len(system.scaler_.chosen)} columns of the newest candle; the LSTM of the newest {system.window}"}  # fmt: skip
-    fitted = {word: span_words(system.edges_[part], system.counts_["parts"]["event"][part]) for part, word in PART_WORDS.items()}
-    fitted |= {"left out between the parts": f"{system.counts_['purged']['event']} rows whose outcome reaches into the next part",
-               "resampling": f"{system.resample}, inside the training rows; the LSTM's windows are repeated",
-               "fitted on training rows": f"scaler, choice of columns, resampling, all five models, tuning ({tuned})",
-               "chosen on validation rows": f"epochs or trees ({stops}), weights ({system.weights}: {votes}), calibration",
-               "rows of the SVM": f"the newest {system.sizes_['svm_rows']:,} training rows at most, a fifth of them for its sigmoid",
-               "touched once, at the end": "test rows"}  # fmt: skip
+    tuned = (
+        f"{system.trials_.attrs['trials']} trials on {system.trials_.attrs['folds']} purged folds"
+        if system.trials_ is not None
+        else "none"
+    )
+    asked = {
+        "forecast: event": f"{event}, known {system.lookahead} candles after the decision at the close of candle t",
+        "looks at": f"{len(system.scaler_.chosen)} columns of the newest candle; the LSTM of the newest {system.window}",
+    }
+    fitted = {
+        word: span_words(system.edges_[part], system.counts_["parts"]["event"][part])
+        for part, word in PART_WORDS.items()
+    }
+    fitted |= {
+        "left out between the parts": f"{system.counts_['purged']['event']} rows whose outcome reaches into the next part",
+        "resampling": f"{system.resample}, inside the training rows; the LSTM's windows are repeated",
+        "fitted on training rows": f"scaler, choice of columns, resampling, all five models, tuning ({tuned})",
+        "chosen on validation rows": f"epochs or trees ({stops}), weights ({system.weights}: {votes}), calibration",
+        "rows of the SVM": f"the newest {system.sizes_['svm_rows']:,} training rows at most, a fifth of them for its sigmoid",
+        "touched once, at the end": "test rows",
+    }
     return information_sheet(system, origin, asked, fitted, certificate, leaks, trials)
 
 # %% ../../../nbs/80_reports/70_pages/30_hybrid.ipynb #38aad19c
@@ -107,4 +158,7 @@ def hybrid_result(
 ) -> dict:  # JSON-able
     "Collect the numbers of a hybrid report."
     epochs = {name: h.attrs["best_epoch"] for name, h in system.histories_.items()}
-    return system_result(system, origin, quality, " ".join(words), cost, run, ensemble=system.ensemble_, best_epoch=epochs, event=event, **more)
+    return system_result(
+        system, origin, quality, " ".join(words), cost, run, ensemble=system.ensemble_, best_epoch=epochs, event=event,
+        **more,
+    )

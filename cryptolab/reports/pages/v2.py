@@ -44,7 +44,9 @@ def veto_board(
     rows = {}
     for name, table in tables.items():
         test = table[(table["part"] == "test").to_numpy()]
-        for label, (tau, phi) in {"0.65 and 0.40": (0.65, 0.40), "shares 30 % and 1/3": share_thresholds(table), **(pairs or {})}.items():
+        for label, (tau, phi) in {
+            "0.65 and 0.40": (0.65, 0.40), "shares 30 % and 1/3": share_thresholds(table), **(pairs or {}),
+        }.items():
             judged = decide(test["p_bounce"], test["p_filter"], tau, phi)
             passed = (judged["p_bounce"] > tau).to_numpy()
             kept = (judged["signal"] == 1).to_numpy()
@@ -52,7 +54,9 @@ def veto_board(
             found |= {f"gross_{k}": gross[k] for k in ("gain", "low", "high")}
             hits = test["y"].to_numpy()[kept]
             counts = {k: v for k, v in decision_counts(judged).items() if k not in ("veto_rate", "bounce_weak")}
-            rows[name, label] = {"bounce": tau, "filter": phi, **counts, "success": hits.mean() if len(hits) else np.nan, **found}
+            rows[name, label] = {
+                "bounce": tau, "filter": phi, **counts, "success": hits.mean() if len(hits) else np.nan, **found,
+            }
     board = pd.DataFrame(rows).T.rename_axis(["filter", "thresholds"])
     return board.rename(columns={"bounce": "bounce_threshold", "filter": "filter_threshold"})
 
@@ -70,13 +74,22 @@ def plot_veto(
     from cryptolab.reports.plots import BLUE, GREY, OTHER_COLORS, apply_layout, plain_numbers, thinned_rows
 
     fig = go.Figure()
-    fig.add_shape(type="rect", x0=bounce_threshold, x1=1, y0=filter_threshold, y1=1, fillcolor="rgba(213,94,0,0.10)", line={"width": 0}, layer="below")
-    fig.add_shape(type="line", x0=bounce_threshold, x1=bounce_threshold, y0=0, y1=1, line={"color": GREY, "dash": "dash"})
+    fig.add_shape(
+        type="rect", x0=bounce_threshold, x1=1, y0=filter_threshold, y1=1, fillcolor="rgba(213,94,0,0.10)",
+        line={"width": 0}, layer="below",
+    )
+    fig.add_shape(
+        type="line", x0=bounce_threshold, x1=bounce_threshold, y0=0, y1=1, line={"color": GREY, "dash": "dash"},
+    )
     for (name, table), color in zip(tables.items(), (OTHER_COLORS[0], BLUE, OTHER_COLORS[1])):
         test = table[(table["part"] == "test").to_numpy()]
         few = test.iloc[thinned_rows(len(test), most)]
-        fig.add_trace(go.Scatter(x=plain_numbers(few["p_bounce"]), y=plain_numbers(few["p_filter"]), mode="markers", name=name.replace("_", " "),
-                                 marker={"color": color, "size": 5, "opacity": 0.5}))  # fmt: skip
+        fig.add_trace(
+            go.Scatter(
+                x=plain_numbers(few["p_bounce"]), y=plain_numbers(few["p_filter"]), mode="markers",
+                name=name.replace("_", " "), marker={"color": color, "size": 5, "opacity": 0.5},
+            )
+        )
     seen = np.concatenate([np.r_[t["p_bounce"], t["p_filter"], 0.3, 0.75] for t in tables.values()])
     ends = [float(max(0, seen.min() - 0.02)), float(min(1, seen.max() + 0.02))]
     fig.update_xaxes(range=ends, title_text="P_bounce")
@@ -94,8 +107,11 @@ def exit_table(
     rows = {}
     for (side, part), t in table[table["part"].isin(["train", "val", "test"])].groupby(["side", "part"], sort=False):
         ends, risk = t["exit"].astype(str), float(t["risk"].median())
-        rows[side, part] = {"n": len(t), **{e: float((ends == e).mean()) for e in ("target", "stop", "timeout")}, "gross_r": t["r"].mean(),
-                            "net_r": net_r(t, cost).mean(), "risk": risk, "needed": float(break_even_probability(risk, 2 * cost))}  # fmt: skip
+        rows[side, part] = {
+            "n": len(t), **{e: float((ends == e).mean()) for e in ("target", "stop", "timeout")},
+            "gross_r": t["r"].mean(), "net_r": net_r(t, cost).mean(), "risk": risk,
+            "needed": float(break_even_probability(risk, 2 * cost)),
+        }
     return pd.DataFrame(rows).T.rename_axis(["side", "part"]).astype({"n": int})
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #e4288e12
@@ -109,17 +125,27 @@ def v2_sheet(
     "A model information sheet, read off the fitted system."
     parts = {part: sum(c["parts"][part] for c in system.counts_.values()) for part in PART_WORDS}
     trees = ", ".join(f"{side} {name} {t.best}" for side, pair in system.models_.items() for name, t in pair.items())
-    levels = "; ".join(f"{side}: above {level['bounce']:.3f}, below {level['filter']:.3f}" for side, level in system.thresholds_.items())
-    chosen = {"fixed": "given, not chosen", "adaptive": "best lower bound of the mean net result", "rolling": "shares of the last candidates"}[system.thresholds]
+    levels = "; ".join(
+        f"{side}: above {level['bounce']:.3f}, below {level['filter']:.3f}"
+        for side, level in system.thresholds_.items()
+    )
+    chosen = {
+        "fixed": "given, not chosen", "adaptive": "best lower bound of the mean net result",
+        "rolling": "shares of the last candidates",
+    }[system.thresholds]
     first = next(iter(system.models_.values()))
     asked = {"forecast": f"{system.event}, entered at the next open, {system.side}",
              "candidates": {"touch": "candles that touch the Bollinger band", "all": "every candle"}[system.candidates],
              "model A reads": f"{len(first['bounce'].names)} columns ({system.features})",
-             "model B reads": f"{len(first['filter'].names)} columns, question: {system.filter}"}  # fmt: skip
+             "model B reads": f"{len(first['filter'].names)} columns, question: {system.filter}"}
     fitted = {word: span_words(system.edges_[part], parts[part], "candidates") for part, word in PART_WORDS.items()}
-    fitted |= {"left out between the parts": f"{sum(c['purged'] for c in system.counts_.values())} candidates whose trade could reach into the next part",
-               "fitted on training rows": "trees of both models, class weights", "chosen on validation rows": f"number of trees ({trees}), calibration",
-               "thresholds": f"{levels} ({chosen})", "touched once, at the end": "test rows"}  # fmt: skip
+    fitted |= {
+        "left out between the parts": f"{sum(c['purged'] for c in system.counts_.values())} candidates whose trade could reach into the next part",
+        "fitted on training rows": "trees of both models, class weights",
+        "chosen on validation rows": f"number of trees ({trees}), calibration",
+        "thresholds": f"{levels} ({chosen})",
+        "touched once, at the end": "test rows",
+    }
     return information_sheet(system, origin, asked, fitted, certificate, leaks, trials)
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #1acb8489
@@ -134,12 +160,16 @@ def bounce_words(
 ) -> str:  # one or two sentences
     "What A knows."
     row, a = board.iloc[0], board.attrs
-    words = (f"Bounce: of {int(row.n):,} test candidates {a['happened']:.1%} reached their target ({event}; training rows {a['base_rate']:.1%}). "
-             f"AUC {row.roc_auc:.3f} (95 % interval {row.auc_low:.3f} to {row.auc_high:.3f}), Brier skill over the base rate {row.brier_skill:+.2%} "
-             f"({row.skill_low:+.2%} to {row.skill_high:+.2%}): ")  # fmt: skip
+    words = (
+        f"Bounce: of {int(row.n):,} test candidates {a['happened']:.1%} reached their target ({event}; training rows {a['base_rate']:.1%}). "
+        f"AUC {row.roc_auc:.3f} (95 % interval {row.auc_low:.3f} to {row.auc_high:.3f}), Brier skill over the base rate {row.brier_skill:+.2%} "
+        f"({row.skill_low:+.2%} to {row.skill_high:+.2%}): "
+    )
     if not (row.p_auc < 0.01 and row.auc_low > 0.5):
         return words + "not distinguishable from guessing."
-    return words + ("more than luck; look for a leak before believing it." if row.roc_auc > 0.6 else "a little more than luck.")
+    return words + (
+        "more than luck; look for a leak before believing it." if row.roc_auc > 0.6 else "a little more than luck."
+    )
 
 
 def veto_words(
@@ -150,15 +180,19 @@ def veto_words(
     words = ""
     if "as_written" in board.index.get_level_values(0):
         w = board.loc[("as_written", "0.65 and 0.40")]
-        words = (f"Veto: as written it is void: P_filter = 1 − P_bounce (largest difference {w.mirror:.0e}), {int(w.trend_veto)} vetoes among {int(w.candidates):,} candidates. ")
+        words = f"Veto: as written it is void: P_filter = 1 − P_bounce (largest difference {w.mirror:.0e}), {int(w.trend_veto)} vetoes among {int(w.candidates):,} candidates. "
     if reading == "as_written" or reading not in board.index.get_level_values(0):
         return words.strip()
     fixed, row = board.loc[(reading, "0.65 and 0.40")], board.loc[(reading, "shares 30 % and 1/3")]
-    words += (f"{'' if words else 'Veto: '}{reading.capitalize()}, it forbids {int(fixed.trend_veto)} of {int(fixed.n_a)} entries at the document's thresholds; "
-              f"at thresholds that keep shares of the validation rows it forbids {_share(row.veto_rate)} of {int(row.n_a)} entries (95 % interval {_share(row.veto_low)} to {_share(row.veto_high)}) and changes "
-              f"the mean net result by {row.gain:+.3f} R ")  # fmt: skip
+    words += (
+        f"{'' if words else 'Veto: '}{reading.capitalize()}, it forbids {int(fixed.trend_veto)} of {int(fixed.n_a)} entries at the document's thresholds; "
+        f"at thresholds that keep shares of the validation rows it forbids {_share(row.veto_rate)} of {int(row.n_a)} entries (95 % interval {_share(row.veto_low)} to {_share(row.veto_high)}) and changes "
+        f"the mean net result by {row.gain:+.3f} R "
+    )
     if np.isfinite(row.low):
-        words += f"({row.low:+.3f} to {row.high:+.3f}): " + ("a gain." if row.low > 0 else "a loss." if row.high < 0 else "not distinguishable from nothing.")
+        words += f"({row.low:+.3f} to {row.high:+.3f}): " + (
+            "a gain." if row.low > 0 else "a loss." if row.high < 0 else "not distinguishable from nothing."
+        )
     else:
         words += "(too few for an interval)."
     return words
@@ -172,7 +206,9 @@ def trade_words(
     words = f"Trades: the system's own thresholds approve {_share(trades['entry_rate'])} of the test candidates, {trades['n']:,} of them could be traded one after another"
     if not trades["n"]:
         return words + ": nothing was traded, so nothing was earned or lost."
-    words += f"; {_share(trades['success'])} reached the target, against {_share(trades['base_rate'])} of all candidates. "
+    words += (
+        f"; {_share(trades['success'])} reached the target, against {_share(trades['base_rate'])} of all candidates. "
+    )
     words += f"After {1e4 * cost:.0f} basis points per side the account changed by {trades['net']:+.1%}, {trades['net_r']:+.2f} R per trade"
     if np.isfinite(trades.get("p_random", np.nan)):
         words += f"; random entries did as well with probability {trades['p_random']:.2f}"
@@ -196,7 +232,13 @@ def v2_result(
     readings = {}
     for (name, levels), row in veto.iterrows():
         readings.setdefault(name, {})[levels] = row.to_dict()
-    rates = {"name": system.event, "n": int(event["n"].iloc[0]), "base_rate": event.attrs["base_rate"], "happened": event.attrs["happened"], "methods": event}
+    rates = {
+        "name": system.event, "n": int(event["n"].iloc[0]), "base_rate": event.attrs["base_rate"],
+        "happened": event.attrs["happened"], "methods": event,
+    }
     rates |= {"over": over} if over else {}
     trees = {f"{side} {name}": t.best for side, pair in system.models_.items() for name, t in pair.items()}
-    return system_result(system, origin, quality, words, cost, run, thresholds=system.thresholds_, trees=trees, event=rates, veto=readings, trading=trading, **more)
+    return system_result(
+        system, origin, quality, words, cost, run, thresholds=system.thresholds_, trees=trees, event=rates,
+        veto=readings, trading=trading, **more,
+    )

@@ -12,7 +12,9 @@ import pandas as pd
 
 from ...config import DataError, SettingsError
 from ...models.calibration import balanced_weights
-from .members import MEMBERS, PUBLISHED_WEIGHTS, ask_member, fit_boosting, fit_forest, fit_logistic, fit_lstm, fit_svm
+from cryptolab.systems.hybrid.members import (
+    MEMBERS, PUBLISHED_WEIGHTS, ask_member, fit_boosting, fit_forest, fit_logistic, fit_lstm, fit_svm,
+)
 from .rows import HybridRows, held_back, scaled_rows
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #837d3cae
@@ -32,10 +34,17 @@ def resampled(
         return x, y, balanced_weights(y) if how == "weights" else np.ones(len(y))
     least = int(min((y == 0).sum(), (y == 1).sum()))
     if least < 2:
-        raise DataError("too few rows of one class to resample", "at least 2 of each", f"{least} of {len(y)}", "use more candles, or resample=\"none\"")
+        raise DataError(
+            "too few rows of one class to resample", "at least 2 of each", f"{least} of {len(y)}",
+            "use more candles, or resample=\"none\"",
+        )
     from imblearn.over_sampling import SMOTE, RandomOverSampler
 
-    sampler = SMOTE(k_neighbors=min(5, least - 1), random_state=seed) if how == "smote" else RandomOverSampler(random_state=seed)
+    sampler = (
+        SMOTE(k_neighbors=min(5, least - 1), random_state=seed)
+        if how == "smote"
+        else RandomOverSampler(random_state=seed)
+    )
     x, y = sampler.fit_resample(x, y)
     return x, np.asarray(y, dtype="float64"), np.ones(len(y))
 
@@ -69,7 +78,11 @@ def fit_member(
         raise SettingsError("unknown member", ", ".join(MEMBERS), repr(name), "choose one of them")
     y, balance = rows.y, resample != "none"
     if name == "lstm":
-        pick = (lambda part: repeated(rows.starts(part), y[part], seed)) if balance else lambda part: (rows.starts(part), y[part].astype("float32"))
+        pick = (
+            (lambda part: repeated(rows.starts(part), y[part], seed))
+            if balance
+            else lambda part: (rows.starts(part), y[part].astype("float32"))
+        )
         learned = pick(train)
         model, history = fit_lstm(rows.windows.view, learned, pick(val), sizes, seed, log)
         history.attrs["rows"] = len(learned[0])
@@ -84,7 +97,11 @@ def fit_member(
     elif name == "svm":
         model = fit_svm(x, target, weight, later, sizes)
     else:
-        model = fit_forest(x, target, weight, sizes, seed, threads) if name == "random_forest" else fit_logistic(x, target, weight, sizes)
+        model = (
+            fit_forest(x, target, weight, sizes, seed, threads)
+            if name == "random_forest"
+            else fit_logistic(x, target, weight, sizes)
+        )
     history.attrs.setdefault("best_epoch", len(history))
     history.attrs["rows"] = len(x)
     return model, history
@@ -97,7 +114,10 @@ def member_votes(
 ) -> pd.DataFrame:  # (rows, members) probabilities as trained, indexed by decision row
     "The votes of all members."
     x, starts = rows.x(part), rows.starts(part)
-    return pd.DataFrame({name: ask_member(name, model, x, rows.windows.view, starts) for name, model in models.items()}, index=rows.labels.index[part])
+    return pd.DataFrame(
+        {name: ask_member(name, model, x, rows.windows.view, starts) for name, model in models.items()},
+        index=rows.labels.index[part],
+    )
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #bfd691a4
 def fit_vote(
@@ -117,7 +137,10 @@ def fit_vote(
         return -(weight * np.log(right)).sum(), -(p.T @ (weight * sign / right))
 
     start = np.full(p.shape[1], 1 / p.shape[1])
-    found = minimize(loss, start, jac=True, method="SLSQP", bounds=[(0, 1)] * p.shape[1], constraints={"type": "eq", "fun": lambda w: w.sum() - 1})
+    found = minimize(
+        loss, start, jac=True, method="SLSQP", bounds=[(0, 1)] * p.shape[1],
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+    )
     w = np.clip(found.x if found.success else start, 0, None)
     return dict(zip(votes.columns, (w / w.sum()).round(9).tolist()))
 
@@ -134,10 +157,17 @@ def vote_weights(
         if weights == "fitted":
             return fit_vote(votes[list(members)], y, balanced_weights(y) if balance else None)
         if weights not in ("published", "equal"):
-            raise SettingsError("unknown ensemble weights", "published | equal | fitted", repr(weights), "choose one of them")
+            raise SettingsError(
+                "unknown ensemble weights", "published | equal | fitted", repr(weights), "choose one of them",
+            )
         weights = PUBLISHED_WEIGHTS if weights == "published" else dict.fromkeys(members, 1.0)
-    if not set(members) <= set(weights) or min(weights[m] for m in members) < 0 or not sum(weights[m] for m in members) > 0:
-        raise SettingsError("the weights do not fit the members", f"a weight, not negative, for each of {', '.join(members)}", repr(weights), "correct them")
+    if not set(members) <= set(weights) or min(
+        weights[m] for m in members
+    ) < 0 or not sum(weights[m] for m in members) > 0:
+        raise SettingsError(
+            "the weights do not fit the members", f"a weight, not negative, for each of {', '.join(members)}",
+            repr(weights), "correct them",
+        )
     total = sum(weights[m] for m in members)
     return {m: float(weights[m]) / total for m in members}
 
@@ -153,14 +183,26 @@ def weighted_vote(
 def _proposal(trial, name):
     "Sizes of one member as a trial proposes them."
     if name == "random_forest":
-        return {"forest_depth": trial.suggest_int("forest_depth", 3, 14), "forest_leaf": trial.suggest_int("forest_leaf", 10, 200, log=True)}
+        return {
+            "forest_depth": trial.suggest_int("forest_depth", 3, 14),
+            "forest_leaf": trial.suggest_int("forest_leaf", 10, 200, log=True),
+        }
     if name == "xgboost":
-        return {"boost_depth": trial.suggest_int("boost_depth", 2, 7), "boost_rate": trial.suggest_float("boost_rate", 0.01, 0.2, log=True)}
+        return {
+            "boost_depth": trial.suggest_int("boost_depth", 2, 7),
+            "boost_rate": trial.suggest_float("boost_rate", 0.01, 0.2, log=True),
+        }
     if name == "lstm":
-        return {"lstm_units": trial.suggest_categorical("lstm_units", [8, 16, 32, 64]), "lstm_rate": trial.suggest_float("lstm_rate", 3e-4, 5e-3, log=True)}
+        return {
+            "lstm_units": trial.suggest_categorical("lstm_units", [8, 16, 32, 64]),
+            "lstm_rate": trial.suggest_float("lstm_rate", 3e-4, 5e-3, log=True),
+        }
     if name == "logistic":
         return {"logistic_c": trial.suggest_float("logistic_c", 1e-4, 1.0, log=True)}
-    return {"svm_c": trial.suggest_float("svm_c", 0.05, 10.0, log=True), "svm_gamma": trial.suggest_float("svm_gamma", 0.1, 3.0, log=True)}
+    return {
+        "svm_c": trial.suggest_float("svm_c", 0.05, 10.0, log=True),
+        "svm_gamma": trial.suggest_float("svm_gamma", 0.1, 3.0, log=True),
+    }
 
 
 def tuning_folds(
@@ -221,9 +263,18 @@ def tune(
         study.enqueue_trial(own)  # what the profile says is the first proposal: the search can only add
         study.optimize(objective, n_trials=sizes["trials"])
         best |= study.best_params
-        lines += [{"member": name, "trial": t.number, "loss": t.value if t.value is not None else t.intermediate_values.get(0), "state": t.state.name.lower(), **t.params} for t in study.trials]
+        lines += [
+            {
+                "member": name, "trial": t.number,
+                "loss": t.value if t.value is not None else t.intermediate_values.get(0), "state": t.state.name.lower(),
+                **t.params,
+            }
+            for t in study.trials
+        ]
         if log:
-            log(f"tuning     {name}: {len(study.trials)} trials, loss {study.trials[0].value:.4f} -> {study.best_value:.4f}  {study.best_params}")
+            log(
+                f"tuning     {name}: {len(study.trials)} trials, loss {study.trials[0].value:.4f} -> {study.best_value:.4f}  {study.best_params}"
+            )
     table = pd.DataFrame(lines)
     table.attrs = {"folds": len(stretches), "trials": len(table)}
     return best, table
@@ -243,6 +294,11 @@ def tree_importance(
     columns: list,  # names of the columns
 ) -> pd.DataFrame:  # index column; random_forest, xgboost (shares, sum 1 each), mean; largest first; empty without a tree model
     "Shares of the splits' gain by column."
-    found = {name: np.asarray(models[name].feature_importances_, dtype="float64") for name in ("random_forest", "xgboost") if name in models}
-    table = pd.DataFrame({name: v / v.sum() if v.sum() else v for name, v in found.items()}, index=pd.Index(columns, name="column"))
+    found = {
+        name: np.asarray(models[name].feature_importances_, dtype="float64") for name in ("random_forest", "xgboost")
+        if name in models
+    }
+    table = pd.DataFrame(
+        {name: v / v.sum() if v.sum() else v for name, v in found.items()}, index=pd.Index(columns, name="column"),
+    )
     return table.assign(mean=table.mean(axis=1)).sort_values("mean", ascending=False, kind="stable") if found else table

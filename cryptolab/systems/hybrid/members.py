@@ -25,21 +25,21 @@ MEMBERS = tuple(PUBLISHED_WEIGHTS)
 # %% ../../../nbs/70_systems/50_hybrid/20_members.ipynb #ed66b7c2
 HYBRID_PROFILES = {
     "full": dict(
-        forest_trees=400, forest_depth=12, forest_leaf=25, boost_trees=400, boost_depth=5, boost_rate=0.03, boost_patience=40,
-        lstm_units=48, lstm_epochs=30, lstm_rate=1e-3, lstm_dropout=0.3, lstm_patience=5, lstm_plateau=2, batch_size=128,
-        logistic_c=0.02, svm_c=0.5, svm_gamma=0.5, svm_rows=8000, trials=20, folds=4,
+        forest_trees=400, forest_depth=12, forest_leaf=25, boost_trees=400, boost_depth=5, boost_rate=0.03,
+        boost_patience=40, lstm_units=48, lstm_epochs=30, lstm_rate=1e-3, lstm_dropout=0.3, lstm_patience=5,
+        lstm_plateau=2, batch_size=128, logistic_c=0.02, svm_c=0.5, svm_gamma=0.5, svm_rows=8000, trials=20, folds=4,
     ),
     "quick": dict(
-        forest_trees=120, forest_depth=8, forest_leaf=40, boost_trees=200, boost_depth=4, boost_rate=0.05, boost_patience=25,
-        lstm_units=16, lstm_epochs=5, lstm_rate=2e-3, lstm_dropout=0.3, lstm_patience=2, lstm_plateau=1, batch_size=256,
-        logistic_c=0.02, svm_c=0.5, svm_gamma=0.5, svm_rows=2500, trials=4, folds=2,
+        forest_trees=120, forest_depth=8, forest_leaf=40, boost_trees=200, boost_depth=4, boost_rate=0.05,
+        boost_patience=25, lstm_units=16, lstm_epochs=5, lstm_rate=2e-3, lstm_dropout=0.3, lstm_patience=2,
+        lstm_plateau=1, batch_size=256, logistic_c=0.02, svm_c=0.5, svm_gamma=0.5, svm_rows=2500, trials=4, folds=2,
     ),
     "smoke": dict(
-        forest_trees=15, forest_depth=4, forest_leaf=20, boost_trees=20, boost_depth=3, boost_rate=0.1, boost_patience=10,
-        lstm_units=4, lstm_epochs=1, lstm_rate=5e-3, lstm_dropout=0.0, lstm_patience=1, lstm_plateau=1, batch_size=256,
-        logistic_c=0.02, svm_c=0.5, svm_gamma=0.5, svm_rows=400, trials=2, folds=2,
+        forest_trees=15, forest_depth=4, forest_leaf=20, boost_trees=20, boost_depth=3, boost_rate=0.1,
+        boost_patience=10, lstm_units=4, lstm_epochs=1, lstm_rate=5e-3, lstm_dropout=0.0, lstm_patience=1,
+        lstm_plateau=1, batch_size=256, logistic_c=0.02, svm_c=0.5, svm_gamma=0.5, svm_rows=400, trials=2, folds=2,
     ),
-}  # fmt: skip
+}
 
 
 def hybrid_sizes(
@@ -61,8 +61,10 @@ def fit_forest(
     "Many deep trees, each on other rows and columns."
     from sklearn.ensemble import RandomForestClassifier
 
-    model = RandomForestClassifier(sizes["forest_trees"], max_depth=sizes["forest_depth"], min_samples_leaf=sizes["forest_leaf"], max_features="sqrt",
-                                   max_samples=0.7, random_state=seed, n_jobs=threads or -1)  # fmt: skip
+    model = RandomForestClassifier(
+        sizes["forest_trees"], max_depth=sizes["forest_depth"], min_samples_leaf=sizes["forest_leaf"],
+        max_features="sqrt", max_samples=0.7, random_state=seed, n_jobs=threads or -1,
+    )
     return model.fit(x, y, weight).set_params(n_jobs=1)
 
 # %% ../../../nbs/70_systems/50_hybrid/20_members.ipynb #e55d3886
@@ -78,10 +80,14 @@ def fit_boosting(
     "Gradient boosting with early stopping."
     from xgboost import XGBClassifier
 
-    model = XGBClassifier(n_estimators=sizes["boost_trees"], max_depth=sizes["boost_depth"], learning_rate=sizes["boost_rate"], subsample=0.7,
-                          colsample_bytree=0.5, min_child_weight=20, reg_lambda=5.0, max_bin=64, tree_method="hist", eval_metric="logloss",
-                          early_stopping_rounds=sizes["boost_patience"], random_state=seed, n_jobs=threads or 0)  # fmt: skip
-    model.fit(x, y, sample_weight=weight, eval_set=[(x, y), val[:2]], sample_weight_eval_set=[weight, val[2]], verbose=False)
+    model = XGBClassifier(
+        n_estimators=sizes["boost_trees"], max_depth=sizes["boost_depth"], learning_rate=sizes["boost_rate"],
+        subsample=0.7, colsample_bytree=0.5, min_child_weight=20, reg_lambda=5.0, max_bin=64, tree_method="hist",
+        eval_metric="logloss", early_stopping_rounds=sizes["boost_patience"], random_state=seed, n_jobs=threads or 0,
+    )
+    model.fit(
+        x, y, sample_weight=weight, eval_set=[(x, y), val[:2]], sample_weight_eval_set=[weight, val[2]], verbose=False,
+    )
     loss, val_loss = (model.evals_result()[f"validation_{i}"]["logloss"] for i in (0, 1))
     history = pd.DataFrame({"epoch": np.arange(1, len(loss) + 1), "loss": loss, "val_loss": val_loss})
     history.attrs["best_epoch"] = int(model.best_iteration) + 1
@@ -112,7 +118,9 @@ class CalibratedSVM:
         x: np.ndarray,  # (rows, features) scaled
     ) -> np.ndarray:  # (rows,) probabilities
         "Probabilities, a few thousand rows at a time."
-        parts = [self.model.decision_function(np.asarray(x[i : i + 4096], dtype="float64")) for i in range(0, len(x), 4096)]
+        parts = [
+            self.model.decision_function(np.asarray(x[i : i + 4096], dtype="float64")) for i in range(0, len(x), 4096)
+        ]
         return sigmoid(np.concatenate(parts) if parts else np.empty(0), self.line)
 
 
@@ -161,8 +169,10 @@ def fit_lstm(
 
     keras.utils.set_random_seed(seed)
     model = build_lstm(view.shape[1], view.shape[2], sizes["lstm_units"], sizes["lstm_dropout"])
-    history = train_network(model, view, train, val, "binary_crossentropy", sizes["lstm_epochs"], sizes["lstm_rate"], sizes["batch_size"],
-                            sizes["lstm_patience"], sizes["lstm_plateau"], 1e-6, seed, "lstm", log)  # fmt: skip
+    history = train_network(
+        model, view, train, val, "binary_crossentropy", sizes["lstm_epochs"], sizes["lstm_rate"], sizes["batch_size"],
+        sizes["lstm_patience"], sizes["lstm_plateau"], 1e-6, seed, "lstm", log,
+    )
     return model, history
 
 # %% ../../../nbs/70_systems/50_hybrid/20_members.ipynb #7bbe7a11
@@ -182,12 +192,19 @@ def ask_member(
         p = model.predict(x) if name == "svm" else model.predict_proba(x)[:, 1]
     p = np.asarray(p, dtype="float64")
     if not np.isfinite(p).all():
-        raise DataError(f"{name} gives no number in {int((~np.isfinite(p)).sum())} rows", "probabilities", "NaN or infinity", "look for missing features, or fit it again")
+        raise DataError(
+            f"{name} gives no number in {int((~np.isfinite(p)).sum())} rows", "probabilities", "NaN or infinity",
+            "look for missing features, or fit it again",
+        )
     return p
 
 # %% ../../../nbs/70_systems/50_hybrid/20_members.ipynb #3b088827
-_FILES = {"random_forest": "random_forest.skops", "xgboost": "xgboost.json", "lstm": "lstm.keras", "logistic": "logistic.skops", "svm": "svm.skops"}
-_CLASSES = {"random_forest": "RandomForestClassifier", "logistic": "LogisticRegression", "svm": "SVC"}  # what a .skops file may hold
+_FILES = {
+    "random_forest": "random_forest.skops", "xgboost": "xgboost.json", "lstm": "lstm.keras",
+    "logistic": "logistic.skops", "svm": "svm.skops",
+}
+# what a .skops file may hold
+_CLASSES = {"random_forest": "RandomForestClassifier", "logistic": "LogisticRegression", "svm": "SVC"}
 _TYPES = ["sklearn.tree._tree.Tree"]  # needed beside what skops trusts of itself
 
 
@@ -232,12 +249,21 @@ def read_member(
         import skops.io
 
         if strange := sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TYPES)):
-            raise ModelError(f"{path} holds types that no model of this library needs", _CLASSES[name], ", ".join(strange), "train again")
+            raise ModelError(
+                f"{path} holds types that no model of this library needs", _CLASSES[name], ", ".join(strange),
+                "train again",
+            )
         model = skops.io.load(path, trusted=_TYPES)
         if type(model).__name__ != _CLASSES[name] or not type(model).__module__.startswith("sklearn."):
             raise ModelError(f"{path} holds another model", _CLASSES[name], type(model).__name__, "train again")
-        return CalibratedSVM(model, tuple(json.loads((Path(folder) / "svm_line.json").read_text()))) if name == "svm" else model
+        return (
+            CalibratedSVM(model, tuple(json.loads((Path(folder) / "svm_line.json").read_text())))
+            if name == "svm"
+            else model
+        )
     except ModelError:
         raise
     except Exception as e:
-        raise ModelError(f"{path} cannot be read", "the file that `save` wrote", f"{type(e).__name__}: {e}", "train again") from e
+        raise ModelError(
+            f"{path} cannot be read", "the file that `save` wrote", f"{type(e).__name__}: {e}", "train again"
+        ) from e

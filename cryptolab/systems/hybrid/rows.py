@@ -32,7 +32,9 @@ def hybrid_labels(
         raise SettingsError("unknown label", " | ".join(LABELS), repr(label), "choose one of them")
     if label == "touch":
         return labels.touch(candles, lookahead, profit_threshold, timeframe)
-    return labels.triple_barrier(candles, profit_threshold, label_stop, lookahead, unit="fraction", full_interval=True, timeframe=timeframe)
+    return labels.triple_barrier(
+        candles, profit_threshold, label_stop, lookahead, unit="fraction", full_interval=True, timeframe=timeframe,
+    )
 
 # %% ../../../nbs/70_systems/50_hybrid/10_rows.ipynb #31970afb
 @dataclass(frozen=True, eq=False)
@@ -50,14 +52,20 @@ class Standard:
     ) -> np.ndarray:  # (rows, chosen) float32 within ±5; NaN stays NaN
         "Scale values."
         if np.shape(values)[-1] != len(self.names):
-            raise ModelError("the scaler was fitted on other features", f"{len(self.names)} columns", np.shape(values)[-1], "use the features it was fitted on")
+            raise ModelError(
+                "the scaler was fitted on other features", f"{len(self.names)} columns", np.shape(values)[-1],
+                "use the features it was fitted on",
+            )
         place = [self.names.index(name) for name in self.chosen]
         values = np.asarray(values)[:, place] if len(place) < len(self.names) else np.asarray(values)
         return np.clip((values - self.mean.astype("float32")) / self.scale.astype("float32"), -5, 5, dtype="float32")
 
     def to_json(self) -> dict:
         "Plain lists for `json.dumps`."
-        return {"names": list(self.names), "chosen": list(self.chosen), "mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        return {
+            "names": list(self.names), "chosen": list(self.chosen), "mean": self.mean.tolist(),
+            "scale": self.scale.tolist(),
+        }
 
     @staticmethod
     def from_json(
@@ -69,11 +77,21 @@ class Standard:
             mean, scale = (np.asarray(stored[k], dtype="float64") for k in ("mean", "scale"))
             known, chosen = [str(n) for n in stored["names"]], [str(n) for n in stored["chosen"]]
         except (KeyError, TypeError, ValueError) as e:
-            raise ModelError("the stored scaler cannot be read", "names, chosen, mean, scale", repr(e), "train the model again") from e
+            raise ModelError(
+                "the stored scaler cannot be read", "names, chosen, mean, scale", repr(e), "train the model again"
+            ) from e
         if known != list(names) or not set(chosen) <= set(known):
-            raise ModelError("the scaler was fitted on other features", f"{len(names)}: {list(names)[:3]} …", f"{len(known)}: {known[:3]} …", "train again with this library version")
-        if not (mean.shape == scale.shape == (len(chosen),)) or not (np.isfinite([mean, scale]).all() and (scale > 0).all()):
-            raise ModelError("the stored scaler is damaged", f"{len(chosen)} finite means and positive scales", f"{mean.shape}, {scale.shape}", "train the model again")
+            raise ModelError(
+                "the scaler was fitted on other features", f"{len(names)}: {list(names)[:3]} …",
+                f"{len(known)}: {known[:3]} …", "train again with this library version",
+            )
+        if not (mean.shape == scale.shape == (len(chosen),)) or not (
+            np.isfinite([mean, scale]).all() and (scale > 0).all()
+        ):
+            raise ModelError(
+                "the stored scaler is damaged", f"{len(chosen)} finite means and positive scales",
+                f"{mean.shape}, {scale.shape}", "train the model again",
+            )
         return Standard(known, chosen, mean, scale)
 
 # %% ../../../nbs/70_systems/50_hybrid/10_rows.ipynb #a9d50f47
@@ -92,8 +110,12 @@ def fit_standard(
     chosen = list(range(len(names)))
     if select is not None:
         if isinstance(select, bool) or not 1 <= select <= len(names):
-            raise SettingsError("`select` is out of range", f"1 to {len(names)} columns", repr(select), "None keeps all")
-        apart = values[y == 1].mean(axis=0) - values[y == 0].mean(axis=0) if 0 < np.mean(y) < 1 else np.zeros(len(names))
+            raise SettingsError(
+                "`select` is out of range", f"1 to {len(names)} columns", repr(select), "None keeps all",
+            )
+        apart = values[y == 1].mean(axis=0) - values[y == 0].mean(axis=0) if 0 < np.mean(y) < 1 else np.zeros(
+            len(names)
+        )
         within = np.sqrt(np.maximum(scale**2 - np.mean(y) * (1 - np.mean(y)) * apart**2, 1e-12 * scale**2))
         chosen = sorted(np.argsort(-np.abs(apart) / within, kind="stable")[: int(select)])
     return Standard(names, [names[i] for i in chosen], mean[chosen], scale[chosen])
@@ -190,11 +212,17 @@ def hybrid_rows(
     y = mine["y"].to_numpy()
     for name in ("train", "val"):
         if len(np.unique(y[getattr(parts, name)])) < 2:
-            raise DataError(f"the {name} part has one class only", "rows with and without the event", f"{len(getattr(parts, name))} rows of class {y[getattr(parts, name)][0]:g}",
-                            "load more candles, or change `profit_threshold` or `lookahead`")  # fmt: skip
-    counts = {"candles": len(candles), "windows": len(windows), "labelled": len(mine), "dropped": windows.dropped, "purged": {"event": len(parts.purged)},
-              "parts": {"event": {p: len(getattr(parts, p)) for p in ("train", "val", "test")}},
-              "base_rate": {p: float(y[getattr(parts, p)].mean()) for p in ("train", "val", "test")},
-              "labels_dropped": table.attrs.get("dropped", {})}  # fmt: skip
+            raise DataError(
+                f"the {name} part has one class only", "rows with and without the event",
+                f"{len(getattr(parts, name))} rows of class {y[getattr(parts, name)][0]:g}",
+                "load more candles, or change `profit_threshold` or `lookahead`",
+            )
+    counts = {
+        "candles": len(candles), "windows": len(windows), "labelled": len(mine), "dropped": windows.dropped,
+        "purged": {"event": len(parts.purged)},
+        "parts": {"event": {p: len(getattr(parts, p)) for p in ("train", "val", "test")}},
+        "base_rate": {p: float(y[getattr(parts, p)].mean()) for p in ("train", "val", "test")},
+        "labels_dropped": table.attrs.get("dropped", {}),
+    }
     rows = HybridRows(windows, windows, None, numbers, mine, parts, counts)
     return scaled_rows(rows, parts.train, select)

@@ -20,7 +20,8 @@ class CryptoScalpingConfig:
     "Settings of the scalping strategy; fractions of the price unless the name says otherwise."
 
     use_ml_ensemble: bool = True  # add the ensemble's bonus
-    ml_model_path: str = "models/crypto_scalping_ensemble.pkl"  # the document's name; the model is the folder of that name without .pkl, nothing is ever unpickled
+    # the document's name; the model is the folder of that name without .pkl, nothing is ever unpickled
+    ml_model_path: str = "models/crypto_scalping_ensemble.pkl"
     ml_entry_threshold: float = 0.60  # least vote for +1 point
     ml_strong_threshold: float = 0.70  # least vote for +2 points
     ml_weak_threshold: float = 0.50  # least vote for +0.5 points
@@ -42,15 +43,27 @@ class CryptoScalpingConfig:
         positive = ("band_width", "volume_spike", "take_profit", "stop_loss", "trail_by", "timeout", "position_size")
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name not in ("use_ml_ensemble", "ml_model_path") and (isinstance(value, (bool, str)) or not np.isfinite(value) or value < 0 or (f.name in positive and value == 0)):
-                raise SettingsError(f"`{f.name}` is out of range", "a number above 0" if f.name in positive else "a number, 0 or more", repr(value), "correct it")
+            if f.name not in ("use_ml_ensemble", "ml_model_path") and (
+                isinstance(value, (bool, str)) or not np.isfinite(value) or value < 0
+                or (f.name in positive and value == 0)
+            ):
+                raise SettingsError(
+                    f"`{f.name}` is out of range", "a number above 0" if f.name in positive else "a number, 0 or more",
+                    repr(value), "correct it",
+                )
         order = [self.ml_avoid_threshold, self.ml_weak_threshold, self.ml_entry_threshold, self.ml_strong_threshold]
         if sorted(order) != order or order[-1] > 1:
-            raise SettingsError("the thresholds of the vote are out of order", "avoid <= weak <= entry <= strong <= 1", order, "correct them")
+            raise SettingsError(
+                "the thresholds of the vote are out of order", "avoid <= weak <= entry <= strong <= 1", order,
+                "correct them",
+            )
 
 # %% ../../../nbs/70_systems/50_hybrid/40_strategy.ipynb #a0525150
 POINTS = {"rsi_ok": 2, "band_ok": 1, "volume_ok": 1, "pattern_ok": 2, "macd_ok": 1, "stoch_ok": 1, "support_ok": 1}
-BULLISH = ("doji_tail", "hammer", "engulfing", "harami", "piercing", "tweezers", "star", "three_inside", "three_outside", "soldiers")
+BULLISH = (
+    "doji_tail", "hammer", "engulfing", "harami", "piercing", "tweezers", "star", "three_inside", "three_outside",
+    "soldiers",
+)
 
 
 def _pattern(x):
@@ -85,10 +98,16 @@ def technical_signals(
     support = last_pivots(x.high, x.low, 3, 3, 100)[1]
     pattern, bullish = _pattern(x)
     with np.errstate(invalid="ignore"):
-        table = pd.DataFrame({"rsi": rsi, "rsi_ok": rsi < config.rsi_oversold, "band": band, "band_ok": x.close <= band, "volume": volume, "volume_ok": volume > config.volume_spike,
-                              "pattern": pattern, "pattern_ok": bullish, "macd": histogram, "macd_ok": histogram > lag(histogram, 1), "stoch_k": k, "stoch_d": sma(k, 3),
-                              "stoch_ok": k < config.stoch_oversold, "support": support, "support_ok": np.abs(x.close - support) <= config.support_atr * atr},
-                             index=candles.index)  # fmt: skip
+        table = pd.DataFrame(
+            {
+                "rsi": rsi, "rsi_ok": rsi < config.rsi_oversold, "band": band, "band_ok": x.close <= band,
+                "volume": volume, "volume_ok": volume > config.volume_spike, "pattern": pattern, "pattern_ok": bullish,
+                "macd": histogram, "macd_ok": histogram > lag(histogram, 1), "stoch_k": k, "stoch_d": sma(k, 3),
+                "stoch_ok": k < config.stoch_oversold, "support": support,
+                "support_ok": np.abs(x.close - support) <= config.support_atr * atr,
+            },
+            index=candles.index,
+        )
     known = np.isfinite(np.column_stack([rsi, band, volume, histogram, k])).all(axis=1)
     table["technical"] = np.where(known, sum(points * table[name] for name, points in POINTS.items()), np.nan)
     return table
@@ -107,8 +126,13 @@ def indicator_output(
     p = np.asarray(vote, dtype="float64")
     steps = (config.ml_strong_threshold, config.ml_entry_threshold, config.ml_avoid_threshold)
     sure = np.round(np.abs(p - 0.5), 12)
-    choose = lambda value, edges, words: np.select([np.isnan(value), *(value >= e for e in edges)], ["NONE", *words[:-1]], words[-1])
-    table = {"probability": p, "signal": choose(p, steps, SIGNALS), "confidence": choose(sure, (0.20, 0.10, 0.05), CONFIDENCES)}
+    choose = lambda value, edges, words: np.select(
+        [np.isnan(value), *(value >= e for e in edges)], ["NONE", *words[:-1]], words[-1],
+    )
+    table = {
+        "probability": p, "signal": choose(p, steps, SIGNALS),
+        "confidence": choose(sure, (0.20, 0.10, 0.05), CONFIDENCES),
+    }
     return pd.DataFrame(table, index=vote.index if isinstance(vote, pd.Series) else None)
 
 
@@ -124,9 +148,14 @@ def ml_bonus(
 # %% ../../../nbs/70_systems/50_hybrid/40_strategy.ipynb #6f3eb824
 def _reasons(signals, bonus, vote, enter, silent):
     "Why each row is entered or not."
-    ml = np.where(np.isnan(vote), f"no ML: {silent}" if silent else "ML off", np.char.add(np.char.mod("ML %.3f", np.nan_to_num(vote)), np.char.mod(" (%+.1f)", bonus)))
+    ml = np.where(
+        np.isnan(vote), f"no ML: {silent}" if silent else "ML off",
+        np.char.add(np.char.mod("ML %.3f", np.nan_to_num(vote)), np.char.mod(" (%+.1f)", bonus)),
+    )
     why = np.where(~signals["rsi_ok"], "RSI_NOT_OVERSOLD", np.where(enter, "ENTRY", "SCORE_TOO_LOW"))
-    return np.where(signals["technical"].isna(), "WARM_UP", np.char.add(np.char.add(why.astype(str), "; "), ml.astype(str)))
+    return np.where(
+        signals["technical"].isna(), "WARM_UP", np.char.add(np.char.add(why.astype(str), "; "), ml.astype(str)),
+    )
 
 
 def scalping_orders(
@@ -142,15 +171,29 @@ def scalping_orders(
     use = config.use_ml_ensemble and vote is not None
     p = (vote.reindex(candles.index) if use else pd.Series(np.nan, candles.index)).to_numpy(dtype="float64")
     if ((p < 0) | (p > 1)).any():
-        raise DataError("a vote is no probability", "between 0 and 1, or NaN for silence", p[(p < 0) | (p > 1)][0], "give the column `p_ml`")
+        raise DataError(
+            "a vote is no probability", "between 0 and 1, or NaN for silence", p[(p < 0) | (p > 1)][0],
+            "give the column `p_ml`",
+        )
     bonus = ml_bonus(p, config)
     score = signals["technical"].to_numpy() + bonus
     enter = signals["rsi_ok"].to_numpy() & (score >= config.min_entry_score)
     close = candles["close"].to_numpy(dtype="float64")
     why = silent or ("not computed for this row" if use else "")
     reasons = _reasons(signals, bonus, p, enter, why if config.use_ml_ensemble else "")
-    far = {name: close * share for name, share in (("stop_by", config.stop_loss), ("target_by", config.take_profit), ("trail_by", config.trail_by), ("trail_from", config.trail_from))}
-    table = pd.DataFrame({"action": enter.astype("int64"), "size": config.position_size, **far, "timeout": config.timeout, "reason": reasons, "score": score,
-                          "technical": signals["technical"].to_numpy(), "ml": p}, index=candles.index)  # fmt: skip
+    far = {
+        name: close * share
+        for name, share in (
+            ("stop_by", config.stop_loss), ("target_by", config.take_profit), ("trail_by", config.trail_by),
+            ("trail_from", config.trail_from),
+        )
+    }
+    table = pd.DataFrame(
+        {
+            "action": enter.astype("int64"), "size": config.position_size, **far, "timeout": config.timeout,
+            "reason": reasons, "score": score, "technical": signals["technical"].to_numpy(), "ml": p,
+        },
+        index=candles.index,
+    )
     table.attrs = {"ml": "used" if use else ("off" if not config.use_ml_ensemble else "missing"), "silent": silent}
     return table

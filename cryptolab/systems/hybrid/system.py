@@ -79,7 +79,10 @@ def _checked(system):
     sizes = system.sizes()
     members = tuple(dict.fromkeys(listed(system.members)))
     if not members or not set(members) <= set(MEMBERS):
-        raise SettingsError("unknown member of the ensemble", ", ".join(MEMBERS), ", ".join(members) or "none", "name those who shall vote")
+        raise SettingsError(
+            "unknown member of the ensemble", ", ".join(MEMBERS), ", ".join(members) or "none",
+            "name those who shall vote",
+        )
     strategy_config(system)
     return sizes, members
 
@@ -88,7 +91,10 @@ def strategy_config(
     system: Hybrid,  # parameters
 ) -> CryptoScalpingConfig:  # raises SettingsError for what cannot be traded
     "The strategy's configuration."
-    names = ("use_ml_ensemble", "ml_entry_threshold", "ml_strong_threshold", "min_entry_score", "take_profit", "stop_loss", "trail_by", "trail_from", "timeout", "position_size")
+    names = (
+        "use_ml_ensemble", "ml_entry_threshold", "ml_strong_threshold", "min_entry_score", "take_profit", "stop_loss",
+        "trail_by", "trail_from", "timeout", "position_size",
+    )
     return CryptoScalpingConfig(**{name: getattr(system, name) for name in names})
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #ee32784b
@@ -96,12 +102,17 @@ def _train(system, name, rows, sizes, work, log):
     "One member, from the work folder or anew."
 
     def fit():
-        model, history = fit_member(name, rows, rows.parts.train, rows.parts.val, sizes, system.resample, system.seed, system.threads, log)
+        model, history = fit_member(
+            name, rows, rows.parts.train, rows.parts.val, sizes, system.resample, system.seed, system.threads, log,
+        )
         if log:
             log(f"{name:13} learned from {history.attrs['rows']:,} rows")
         return model, history
 
-    return fit_or_fetch(work, name, fit, lambda folder, model: write_member(folder, name, model), lambda folder: read_member(folder, name), log)
+    return fit_or_fetch(
+        work, name, fit, lambda folder, model: write_member(folder, name, model),
+        lambda folder: read_member(folder, name), log,
+    )
 
 
 def _fit(
@@ -114,7 +125,10 @@ def _fit(
     "Train the members on the training rows; weigh and calibrate their vote on the validation rows."
     sizes, members = _checked(self)
     timeframe = self.own_timeframe(candles)
-    rows = hybrid_rows(candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.window, self.fractions, self.test_start, self.select, timeframe)
+    rows = hybrid_rows(
+        candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.window, self.fractions,
+        self.test_start, self.select, timeframe,
+    )
     self.trials_ = None
     if self.optimize:
         searched = tuple(m for m in members if m != "lstm" or self.profile == "full")
@@ -138,8 +152,12 @@ def _vote_of(system, rows, members):
     votes, y = member_votes(system.models_, rows, val), rows.y[val]
     weights = vote_weights(system.weights, members, votes, y, system.resample != "none")
     lines = {name: fit_sigmoid(log_odds(votes[name]), y) for name in members}
-    return {"weights": weights, "kind": system.weights, "calibration": lines, "line": fit_sigmoid(log_odds(weighted_vote(votes, weights)), y),
-            "best_member": min(members, key=lambda m: _loss(y, sigmoid(log_odds(votes[m]), lines[m]))), "validation_rows": len(val)}  # fmt: skip
+    return {
+        "weights": weights, "kind": system.weights, "calibration": lines,
+        "line": fit_sigmoid(log_odds(weighted_vote(votes, weights)), y),
+        "best_member": min(members, key=lambda m: _loss(y, sigmoid(log_odds(votes[m]), lines[m]))),
+        "validation_rows": len(val),
+    }
 
 
 def _loss(y, p):
@@ -166,8 +184,11 @@ def hybrid_results(
         return dict(zip((f"{prefix}{n}" for n in ("accuracy", "precision", "recall", "f1_score", "roc_auc")), values))
 
     vote = weighted_vote(votes, system.ensemble_["weights"])
-    return {"timestamp": datetime.now(UTC).isoformat(timespec="seconds"), "pair": candles.attrs.get("symbol"), "timeframe": system.fitted_["timeframe"],
-            "test_rows": len(test), "base_rate": float(y.mean()), "ensemble_metrics": of(vote, "ensemble_"), "members": {name: of(votes[name].to_numpy()) for name in votes}}  # fmt: skip
+    return {
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"), "pair": candles.attrs.get("symbol"),
+        "timeframe": system.fitted_["timeframe"], "test_rows": len(test), "base_rate": float(y.mean()),
+        "ensemble_metrics": of(vote, "ensemble_"), "members": {name: of(votes[name].to_numpy()) for name in votes},
+    }
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #31d96bef
 def _forecast(
@@ -178,17 +199,34 @@ def _forecast(
     timeframe = self.fitted_timeframe(candles)
     raw = hybrid_windows(candles, self.window, timeframe)
     if raw.names != self.scaler_.names:
-        raise ModelError("this model was made for other features", self.scaler_.names[:3], raw.names[:3], "use the library version that trained it")
-    windows = type(raw)(np.ascontiguousarray(self.scaler_.transform(raw.values)), raw.times, self.scaler_.chosen, raw.length, raw.ends, raw.dropped)
+        raise ModelError(
+            "this model was made for other features", self.scaler_.names[:3], raw.names[:3],
+            "use the library version that trained it",
+        )
+    windows = type(raw)(
+        np.ascontiguousarray(self.scaler_.transform(raw.values)), raw.times, self.scaler_.chosen, raw.length, raw.ends,
+        raw.dropped,
+    )
     x, starts = windows.values[windows.ends], windows.ends - (windows.length - 1)
-    votes = pd.DataFrame({name: ask_member(name, model, x, windows.view, starts) for name, model in self.models_.items()}, index=windows.index)
+    votes = pd.DataFrame(
+        {name: ask_member(name, model, x, windows.view, starts) for name, model in self.models_.items()},
+        index=windows.index,
+    )
     vote = pd.Series(weighted_vote(votes, self.ensemble_["weights"]), windows.index)
     config = strategy_config(self)
     orders = scalping_orders(candles, vote, config).loc[windows.index]
     said = indicator_output(vote, config)
-    table = pd.concat([pd.DataFrame({"p_event": sigmoid(log_odds(vote), self.ensemble_["line"]), "p_ml": vote}), votes.add_prefix("p_"), said[["signal", "confidence"]], orders], axis=1)
-    table.attrs = {"system": "hybrid", "event": event_words(self), "horizon": self.lookahead, "timeframe": timeframe, "known_at": "close of the row's candle",
-                   "ml": "used" if self.use_ml_ensemble else "off", "label": self.label}  # fmt: skip
+    table = pd.concat(
+        [
+            pd.DataFrame({"p_event": sigmoid(log_odds(vote), self.ensemble_["line"]), "p_ml": vote}),
+            votes.add_prefix("p_"), said[["signal", "confidence"]], orders,
+        ],
+        axis=1,
+    )
+    table.attrs = {
+        "system": "hybrid", "event": event_words(self), "horizon": self.lookahead, "timeframe": timeframe,
+        "known_at": "close of the row's candle", "ml": "used" if self.use_ml_ensemble else "off", "label": self.label,
+    }
     return table
 
 
@@ -197,7 +235,11 @@ def event_words(
 ) -> str:  # a phrase
     "The event that is forecast, in words."
     far = f"+{100 * system.profit_threshold:g} % within {system.lookahead} candles"
-    return f"the price touches {far}" if system.label == "touch" else f"a trade entered at the next open reaches {far}, before -{100 * system.label_stop:g} %"
+    return (
+        f"the price touches {far}"
+        if system.label == "touch"
+        else f"a trade entered at the next open reaches {far}, before -{100 * system.label_stop:g} %"
+    )
 
 
 Hybrid.fit, Hybrid.forecast = _fit, _forecast
@@ -212,20 +254,29 @@ def _save(
     with whole_folder(folder) as new:
         for name, model in self.models_.items():
             write_member(new, name, model)
-        for name, value in (("scaler", self.scaler_.to_json()), ("ensemble", self.ensemble_), ("hybrid_results", self.results_)):
+        for name, value in (
+            ("scaler", self.scaler_.to_json()), ("ensemble", self.ensemble_), ("hybrid_results", self.results_),
+        ):
             (new / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False))
         (new / "training.log").write_text(_training_log(self))
-        artefacts.write_manifest(new, system="hybrid", format=1, params=self.shown_params(), features=self.scaler_.names, fitted=self.fitted_, counts=self.counts_, sizes=self.sizes_,
-                                 seconds=self.seconds_, members=list(self.models_), versions=artefacts.package_versions(),
-                                 code=artefacts.library_code())  # fmt: skip
+        artefacts.write_manifest(
+            new, system="hybrid", format=1, params=self.shown_params(), features=self.scaler_.names,
+            fitted=self.fitted_, counts=self.counts_, sizes=self.sizes_, seconds=self.seconds_,
+            members=list(self.models_), versions=artefacts.package_versions(), code=artefacts.library_code(),
+        )
     return Path(folder)
 
 
 def _training_log(system):
     "Rows, epochs, trials and final metrics as text."
-    lines = [f"hybrid {system.profile} seed {system.seed}", f"data {json.dumps(system.fitted_)}", f"rows {json.dumps(system.counts_)}", f"sizes {json.dumps(system.sizes_)}"]
+    lines = [
+        f"hybrid {system.profile} seed {system.seed}", f"data {json.dumps(system.fitted_)}",
+        f"rows {json.dumps(system.counts_)}", f"sizes {json.dumps(system.sizes_)}",
+    ]
     for name, history in system.histories_.items():
-        lines.append(f"\n[{name}] {system.seconds_[name]:.1f} s, {history.attrs['rows']} rows after resampling, best epoch or tree {history.attrs['best_epoch']}")
+        lines.append(
+            f"\n[{name}] {system.seconds_[name]:.1f} s, {history.attrs['rows']} rows after resampling, best epoch or tree {history.attrs['best_epoch']}"
+        )
         lines += [history.to_string(index=False)] if len(history) > 1 else []
     if system.trials_ is not None:
         lines += ["\n[tuning]", system.trials_.to_string(index=False)]
@@ -240,13 +291,22 @@ def _load(
 
     folder = Path(folder)
     if folder.is_file() or folder.suffix in (".pkl", ".pickle", ".joblib"):
-        raise ModelError(f"{folder} is a pickle's name", "a folder written by `save`", "a file that could run code when it is read", "train again, or give the folder without that ending")
+        raise ModelError(
+            f"{folder} is a pickle's name", "a folder written by `save`", "a file that could run code when it is read",
+            "train again, or give the folder without that ending",
+        )
     manifest = artefacts.check_manifest(folder, "hybrid")
     self = Hybrid.from_stored(manifest["params"])
     read = lambda name: json.loads((folder / f"{name}.json").read_text())
-    self.scaler_, self.ensemble_, self.results_ = Standard.from_json(read("scaler"), feature_names("hybrid")), read("ensemble"), read("hybrid_results")
+    self.scaler_, self.ensemble_, self.results_ = (
+        Standard.from_json(read("scaler"), feature_names("hybrid")),
+        read("ensemble"),
+        read("hybrid_results"),
+    )
     self.models_ = {name: read_member(folder, name) for name in manifest["members"]}
-    self.fitted_, self.counts_, self.sizes_, self.seconds_ = (manifest[k] for k in ("fitted", "counts", "sizes", "seconds"))
+    self.fitted_, self.counts_, self.sizes_, self.seconds_ = (
+        manifest[k] for k in ("fitted", "counts", "sizes", "seconds")
+    )
     self.edges_, self.manifest_, self.trials_ = self.fitted_["parts"], manifest, None
     return self
 

@@ -46,7 +46,10 @@ class CryptoDataLoader:
         "Clean candles of one pair."
         from cryptolab.data import load_candles
 
-        return load_candles(symbol, timeframe, source=self.source, data_dir=self.data_dir, start=start_date, end=end_date, limit=limit, seed=self.seed)
+        return load_candles(
+            symbol, timeframe, source=self.source, data_dir=self.data_dir, start=start_date, end=end_date, limit=limit,
+            seed=self.seed,
+        )
 
     def symbols(self) -> list:  # 38 names
         "The pairs of the document's repository."
@@ -112,7 +115,11 @@ class TradingPipeline:
         labels: LabelGenerator | None = None,  # which outcomes
         log=print,  # receives a line per coin; None for silence
     ):
-        self.loader, self.engineer, self.labels = loader or CryptoDataLoader(), engineer or FeatureEngineer(), labels or LabelGenerator()
+        self.loader, self.engineer, self.labels = (
+            loader or CryptoDataLoader(),
+            engineer or FeatureEngineer(),
+            labels or LabelGenerator(),
+        )
         self.log = log
 
     def prepare_training_data(
@@ -129,7 +136,9 @@ class TradingPipeline:
         names = feature_columns(table)
         whole = table[names].notna().all(axis=1) & table["label"].notna()
         if self.log:
-            self.log(f"{symbol} {timeframe} {direction}: {whole.sum():,} of {len(table):,} rows, {table.label[whole].mean():.1%} reach the target")
+            self.log(
+                f"{symbol} {timeframe} {direction}: {whole.sum():,} of {len(table):,} rows, {table.label[whole].mean():.1%} reach the target"
+            )
         return table[whole].assign(symbol=symbol), names
 
     def batch_process(
@@ -143,11 +152,16 @@ class TradingPipeline:
         "Several coins, one table."
         if not len(symbols):
             raise SettingsError("no symbols", "at least one", "none", "name the coins")
-        return pd.concat([self.prepare_training_data(s, timeframe, direction, start_date, end_date)[0] for s in symbols])
+        return pd.concat(
+            [self.prepare_training_data(s, timeframe, direction, start_date, end_date)[0] for s in symbols]
+        )
 
 
-_NOT_READ = {"open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume", "true_p_up", "true_sigma", "label", "y", "exit", "ret", "risk",
-             "r", "t0", "t1", "symbol", "timestamp", "open_time", "close_time", "part", "side", "p_event", "p_bounce", "p_filter", "signal", "reason"}  # fmt: skip
+_NOT_READ = {
+    "open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume", "true_p_up", "true_sigma",
+    "label", "y", "exit", "ret", "risk", "r", "t0", "t1", "symbol", "timestamp", "open_time", "close_time", "part",
+    "side", "p_event", "p_bounce", "p_filter", "signal", "reason",
+}
 
 
 def feature_columns(
@@ -180,7 +194,10 @@ class ModelTrainer:
         if model_type not in ("bounce", "filter"):
             raise SettingsError("unknown model type", "bounce | filter", repr(model_type), "choose one of them")
         self.model_type, self.seed, self.threads, self.log, self.model = model_type, seed, threads, log, None
-        self.sizes = {"trees": n_estimators, "rate": learning_rate, "depth": max_depth, "leaves": num_leaves, "patience": early_stopping_rounds, "min_rows": min_rows}
+        self.sizes = {
+            "trees": n_estimators, "rate": learning_rate, "depth": max_depth, "leaves": num_leaves,
+            "patience": early_stopping_rounds, "min_rows": min_rows,
+        }
 
     def _asked(self, df):
         "Outcomes that this model is to forecast; NaN where it is not asked."
@@ -199,13 +216,19 @@ class ModelTrainer:
 
         missing = [c for c in ("label", "t0", "t1") if c not in df.columns]
         if missing:
-            raise DataError("this table cannot be learned from", "columns label, t0, t1", f"no {missing[0]}", "make it with `prepare_training_data`")
+            raise DataError(
+                "this table cannot be learned from", "columns label, t0, t1", f"no {missing[0]}",
+                "make it with `prepare_training_data`",
+            )
         if not 0 < train_ratio < 1:
             raise SettingsError("`train_ratio` is a share", "between 0 and 1", repr(train_ratio), "for example 0.8")
         df = df[np.isfinite(self._asked(df))]
         names, y = feature_columns(df, self.kind == "resolved"), self._asked(df)
         if not names:
-            raise DataError("no columns to read", "columns of `FeatureEngineer`", "none", "use FeatureEngineer(trend=True) for the resolved filter")
+            raise DataError(
+                "no columns to read", "columns of `FeatureEngineer`", "none",
+                "use FeatureEngineer(trend=True) for the resolved filter",
+            )
         intervals = df[["t0", "t1", *(["symbol"] if "symbol" in df.columns else [])]]
         parts = ChronologicalSplit(intervals, (0.85 * train_ratio, 0.15 * train_ratio, 1 - train_ratio)).parts()
         X, cut = df[names], {name: getattr(parts, name) for name in ("train", "val", "test")}
@@ -215,13 +238,21 @@ class ModelTrainer:
         self.model.calibration = fit_sigmoid(log_odds(p["val"]), y[cut["val"]])
         order = np.argsort(intervals["t0"].to_numpy()[cut["test"]], kind="stable")
         block = 48.0 * (df["symbol"].nunique() if "symbol" in df.columns else 1)
-        test, val = auc_blocks(y[cut["test"]][order], p["test"][order], block), auc_blocks(y[cut["val"]], p["val"], block, 2)
-        self.results = {"rows": {**{name: len(rows) for name, rows in cut.items()}, "purged": len(parts.purged)}, "features": names, "trees": self.model.best,
-                        "base_rate": float(y[cut["test"]].mean()), "val_auc": val["value"], "test_auc": test["value"], "test_auc_low": test["low"],
-                        "test_auc_high": test["high"], "feature_importance": importance(self.model)["gain"].to_dict()}  # fmt: skip
+        test, val = (
+            auc_blocks(y[cut["test"]][order], p["test"][order], block),
+            auc_blocks(y[cut["val"]], p["val"], block, 2),
+        )
+        self.results = {
+            "rows": {**{name: len(rows) for name, rows in cut.items()}, "purged": len(parts.purged)}, "features": names,
+            "trees": self.model.best, "base_rate": float(y[cut["test"]].mean()), "val_auc": val["value"],
+            "test_auc": test["value"], "test_auc_low": test["low"], "test_auc_high": test["high"],
+            "feature_importance": importance(self.model)["gain"].to_dict(),
+        }
         if self.log:
             r = self.results
-            self.log(f"{self.model_type}: {r['trees']} trees, test AUC {r['test_auc']:.3f} ({r['test_auc_low']:.3f} to {r['test_auc_high']:.3f}), {r['rows']['test']:,} rows")
+            self.log(
+                f"{self.model_type}: {r['trees']} trees, test AUC {r['test_auc']:.3f} ({r['test_auc_low']:.3f} to {r['test_auc_high']:.3f}), {r['rows']['test']:,} rows"
+            )
         return self.results
 
     def save_model(
@@ -234,8 +265,15 @@ class ModelTrainer:
         folder = safe_path(path)
         with whole_folder(folder) as new:
             (new / "model.txt").write_text(trees_to_text(self.model))
-            (new / "facts.json").write_text(json.dumps({"columns": self.model.names, "calibration": self.model.calibration, "results": self.results}, indent=1))
-            artefacts.write_manifest(new, system="v2-model", kind=self.model_type, versions=artefacts.package_versions())
+            (new / "facts.json").write_text(
+                json.dumps(
+                    {"columns": self.model.names, "calibration": self.model.calibration, "results": self.results},
+                    indent=1,
+                )
+            )
+            artefacts.write_manifest(
+                new, system="v2-model", kind=self.model_type, versions=artefacts.package_versions(),
+            )
         if self.log:
             self.log(f"{path}: saved as the folder {folder} (LightGBM text and a manifest); pickles are not written")
         return folder
@@ -253,7 +291,9 @@ class TrendFilterTrainer(ModelTrainer):
         **more,  # as in `ModelTrainer`
     ):
         if kind not in ("as_written", "resolved"):
-            raise SettingsError("unknown kind of filter", "as_written | resolved", repr(kind), "choose one of them; V2 has `meta` too")
+            raise SettingsError(
+                "unknown kind of filter", "as_written | resolved", repr(kind), "choose one of them; V2 has `meta` too",
+            )
         super().__init__("filter", n_estimators, learning_rate, max_depth, **more)
         self.kind = kind
 
@@ -272,8 +312,11 @@ def load_model(
     "A model that `save_model` wrote."
     path, folder = Path(path), safe_path(path)
     if path.is_file():
-        raise ModelError(f"{path} is a file, and pickles are not opened", "the folder that `save_model` wrote", f"a file of {path.stat().st_size:,} bytes",
-                         "loading a pickle runs whatever code it holds; train the model again with ModelTrainer and save it")  # fmt: skip
+        raise ModelError(
+            f"{path} is a file, and pickles are not opened", "the folder that `save_model` wrote",
+            f"a file of {path.stat().st_size:,} bytes",
+            "loading a pickle runs whatever code it holds; train the model again with ModelTrainer and save it",
+        )
     artefacts.check_manifest(folder, "v2-model")
     facts = json.loads((folder / "facts.json").read_text())
     return trees_from_text((folder / "model.txt").read_text(), tuple(facts["calibration"]), facts["columns"])
@@ -302,14 +345,20 @@ class InferenceEngine:
         if len(row) != 1:
             raise DataError("predict_single takes one row", "1", len(row), "use predict_batch")
         found = self.predict_batch(row).iloc[0]
-        return {"p_bounce": float(found["p_bounce"]), "p_filter": float(found["p_filter"]), "signal": int(found["signal"]), "reason": str(found["reason"])}
+        return {
+            "p_bounce": float(found["p_bounce"]), "p_filter": float(found["p_filter"]), "signal": int(found["signal"]),
+            "reason": str(found["reason"]),
+        }
 
     def predict_batch(
         self,
         df: pd.DataFrame,  # rows with the columns of both models
     ) -> pd.DataFrame:  # the rows with p_bounce, p_filter, signal, reason; a row that lacks a column's value is NO_CANDIDATE
         "Decisions for many rows."
-        p = [np.where(df[m.names].notna().all(axis=1), m.predict(df), np.nan) if set(m.names) <= set(df.columns) else m.predict(df) for m in (self.bounce, self.filter)]
+        p = [
+            np.where(df[m.names].notna().all(axis=1), m.predict(df), np.nan) if set(m.names) <= set(df.columns)
+            else m.predict(df) for m in (self.bounce, self.filter)
+        ]
         found = decide(*p, self.bounce_threshold, self.filter_threshold)
         found.index = df.index
         return df.drop(columns=[c for c in found.columns if c in df.columns]).assign(**found)
@@ -323,5 +372,8 @@ class InferenceEngine:
         if "label" in df.columns:
             asked = df[(df["reason"] != "NO_CANDIDATE") & df["label"].notna()]
             entered = asked["label"][asked["signal"] == 1]
-            out |= {"success_rate": float(entered.mean()) if len(entered) else None, "base_rate": float(asked["label"].mean()) if len(asked) else None}
+            out |= {
+                "success_rate": float(entered.mean()) if len(entered) else None,
+                "base_rate": float(asked["label"].mean()) if len(asked) else None,
+            }
         return out

@@ -46,7 +46,10 @@ class Trees:
         "Raw probability."
         missing = [n for n in self.names if n not in X.columns]
         if missing:
-            raise ModelError("columns of the model are missing", ", ".join(self.names), f"no {', '.join(missing[:3])}", "compute the features it was trained on")
+            raise ModelError(
+                "columns of the model are missing", ", ".join(self.names), f"no {', '.join(missing[:3])}",
+                "compute the features it was trained on",
+            )
         x = np.ascontiguousarray(X[self.names].to_numpy(dtype="float64"))
         return self.booster.predict(x, num_iteration=self.best) if len(x) else np.zeros(0)
 
@@ -70,16 +73,20 @@ def train_trees(
 
     y, y_val, names = np.asarray(y, dtype="float64"), np.asarray(y_val, dtype="float64"), list(X.columns)
     if not 0 < y.mean() < 1:
-        raise DataError("one outcome only", "events and other rows", f"{len(y)} rows, {int(y.sum())} events", "use more rows")
+        raise DataError(
+            "one outcome only", "events and other rows", f"{len(y)} rows, {int(y.sum())} events", "use more rows",
+        )
     weights = [balanced_weights(part, y) if balanced else None for part in (y, y_val)]
-    settings = {"objective": "binary", "metric": "binary_logloss", "learning_rate": sizes["rate"], "max_depth": sizes["depth"], "num_leaves": sizes["leaves"],
-                "min_data_in_leaf": sizes["min_rows"], "seed": seed, "deterministic": True, "force_row_wise": True, "num_threads": threads or 0,
-                "verbosity": -1}  # fmt: skip
+    settings = {
+        "objective": "binary", "metric": "binary_logloss", "learning_rate": sizes["rate"], "max_depth": sizes["depth"],
+        "num_leaves": sizes["leaves"], "min_data_in_leaf": sizes["min_rows"], "seed": seed, "deterministic": True,
+        "force_row_wise": True, "num_threads": threads or 0, "verbosity": -1,
+    }
     data = lgb.Dataset(X.to_numpy(dtype="float64"), y, weight=weights[0], feature_name=names)
     val = lgb.Dataset(X_val[names].to_numpy(dtype="float64"), y_val, weight=weights[1], reference=data)
     seen = {}
     booster = lgb.train(settings, data, sizes["trees"], valid_sets=[val], valid_names=["val"],
-                        callbacks=[lgb.early_stopping(sizes["patience"], verbose=False), lgb.record_evaluation(seen)])  # fmt: skip
+                        callbacks=[lgb.early_stopping(sizes["patience"], verbose=False), lgb.record_evaluation(seen)])
     history = pd.DataFrame({"val_loss": seen["val"]["binary_logloss"]})
     history.insert(0, "epoch", range(1, len(history) + 1))
     history.attrs["best_epoch"] = int(booster.best_iteration)
@@ -115,11 +122,16 @@ def out_of_fold(
     from cryptolab.validation import PurgedKFold
 
     y, p = label["y"].to_numpy(dtype="float64"), np.full(len(X), np.nan)
-    settings = {"objective": "binary", "learning_rate": sizes["rate"], "max_depth": sizes["depth"], "num_leaves": sizes["leaves"], "seed": seed,
-                "min_data_in_leaf": sizes["min_rows"], "deterministic": True, "force_row_wise": True, "num_threads": threads or 0, "verbosity": -1}  # fmt: skip
+    settings = {
+        "objective": "binary", "learning_rate": sizes["rate"], "max_depth": sizes["depth"],
+        "num_leaves": sizes["leaves"], "seed": seed, "min_data_in_leaf": sizes["min_rows"], "deterministic": True,
+        "force_row_wise": True, "num_threads": threads or 0, "verbosity": -1,
+    }
     x = X.to_numpy(dtype="float64")
     for train, test in PurgedKFold(label, folds).split(x):
-        p[test] = lgb.train(settings, lgb.Dataset(x[train], y[train], weight=balanced_weights(y[train])), max(trees, 1)).predict(x[test])
+        p[test] = lgb.train(
+            settings, lgb.Dataset(x[train], y[train], weight=balanced_weights(y[train])), max(trees, 1),
+        ).predict(x[test])
     return p
 
 # %% ../../../nbs/70_systems/40_v2/20_models.ipynb #88262142
@@ -147,8 +159,15 @@ def train_pair(
     if kind != "as_written":
         X, X_val = _stack(learned, "train", "trend"), rows.trend.iloc[rows.parts["val"]]
     if kind == "meta":
-        p = np.concatenate([out_of_fold(_stack([t], "train", "bounce"), _stack([t], "train", "label"), sizes, models["bounce"].best, 5, seed, threads)
-                            for t in learned])  # fmt: skip
+        p = np.concatenate(
+            [
+                out_of_fold(
+                    _stack([t], "train", "bounce"), _stack([t], "train", "label"), sizes, models["bounce"].best, 5,
+                    seed, threads,
+                )
+                for t in learned
+            ]
+        )
         most = p >= np.quantile(p, 2 / 3)
         liked = models["bounce"].predict(rows.bounce.iloc[rows.parts["val"]])
         y_val = np.where(liked >= np.quantile(liked, 2 / 3), y_val, np.nan)
@@ -162,7 +181,9 @@ def _finish(trees, X_val, y_val, name, n, log):
     "Calibrate on validation rows and say so."
     trees.calibration = fit_sigmoid(log_odds(trees.predict(X_val)), y_val)
     if log:
-        log(f"{name:13} {n:,} rows, {trees.best} trees, validation loss {trees.history.val_loss.min():.4f} (no knowledge: 0.6931)")
+        log(
+            f"{name:13} {n:,} rows, {trees.best} trees, validation loss {trees.history.val_loss.min():.4f} (no knowledge: 0.6931)"
+        )
 
 # %% ../../../nbs/70_systems/40_v2/20_models.ipynb #0fc4f691
 def importance(
@@ -171,7 +192,10 @@ def importance(
     "Share of the training gain per column."
     gain = trees.booster.feature_importance("gain", iteration=trees.best)
     splits = trees.booster.feature_importance("split", iteration=trees.best)
-    table = pd.DataFrame({"gain": gain / gain.sum() if gain.sum() else gain, "splits": splits}, index=pd.Index(trees.names, name="column"))
+    table = pd.DataFrame(
+        {"gain": gain / gain.sum() if gain.sum() else gain, "splits": splits},
+        index=pd.Index(trees.names, name="column"),
+    )
     return table.sort_values("gain", ascending=False, kind="stable")
 
 # %% ../../../nbs/70_systems/40_v2/20_models.ipynb #48b470b2
@@ -193,8 +217,16 @@ def trees_from_text(
     try:
         booster = lgb.Booster(model_str=text)
     except Exception as e:
-        raise ModelError("this is no LightGBM model", "the text that was saved", repr(text[:40]), "train again, or copy the file anew") from e
+        raise ModelError(
+            "this is no LightGBM model",
+            "the text that was saved",
+            repr(text[:40]),
+            "train again, or copy the file anew",
+        ) from e
     found = booster.feature_name()
     if names is not None and found != list(names):
-        raise ModelError("the model was made for other columns", str(list(names)[:3]), str(found[:3]), "train again with this library version")
+        raise ModelError(
+            "the model was made for other columns", str(list(names)[:3]), str(found[:3]),
+            "train again with this library version",
+        )
     return Trees(booster, found, booster.num_trees(), pd.DataFrame(), tuple(calibration))

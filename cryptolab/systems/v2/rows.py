@@ -18,8 +18,11 @@ from ...validation.borders import split_borders, split_rows
 # %% ../../../nbs/70_systems/40_v2/10_rows.ipynb #4b905bc6
 COLUMNS = ("v2", "v2_published", "v2_nine")
 _LEVELS = ("basis", "dev", "upper", "lower", "last_ph", "last_pl")
-TREND = ("sma_50_ratio", "ema_26_ratio", "mean_168_ratio", "adx_14", "plus_di_14", "minus_di_14", "aroon_up_25", "aroon_down_25", "roc_12", "macd_ratio",
-         "macd_diff_ratio", "tsi", "atr_ratio", "range_trend", "volume_trend", "cmf_20")  # fmt: skip
+TREND = (
+    "sma_50_ratio", "ema_26_ratio", "mean_168_ratio", "adx_14", "plus_di_14", "minus_di_14", "aroon_up_25",
+    "aroon_down_25", "roc_12", "macd_ratio", "macd_diff_ratio", "tsi", "atr_ratio", "range_trend", "volume_trend",
+    "cmf_20",
+)
 
 
 def bounce_columns(
@@ -120,14 +123,20 @@ def candidate_rows(
 ) -> SideRows:  # without parts
     "Columns, labels and candidates of one side."
     if side not in SIDES or candidates not in ("touch", "all"):
-        raise SettingsError("unknown side or candidates", "long | short, and touch | all", f"{side!r}, {candidates!r}", "choose one of them")
+        raise SettingsError(
+            "unknown side or candidates", "long | short, and touch | all", f"{side!r}, {candidates!r}",
+            "choose one of them",
+        )
     bounce, trend = bounce_columns(candles, columns), trend_columns(candles)
     label = trade_labels(candles, side, timeframe=timeframe, **barriers) if labelled else None
     asked = touches(candles, side, tolerance) if candidates == "touch" else np.ones(len(candles), dtype=bool)
     seen = np.isfinite(bounce.to_numpy()).all(axis=1) & np.isfinite(trend.to_numpy()).all(axis=1)
     until = candles.attrs.get("warmup_until")
     warm = np.zeros(len(candles), dtype=bool) if until is None else np.asarray(candles.index < pd.Timestamp(until))
-    counts = {"candles": len(candles), "candidates": int((asked & ~warm).sum()), "columns not known yet": int((asked & ~warm & ~seen).sum())}
+    counts = {
+        "candles": len(candles), "candidates": int((asked & ~warm).sum()),
+        "columns not known yet": int((asked & ~warm & ~seen).sum()),
+    }
     if labelled:
         counts["outcome not known"] = int((asked & ~warm & seen & label["y"].isna().to_numpy()).sum())
     return SideRows(side, bounce, trend, label, seen & ~warm, np.flatnonzero(asked & seen & ~warm), {}, counts)
@@ -146,16 +155,25 @@ def prepare_side(
 ) -> SideRows:  # raises DataError when a part would be empty
     "Candidates of one side, split and purged."
     if candles["close"].nunique() <= 1:
-        raise DataError("all prices are the same", "prices that move", f"{len(candles)} rows", "check the file: nothing can be learned from a constant price")
+        raise DataError(
+            "all prices are the same", "prices that move", f"{len(candles)} rows",
+            "check the file: nothing can be learned from a constant price",
+        )
     rows = candidate_rows(candles, side, columns, candidates, tolerance, barriers or {}, timeframe)
     known = rows.usable[rows.label["y"].notna().to_numpy()[rows.usable]]
     borders = split_borders(pd.DatetimeIndex(rows.label["t0"][rows.seen]), fractions, test_start)
     split = split_rows(rows.label.iloc[known], borders)
     rows.parts = {name: known[getattr(split, name)] for name in ("train", "val", "test")}
-    rows.counts |= {"labelled": len(known), "purged": len(split.purged), "parts": {name: len(at) for name, at in rows.parts.items()}}
+    rows.counts |= {
+        "labelled": len(known), "purged": len(split.purged),
+        "parts": {name: len(at) for name, at in rows.parts.items()},
+    }
     few = [name for name, at in rows.parts.items() if rows.label["y"].iloc[at].nunique() < 2]
     if few:
-        raise DataError(f"the {few[0]} part has one outcome only ({side})", "targets and other exits", f"{len(rows.parts[few[0]])} candidates", "load more candles")
+        raise DataError(
+            f"the {few[0]} part has one outcome only ({side})", "targets and other exits",
+            f"{len(rows.parts[few[0]])} candidates", "load more candles",
+        )
     return rows
 
 # %% ../../../nbs/70_systems/40_v2/10_rows.ipynb #25526078

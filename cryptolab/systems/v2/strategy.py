@@ -24,7 +24,10 @@ def choose_thresholds(
     "Thresholds with the best lower bound of the mean net result on validation rows."
     a, b, r = (np.asarray(x, dtype="float64") for x in (p_bounce, p_filter, result))
     if not a.shape == b.shape == r.shape or not np.isfinite(a + b + r).all():
-        raise DataError("thresholds cannot be chosen", "three finite columns of one length", f"{a.shape}, {b.shape}, {r.shape}", "use validation rows with known outcomes")
+        raise DataError(
+            "thresholds cannot be chosen", "three finite columns of one length", f"{a.shape}, {b.shape}, {r.shape}",
+            "use validation rows with known outcomes",
+        )
     best, tried = {"bounce": 0.65, "filter": 0.40, "entries": 0, "mean": None, "error": None, "score": None}, 0
     for share in passes if len(a) else ():
         tau = float(np.quantile(a, 1 - share))
@@ -37,7 +40,10 @@ def choose_thresholds(
                 continue
             mean, error = r[enter].mean(), r[enter].std(ddof=1) / np.sqrt(max(n / overlap, 1))
             if best["score"] is None or mean - error > best["score"]:
-                best = {"bounce": tau, "filter": phi, "entries": n, "mean": float(mean), "error": float(error), "score": float(mean - error)}
+                best = {
+                    "bounce": tau, "filter": phi, "entries": n, "mean": float(mean), "error": float(error),
+                    "score": float(mean - error),
+                }
     return best | {"tried": tried}
 
 # %% ../../../nbs/70_systems/40_v2/40_strategy.ipynb #460d921a
@@ -50,7 +56,10 @@ def rolling_threshold(
     "A threshold that keeps a share."
     p = pd.Series(np.asarray(p, dtype="float64"))
     if not 0 < share < 1 or memory < 10:
-        raise SettingsError("a rolling threshold cannot be made", "share between 0 and 1, memory of at least 10", f"{share}, {memory}", "correct them")
+        raise SettingsError(
+            "a rolling threshold cannot be made", "share between 0 and 1, memory of at least 10", f"{share}, {memory}",
+            "correct them",
+        )
     before = p.shift(1).rolling(memory, min_periods=memory // 2).quantile(1 - share)
     return before.fillna(first).clip(0, 1).to_numpy()
 
@@ -64,7 +73,11 @@ def kelly_fraction(
     cost=0.0,  # costs of the round trip in units of the stop
 ) -> np.ndarray:  # share of the equity to put at risk, 0 or more; full Kelly for a bet that wins reward − cost or loses 1 + cost
     "Kelly's share at risk."
-    p, win, loss = np.asarray(p, dtype="float64"), reward - np.asarray(cost, dtype="float64"), 1 + np.asarray(cost, dtype="float64")
+    p, win, loss = (
+        np.asarray(p, dtype="float64"),
+        reward - np.asarray(cost, dtype="float64"),
+        1 + np.asarray(cost, dtype="float64"),
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(win > 0, p / loss - (1 - p) / win, 0.0)
     return np.clip(np.nan_to_num(share), 0, None)
@@ -84,7 +97,10 @@ def position_size(
     if sizing not in SIZINGS:
         raise SettingsError("unknown sizing", " | ".join(SIZINGS), repr(sizing), "choose one of them")
     if not 0 < size <= 100 or not 0 < risk < 1 or (d <= 0).any():
-        raise SettingsError("a position cannot be sized", "size above 0, risk between 0 and 1, a stop away from the price", f"{size}, {risk}", "correct them")
+        raise SettingsError(
+            "a position cannot be sized", "size above 0, risk between 0 and 1, a stop away from the price",
+            f"{size}, {risk}", "correct them",
+        )
     if sizing == "fixed":
         return np.where(np.isfinite(d), size, np.nan)
     with np.errstate(invalid="ignore"):

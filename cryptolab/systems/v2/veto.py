@@ -19,7 +19,9 @@ def _threshold(name, value):
     "A number between 0 and 1, or one per row."
     x = np.asarray(value, dtype="float64")
     if not (np.isfinite(x) & (x >= 0) & (x <= 1)).all():
-        raise SettingsError(f"`{name}` is no threshold of a probability", "0 to 1", repr(value), "choose a value in the range")
+        raise SettingsError(
+            f"`{name}` is no threshold of a probability", "0 to 1", repr(value), "choose a value in the range",
+        )
     return x
 
 
@@ -32,15 +34,27 @@ def decide(
     "Confluence and veto."
     a, b = (np.atleast_1d(np.asarray(p, dtype="float64")) for p in (p_bounce, p_filter))
     if a.shape != b.shape or a.ndim != 1:
-        raise DataError("the two forecasts do not fit", "two columns of one length", f"{a.shape} and {b.shape}", "forecast the same rows with both models")
+        raise DataError(
+            "the two forecasts do not fit", "two columns of one length", f"{a.shape} and {b.shape}",
+            "forecast the same rows with both models",
+        )
     bad = (np.isfinite(a) & ((a < 0) | (a > 1))) | (np.isfinite(b) & ((b < 0) | (b > 1)))
     if bad.any():
-        raise DataError(f"row {int(np.argmax(bad))} holds no probability", "0 to 1, or NaN", f"{a[bad][0]}, {b[bad][0]}", "check the models")
-    strong, quiet = a > _threshold("bounce_threshold", bounce_threshold), b < _threshold("filter_threshold", filter_threshold)
+        raise DataError(
+            f"row {int(np.argmax(bad))} holds no probability", "0 to 1, or NaN", f"{a[bad][0]}, {b[bad][0]}",
+            "check the models",
+        )
+    strong, quiet = (
+        a > _threshold("bounce_threshold", bounce_threshold),
+        b < _threshold("filter_threshold", filter_threshold),
+    )
     reason = np.where(strong, np.where(quiet, 0, 2), 1)
     reason = np.where(np.isfinite(a) & np.isfinite(b), reason, 3)
     index = p_bounce.index if isinstance(p_bounce, pd.Series) else None
-    return pd.DataFrame({"p_bounce": a, "p_filter": b, "signal": (reason == 0).astype(int), "reason": np.array(REASONS)[reason]}, index=index)
+    return pd.DataFrame(
+        {"p_bounce": a, "p_filter": b, "signal": (reason == 0).astype(int), "reason": np.array(REASONS)[reason]},
+        index=index,
+    )
 
 # %% ../../../nbs/70_systems/40_v2/30_veto.ipynb #e4cebc68
 def mirror_threshold(
@@ -48,7 +62,10 @@ def mirror_threshold(
     filter_threshold: float = 0.40,  # φ
 ) -> dict:  # void (bool: no veto is possible), threshold (of A alone, that does the same)
     "What a filter with P_filter = 1 − P_bounce amounts to."
-    tau, phi = float(_threshold("bounce_threshold", bounce_threshold)), float(_threshold("filter_threshold", filter_threshold))
+    tau, phi = (
+        float(_threshold("bounce_threshold", bounce_threshold)),
+        float(_threshold("filter_threshold", filter_threshold)),
+    )
     return {"void": 1 - phi <= tau + 1e-12, "threshold": max(tau, 1 - phi)}
 
 # %% ../../../nbs/70_systems/40_v2/30_veto.ipynb #31acd67f
@@ -62,10 +79,13 @@ def decision_counts(
     passed = count["ENTRY_APPROVED"] + count["TREND_VETO"]
     a, b = asked["p_bounce"].to_numpy(), asked["p_filter"].to_numpy()
     varied = n > 1 and a.std() > 0 and b.std() > 0
-    return {"candidates": n, "approved": count["ENTRY_APPROVED"], "bounce_weak": count["BOUNCE_WEAK"], "trend_veto": count["TREND_VETO"],
-            "entry_rate": count["ENTRY_APPROVED"] / n if n else np.nan, "pass_rate": passed / n if n else np.nan,
-            "veto_rate": count["TREND_VETO"] / passed if passed else np.nan, "correlation": float(np.corrcoef(a, b)[0, 1]) if varied else np.nan,
-            "mirror": float(np.abs(b - (1 - a)).max()) if n else np.nan}  # fmt: skip
+    return {
+        "candidates": n, "approved": count["ENTRY_APPROVED"], "bounce_weak": count["BOUNCE_WEAK"],
+        "trend_veto": count["TREND_VETO"], "entry_rate": count["ENTRY_APPROVED"] / n if n else np.nan,
+        "pass_rate": passed / n if n else np.nan, "veto_rate": count["TREND_VETO"] / passed if passed else np.nan,
+        "correlation": float(np.corrcoef(a, b)[0, 1]) if varied else np.nan,
+        "mirror": float(np.abs(b - (1 - a)).max()) if n else np.nan,
+    }
 
 # %% ../../../nbs/70_systems/40_v2/30_veto.ipynb #9a584cea
 def _means(rows, axis):
@@ -93,7 +113,9 @@ def _bootstrap(rows, statistic, block, n_samples, seed):
     from cryptolab.evaluation.bootstrap import stationary_bootstrap
 
     try:
-        return stationary_bootstrap(rows, statistic, block=min(block, max(1.0, len(rows) / 5)), n=n_samples, seed=seed, null=0.0)
+        return stationary_bootstrap(
+            rows, statistic, block=min(block, max(1.0, len(rows) / 5)), n=n_samples, seed=seed, null=0.0,
+        )
     except DataError:
         return {"value": float(statistic(rows, 0)), "low": np.nan, "high": np.nan, "p_value": np.nan}
 
@@ -114,19 +136,36 @@ def veto_value(
     "A with B against A alone, on identical signals."
     r, a, k = np.asarray(result, dtype="float64"), np.asarray(passed, dtype=bool), np.asarray(kept, dtype=bool)
     if not r.shape == a.shape == k.shape or (k & ~a).any() or not np.isfinite(r[a]).all():
-        raise DataError("the signals do not fit", "one result per candidate; every trade kept is one that A enters", f"{r.shape}, {a.shape}, {k.shape}",
-                        "take all three from one table")  # fmt: skip
+        raise DataError(
+            "the signals do not fit", "one result per candidate; every trade kept is one that A enters",
+            f"{r.shape}, {a.shape}, {k.shape}", "take all three from one table",
+        )
     n, m = int(a.sum()), int(k.sum())
-    out = {"n_a": n, "n_both": m, "veto_rate": 1 - m / n if n else np.nan, "mean_a": r[a].mean() if n else np.nan, "mean_both": r[k].mean() if m else np.nan}
-    nothing = dict.fromkeys(("veto_low", "veto_high", "gain", "low", "high", "p_value", "p_random", "losses_avoided", "excess", "excess_low", "excess_high"), np.nan)
+    out = {
+        "n_a": n, "n_both": m, "veto_rate": 1 - m / n if n else np.nan, "mean_a": r[a].mean() if n else np.nan,
+        "mean_both": r[k].mean() if m else np.nan,
+    }
+    nothing = dict.fromkeys(
+        (
+            "veto_low", "veto_high", "gain", "low", "high", "p_value", "p_random", "losses_avoided", "excess",
+            "excess_low", "excess_high",
+        ),
+        np.nan,
+    )
     if not m or m == n:
         return _plain(out | nothing | ({"gain": 0.0, "losses_avoided": 0.0} if n and m == n else {}))
     rows = np.column_stack([np.where(a, r, 0.0), a, k]).astype("float64")
-    gain, excess, rate = (_bootstrap(rows, statistic, block, n_samples, seed) for statistic in (_means, _excess, _vetoed))
+    gain, excess, rate = (
+        _bootstrap(rows, statistic, block, n_samples, seed) for statistic in (_means, _excess, _vetoed)
+    )
     rng, pool = np.random.default_rng([seed, 5]), r[a]
     drawn = np.array([rng.choice(pool, m, replace=False).mean() for _ in range(n_samples)])
     lost = (r <= 0) & a
-    out |= {"veto_low": rate["low"], "veto_high": rate["high"], "gain": gain["value"], "low": gain["low"], "high": gain["high"], "p_value": gain["p_value"],
-            "p_random": (1 + (drawn >= r[k].mean()).sum()) / (1 + n_samples), "losses_avoided": 1 - (lost & k).sum() / max(lost.sum(), 1),
-            "excess": excess["value"], "excess_low": excess["low"], "excess_high": excess["high"]}  # fmt: skip
+    out |= {
+        "veto_low": rate["low"], "veto_high": rate["high"], "gain": gain["value"], "low": gain["low"],
+        "high": gain["high"], "p_value": gain["p_value"],
+        "p_random": (1 + (drawn >= r[k].mean()).sum()) / (1 + n_samples),
+        "losses_avoided": 1 - (lost & k).sum() / max(lost.sum(), 1), "excess": excess["value"],
+        "excess_low": excess["low"], "excess_high": excess["high"],
+    }
     return _plain(out)

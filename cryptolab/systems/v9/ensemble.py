@@ -33,9 +33,13 @@ def fit_weights(
     from scipy.optimize import lsq_linear
 
     if len(terms) != len(returns) or not len(returns):
-        raise DataError("ensemble: terms and returns do not align", f"{len(terms)} returns", len(returns), "pass the same rows")
+        raise DataError(
+            "ensemble: terms and returns do not align", f"{len(terms)} returns", len(returns), "pass the same rows",
+        )
     scale = np.abs(returns).mean() or 1.0
-    return lsq_linear(np.asarray(terms) / scale, np.asarray(returns, dtype="float64") / scale, bounds=(0, 1), method="bvls").x
+    return lsq_linear(
+        np.asarray(terms) / scale, np.asarray(returns, dtype="float64") / scale, bounds=(0, 1), method="bvls",
+    ).x
 
 
 def blend(
@@ -49,7 +53,9 @@ def blend(
             w = PUBLISHED_WEIGHTS
             return w[0] * terms[:, 0] + w[1] * terms[:, 1] + w[2] * np.sign(terms[:, 0]) * np.asarray(sigma)
         if weights != "equal":
-            raise SettingsError("unknown ensemble weights", "equal | published | two numbers", repr(weights), "choose one of them")
+            raise SettingsError(
+                "unknown ensemble weights", "equal | published | two numbers", repr(weights), "choose one of them",
+            )
         weights = (0.5, 0.5)
     return terms @ np.asarray(weights, dtype="float64")
 
@@ -66,5 +72,8 @@ def conformal_width(
     scores = np.sort(np.abs(np.asarray(returns) - mu) / sigma)
     rank = int(np.ceil((len(scores) + 1) * coverage))
     if rank > len(scores):
-        raise DataError("too few validation rows for this coverage", f"at least {int(np.ceil(coverage / (1 - coverage)))}", len(scores), "use more candles or a lower coverage")
+        raise DataError(
+            "too few validation rows for this coverage", f"at least {int(np.ceil(coverage / (1 - coverage)))}",
+            len(scores), "use more candles or a lower coverage",
+        )
     return float(scores[rank - 1])

@@ -78,7 +78,10 @@ def _write_json(path, value):
 
 def _training_log(system):
     "The document's transcript: rows, epochs and final metrics as text."
-    lines = [f"V9 {system.profile} seed {system.seed}", f"data {json.dumps(system.fitted_)}", f"rows {json.dumps(system.counts_)}"]
+    lines = [
+        f"V9 {system.profile} seed {system.seed}", f"data {json.dumps(system.fitted_)}",
+        f"rows {json.dumps(system.counts_)}",
+    ]
     for name, history in system.histories_.items():
         lines.append(f"\n[{name}] {system.seconds_[name]:.1f} s, best epoch or tree {history.attrs['best_epoch']}")
         lines.append(history.to_string(index=False))
@@ -101,9 +104,11 @@ def save_v9(
         _write_json(new / "ensemble_v9.json", system.ensemble_)
         _write_json(new / "v9_results.json", system.results_)
         (new / "training.log").write_text(_training_log(system))
-        artefacts.write_manifest(new, system="v9", format=1, params=system.shown_params(), features=system.scaler_.names, fitted=system.fitted_,
-                                 counts=system.counts_, seconds=system.seconds_, versions=artefacts.package_versions(),
-                                 code=artefacts.library_code())  # fmt: skip
+        artefacts.write_manifest(
+            new, system="v9", format=1, params=system.shown_params(), features=system.scaler_.names,
+            fitted=system.fitted_, counts=system.counts_, seconds=system.seconds_,
+            versions=artefacts.package_versions(), code=artefacts.library_code(),
+        )
     return Path(folder)
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #d262ebd3
@@ -120,11 +125,20 @@ def load_v9(
     system = cls.from_stored(manifest["params"])
     names = list(v9_feature_names(system.variant))
     if manifest["features"] != names:
-        raise ModelError(f"{folder} was made for another feature set", f"{len(names)} features: {names[:3]}…", f"{len(manifest['features'])}: {manifest['features'][:3]}…",
-                         "train again with this library version")  # fmt: skip
+        raise ModelError(
+            f"{folder} was made for another feature set", f"{len(names)} features: {names[:3]}…",
+            f"{len(manifest['features'])}: {manifest['features'][:3]}…", "train again with this library version",
+        )
     read = lambda name: json.loads((folder / name).read_text())
-    system.scaler_, system.ensemble_, system.results_ = MinMax.from_json(read("scaler_v9.json"), names), read("ensemble_v9.json"), read("v9_results.json")
-    files = {"direction": "direction_model_v9.keras", "volatility": "volatility_model_v9.json", "price": "price_model_v9.keras"}
+    system.scaler_, system.ensemble_, system.results_ = (
+        MinMax.from_json(read("scaler_v9.json"), names),
+        read("ensemble_v9.json"),
+        read("v9_results.json"),
+    )
+    files = {
+        "direction": "direction_model_v9.keras", "volatility": "volatility_model_v9.json",
+        "price": "price_model_v9.keras",
+    }
     system.models_ = {name: load_part(folder / file) for name, file in files.items()}
     system.fitted_, system.counts_, system.seconds_ = manifest["fitted"], manifest["counts"], manifest["seconds"]
     system.manifest_ = manifest

@@ -42,7 +42,9 @@ def v9_labels(
 ) -> dict:  # name -> label table (y, t0, t1): direction, price, volatility
     "The three label tables of V9."
     if vol_target not in VOL_TARGETS:
-        raise SettingsError("unknown volatility target", " | ".join(VOL_TARGETS), repr(vol_target), "choose one of them")
+        raise SettingsError(
+            "unknown volatility target", " | ".join(VOL_TARGETS), repr(vol_target), "choose one of them",
+        )
     return {
         "direction": labels.next_direction(candles, timeframe, gap),
         "price": labels.next_log_return(candles, timeframe),
@@ -59,7 +61,8 @@ class Rows:
     parts: dict  # label -> {"train" | "val" | "test": (window numbers, y)}
     counts: dict  # what was kept, dropped and purged
     edges: dict  # part -> (first, last) decision row
-    pool: dict = field(default_factory=dict)  # label -> (window numbers, y) of other coins, learned from beside the training part
+    # label -> (window numbers, y) of other coins, learned from beside the training part
+    pool: dict = field(default_factory=dict)
 
     def starts(self, numbers):
         "Positions of windows in the view (first row of each window)."
@@ -72,7 +75,10 @@ def _split_label(table, split_rows, borders):
     mine = table.loc[common.index]
     split = validation.split_rows(mine, borders)
     known, y = mine["y"].notna().to_numpy(), mine["y"].to_numpy()
-    parts = {name: (numbers[rows[known[rows]]], y[rows[known[rows]]]) for name, rows in split.__dict__.items() if name != "purged"}
+    parts = {
+        name: (numbers[rows[known[rows]]], y[rows[known[rows]]]) for name, rows in split.__dict__.items()
+        if name != "purged"
+    }
     empty = [name for name, (n, _) in parts.items() if not len(n)]
     if empty:
         raise DataError(f"no labelled rows in the {empty[0]} part", "at least one", 0, "use more candles")
@@ -91,8 +97,11 @@ def prepare_rows(
 ) -> Rows:  # raises DataError when a part would be empty
     "Windows, labels, chronological split with purge, and the scaler fitted on training rows."
     if candles["close"].nunique() <= 1:
-        raise DataError("all prices are the same", "prices that move", f"close = {candles['close'].iloc[0] if len(candles) else 'nothing'} in {len(candles)} rows",
-                        "check the file: a constant price cannot be predicted or evaluated")  # fmt: skip
+        raise DataError(
+            "all prices are the same", "prices that move",
+            f"close = {candles['close'].iloc[0] if len(candles) else 'nothing'} in {len(candles)} rows",
+            "check the file: a constant price cannot be predicted or evaluated",
+        )
     windows, tables = v9_windows(candles, variant, window, timeframe), v9_labels(candles, vol_target, gap, timeframe)
     numbers, common = windows.match(tables["direction"])
     borders = validation.split_borders(common["t0"], fractions, test_start)
@@ -102,10 +111,12 @@ def prepare_rows(
     scaler = validation.fit_minmax(windows.values, windows.rows(parts["direction"]["train"][0]), windows.names)
     scaled = windows.with_values(scaler.transform(windows.values))
     rows = {part: windows.rows(parts["direction"][part][0]) for part in ("val", "test")}
-    counts = {"candles": len(candles), "windows": len(windows), "labelled": len(numbers), "dropped": windows.dropped, "purged": purged,
-              "parts": {name: {p: len(n) for p, (n, _) in part.items()} for name, part in parts.items()},
-              "labels_dropped": {name: t.attrs.get("dropped", {}) for name, t in tables.items()},
-              "out_of_range": {part: scaler.out_of_range(windows.values[r]) for part, r in rows.items()}}  # fmt: skip
+    counts = {
+        "candles": len(candles), "windows": len(windows), "labelled": len(numbers), "dropped": windows.dropped,
+        "purged": purged, "parts": {name: {p: len(n) for p, (n, _) in part.items()} for name, part in parts.items()},
+        "labels_dropped": {name: t.attrs.get("dropped", {}) for name, t in tables.items()},
+        "out_of_range": {part: scaler.out_of_range(windows.values[r]) for part, r in rows.items()},
+    }
     edges = {p: tuple(str(windows.index[n[i]]) for i in (0, -1)) for p, (n, _) in parts["direction"].items()}
     return Rows(scaled, scaler, parts, counts, edges)
 
@@ -124,9 +135,14 @@ def with_pool(
     border = {name: w.index[parts["val"][0][0]] + step for name, parts in rows.parts.items()}
     values, times, ends, found, counts = [w.values], w.times, [w.ends], {name: [] for name in rows.parts}, {}
     for symbol, candles in pool.items():
-        other, tables = v9_windows(candles, variant, w.length, timeframe), v9_labels(candles, vol_target, gap, timeframe)
+        other, tables = (
+            v9_windows(candles, variant, w.length, timeframe),
+            v9_labels(candles, vol_target, gap, timeframe),
+        )
         if other.names != w.names:
-            raise DataError(f"{symbol} has other features", w.names[:3], other.names[:3], "use one variant for all coins")
+            raise DataError(
+                f"{symbol} has other features", w.names[:3], other.names[:3], "use one variant for all coins",
+            )
         before = sum(map(len, ends))
         for name, table in tables.items():
             numbers, mine = other.match(table)
@@ -137,7 +153,10 @@ def with_pool(
         values.append(rows.scaler.transform(other.values))
         times = times.append(other.times)
     if empty := [symbol for symbol, c in counts.items() if not c["direction"]]:
-        raise DataError(f"{empty[0]} has no rows before the validation part of this coin", f"outcomes known by {border['direction']}", 0, "load older candles of it, or leave it out")
+        raise DataError(
+            f"{empty[0]} has no rows before the validation part of this coin",
+            f"outcomes known by {border['direction']}", 0, "load older candles of it, or leave it out",
+        )
     joined = replace(w, values=np.ascontiguousarray(np.vstack(values)), times=times, ends=np.concatenate(ends))
     pooled = {name: tuple(np.concatenate(x) for x in zip(*parts)) for name, parts in found.items()}
     return replace(rows, windows=joined, pool=pooled, counts={**rows.counts, "pool": counts})

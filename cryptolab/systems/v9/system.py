@@ -26,8 +26,14 @@ class V9(System):
 
     name = "v9"
     profiles = PROFILES
-    choices = {"pooling": ("last", "average"), "weights": ("fitted", "equal", "published"), "variant": ("stationary", "published")}
-    ranges = {"dropout": (0, 0.95), "coverage": (0.01, 0.999), "window": (2, 10_000), "wide": (0, 10_000), "gap": (0, 100), "seed": (0, 2**32 - 1)}
+    choices = {
+        "pooling": ("last", "average"), "weights": ("fitted", "equal", "published"),
+        "variant": ("stationary", "published"),
+    }
+    ranges = {
+        "dropout": (0, 0.95), "coverage": (0.01, 0.999), "window": (2, 10_000), "wide": (0, 10_000), "gap": (0, 100),
+        "seed": (0, 2**32 - 1),
+    }
 
     def __init__(
         self,
@@ -96,26 +102,41 @@ def _train_one(system, name, rows, sizes, log, source=None):
         from cryptolab.models.volatility import train_volatility
 
         flat = rows.windows.flat
-        return train_volatility(flat(train), y_train, flat(val), y_val, sizes, seed=system.seed, threads=system.threads, log=log)
+        return train_volatility(
+            flat(train), y_train, flat(val), y_val, sizes, seed=system.seed, threads=system.threads, log=log,
+        )
     import keras
 
     keras.utils.set_random_seed(system.seed)
-    data = (rows.windows.view, (rows.starts(train), y_train.astype("float32")), (rows.starts(val), y_val.astype("float32")), sizes, system.dropout)
+    data = (
+        rows.windows.view, (rows.starts(train), y_train.astype("float32")), (rows.starts(val), y_val.astype("float32")),
+        sizes, system.dropout,
+    )
     if name == "price":
         from cryptolab.models.price import train_price
 
-        return train_price(*data, standard=system.standard, seed=system.seed, log=log, start=source and source.models_["price"])
+        return train_price(
+            *data, standard=system.standard, seed=system.seed, log=log, start=source and source.models_["price"],
+        )
     from cryptolab.models.direction import train_direction
 
     start = source and source.models_["direction"]
-    return train_direction(*data, pooling=system.pooling, wide=system.wide, standard=system.standard, seed=system.seed, log=log, start=start)
+    return train_direction(
+        *data, pooling=system.pooling, wide=system.wide, standard=system.standard, seed=system.seed, log=log,
+        start=start,
+    )
 
 
 def _train_all(system, candles, rows, sizes, work, log, pool=None, source=None):
     "Models, histories and seconds of the three, finished ones taken from the work folder."
     work = Path(work) / _key(system, candles, pool) if work else None
-    parts = {name: fit_or_fetch(work, name, lambda name=name: _train_one(system, name, rows, sizes, log, source), write_part, read_part, log)
-             for name in ("volatility", "direction", "price")}  # fmt: skip
+    parts = {
+        name: fit_or_fetch(
+            work, name, lambda name=name: _train_one(system, name, rows, sizes, log, source), write_part, read_part,
+            log,
+        )
+        for name in ("volatility", "direction", "price")
+    }
     models, histories = ({name: pair[i] for name, pair in parts.items()} for i in (0, 1))
     return models, histories, {name: history.attrs["seconds"] for name, history in histories.items()}
 
@@ -147,8 +168,10 @@ def _fit_ensemble(system, models, rows):
     weights = ensemble.fit_weights(terms, r_val) if system.weights == "fitted" else system.weights
     mu = ensemble.blend(terms, parts["sigma"], weights)
     width = ensemble.conformal_width(r_val, mu, parts["sigma"], system.coverage)
-    return {"vol_factor": vol_factor, "size_factor": size_factor, "coverage": system.coverage, "width": width,
-            "weights": weights if isinstance(weights, str) else [float(w) for w in weights], "validation_rows": len(val)}  # fmt: skip
+    return {
+        "vol_factor": vol_factor, "size_factor": size_factor, "coverage": system.coverage, "width": width,
+        "weights": weights if isinstance(weights, str) else [float(w) for w in weights], "validation_rows": len(val),
+    }
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #2a7de4e9
 def _fit(
@@ -161,14 +184,21 @@ def _fit(
     "Train the three models and the ensemble on the training and validation rows."
     sizes, pool = self.sizes(), pool or {}
     if set(pool) != set(self.pool_symbols()):
-        raise SettingsError("the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin", ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins")
+        raise SettingsError(
+            "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
+            ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
+        )
     timeframe = self.own_timeframe(candles)
-    rows = prepare_rows(candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe, self.test_start)
+    rows = prepare_rows(
+        candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe, self.test_start,
+    )
     source = _source(self, rows) if self.init_from else None
     rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if pool else rows
     self.models_, self.histories_, self.seconds_ = _train_all(self, candles, rows, sizes, work, log, pool, source)
     self.scaler_, self.counts_, self.edges_ = rows.scaler, rows.counts, rows.edges
-    self.index_ = {name: {p: rows.windows.index[n] for p, (n, _) in parts.items()} for name, parts in rows.parts.items()}
+    self.index_ = {
+        name: {p: rows.windows.index[n] for p, (n, _) in parts.items()} for name, parts in rows.parts.items()
+    }
     self.ensemble_ = _fit_ensemble(self, self.models_, rows)
     self.fitted_ = fitted_facts(candles, timeframe, rows.edges, rows.counts["labelled"])
     self.results_ = v9_results(self, candles, rows)
@@ -180,8 +210,10 @@ def _source(system, rows):
     source = V9.load(system.init_from)
     seen, test = pd.Timestamp(source.fitted_["parts"]["val"][1]), pd.Timestamp(rows.edges["test"][0])
     if seen >= test:
-        raise DataError("the source model was chosen with candles of this test period", f"its validation part to end before {test}", str(seen),
-                        "train the source on older candles (--end), or judge this coin on later ones")  # fmt: skip
+        raise DataError(
+            "the source model was chosen with candles of this test period", f"its validation part to end before {test}",
+            str(seen), "train the source on older candles (--end), or judge this coin on later ones",
+        )
     return source
 
 
@@ -193,7 +225,10 @@ def _forecast(
     timeframe = self.fitted_timeframe(candles)
     windows = v9_windows(candles, self.variant, self.window, timeframe)
     if windows.names != self.scaler_.names:
-        raise ModelError("this model was made for other features", self.scaler_.names[:3], windows.names[:3], "use the library version that trained it")
+        raise ModelError(
+            "this model was made for other features", self.scaler_.names[:3], windows.names[:3],
+            "use the library version that trained it",
+        )
     windows = windows.with_values(self.scaler_.transform(windows.values))
     e, parts = self.ensemble_, _answers(self.models_, windows, np.arange(len(windows)), self.ensemble_["vol_factor"])
     terms = ensemble.return_terms(parts["p_up"], parts["price_return"], parts["sigma"], e["size_factor"])
@@ -201,10 +236,18 @@ def _forecast(
     close = candles["close"].loc[windows.index].to_numpy()
     half = e["width"] * parts["sigma"]
     table = pd.DataFrame(
-        {"p_up": parts["p_up"], "mu": mu, "sigma": parts["sigma"], "price": close * np.exp(mu), "lower": close * np.exp(mu - half),
-         "upper": close * np.exp(mu + half), "natr": parts["natr"], "price_return": parts["price_return"]}, index=windows.index)  # fmt: skip
-    table.attrs = {"system": "v9", "event": "next close is higher" if self.gap == 0 else f"close rises {self.gap} candles later", "horizon": 1 + self.gap,
-                   "timeframe": timeframe, "coverage": e["coverage"], "vol_target": self.vol_target, "known_at": "close of the row's candle"}  # fmt: skip
+        {
+            "p_up": parts["p_up"], "mu": mu, "sigma": parts["sigma"], "price": close * np.exp(mu),
+            "lower": close * np.exp(mu - half), "upper": close * np.exp(mu + half), "natr": parts["natr"],
+            "price_return": parts["price_return"],
+        },
+        index=windows.index,
+    )
+    table.attrs = {
+        "system": "v9", "event": "next close is higher" if self.gap == 0 else f"close rises {self.gap} candles later",
+        "horizon": 1 + self.gap, "timeframe": timeframe, "coverage": e["coverage"], "vol_target": self.vol_target,
+        "known_at": "close of the row's candle",
+    }
     return table
 
 
@@ -234,10 +277,14 @@ def v9_results(
     close = candles["close"].loc[rows.windows.index[test["price"][0]]].to_numpy()
     after, price = close * np.exp(r), close * np.exp(mu)
     return {
-        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-        "pair": candles.attrs.get("symbol"),
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"), "pair": candles.attrs.get("symbol"),
         "timeframe": system.fitted_["timeframe"],
-        "direction_metrics": dict(zip(("accuracy", "precision", "recall", "f1", "roc_auc"), map(_finite, (m.accuracy_score(y, p > 0.5), *prf, auc)))),
+        "direction_metrics": dict(
+            zip(
+                ("accuracy", "precision", "recall", "f1", "roc_auc"),
+                map(_finite, (m.accuracy_score(y, p > 0.5), *prf, auc)),
+            )
+        ),
         "volatility_metrics": _errors(v, f, m.r2_score(v, f)),
         "price_metrics": _errors(after, price, m.r2_score(r, mu)),
     }
@@ -246,7 +293,10 @@ def v9_results(
 def _errors(y, f, r2):
     "RMSE, MAE, MAPE (fraction) and a given R²."
     e = np.asarray(f) - y
-    return {"rmse": _finite(np.sqrt(np.mean(e**2))), "mae": _finite(np.abs(e).mean()), "mape": _finite(np.abs(e / y).mean()), "r2": _finite(r2)}
+    return {
+        "rmse": _finite(np.sqrt(np.mean(e**2))), "mae": _finite(np.abs(e).mean()),
+        "mape": _finite(np.abs(e / y).mean()), "r2": _finite(r2),
+    }
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #1d997ff2
 def _save(

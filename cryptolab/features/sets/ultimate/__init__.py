@@ -13,7 +13,9 @@ from ... import oscillators as osc
 from ... import statistics as stat
 from ...operators import lag
 from ...registry import FeatureSet
-from ...rolling import change, log_ratio, log_return, rolling_extremes, rolling_std, rolling_sum, safe_ratio, sma
+from cryptolab.features.rolling import (
+    change, log_ratio, log_return, rolling_extremes, rolling_std, rolling_sum, safe_ratio, sma,
+)
 from .candles import own
 from .markets import wide
 
@@ -61,8 +63,16 @@ def _patterns(x):
     opened, closed = lag(x.open, 1), lag(x.close, 1)
     opposite = sign * np.sign(closed - opened) < 0
     most, least = np.maximum(x.open, x.close), np.minimum(x.open, x.close)
-    covers = (most >= np.maximum(opened, closed) - tie) & (least <= np.minimum(opened, closed) + tie) & (size > np.abs(closed - opened) + tie)
-    within = (most <= np.maximum(opened, closed) + tie) & (least >= np.minimum(opened, closed) - tie) & (size < np.abs(closed - opened) - tie)
+    covers = (
+        (most >= np.maximum(opened, closed) - tie)
+        & (least <= np.minimum(opened, closed) + tie)
+        & (size > np.abs(closed - opened) + tie)
+    )
+    within = (
+        (most <= np.maximum(opened, closed) + tie)
+        & (least >= np.minimum(opened, closed) - tie)
+        & (size < np.abs(closed - opened) - tie)
+    )
     unknown = np.isnan(closed)
     yield "engulfing", np.where(unknown, np.nan, np.where(opposite & covers, sign, 0.0))
     yield "harami", np.where(unknown, np.nan, np.where(opposite & within, sign, 0.0))
@@ -116,7 +126,10 @@ def _regime(x):
     yield "drawdown_200", safe_ratio(x.close / top - 1, usual, 0.0)
     rank, way = stat.rank(rolling_std(r, sma(r, 20), 20), 200), np.log(x.close / lag(x.close, 200))
     wild, still = rank > 0.8, np.abs(way) <= 0.5 * usual
-    for name, here in (("bull", ~wild & ~still & (way > 0)), ("bear", ~wild & ~still & (way < 0)), ("ranging", ~wild & still), ("high_vol", wild)):
+    for name, here in (
+        ("bull", ~wild & ~still & (way > 0)), ("bear", ~wild & ~still & (way < 0)), ("ranging", ~wild & still),
+        ("high_vol", wild),
+    ):
         yield f"regime_{name}", np.where(np.isnan(rank), np.nan, here)
 
 # %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #f9633929

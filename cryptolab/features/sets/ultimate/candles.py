@@ -14,8 +14,9 @@ from ... import statistics as stat
 from ...operators import lag
 from ...registry import FeatureSet
 from cryptolab.features.rolling import (
-    change, ema, pct_change, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_std, rolling_sum, safe_ratio, sma, zscore,
-)  # fmt: skip
+    change, ema, pct_change, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_std,
+    rolling_sum, safe_ratio, sma, zscore,
+)
 
 # %% ../../../../nbs/20_features/40_sets/50_ultimate/10_candles.ipynb #667b40f9
 own = FeatureSet("ultimate_own")
@@ -154,7 +155,9 @@ def _volume(x):
     yield "volume_peak", safe_ratio(most, total, 1 / 24)
     yield "volume_herfindahl", safe_ratio(rolling_sum(x.volume**2, 24), total**2, 1 / 24)
     yield "volume_spread", safe_ratio(_spread(x.volume, 50), mean50, 0.0)
-    yield "volume_up", safe_ratio(rolling_sum(np.where(x.close > x.open, x.volume, 0.0), 20), rolling_sum(x.volume, 20), 0.5)
+    yield "volume_up", safe_ratio(
+        rolling_sum(np.where(x.close > x.open, x.volume, 0.0), 20), rolling_sum(x.volume, 20), 0.5,
+    )
     yield "volume_price", stat.correlation(log_return(x.close), step, 50)
 
 

@@ -10,7 +10,9 @@ import numpy as np
 
 from ...operators import lag
 from ...registry import FeatureSet
-from ...rolling import change, log_ratio, log_return, pct_difference, rolling_sum, safe_ratio, sma, zscore
+from cryptolab.features.rolling import (
+    change, log_ratio, log_return, pct_difference, rolling_sum, safe_ratio, sma, zscore,
+)
 
 # %% ../../../../nbs/20_features/40_sets/50_ultimate/20_markets.ipynb #1e99e609
 wide = FeatureSet("ultimate_wide")
@@ -97,7 +99,9 @@ def _value(x):
     needs=_per_supply("TxTfrValMeanNtv", "TxTfrValMedNtv"),
 )
 def _whale_transfers(x):
-    yield "whale_transfers", np.log(np.maximum(safe_ratio(x.onchain_TxTfrValMeanNtv, x.onchain_TxTfrValMedNtv, 1.0), 1e-3))
+    yield "whale_transfers", np.log(
+        np.maximum(safe_ratio(x.onchain_TxTfrValMeanNtv, x.onchain_TxTfrValMedNtv, 1.0), 1e-3)
+    )
 
 
 @wide.block(
@@ -115,7 +119,9 @@ def _whale_movements(x):
     needs=_per_supply("stablecoin_supply", "CapMrktCurUSD"),
 )
 def _stablecoin_supply(x):
-    yield "stablecoin_supply", np.log(np.maximum(safe_ratio(x.onchain_stablecoin_supply, x.onchain_CapMrktCurUSD, 1.0), 1e-6))
+    yield "stablecoin_supply", np.log(
+        np.maximum(safe_ratio(x.onchain_stablecoin_supply, x.onchain_CapMrktCurUSD, 1.0), 1e-6)
+    )
 
 
 @wide.block(
@@ -208,7 +214,9 @@ def _taker(x):
 )
 def _candle_trades(x):
     yield "trades_50", log_ratio(x.trades, sma(x.trades, 50))
-    size, usual = safe_ratio(x.volume, x.trades, 0.0), safe_ratio(rolling_sum(x.volume, 50), rolling_sum(x.trades, 50), 0.0)
+    size, usual = safe_ratio(x.volume, x.trades, 0.0), safe_ratio(
+        rolling_sum(x.volume, 50), rolling_sum(x.trades, 50), 0.0,
+    )
     yield "trade_size_50", log_ratio(size, usual)
 
 # %% ../../../../nbs/20_features/40_sets/50_ultimate/20_markets.ipynb #404c44ea

@@ -13,7 +13,10 @@ from ... import statistics as stat
 from ...higher import higher
 from ...operators import lag
 from ...registry import FeatureSet
-from ...rolling import change, pct_change, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_sum, safe_ratio, sma
+from cryptolab.features.rolling import (
+    change, pct_change, log_ratio, log_return, position_in_range, pct_difference, rolling_extremes, rolling_sum,
+    safe_ratio, sma,
+)
 
 # %% ../../../../nbs/20_features/40_sets/40_v3/40_markets.ipynb #761ecf9f
 v3_wide = FeatureSet("v3_wide")
@@ -44,7 +47,9 @@ def _higher_lines(factor):
     for line in _HIGHER.strip().splitlines():
         name, formula, window, unit, *span = map(str.strip, line.split("|"))
         rows = (int(window) + 1) * factor - 1
-        lines.append(f"h{factor}_{name} | {formula} ({factor}-fold candles) | {rows} | {rows} | {unit} | {span[0] if span else ''}")
+        lines.append(
+            f"h{factor}_{name} | {formula} ({factor}-fold candles) | {rows} | {rows} | {unit} | {span[0] if span else ''}"
+        )
     return "\n".join(lines)
 
 # %% ../../../../nbs/20_features/40_sets/40_v3/40_markets.ipynb #11accb5c

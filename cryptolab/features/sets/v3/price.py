@@ -12,7 +12,10 @@ from ... import indicators as ind
 from ... import oscillators as osc
 from ...operators import lag
 from ...registry import FeatureSet
-from ...rolling import change, ema, pct_change, log_return, position_in_range, pct_difference, rolling_extremes, rolling_sum, safe_ratio, sma
+from cryptolab.features.rolling import (
+    change, ema, pct_change, log_return, position_in_range, pct_difference, rolling_extremes, rolling_sum, safe_ratio,
+    sma,
+)
 
 # %% ../../../../nbs/20_features/40_sets/40_v3/10_price.ipynb #6f2375d5
 v3_price = FeatureSet("v3_price")
@@ -33,7 +36,7 @@ def _returns(x):
     lower_shadow | (min(open, close) − low) / (high − low), flat 0 | 1 | 1 | share | 0…1
     close_location | (2·close − high − low) / (high − low), flat 0 | 1 | 1 | index | −1…1
     gap | log(open / c[1]) | 2 | 2 | log
-""")  # fmt: skip
+""")
 def _candle(x):
     span = x.high - x.low
     yield "body", safe_ratio(x.close - x.open, span, 0.0)
@@ -55,7 +58,7 @@ def _candle(x):
     ema_9_21_cross | ema9 / ema21 − 1 | ∞ | 21 | fraction
     ema_21_55_cross | ema21 / ema55 − 1 | ∞ | 55 | fraction
     sma_50_200_cross | mean50 / mean200 − 1 | 200 | 200 | fraction
-""")  # fmt: skip
+""")
 def _averages(x):
     middle, slow, e21 = sma(x.close, 50), sma(x.close, 200), ema(x.close, 21)
     yield "sma_50_200_cross", pct_difference(middle, slow)
@@ -77,7 +80,7 @@ def _averages(x):
     breakout_up_55 | log(c / highest high of the 55 candles before) | 56 | 56 | log | | Turtle rules
     drawdown_168 | log(c / high168) | 168 | 168 | log | ≤ 0
     rise_168 | log(c / low168) | 168 | 168 | log | ≥ 0
-""")  # fmt: skip
+""")
 def _breakouts(x):
     top, bottom = rolling_extremes(x.high, x.low, 20)
     yield "breakout_up_20", np.log(x.close / lag(top, 1))
@@ -100,7 +103,7 @@ def _breakouts(x):
     roc_9 | 100·(c / c[9] − 1) | 10 | 10 | percent | | TA-Lib
     momentum_score_24 | log(c / c[24]) / √(sum24 of squared log returns), flat 0 | 25 | 25 | ratio | ±4.9
     momentum_score_96 | log(c / c[96]) / √(sum96 of squared log returns), flat 0 | 97 | 97 | ratio | ±9.8
-""")  # fmt: skip
+""")
 def _strength(x):
     yield "rsi_6", ind.rsi(x.close, 6, 50.0)
     yield "rsi_14", ind.rsi(x.close, 14, 50.0)
@@ -112,7 +115,9 @@ def _strength(x):
     yield "roc_9", 100.0 * pct_change(x.close, 9)
     squares = log_return(x.close) ** 2
     for n in (24, 96):
-        yield f"momentum_score_{n}", safe_ratio(np.log(x.close / lag(x.close, n)), np.sqrt(rolling_sum(squares, n)), 0.0)
+        yield f"momentum_score_{n}", safe_ratio(
+            np.log(x.close / lag(x.close, n)), np.sqrt(rolling_sum(squares, n)), 0.0,
+        )
 
 # %% ../../../../nbs/20_features/40_sets/40_v3/10_price.ipynb #60ead3ef
 @v3_price.block("momentum", """
@@ -124,7 +129,7 @@ def _strength(x):
     cci_20 | (tp − mean20) / (0.015·mean abs. deviation), flat 0 | 20 | 20 | index | about ±300 | ta
     ultimate_oscillator | buying pressure / true range over 7, 14 and 28, weights 4, 2, 1, flat 50 | 29 | 29 | index | 0…100 | TA-Lib
     vigor_10 | sum10 of smoothed (close − open) / sum10 of smoothed (high − low), flat 0 | 13 | 13 | ratio | −1…1 | Ehlers
-""")  # fmt: skip
+""")
 def _places(x):
     top, bottom = rolling_extremes(x.high, x.low, 14)
     k = 100.0 * position_in_range(x.close, bottom, top)
@@ -159,7 +164,7 @@ def _smooth(y):
     kama_slope | (kama10 − the one 5 candles ago) / ATR, flat 0 | ∞ | 16 | ATR | | Kaufman
     bull_power_13 | (high − ema13) / ATR, flat 0 | ∞ | 14 | ATR | | Elder
     bear_power_13 | (low − ema13) / ATR, flat 0 | ∞ | 14 | ATR | | Elder
-""")  # fmt: skip
+""")
 def _crossings(x):
     _, usual = ind.atr(x.high, x.low, x.close, 14)
     macd, slow = ema(x.close, 12), ema(x.close, 26)
@@ -176,7 +181,10 @@ def _crossings(x):
     awesome = sma(middle, 5) - sma(middle, 34)
     yield "awesome", osc.per_range(awesome, usual, x.close)
     yield "accelerator", osc.per_range(awesome - sma(awesome, 5), usual, x.close)
-    yield "kst", sum(100.0 * weight * sma(pct_change(x.close, n), over) for weight, n, over in ((1, 10, 10), (2, 15, 10), (3, 20, 10), (4, 30, 15)))
+    yield "kst", sum(
+        100.0 * weight * sma(pct_change(x.close, n), over)
+        for weight, n, over in ((1, 10, 10), (2, 15, 10), (3, 20, 10), (4, 30, 15))
+    )
     yield "kama_slope", osc.per_range(change(osc.kama(x.close, 10, 2, 30), 5), usual, x.close)
     average = ema(x.close, 13)
     yield "bull_power_13", osc.per_range(x.high - average, usual, x.close)
@@ -194,7 +202,7 @@ def _crossings(x):
     supertrend | (c − supertrend 10, 3) / ATR10, flat 0 | ∞ | 10 | ATR
     ichimoku_cross | (middle9 − middle26) / c, middle = (highest + lowest)/2 | 26 | 26 | fraction | | ta
     ichimoku_cloud | 1 − middle of the cloud of 26 candles ago / c | 78 | 78 | fraction | | ta
-""")  # fmt: skip
+""")
 def _trends(x):
     yield from zip(("adx_14", "plus_di_14", "minus_di_14"), ind.adx(x.high, x.low, x.close, 14, 1e-12))
     yield from zip(("aroon_up_25", "aroon_down_25"), ind.aroon(x.high, x.low, 25))

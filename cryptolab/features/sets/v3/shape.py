@@ -13,7 +13,9 @@ from ... import indicators as ind
 from ... import statistics as stat
 from ...operators import kernel, lag, windowed
 from ...registry import FeatureSet
-from ...rolling import change, ema, log_ratio, log_return, pct_difference, rolling_extremes, rolling_sum, safe_ratio, sma
+from cryptolab.features.rolling import (
+    change, ema, log_ratio, log_return, pct_difference, rolling_extremes, rolling_sum, safe_ratio, sma,
+)
 
 # %% ../../../../nbs/20_features/40_sets/40_v3/30_shape.ipynb #a2d7fd65
 v3_shape = FeatureSet("v3_shape")
@@ -35,7 +37,9 @@ def _single(open, high, low, close):
                 mean += close[j] / 10.0
             below, above = min(open[i], close[i]) - low[i], high[i] - max(open[i], close[i])
             fell, rose = close[i] < mean * (1.0 - 1e-12), close[i] > mean * (1.0 + 1e-12)
-            hammer[i] = max(0.0, below - above - abs(body)) if fell else (-max(0.0, above - below - abs(body)) if rose else 0.0)
+            hammer[i] = max(0.0, below - above - abs(body)) if fell else (
+                -max(0.0, above - below - abs(body)) if rose else 0.0
+            )
             hammer[i] = hammer[i] / span if span > 0 else 0.0
     return doji, full, hammer
 
@@ -130,8 +134,12 @@ def _breaks(high, low, close, past_close, top, bottom):
         if top[i] == top[i]:
             over, under = high[i] > top[i], low[i] < bottom[i]
             out[i] = 1.0 if close[i] > top[i] else (-1.0 if close[i] < bottom[i] else 0.0)
-            failed[i] = (1.0 if under and close[i] >= bottom[i] else 0.0) - (1.0 if over and close[i] <= top[i] else 0.0)
-            turn[i] = (1.0 if under and close[i] > past_close[i] else 0.0) - (1.0 if over and close[i] < past_close[i] else 0.0)
+            failed[i] = (1.0 if under and close[i] >= bottom[i] else 0.0) - (
+                1.0 if over and close[i] <= top[i] else 0.0
+            )
+            turn[i] = (1.0 if under and close[i] > past_close[i] else 0.0) - (
+                1.0 if over and close[i] < past_close[i] else 0.0
+            )
     return out, failed, turn
 
 
@@ -240,7 +248,10 @@ _KEYS = (
 def _lag_lines(keys):
     "The table's lines of some key features."
     add = lambda window, rows: window if window == "∞" else str(int(window) + rows)
-    lines = [f"{n}_lag_{k} | {f}, {k} candles ago | {add(w, k)} | {c + k} | {u} | {s}" for n, f, w, c, u, s in keys for k in _LAGS]
+    lines = [
+        f"{n}_lag_{k} | {f}, {k} candles ago | {add(w, k)} | {c + k} | {u} | {s}" for n, f, w, c, u, s in keys
+        for k in _LAGS
+    ]
     return "\n".join(lines)
 
 

@@ -65,7 +65,9 @@ def yang_zhang(
     window,  # rows
 ):  # s.d. per row, a fraction; NaN for `window` rows
     "Volatility of gap, body and range together (Yang and Zhang 2000)."
-    gap, body = (rolling_var(np.log(y / x), window) * window / (window - 1) for x, y in ((lag(close, 1), open), (open, close)))
+    gap, body = (
+        rolling_var(np.log(y / x), window) * window / (window - 1) for x, y in ((lag(close, 1), open), (open, close))
+    )
     k = 0.34 / (1.34 + (window + 1) / (window - 1))
     return np.sqrt(gap + k * body + (1.0 - k) * sma(_drift_free(open, high, low, close), window))
 
@@ -83,7 +85,7 @@ def yang_zhang(
     mass_index_25 | sum25 of ema9 / ema9 of ema9 of high − low, flat 25 | ∞ | 41 | index | about 25 | ta
     choppiness_14 | 100·log(sum14 of true ranges / (high14 − low14)) / log 14, flat 50 | 15 | 15 | index | 0…100 | Dreiss
     ulcer_14 | root mean square of falls from the 14-candle high | 27 | 27 | percent | ≥ 0 | ta
-""")  # fmt: skip
+""")
 def _ranges(x):
     true_range, usual = ind.atr(x.high, x.low, x.close, 14)
     yield "true_range_atr", log_ratio(true_range, usual)
@@ -114,7 +116,7 @@ def _ranges(x):
     largest_move_24 | largest abs(log return) of 24 / √(sum of their squares), flat 0 | 25 | 25 | share | 0…1
     jump_share_24 | 1 − bipower variation / realised variance over 24, flat 0 | 25 | 25 | share | ≤ 1 | Barndorff-Nielsen, Shephard
     dorsey_rvi_14 | 100·Wilder mean of s.d.10 on rises / on rises and falls, flat 50 | ∞ | 23 | index | 0…100 | Dorsey
-""")  # fmt: skip
+""")
 def _realised(x):
     r = log_return(x.close)
     squares = r * r
@@ -129,7 +131,9 @@ def _realised(x):
     yield "semi_deviation_48", np.sqrt(sma(falls, 48))
     size = np.where(np.isnan(size), 0.0, size)
     yield "largest_move_24", safe_ratio(rolling_extremes(size, size, 24)[0], np.sqrt(total), 0.0)
-    yield "jump_share_24", 1.0 - safe_ratio(0.5 * np.pi * 24.0 / 23.0 * rolling_sum(size * lag(np.abs(r), 1), 23), total, 1.0)
+    yield "jump_share_24", 1.0 - safe_ratio(
+        0.5 * np.pi * 24.0 / 23.0 * rolling_sum(size * lag(np.abs(r), 1), 23), total, 1.0,
+    )
     step, sd = change(x.close, 1), rolling_std(x.close, sma(x.close, 10), 10)
     up, both = (wilder(np.where(side, sd, 0.0 * sd), 14) for side in (step > 0, step != 0))
     yield "dorsey_rvi_14", 100.0 * safe_ratio(up, both, 0.5)
@@ -142,14 +146,16 @@ def _realised(x):
     keltner_place_20 | place of c in ema20 ± 2·ATR10, flat 0.5 | ∞ | 20 | index | 0…1 inside | ta
     donchian_place_20 | (c − low20) / (high20 − low20), flat 0.5 | 20 | 20 | index | 0…1 | ta
     donchian_width_20 | (high20 − low20) / c | 20 | 20 | fraction | ≥ 0 | ta
-""")  # fmt: skip
+""")
 def _bands(x):
     middle = sma(x.close, 20)
     sd = rolling_std(x.close, middle, 20)
     yield "bb_width_20", 4.0 * sd / middle
     yield "bb_place_20", position_in_range(x.close, middle - 2.0 * sd, middle + 2.0 * sd)
     yield "squeeze_20", log_ratio(2.0 * sd, 1.5 * ind.atr(x.high, x.low, x.close, 20)[1])
-    yield "keltner_place_20", 0.5 + osc.per_range(x.close - ema(x.close, 20), 4.0 * ind.atr(x.high, x.low, x.close, 10)[1], x.close)
+    yield "keltner_place_20", 0.5 + osc.per_range(
+        x.close - ema(x.close, 20), 4.0 * ind.atr(x.high, x.low, x.close, 10)[1], x.close,
+    )
     top, bottom = rolling_extremes(x.high, x.low, 20)
     yield "donchian_place_20", position_in_range(x.close, bottom, top)
     yield "donchian_width_20", (top - bottom) / x.close
@@ -166,7 +172,7 @@ def _bands(x):
     pvo_hist | 100·(ema12 − ema26) / ema26 of volume, minus its ema9 | ∞ | 34 | percent | | ta
     volume_move_correlation_50 | correlation of volume and abs(log return), constant 0 | 51 | 51 | index | −1…1
     volume_price_correlation_20 | correlation of volume and log close, constant 0 | 20 | 20 | index | −1…1
-""")  # fmt: skip
+""")
 def _volumes(x):
     before, mean, usual = lag(x.volume, 1), sma(x.volume, 20), sma(x.volume, 96)
     yield "volume_change", safe_ratio(x.volume - before, x.volume + before, 0.0)
@@ -228,13 +234,15 @@ def _klinger_force(high, low, close, volume, state):
     loud_return_20 | sum20 of returns on rising volume / sum20 of abs(returns), flat 0 | 21 | 21 | share | −1…1 | Fosback (PVI)
     quiet_return_20 | sum20 of returns on falling volume / sum20 of abs(returns), flat 0 | 21 | 21 | share | −1…1 | Fosback (NVI)
     klinger | (ema34 − ema55 of volume force) / ema55 of volume, none 0 | ∞ | 55 | ratio | | Klinger
-""")  # fmt: skip
+""")
 def _flows(x):
     before, step, v = lag(x.volume, 1), change(x.close, 1), x.volume
     yield "obv_score_20", ind.obv_zscore(x.close, v, 20)
     yield "obv_trend_50", safe_ratio(rolling_sum(np.sign(step) * v, 50), rolling_sum(v, 50), 0.0)
     yield "cmf_20", ind.cmf(x.high, x.low, x.close, v, 20)
-    yield "chaikin_oscillator", safe_ratio(_flow_gap(ind.close_location(x.high, x.low, x.close) * v, 3, 10), ema(v, 10), 0.0)
+    yield "chaikin_oscillator", safe_ratio(
+        _flow_gap(ind.close_location(x.high, x.low, x.close) * v, 3, 10), ema(v, 10), 0.0,
+    )
     yield "mfi_14", ind.mfi(x.high, x.low, x.close, v, 14, 1e-12)
     _, usual = ind.atr(x.high, x.low, x.close, 14)
     yield "force_13", osc.per_range(safe_ratio(ema(step * v, 13), ema(v, 13), 0.0), usual, x.close)
@@ -256,7 +264,7 @@ def _flows(x):
     vwap_96_distance | 1 − volume-weighted mean96 of tp / c | 96 | 96 | fraction
     vwap_mean_50 | volume-weighted mean50 of tp / plain mean50 − 1 | 50 | 50 | fraction
     amihud_20_168 | log₀(abs(returns) per turnover over 20 / over 168), no turnover 0 | 169 | 169 | log | ≥ −6.91 | Amihud 2002
-""")  # fmt: skip
+""")
 def _prices(x):
     yield "vwap_14_distance", -pct_difference(ind.vwap(x.high, x.low, x.close, x.volume, 14), x.close)
     yield "vwap_96_distance", -pct_difference(ind.vwap(x.high, x.low, x.close, x.volume, 96), x.close)
@@ -265,4 +273,6 @@ def _prices(x):
     size, turnover = np.abs(log_return(x.close)), x.close * x.volume
     usual = safe_ratio(rolling_sum(size, 168), rolling_sum(turnover, 168), 0.0)
     recent = rolling_sum(turnover, 20)
-    yield "amihud_20_168", log_ratio(np.where(recent == 0, usual, safe_ratio(rolling_sum(size, 20), recent, 0.0)), usual)
+    yield "amihud_20_168", log_ratio(
+        np.where(recent == 0, usual, safe_ratio(rolling_sum(size, 20), recent, 0.0)), usual,
+    )
