@@ -219,6 +219,7 @@ FAULTS = {
     "a text that names no module": ({"20_models/40_a": ("models.a", "A = 'cryptolab.models.trees:Tree'")}, ["`cryptolab.models.trees:Tree` names nothing"] * 2),
     "a text that names no class": ({"20_models/40_a": ("models.a", "A = 'cryptolab.models.tree:Bush'")}, ["`cryptolab.models.tree:Bush` names nothing"] * 2),
     "prose": ({"index": ("", "See `cryptolab.models.gone`")}, ["index.ipynb: `cryptolab.models.gone` names nothing"]),
+    "an import of itself": ({"20_models/40_a": ("models.a", "from .a import b")}, ["`cryptolab.models.a.b` does not exist"]),
     "an import of nothing": ({"20_models/40_a": ("models.a", "from ..data.rows import gone")}, ["`cryptolab.data.rows.gone` does not exist"]),
 }
 
