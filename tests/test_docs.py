@@ -126,14 +126,15 @@ def test_a_room_inside_a_room_is_a_chapter_of_it(tmp_path, monkeypatch):
     monkeypatch.setitem(build_docs.INNER, "features/sets", ("Sets", "The sets."))
     monkeypatch.setitem(build_docs.INNER, "features/sets/v3", ("V3", "Its columns."))
     for name, module in (("20_features/10_rolling", "features.rolling"), ("20_features/40_sets/40_v3/10_rows", "features.sets.v3.rows"),
-                         ("20_features/40_sets/40_v3/90_v3", "features.sets.v3.__init__"), ("70_systems/10_rows", "systems.rows")):
+                         ("20_features/40_sets/40_v3/90_v3", "features.sets.v3.__init__"), ("70_systems/10_lines", "systems.lines")):
         path = tmp_path / "nbs" / f"{name}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": f"#| default_exp {module}"}]}))
     pages = build_docs.site_pages(tmp_path)[1:]
     names = [p.name for p in pages]
-    assert names == ["features/rolling", "features/sets/v3/rows", "features/sets/v3/package", "systems/rows"]
+    assert names == ["features/rolling", "features/sets/v3/rows", "features/sets/v3/package", "systems/lines"]
     found = build_docs.chapters(pages)
+<<<<<<< HEAD
     assert found == {
         "features": ["features/rolling", "features/sets"], "features/sets": ["features/sets/v3"],
         "features/sets/v3": ["features/sets/v3/rows", "features/sets/v3/package"], "systems": ["systems/rows"],
@@ -152,6 +153,16 @@ def test_a_room_inside_a_room_is_a_chapter_of_it(tmp_path, monkeypatch):
         "[`cryptolab.features.sets.v3.rows`](sets/v3/rows.ipynb) [`cryptolab.systems.v9.rows`](../systems/rows.ipynb) "
         "[`cryptolab.features.sets.v3`](sets/v3/package.ipynb)"
     )
+=======
+    assert found == {"features": ["features/rolling", "features/sets"], "features/sets": ["features/sets/v3"],
+                     "features/sets/v3": ["features/sets/v3/rows", "features/sets/v3/package"], "systems": ["systems/lines"]}  # fmt: skip
+    text = build_docs.chapter("features", found["features"], {p.name: p for p in pages}, {name: (name, "a line") for name in names})
+    assert "| [Sets](sets/index.md) | `cryptolab.features.sets` | The sets. |" in text and "\nrolling\nsets/index\n```" in text
+    links = build_docs.Links(pages, tmp_path / "stage", tmp_path / "files")
+    assert links(pages[0], "`cryptolab.features.sets.v3.rows` `cryptolab.systems.lines` `cryptolab.features.sets.v3`") == (
+        "[`cryptolab.features.sets.v3.rows`](sets/v3/rows.ipynb) [`cryptolab.systems.lines`](../systems/lines.ipynb) "
+        "[`cryptolab.features.sets.v3`](sets/v3/package.ipynb)")
+>>>>>>> nesting
 
 
 def test_another_folder_is_not_replaced(tmp_path):

@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 
 from cryptolab.config import DataError, SettingsError
 from cryptolab.evaluation import baselines, metrics, significance
+from cryptolab.labels.targets import natr_future, natr_next, true_range, wilder_mean
 
 sm = pytest.importorskip("statsmodels.api")
 
@@ -339,9 +340,23 @@ def test_persistence_is_the_label_moved_back(candles):
 def test_true_range_does_not_reach_over_a_gap(candles):
     gap = candles.iloc[:50].drop(candles.index[20:30]).copy()
     gap.iloc[20:] *= 2.0  # the market doubled while no candle was seen
-    ranges = baselines._true_range(gap)
+    ranges = pd.Series(true_range(gap), gap.index)
     assert ranges.iloc[20] == pytest.approx(gap["high"].iloc[20] - gap["low"].iloc[20])
     assert (ranges / gap["close"]).max() < 0.1
+
+
+def test_target_and_baseline_of_volatility_are_one_quantity_across_a_gap(candles):
+    "A forecast that repeats the last 14 candles is the label of the row 14 earlier, to the last bits, at gaps too."
+    gap = candles.iloc[:300].drop(candles.index[[100, 101, 180]]).copy()
+    gap.iloc[100:] *= 3.0  # the market tripled while no candle was seen
+    label, forecast = natr_future(gap, 14)["y"], baselines.persistence_vol(gap, 14)
+    known = label.notna()
+    assert 200 < known.sum() < len(gap) - 14
+    np.testing.assert_allclose(forecast.shift(-14)[known], label[known], rtol=1e-12)
+    published = natr_next(gap, 14)["y"]
+    simple = pd.Series(wilder_mean(true_range(gap), 14), gap.index) / gap["close"]
+    np.testing.assert_array_equal(simple.shift(-1)[published.notna()], published.dropna())
+    assert published.max() < 0.1  # the jump over the gap is no range of any candle
 
 
 def test_ewma_is_the_riskmetrics_recursion(candles):
@@ -401,7 +416,7 @@ def test_volatility_baselines_refuse_foreign_labels(candles):
         baselines.ewma_vol(candles, label.to_numpy())
     with pytest.raises(DataError, match="too few training labels"):
         baselines.har_vol(candles, label[:10])
-    with pytest.raises(DataError, match="not a candle table"):
+    with pytest.raises(DataError, match="column `high` is missing"):
         baselines.persistence_vol(candles.drop(columns="high"))
 
 

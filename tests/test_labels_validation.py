@@ -212,12 +212,14 @@ def test_triple_barrier_equals_the_slow_loop(side, unit, target, stop, trailing)
     ranges = pd.concat(
         [candles["high"], candles["close"].shift()], axis=1,
     ).max(axis=1) - pd.concat([candles["low"], candles["close"].shift()], axis=1).min(axis=1)
+    run = np.cumsum(np.diff(candles.index, prepend=candles.index[0]) > HOUR)
+    after_gap = np.r_[False, np.diff(run) > 0]  # no previous close: the range is the candle's own
+    ranges[after_gap] = (candles["high"] - candles["low"])[after_gap]
     atr = ranges.copy()
     atr.iloc[:13] = np.nan
     atr.iloc[13] = ranges.iloc[:14].mean()
     for i in range(14, len(atr)):
         atr.iloc[i] = (atr.iloc[i - 1] * 13 + ranges.iloc[i]) / 14
-    run = np.cumsum(np.diff(candles.index, prepend=candles.index[0]) > HOUR)
     seen = set()
     for i in range(len(candles) - 1):
         row = table.iloc[i]

@@ -270,6 +270,10 @@ FAULTS = {
         {"20_models/40_a": ("models.a", "import cryptolab.data.rows\ncryptolab.data.rows._own()")},
         ["`data.rows._own` is private"],
     ),
+    "a module that imports from itself": (
+        {"20_models/40_a": ("models.a", "from cryptolab.models.a import f")},
+        ["`cryptolab.models.a.f` does not exist"],
+    ),
     "a text that names no module": (
         {"20_models/40_a": ("models.a", "A = 'cryptolab.models.trees:Tree'")},
         ["`cryptolab.models.trees:Tree` names nothing"] * 2,

@@ -724,3 +724,21 @@ def test_a_missing_arch_is_named(monkeypatch, losses, candles, parkinson):
         multiple.spa_test(benchmark, models)
     with pytest.raises(SettingsError, match="package `arch`"):
         volatility.garch(candles, parkinson.iloc[:1000])
+
+
+# ---- one conformal quantile for the system and for the report
+
+@pytest.mark.parametrize("percent", [55, 80, 90, 95])
+def test_conformal_rank_is_exact_for_every_number_of_rows(percent):
+    "(n + 1) · 0.55 is 55.00000000000001 for n = 99 in floating point; a rank that believes it covers too much."
+    from fractions import Fraction
+
+    from cryptolab.systems.v9.ensemble import conformal_width
+
+    level, exact = percent / 100, Fraction(percent, 100)
+    for n in range(1, 3001):
+        rank = -((-(n + 1) * exact).__floor__())
+        if rank <= n and (n + 1) * exact == rank or n % 97 == 0 and rank <= n:
+            scores = np.arange(1.0, n + 1)
+            assert conformal.conformal_quantile(scores, level) == rank, n
+            assert conformal_width(scores, np.zeros(n), np.ones(n), level) == rank, n

@@ -114,7 +114,7 @@ class House:
                         continue
                     self._use(module, base, node.lineno)
                     found = self.module(base)
-                    if found and alias.name != "*" and alias.name not in self.modules[found].names:
+                    if found and (found == module.name or alias.name not in {"*", *self.modules[found].names}):
                         module.missing.append((node.lineno, f"{base}.{alias.name}"))
                     if alias.name[0] == "_" and not alias.name.startswith("__") and found != module.name:
                         module.private.append((node.lineno, inner))

@@ -240,9 +240,9 @@ def _defaults(market, number, rows, sign, values, settings):
     if all(v is None for v in wanted.values()):
         return known
     if settings["unit"] == "atr":
-        from cryptolab.labels.targets import _true_range, wilder_mean
+        from cryptolab.labels.targets import true_range, wilder_mean
 
-        scale = wilder_mean(_true_range(table), settings["window"])[rows]
+        scale = wilder_mean(true_range(table), settings["window"])[rows]
     elif settings["unit"] == "fraction":
         scale = market.prices[0][market.bounds[number] + rows + 1]
     else:

@@ -146,9 +146,9 @@ def sweep(
         )
     scale = None
     if unit == "atr":
-        from cryptolab.labels.targets import _true_range, wilder_mean
+        from cryptolab.labels.targets import true_range, wilder_mean
 
-        scale = wilder_mean(_true_range(candles), window)
+        scale = wilder_mean(true_range(candles), window)
     signals = _signals(market, entries, thresholds)
     walks = {
         "stop": _listed("stop", stop), "target": _listed("target", target), "trailing": _listed("trailing", trailing),

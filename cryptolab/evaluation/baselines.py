@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
+from ..labels.targets import true_range
 from .metrics import check_column
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #2f222e2a
@@ -173,27 +174,13 @@ def lightgbm_baseline(
                       callbacks=[lgb.early_stopping(patience, verbose=False)])
     return model.predict(X, num_iteration=model.best_iteration)
 
-# %% ../../nbs/55_evaluation/50_baselines.ipynb #581cf652
-def _true_range(candles):
-    "True range per candle in price units; high - low after a gap and in the first row."
-    missing = [c for c in ("high", "low", "close") if c not in candles.columns]
-    if missing or not isinstance(candles.index, pd.DatetimeIndex):
-        raise DataError(
-            "not a candle table", "high, low, close by open time", missing or type(candles.index).__name__,
-            "use `load_candles`",
-        )
-    last = candles["close"].shift(1)
-    last[candles.index.to_series().diff() != usual_step(candles.index)] = np.nan
-    ranges = [candles["high"] - candles["low"], (candles["high"] - last).abs(), (candles["low"] - last).abs()]
-    return pd.concat(ranges, axis=1).max(axis=1)
-
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #351cd3a2
 def persistence_vol(
     candles: pd.DataFrame,  # candle table
     window: int = 14,  # candles of the average, the same as of the label
 ) -> pd.Series:  # forecast per candle, fraction of the close; NaN in the first window - 1 rows
     "The next `window` candles will be as wide as the last: mean true range / close."
-    return (_true_range(candles).rolling(window).mean() / candles["close"]).rename("persistence")
+    return (pd.Series(true_range(candles), candles.index).rolling(window).mean() / candles["close"]).rename("persistence")
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #f7828102
 def check_training(y_train, forecast):
@@ -244,7 +231,7 @@ def har_bars(
 
 def har_features(candles, bars, floor):
     "Log mean true range / close over each number of candles; shorter means where history is shorter."
-    ranges = _true_range(candles)
+    ranges = pd.Series(true_range(candles), candles.index)
     means = {f"har_{k}": ranges.rolling(k, min_periods=1).mean() / candles["close"] for k in bars}
     return np.log(pd.DataFrame(means).clip(lower=floor))
 

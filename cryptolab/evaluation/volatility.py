@@ -11,8 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from ..config import DataError, SettingsError
+from ..labels.targets import true_range
 from cryptolab.evaluation.baselines import (
-    har_features, usual_step, check_training, _true_range, har_bars, seasonal_naive,
+    har_features, usual_step, check_training, har_bars, seasonal_naive,
 )
 from .metrics import aligned_columns
 
@@ -20,7 +21,7 @@ from .metrics import aligned_columns
 def _measure(candles, measure):
     "Volatility of each single candle, fraction."
     if measure == "true_range":
-        return _true_range(candles) / candles["close"]
+        return pd.Series(true_range(candles), candles.index) / candles["close"]
     if measure == "parkinson":
         return np.log(candles["high"] / candles["low"]) / np.sqrt(4 * np.log(2))
     if measure == "return":

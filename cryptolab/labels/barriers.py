@@ -11,18 +11,20 @@ import pandas as pd
 
 from ..config import DataError, SettingsError
 from ..data.timegrid import segments
-from .targets import check_clock, check_count, check_fraction, price_arrays, _true_range, wilder_mean
+from .targets import check_clock, check_count, check_fraction, price_arrays, true_range, wilder_mean
 
 # %% ../../nbs/30_labels/30_barriers.ipynb #9c191e4e
 EXITS = ("target", "stop", "trailing", "timeout", "end", "gap", "warm_up")  # the last three: outcome unknown
 
 
-def _distances(candles, entry, unit, window, **wanted):
+def _distances(candles, timeframe, entry, unit, window, **wanted):
     "Each wanted distance in price, one per entry; NaN for those that are None or not yet known."
     if unit not in ("atr", "fraction"):
         raise SettingsError("unknown `unit` of the barriers", "atr | fraction", repr(unit), "choose one of them")
     values = {name: np.nan if value is None else check_fraction(name, value) for name, value in wanted.items()}
-    scale = wilder_mean(_true_range(candles), check_count("window", window))[: len(entry)] if unit == "atr" else entry
+    scale = entry
+    if unit == "atr":
+        scale = wilder_mean(true_range(candles, timeframe), check_count("window", window))[: len(entry)]
     return {name: value * scale for name, value in values.items()}, np.isfinite(scale)
 
 
@@ -81,7 +83,7 @@ def triple_barrier(
     sign, prices = (1.0 if side == "long" else -1.0), _check_prices(candles)
     entry = prices[0][1:]  # one per decision row but the last
     far, known = _distances(
-        candles, entry, unit, window, target=target, stop=stop, trailing=trailing, trailing_from=trailing_from,
+        candles, timeframe, entry, unit, window, target=target, stop=stop, trailing=trailing, trailing_from=trailing_from,
     )
     rows = np.flatnonzero(known)
     begin = np.zeros(len(rows)) if trailing_from is None else far["trailing_from"][rows]

@@ -91,9 +91,9 @@ def barrier_distances(
     window: int = 14,  # candles of the ATR
 ) -> pd.DataFrame:  # stop_by, target_by: distances in price, one per candle, known at its close; NaN in warm-up rows
     "Distances of the barriers, as the label measures them."
-    from cryptolab.labels.targets import _true_range, wilder_mean
+    from cryptolab.labels.targets import true_range, wilder_mean
 
-    atr = wilder_mean(_true_range(candles), window)
+    atr = wilder_mean(true_range(candles), window)
     return pd.DataFrame({"stop_by": stop * atr, "target_by": target * atr}, index=candles.index)
 
 # %% ../../../nbs/70_systems/40_v2/10_rows.ipynb #c4bfd704

@@ -9,6 +9,7 @@ __all__ = ['PUBLISHED_WEIGHTS', 'return_terms', 'fit_weights', 'blend', 'conform
 import numpy as np
 
 from ...config import DataError, SettingsError
+from ...evaluation.conformal import conformal_quantile
 
 # %% ../../../nbs/70_systems/30_v9/20_ensemble.ipynb #623483b6
 PUBLISHED_WEIGHTS = (0.35, 0.40, 0.25)  # direction, price, signed volatility bound
@@ -65,15 +66,6 @@ def conformal_width(
     mu: np.ndarray,  # (n,) their forecasts
     sigma: np.ndarray,  # (n,) their forecast standard deviations
     coverage: float = 0.9,  # share of outcomes that the interval shall contain
-) -> float:  # half-width of the interval in units of sigma
+) -> float:  # half-width of the interval in units of sigma; DataError where there are too few rows for the coverage
     "Half-width that covers the stated share, by split conformal prediction on standardised residuals."
-    if not 0 < coverage < 1:
-        raise SettingsError("coverage is out of range", "between 0 and 1", coverage, "use for example 0.9")
-    scores = np.sort(np.abs(np.asarray(returns) - mu) / sigma)
-    rank = int(np.ceil((len(scores) + 1) * coverage))
-    if rank > len(scores):
-        raise DataError(
-            "too few validation rows for this coverage", f"at least {int(np.ceil(coverage / (1 - coverage)))}",
-            len(scores), "use more candles or a lower coverage",
-        )
-    return float(scores[rank - 1])
+    return conformal_quantile(np.abs(np.asarray(returns) - mu) / sigma, coverage)
