@@ -355,7 +355,7 @@ def _parts_of(metrics):
 
 
 def claim_lint(
-    metrics: dict,  # metrics by name, or parts {"direction_metrics": {…}, …}; a value is a number or a range (low, high)
+    metrics: dict,  # metrics by name, or parts {"direction_metrics": {…}, …}; a value is a number or (low, high)
     context: dict | None = None,  # what is known of data and rules, by part; with one part, its entries directly
 ) -> pd.DataFrame:  # part, check, kind (contradiction | empty), printed, needed, factor, finding; empty when all agrees
     "Contradictions between metrics, and metrics that say nothing; raises DataError, SettingsError."
