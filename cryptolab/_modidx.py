@@ -1198,6 +1198,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'cryptolab/audit/zoo/parts.py'),
                                            'cryptolab.audit.zoo.parts.rally': ( '75_audit/40_zoo/parts.html#rally',
                                                                                 'cryptolab/audit/zoo/parts.py'),
+                                           'cryptolab.audit.zoo.parts.scores': ( '75_audit/40_zoo/parts.html#scores',
+                                                                                 'cryptolab/audit/zoo/parts.py'),
                                            'cryptolab.audit.zoo.parts.shuffled': ( '75_audit/40_zoo/parts.html#shuffled',
                                                                                    'cryptolab/audit/zoo/parts.py'),
                                            'cryptolab.audit.zoo.parts.smote': ( '75_audit/40_zoo/parts.html#smote',

@@ -271,7 +271,7 @@ def _names(leaks, most=4):
 def smallest_leak(
     claims: pd.DataFrame,  # of `claims_table`
     table: pd.DataFrame,  # of `ablation`
-) -> pd.DataFrame:  # per direction claim: low, high, honest (without the mistake), leak, family, value (_low, _high), inside
+) -> pd.DataFrame:  # by direction claim: low, high, honest (no mistake), leak, family, value (_low, _high), inside
     "Which single mistake is enough for each direction claim."
     rows = []
     for name, claim in claims[claims["kind"] == "direction"].iterrows():

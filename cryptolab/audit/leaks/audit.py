@@ -84,8 +84,9 @@ def _note_accuracy(case):
     base = max(0.5, np.unique(classes, return_counts=True)[1].max() / len(classes)) if len(classes) else np.nan
     if case.accuracy > base + ALARM and len(right) >= 100:
         case.notes.append(
-            f"accuracy {case.accuracy:.3f} on {len(right)} test rows whose commonest class has {base:.3f}: honest numbers "
-            "for the direction of the next candle are 0.52 to 0.55, so this is a leak until proven otherwise"
+            f"accuracy {case.accuracy:.3f} on {len(right)} test rows whose commonest class has {base:.3f}: "
+            "honest numbers for the direction of the next candle are 0.52 to 0.55, "
+            "so this is a leak until proven otherwise"
         )
 
 

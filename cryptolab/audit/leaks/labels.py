@@ -68,7 +68,7 @@ def changed_labels(
 def measure_labels(
     case: SimpleNamespace,  # result of `open_case`, after `try_futures` (case.lag)
     cuts: int = 8,  # places where the future is changed
-) -> None:  # nothing; sets case.labels, .reach (candles ahead), .ahead (per row), .whole (they use all candles), .broken
+) -> None:  # nothing; sets case.labels, reach (candles ahead), ahead (per row), whole (all candles are used), broken
     "Measure the reach of the labels; findings are noted."
     case.labels = label_view(ask_again(case, "labels", case.candles), case.candles)
     known = case.labels.y[~np.isnan(case.labels.y)]
