@@ -309,7 +309,7 @@ def test_work_of_other_code_is_not_taken_up(monkeypatch):
     "A finished model of an interrupted run is used again only by the very code that made it."
     from cryptolab.data import load_candles
     from cryptolab.systems import artefacts
-    from cryptolab.systems.v9.system import system as v9
+    from cryptolab.systems.v9 import system as v9
 
     candles = load_candles("BTCUSDT", "1h", source="sample", limit=300)
     before = v9._key(v9.V9(), candles)
