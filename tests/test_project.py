@@ -205,7 +205,10 @@ def test_help_answers_at_once():
 
 @pytest.mark.parametrize("given, expected", [
     ([], "cryptolab run"),
-    (["SYMBOL=ETHUSDT", "TIMEFRAME=15m", "SOURCE=hub", "PROFILE=full"], 'cryptolab run ETHUSDT 15m --source "hub" --profile "full"'),
+    (
+        ["SYMBOL=ETHUSDT", "TIMEFRAME=15m", "SOURCE=hub", "PROFILE=full"],
+        'cryptolab run ETHUSDT 15m --source "hub" --profile "full"',
+    ),
     (["LIMIT=500", "SEED=3", "OUT=my reports", "DATA_DIR=candles"],
      'cryptolab run --data-dir "candles" --limit "500" --seed "3" --out "my reports"'),
 ])
@@ -262,7 +265,7 @@ def test_setup_without_uv_falls_back_to_pip(tmp_path, monkeypatch):
 
 
 def mixed_cells(path):
-    "Cells that import something and do something else too. The documentation builder runs every import, but not what it depends on."
+    "Cells that import something and do something else too: the site's builder runs imports and nothing else."
     for number, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):
         if cell.cell_type != "code" or re.search(r"^#\s*\|\s*(export\w*\b|eval:\s*false)", cell.source, re.M):
             continue

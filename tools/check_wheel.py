@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Build the wheel, install it into a clean environment and import every module there, one by one, away from the checkout."""
+"""Build the wheel, install it into a clean environment and import every module there, one by one, away from the
+checkout."""
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,8 @@ from tree import ROOT, copy_tree
 HERE = Path(sys.executable).parent
 
 
-# Each module in a fork of a process that has imported only declared packages: on its own, but without paying for them a hundred times.
+# Each module in a fork of a process that has imported only declared packages: on its own, but without paying for them
+# a hundred times.
 ALONE = """
 import os, sys
 import ast, matplotlib, nbformat, numba, pandas, typer
@@ -47,7 +49,7 @@ def build(tmp: Path) -> Path:  # the wheel
 
 
 def module_names(wheel: Path) -> list:  # dotted names
-    "Every module in the wheel; fails when it lacks a module or report template of the checkout, or holds anything but the library."
+    "Every module in the wheel; fails when it lacks one, or a report template, or holds anything else."
     inside = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     wanted = {str(p.relative_to(ROOT)) for p in (ROOT / "cryptolab").rglob("*.py") if "__pycache__" not in p.parts}
     wanted |= {f"cryptolab/reports/templates/{p.name}" for p in (ROOT / "nbs" / "templates").glob("*.ipynb")}

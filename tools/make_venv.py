@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make a virtual environment with exactly the pinned packages: make_venv.py FOLDER CONSTRAINTS [EXTRAS].
 
-Run by the system's Python, so it uses the standard library only. `FOLDER/.stamp` is written last: an environment without it was
-interrupted and is made afresh; one whose stamp is old is brought up to date in place.
+Run by the system's Python, so it uses the standard library only. `FOLDER/.stamp` is written last: an environment
+without it was interrupted and is made afresh; one whose stamp is old is brought up to date in place.
 """
 import shutil
 import subprocess
@@ -43,7 +43,8 @@ def make_venv(folder, constraints, extras=""):
 if __name__ == "__main__":
     if not (3, 11) <= sys.version_info < (3, 14):
         sys.exit(
-            f"cryptolab needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; choose one: make setup PYTHON=python3.12"
+            f"cryptolab needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; choose one: make setup "
+            "PYTHON=python3.12"
         )
     try:
         make_venv(*sys.argv[1:])
