@@ -134,10 +134,9 @@ def test_a_room_inside_a_room_is_a_chapter_of_it(tmp_path, monkeypatch):
     names = [p.name for p in pages]
     assert names == ["features/rolling", "features/sets/v3/rows", "features/sets/v3/package", "systems/lines"]
     found = build_docs.chapters(pages)
-<<<<<<< HEAD
     assert found == {
         "features": ["features/rolling", "features/sets"], "features/sets": ["features/sets/v3"],
-        "features/sets/v3": ["features/sets/v3/rows", "features/sets/v3/package"], "systems": ["systems/rows"],
+        "features/sets/v3": ["features/sets/v3/rows", "features/sets/v3/package"], "systems": ["systems/lines"],
     }
     text = build_docs.chapter(
         "features", found["features"], {p.name: p for p in pages}, {name: (name, "a line") for name in names},
@@ -148,21 +147,11 @@ def test_a_room_inside_a_room_is_a_chapter_of_it(tmp_path, monkeypatch):
     )
     links = build_docs.Links(pages, tmp_path / "stage", tmp_path / "files")
     assert links(
-        pages[0], "`cryptolab.features.sets.v3.rows` `cryptolab.systems.v9.rows` `cryptolab.features.sets.v3`"
+        pages[0], "`cryptolab.features.sets.v3.rows` `cryptolab.systems.lines` `cryptolab.features.sets.v3`"
     ) == (
-        "[`cryptolab.features.sets.v3.rows`](sets/v3/rows.ipynb) [`cryptolab.systems.v9.rows`](../systems/rows.ipynb) "
+        "[`cryptolab.features.sets.v3.rows`](sets/v3/rows.ipynb) [`cryptolab.systems.lines`](../systems/lines.ipynb) "
         "[`cryptolab.features.sets.v3`](sets/v3/package.ipynb)"
     )
-=======
-    assert found == {"features": ["features/rolling", "features/sets"], "features/sets": ["features/sets/v3"],
-                     "features/sets/v3": ["features/sets/v3/rows", "features/sets/v3/package"], "systems": ["systems/lines"]}  # fmt: skip
-    text = build_docs.chapter("features", found["features"], {p.name: p for p in pages}, {name: (name, "a line") for name in names})
-    assert "| [Sets](sets/index.md) | `cryptolab.features.sets` | The sets. |" in text and "\nrolling\nsets/index\n```" in text
-    links = build_docs.Links(pages, tmp_path / "stage", tmp_path / "files")
-    assert links(pages[0], "`cryptolab.features.sets.v3.rows` `cryptolab.systems.lines` `cryptolab.features.sets.v3`") == (
-        "[`cryptolab.features.sets.v3.rows`](sets/v3/rows.ipynb) [`cryptolab.systems.lines`](../systems/lines.ipynb) "
-        "[`cryptolab.features.sets.v3`](sets/v3/package.ipynb)")
->>>>>>> nesting
 
 
 def test_another_folder_is_not_replaced(tmp_path):

@@ -273,7 +273,7 @@ def test_foreign_types_and_pickles_are_refused(folder, tmp_path):
 
 
 def test_an_interrupted_fit_goes_on(candles, tmp_path, monkeypatch):
-    from cryptolab.systems.hybrid.system import system as hybrid
+    from cryptolab.systems.hybrid import system as hybrid
 
     params = SMALL | {"members": "random_forest,xgboost,logistic"}
     whole = Hybrid(**params).fit(candles, log=None)

@@ -389,6 +389,7 @@ def test_a_module_needs_its_notebook(checkout, tmp_path):
 def test_a_failing_step_is_loud(tmp_path):
     shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     step = [sys.executable, str(tmp_path / "tools" / "step.py")]
+    subprocess.run([*step, "--start"], check=True)
     good = subprocess.run(
         [*step, "1/2 good", sys.executable, "-c", "print('===== 3 passed in 0.1s =====')"], capture_output=True,
         text=True,
@@ -407,3 +408,17 @@ def test_a_failing_step_is_loud(tmp_path):
         capture_output=True,
     )
     assert subprocess.run([*step, "--summary"], capture_output=True, text=True).stdout.splitlines()[-1] == line
+
+
+def test_two_steps_side_by_side_are_both_reported(tmp_path):
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    step = [sys.executable, str(tmp_path / "tools" / "step.py")]
+    subprocess.run([*step, "--start"], check=True)
+    wait = [sys.executable, "-c", "import time; time.sleep(1.5); print('done')"]
+    both = [*step, "1/2 one", *wait, "++", "2/2 other", *wait[:2], wait[2] + "; raise SystemExit(4)"]
+    begin = time.perf_counter()
+    done = subprocess.run(both, capture_output=True, text=True)
+    assert time.perf_counter() - begin < 2.8, "one after the other"
+    assert done.returncode == 4 and done.stdout.count("\ndone\n") == 2 and "FAILED: 2/2 other" in done.stdout
+    told = subprocess.run([*step, "--summary"], capture_output=True, text=True)
+    assert told.returncode == 1 and "ok      1/2 one" in told.stdout and "FAILED  2/2 other" in told.stdout

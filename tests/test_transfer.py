@@ -9,7 +9,7 @@ import pytest
 from cryptolab.config import DataError, ModelError, SettingsError
 from cryptolab.data.market import sample_market
 from cryptolab.reports.results import read_result
-from cryptolab.systems.v9.system import system as module
+from cryptolab.systems.v9 import system as module
 from cryptolab.systems.v9.rows import prepare_rows, with_pool
 from cryptolab.systems.v9 import V9
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from check_modules import problem
 from tree import ROOT
 
 LIBRARY = "cryptolab"
@@ -155,7 +156,7 @@ class House:
 # ---- what is refused
 
 def misplaced(house: House) -> list:  # one line per notebook
-    "Notebooks whose path is not the path of their module, and modules without a notebook."
+    "Notebooks whose path is not the path of their module, and those that were not exported."
     problems = []
     for path, module in house.notebooks.items():
         name = path.relative_to(house.root / "nbs")
@@ -297,6 +298,10 @@ def check(root: Path) -> tuple:  # (problems, one line of summary)
 
 
 if __name__ == "__main__":
-    problems, line = check(Path(sys.argv[1]).resolve() if sys.argv[1:] else ROOT)
+    root = Path(sys.argv[1]).resolve() if sys.argv[1:] else ROOT
+    problems, line = check(root)
+    if root == ROOT:
+        modules = sorted(p for p in (root / LIBRARY).rglob("*.py") if "__pycache__" not in p.parts)
+        problems += [found for module in modules if (found := problem(module, root))]
     print(*problems, line, sep="\n")
     sys.exit(bool(problems))

@@ -99,6 +99,8 @@ PRELOAD = [
     "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "numpy", "pandas", "scipy.stats", "numba",
     "sklearn.linear_model", "plotly.graph_objects", "fastcore.test", "cryptolab.data", "cryptolab.features",
     "cryptolab.labels", "cryptolab.validation", "cryptolab.runs.kernel", "run_notebook",
+    # imported, not used, before the fork: a child finds them ready and starts its own threads
+    "xgboost", "lightgbm", "arch", "tensorflow", "keras",
 ]
 
 
