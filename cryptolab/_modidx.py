@@ -1880,6 +1880,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'cryptolab/evaluation/metrics.py'),
                                               'cryptolab.evaluation.metrics.interval_coverage': ( '55_evaluation/metrics.html#interval_coverage',
                                                                                                   'cryptolab/evaluation/metrics.py'),
+                                              'cryptolab.evaluation.metrics.log_losses': ( '55_evaluation/metrics.html#log_losses',
+                                                                                           'cryptolab/evaluation/metrics.py'),
                                               'cryptolab.evaluation.metrics.mase': ( '55_evaluation/metrics.html#mase',
                                                                                      'cryptolab/evaluation/metrics.py'),
                                               'cryptolab.evaluation.metrics.price_metrics': ( '55_evaluation/metrics.html#price_metrics',
