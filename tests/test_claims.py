@@ -330,10 +330,10 @@ def test_ablation_on_real_candles(shared_data):
 
 def test_audit_resumes_where_it_stopped(tmp_path, monkeypatch):
     tables = {"candles": sample_market(n=3000)[OHLCV]}
-    from cryptolab.audit.claims import measurements as m
+    from cryptolab.audit.claims import v9
     whole = audit(tables, **SMALL)
     with monkeypatch.context() as broken:
-        broken.setattr(m, "price_measurements", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr(v9, "price_measurements", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             audit(tables, **SMALL, work=tmp_path)
     done = json.loads(next(tmp_path.glob("steps-*.json")).read_text())
@@ -374,7 +374,7 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
         return measurements("hybrid.ensemble", "system", "hybrid (smoke)", {"roc_auc": (0.55, 0.52, 0.58)}, 180, "here")
 
     monkeypatch.setattr("cryptolab.systems.v9.system.V9", Toy)
-    monkeypatch.setattr("cryptolab.audit.claims.trading.hybrid_measurements", hybrid)
+    monkeypatch.setattr("cryptolab.audit.claims.hybrid.hybrid_measurements", hybrid)
     result = audit({"candles": sample_market(n=3000)[OHLCV]}, **{**SMALL, "profile": "smoke"})
     claims = audit_tables(result)["claims"]
     assert set(claims.verdict) <= set(VERDICTS)
@@ -394,9 +394,10 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
 
 def test_few_trades_decide_nothing():
     "Two lucky trades reach every claim; they are shown, and the claim stays unmeasured. A veto is compared with one at random."
-    from cryptolab.audit.claims.trading import _avoided, _engine_rows, _said
+    from cryptolab.audit.claims.measurements import trade_measurements
+    from cryptolab.audit.claims.v2 import _avoided, _engine_rows
 
-    few, many = (_said("v2.engine", "V2", {"win_rate": (0.5, 0.1, 0.9)}, n, "here") for n in (2, 200))
+    few, many = (trade_measurements("v2.engine", "V2", {"win_rate": (0.5, 0.1, 0.9)}, n, "here") for n in (2, 200))
     assert (few[0]["role"], few[0]["note"], many[0]["role"]) == ("stand-in", "only 2 trades", "system")
     judged = judge_claims(claims_table(("v2",)), pd.DataFrame(few))
     assert (

@@ -15,9 +15,8 @@ from cryptolab.backtest.engine import backtest
 from cryptolab.config import DataError, ModelError, SettingsError, seed_everything
 from cryptolab.data import load_candles, null_market, sample_market
 from cryptolab.audit.controls import controls
-from cryptolab.audit.pipelines.hybrid import (
-    direction_content, good_gate, hybrid_control, hybrid_pipeline, mirrored, ml_gain, signal_trades, trades_needed,
-)
+from cryptolab.audit.claims.hybrid import good_gate, ml_gain, signal_trades, trades_needed
+from cryptolab.audit.pipelines.hybrid import direction_content, hybrid_control, hybrid_pipeline, mirrored
 from cryptolab.audit.leaks.audit import audit_pipeline
 from cryptolab.labels.walk import exits_of_trades
 from cryptolab.systems.hybrid import Hybrid

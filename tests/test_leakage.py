@@ -12,7 +12,8 @@ from sklearn.tree import DecisionTreeClassifier
 from cryptolab.config import DataError
 from cryptolab.data.market import null_market, planted_market, sample_market
 from cryptolab.audit.leaks.audit import DETECTORS, TAXONOMY, audit_pipeline, audit_text
-from cryptolab.audit.pipeline import Pipeline, run_pipeline, v9_pipeline
+from cryptolab.audit.pipeline import Pipeline, run_pipeline
+from cryptolab.audit.pipelines.v9 import v9_pipeline
 from cryptolab.labels.barriers import triple_barrier
 from cryptolab.labels.targets import horizon_direction, next_direction, three_class
 from cryptolab.validation.splitters import CombinatorialPurgedKFold, PurgedKFold, WalkForward

@@ -25,8 +25,8 @@ from ..files import plain, write_json
 # %% ../../nbs/85_runs/60_claims.ipynb #6e72b338
 _ROOMS = (
     "data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems", "audit/steps",
-    "audit/pipeline", "audit/pipelines", "audit/claims/measurements", "audit/claims/base_rates", "audit/claims/trading",
-    "audit/claims/switches", "audit/claims/ablation",
+    "audit/pipeline", "audit/claims/measurements", "audit/claims/switches", "audit/claims/ablation", "audit/claims/v9",
+    "audit/claims/v2", "audit/claims/hybrid", "audit/claims/v3", "audit/claims/ultimate",
 )
 
 
@@ -132,38 +132,37 @@ def _forecasts(tables, folds, profile, seed, steps, work, log):
 
 
 def _trading_jobs(tables, rows, profile, seed):
-    "Claims of the systems that trade: V2 on candles of 15 minutes, the hybrid ensemble on as many candles as V9 is fitted on, and on another coin."
-    from cryptolab.audit.claims import trading as t
+    "Claims of the systems that trade: V2 on candles of 15 minutes, the hybrid ensemble on V9's candles and another coin."
+    from cryptolab.audit.claims import hybrid, v2
 
     others = {"other": tables["other"]} if "other" in tables else None
     jobs = {
-        f"hybrid system {profile} {seed}": lambda: t.hybrid_measurements(
+        f"hybrid system {profile} {seed}": lambda: hybrid.hybrid_measurements(
             tables["candles"].iloc[-rows:], others, profile, seed,
         )
     }
     if "quarter" in tables:
-        jobs[f"v2 system {profile} {seed}"] = lambda: t.v2_measurements(tables["quarter"], profile, seed)
+        jobs[f"v2 system {profile} {seed}"] = lambda: v2.v2_measurements(tables["quarter"], profile, seed)
     return jobs
 
 
 def _measure(tables, folds, forecast, name, seed, steps, log, trading):
     "All rows of measurements, step by step."
-    from cryptolab.audit.claims import base_rates as b
-    from cryptolab.audit.claims import measurements as m
+    from cryptolab.audit.claims import hybrid, ultimate, v2, v3, v9
 
     candles, share = tables["candles"], {}
     jobs = {
-        "direction": lambda: m.direction_measurements(candles, folds, forecast, name, seed),
-        "volatility": lambda: m.volatility_measurements(candles, folds, forecast, name),
-        "price": lambda: m.price_measurements(candles, folds, forecast, name),
-        "ultimate": lambda: b.ultimate_base_rates(candles),
-        "hybrid": lambda: b.hybrid_base_rates(candles.iloc[-40_000:], seed),
+        "direction": lambda: v9.direction_measurements(candles, folds, forecast, name, seed),
+        "volatility": lambda: v9.volatility_measurements(candles, folds, forecast, name),
+        "price": lambda: v9.price_measurements(candles, folds, forecast, name),
+        "ultimate": lambda: ultimate.ultimate_base_rates(candles),
+        "hybrid": lambda: hybrid.hybrid_base_rates(candles.iloc[-40_000:], seed),
     }
     if "quarter" in tables:
-        jobs["v2"] = lambda: b.v2_base_rates(tables["quarter"], seed)
+        jobs["v2"] = lambda: v2.v2_base_rates(tables["quarter"], seed)
     for key, minutes in (("minute", 1), ("quarter", 15)):
         if key in tables and "v3" not in jobs:
-            jobs["v3"] = lambda key=key, minutes=minutes: b.v3_base_rates(tables[key], minutes, seed)
+            jobs["v3"] = lambda key=key, minutes=minutes: v3.v3_base_rates(tables[key], minutes, seed)
     rows = []
     for part, job in (jobs | trading).items():
         if log:
@@ -237,7 +236,7 @@ def audit(
 
 def _lint(candles, rows, share):
     "Findings of the documents' own numbers."
-    from cryptolab.audit.claims.base_rates import edge_at
+    from cryptolab.audit.claims.measurements import edge_at
 
     context = {
         "v9": c.lint_context(candles, rows), **{k: {p: dict(r) for p, r in v.items()} for k, v in c.RULES.items()},
