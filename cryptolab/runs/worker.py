@@ -167,7 +167,7 @@ def _run(request, writing):
 
 
 def _end(runner, told):
-    "End a runner and its kernel: kindly, so that hidden folders are removed, then with force."
+    "End a runner and its kernel: gently first, so that hidden folders are removed, then with force."
     kernel = int(told.split(b"\n")[0]) if b"\n" in told else None
     os.kill(runner, signal.SIGTERM)
     patience = time.monotonic() + 5
