@@ -175,7 +175,7 @@ def test_trades_by_pandas(traded):
     share = stats.exposure(t, result.equity)
     assert share["exposure"] == held.mean() and share["most"] == 1
     assert share["long"] + share["short"] == pytest.approx(held.mean())
-    assert stats.turnover(t, result.equity)["turnover"] == pytest.approx(
+    assert stats.trade_turnover(t, result.equity)["turnover"] == pytest.approx(
         (t["size"] * (1 + t.exit / t.entry)).sum() / len(candles)
     )
 
@@ -205,12 +205,12 @@ def test_break_even_through_the_engine(traded, coins):
     tables, wish = {f"C{k}": candles for k in range(coins)}, {f"C{k}": orders for k in range(coins)}
     paid = {f"C{k}": pd.Series(1e-5, candles.index[::8]) for k in range(coins)}
     run = lambda fee: backtest(tables, wish, fee=fee, slippage=0.0, funding=paid, **settings)
-    limit = stats.break_even_cost(run(0.0).trades)
+    limit = stats.trade_break_even(run(0.0).trades)
     assert limit["break_even"] > 0 and limit["low"] < limit["break_even"] < limit["high"]
     assert run(limit["break_even"]).trades.ret.mean() == pytest.approx(0, abs=1e-12)
     assert run(limit["break_even"] * 0.99).trades.ret.mean() > 0 > run(limit["break_even"] * 1.01).trades.ret.mean()
     # whatever was paid
-    assert stats.break_even_cost(run(0.003).trades)["break_even"] == pytest.approx(limit["break_even"], rel=1e-9)
+    assert stats.trade_break_even(run(0.003).trades)["break_even"] == pytest.approx(limit["break_even"], rel=1e-9)
 
 
 def test_hold_pays_and_waits(traded):

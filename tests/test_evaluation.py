@@ -53,6 +53,20 @@ def candles():
 
 # ---- direction
 
+def test_scores_of_a_cut_forecast_and_of_an_error_equal_scikit_learn_to_the_last_bit(forecasts):
+    y, p = forecasts
+    for cut in (0.4, 0.5, 2.0):  # 2: nothing is forecast to rise
+        up = p > cut
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(y, up, average="binary", zero_division=0)
+        assert list(metrics.confusion_scores(y, up).values()) == [sk.accuracy_score(y, up), precision, recall, f1]
+    assert metrics.roc_auc(y, p) == sk.roc_auc_score(y, p) and metrics.roc_auc(np.ones(5), p[:5]) is None
+    level, forecast = 1 + p, 1 + p * 0.9
+    found = metrics.error_scores(level, forecast)
+    assert found["r2"] == sk.r2_score(level, forecast) and found["mae"] == pytest.approx(np.mean(0.1 * p))
+    assert found["mape"] == pytest.approx(sk.mean_absolute_percentage_error(level, forecast))
+    assert found["rmse"] == pytest.approx(sk.root_mean_squared_error(level, forecast))
+
+
 def test_direction_metrics_equal_scikit_learn(forecasts):
     y, p = forecasts
     m, up = metrics.direction_metrics(y, p), p > 0.5

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Build the wheel, install it into a clean environment and import every module there, one by one, away from the checkout."""
+"""Build the wheel, install it into a clean environment and import every module there, one by one, away from the
+checkout."""
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from tree import ROOT, copy_tree
 HERE = Path(sys.executable).parent
 
 
-# Each module in a fork of a process that has imported only packages the wheel declares: on its own, but without paying for them
+# Each module in a fork of a process that has imported only declared packages: on its own, but without paying for them
 # a hundred times.
 ALONE = """
 import gc, os, sys
@@ -33,7 +34,7 @@ for name in sys.argv[1:]:
 
 
 def run(*command, cwd):
-    "Run one command; its output is shown when it fails. Nothing of the checkout is on its path, and its bytecode is stored."
+    "Run one command, with nothing of the checkout on its path; its output is shown when it fails."
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")}
     done = subprocess.run(
         [str(c) for c in command], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -51,7 +52,7 @@ def build(tmp: Path) -> Path:  # the wheel
 
 
 def module_names(wheel: Path) -> list:  # dotted names
-    "Every module in the wheel; fails when it lacks a module or report template of the checkout, or holds anything but the library."
+    "Every module in the wheel; fails when it lacks one, or a report template, or holds anything else."
     inside = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     wanted = {str(p.relative_to(ROOT)) for p in (ROOT / "cryptolab").rglob("*.py") if "__pycache__" not in p.parts}
     wanted |= {f"cryptolab/reports/templates/{p.name}" for p in (ROOT / "nbs" / "templates").glob("*.ipynb")}

@@ -180,7 +180,9 @@ def persistence_vol(
     window: int = 14,  # candles of the average, the same as of the label
 ) -> pd.Series:  # forecast per candle, fraction of the close; NaN in the first window - 1 rows
     "The next `window` candles will be as wide as the last: mean true range / close."
-    return (pd.Series(true_range(candles), candles.index).rolling(window).mean() / candles["close"]).rename("persistence")
+    return (
+        pd.Series(true_range(candles), candles.index).rolling(window).mean() / candles["close"]
+    ).rename("persistence")
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #f7828102
 def check_training(y_train, forecast):

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['check_column', 'aligned_columns', 'wilson_interval', 'accuracy_interval', 'block_length', 'block_rows',
            'block_statistics', 'block_interval', 'check_direction', 'auc_interval', 'quantile_groups',
-           'reliability_table', 'confidence_deciles', 'direction_metrics', 'qlike_loss', 'volatility_metrics',
-           'ratio_of_means', 'mase', 'price_metrics', 'interval_coverage']
+           'reliability_table', 'confidence_deciles', 'confusion_scores', 'roc_auc', 'direction_metrics',
+           'error_scores', 'qlike_loss', 'volatility_metrics', 'ratio_of_means', 'mase', 'price_metrics',
+           'interval_coverage']
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #52cb7338
 import inspect
@@ -248,16 +249,31 @@ def confidence_deciles(
     table.index = pd.RangeIndex(1, len(table) + 1, name="decile")
     return table.rename(columns={"share": "accuracy"})
 
-# %% ../../nbs/55_evaluation/10_metrics.ipynb #fcdbf6d9
-def _hit_scores(y, up):
-    "Precision, recall and F1 of the rising class; 0 where nothing was forecast to rise."
-    both, said, were = float((up & (y == 1)).sum()), float(up.sum()), float(y.sum())
+# %% ../../nbs/55_evaluation/10_metrics.ipynb #56ca4eac
+def confusion_scores(
+    y,  # outcome per row, 0 or 1
+    up,  # forecast per row: True where 1 is forecast
+) -> dict:  # accuracy, precision, recall, f1 of class 1; fractions, 0 where a share of no rows would be asked for
+    "The scores of a confusion table."
+    y, up = np.asarray(y) == 1, np.asarray(up, dtype=bool)
+    both, forecast, happened = float((up & y).sum()), float(up.sum()), float(y.sum())
     return {
-        "precision": both / said if said else 0.0, "recall": both / were if were else 0.0,
-        "f1": 2 * both / (said + were),
+        "accuracy": float((up == y).mean()), "precision": both / forecast if forecast else 0.0,
+        "recall": both / happened if happened else 0.0,
+        "f1": 2 * both / (forecast + happened) if forecast + happened else 0.0,
     }
 
 
+def roc_auc(
+    y,  # outcome per row, 0 or 1
+    p,  # forecast per row; only its order counts
+) -> float | None:  # area under the ROC curve; None where only one class happened
+    "Area under the ROC curve without an interval; `auc_interval` gives both."
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(y, p)) if len(y) and 0 < np.mean(y) < 1 else None
+
+# %% ../../nbs/55_evaluation/10_metrics.ipynb #fcdbf6d9
 def direction_metrics(
     y,  # outcome per row: 1 up, 0 down or unchanged
     p_up,  # forecast probability of 1 per row
@@ -267,18 +283,34 @@ def direction_metrics(
     "All scores of a direction forecast, with base rate and intervals."
     y, p = check_direction(y, p_up)
     up, base = p > 0.5, float(y.mean())
-    correct = up == (y == 1)
-    low, high = accuracy_interval(correct, level)
+    hits = confusion_scores(y, up)
+    low, high = accuracy_interval(up == (y == 1), level)
     auc, auc_low, auc_high = auc_interval(y, p, level)
     majority = max(base, 1 - base) if majority_class is None else (base if majority_class == 1 else 1 - base)
     brier, safe = float(((p - y) ** 2).mean()), np.clip(p, 1e-15, 1 - 1e-15)
     table = reliability_table(y, p)
     return {"n": len(y), "base_rate": base, "majority_accuracy": majority,
-            "accuracy": float(correct.mean()), "accuracy_low": low, "accuracy_high": high, **_hit_scores(y, up),
+            "accuracy": hits.pop("accuracy"), "accuracy_low": low, "accuracy_high": high, **hits,
             "roc_auc": auc, "roc_auc_low": auc_low, "roc_auc_high": auc_high,
             "brier": brier, "brier_skill": 1 - brier / (base * (1 - base)),
             "log_loss": float(-(y * np.log(safe) + (1 - y) * np.log1p(-safe)).mean()),
             "ece": float((table.n * (table.forecast - table.share).abs()).sum() / len(y))}
+
+# %% ../../nbs/55_evaluation/10_metrics.ipynb #30fc30e4
+def error_scores(
+    y,  # what happened per row
+    forecast,  # its forecast, same unit
+) -> dict:  # rmse and mae (unit of y), mape (fraction; infinite or NaN where y is 0), r2 around the mean of these rows
+    "The usual errors of a regression."
+    y = np.asarray(y, dtype=float)
+    error, spread = np.asarray(forecast) - y, ((y - y.mean()) ** 2).sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mape = np.abs(error / y).mean()
+    r2 = 1 - (error**2).sum() / spread if spread else float(not error.any())
+    return {
+        "rmse": float(np.sqrt((error**2).mean())), "mae": float(np.abs(error).mean()), "mape": float(mape),
+        "r2": float(r2),
+    }
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #d8488552
 def qlike_loss(
@@ -309,12 +341,11 @@ def volatility_metrics(
             "volatility that never changes cannot be scored", "different values", f"{len(y)} rows of {y[0]}",
             "check the candles",
         )
-    error = f - y
+    scores = error_scores(y, f)
     return {
-        "n": len(y), "r2": float(1 - (error**2).sum() / ((y - y.mean()) ** 2).sum()),
-        "rmse": float(np.sqrt((error**2).mean())), "mae": float(np.abs(error).mean()),
-        "mape": float(np.abs(error[moved] / y[moved]).mean()), "qlike": float(qlike_loss(y[moved], f[moved]).mean()),
-        "bias": float(error.mean()), "n_zero": int((~moved).sum()),
+        "n": len(y), "r2": scores["r2"], "rmse": scores["rmse"], "mae": scores["mae"],
+        "mape": float(np.abs((f - y)[moved] / y[moved]).mean()), "qlike": float(qlike_loss(y[moved], f[moved]).mean()),
+        "bias": float((f - y).mean()), "n_zero": int((~moved).sum()),
     }
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #06fbc14f

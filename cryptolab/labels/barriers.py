@@ -83,7 +83,8 @@ def triple_barrier(
     sign, prices = (1.0 if side == "long" else -1.0), _check_prices(candles)
     entry = prices[0][1:]  # one per decision row but the last
     far, known = _distances(
-        candles, timeframe, entry, unit, window, target=target, stop=stop, trailing=trailing, trailing_from=trailing_from,
+        candles, timeframe, entry, unit, window, target=target, stop=stop, trailing=trailing,
+        trailing_from=trailing_from,
     )
     rows = np.flatnonzero(known)
     begin = np.zeros(len(rows)) if trailing_from is None else far["trailing_from"][rows]

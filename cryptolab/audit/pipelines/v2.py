@@ -28,7 +28,7 @@ def _v2_labels(candles, side, candidates, model, kind, barriers):
 
 def _v2_learner(X, y, reward, sizes, timeout, seed):
     "Trees that the newest rows stop; rows between are left out. `reward`: outcomes are losses in R, of which stops and targets are learned."
-    from cryptolab.systems.v2.models import train_trees
+    from cryptolab.models.trees import train_trees
 
     learned, asked = len(X) - len(X) * 15 // 85, np.ones(len(y), dtype=bool)
     if reward:

@@ -17,7 +17,8 @@ from ...config import DataError, ModelError, SettingsError, load_settings
 from ...files import whole_folder
 from .. import artefacts
 from ...models.calibration import fit_sigmoid, log_odds
-from .models import Trees, filter_target, importance, train_trees, trees_from_text, trees_to_text
+from ...models.trees import Trees, importance, train_trees, trees_from_text, trees_to_text
+from .models import filter_target
 from .rows import SIDES, TREND, bounce_columns, trade_labels, trend_columns
 from .veto import decide, decision_counts
 

@@ -18,7 +18,8 @@ from ...config import ModelError, SettingsError
 from ...files import whole_folder
 from .. import artefacts
 from ..base import System, fitted_facts
-from .models import FILTERS, V2_PROFILES, Trees, train_pair, trees_from_text, trees_to_text
+from ...models.trees import Trees, trees_from_text, trees_to_text
+from .models import FILTERS, V2_PROFILES, train_pair
 from .rows import SIDES, barrier_distances, candidate_rows, other_rows, prepare_side
 from .strategy import SIZINGS, choose_thresholds, position_size, rolling_threshold
 from .veto import decide, decision_counts
