@@ -3808,6 +3808,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'cryptolab/systems/v9/system.py'),
                                              'cryptolab.systems.v9.system.V9.shown_params': ( '70_systems/30_v9/system.html#v9.shown_params',
                                                                                               'cryptolab/systems/v9/system.py'),
+                                             'cryptolab.systems.v9.system._answer': ( '70_systems/30_v9/system.html#_answer',
+                                                                                      'cryptolab/systems/v9/system.py'),
                                              'cryptolab.systems.v9.system._answers': ( '70_systems/30_v9/system.html#_answers',
                                                                                        'cryptolab/systems/v9/system.py'),
                                              'cryptolab.systems.v9.system._ensemble_output': ( '70_systems/30_v9/system.html#_ensemble_output',

@@ -6,6 +6,7 @@ ones too), so what is tested is what users import. Cells marked `#| eval: false`
 IPython kernel, a process of its own, in the notebook's folder. On Linux `run_forked` forks that kernel from a server
 that has imported the usual libraries, which saves a hundred notebooks their imports.
 """
+import gc
 import multiprocessing
 import os
 import re
@@ -108,6 +109,7 @@ def _in_fork(answers, path, package, cwd, timeout):
     "The life of a forked process: a kernel forked before any thread exists, then the notebook."
     from cryptolab.runs.kernel import SpareKernel
 
+    gc.freeze()  # what the server imported is never garbage, and looking through it would copy its pages
     spare = SpareKernel()
     try:
         answers.send((True, run_notebook(path, package, cwd, timeout, spare)))

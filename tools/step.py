@@ -26,6 +26,7 @@ def run_step(heading, command, show=print):
     show(f"\n==> {heading}", flush=True)
     start, closing = time.time(), ""
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of processes would compile the library anew
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env,
     ) as process:

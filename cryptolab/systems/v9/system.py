@@ -141,18 +141,19 @@ def _train_all(system, candles, rows, sizes, work, log, pool=None, source=None):
     return models, histories, {name: history.attrs["seconds"] for name, history in histories.items()}
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #5d056f4a
-def _answers(models, windows, numbers, vol_factor=None, size_factor=None):
-    "Raw forecasts of the parts for chosen windows: p_up, natr, price return (and sigma when its factor is known)."
-    starts = windows.ends[numbers] - (windows.length - 1)
-    natr = [models["volatility"].predict(windows.flat(numbers[i : i + 8192])) for i in range(0, len(numbers), 8192)]
-    out = {
-        "p_up": predict_network(models["direction"], windows.view, starts),
-        "natr": np.concatenate(natr).astype("float64"),
-        "price_return": predict_network(models["price"], windows.view, starts),
-    }
-    if vol_factor is not None:
-        out["sigma"] = vol_factor * out["natr"]
-    return out
+def _answer(models, windows, numbers, name):
+    "Raw forecast of one part for chosen windows: probability of UP, range, or log return."
+    if name == "volatility":
+        parts = [models[name].predict(windows.flat(numbers[i : i + 8192])) for i in range(0, len(numbers), 8192)]
+        return np.concatenate(parts).astype("float64")
+    return predict_network(models[name], windows.view, windows.ends[numbers] - (windows.length - 1))
+
+
+def _answers(models, windows, numbers, vol_factor):
+    "Raw forecasts of all parts for chosen windows: p_up, natr, price return and sigma."
+    names = {"p_up": "direction", "natr": "volatility", "price_return": "price"}
+    out = {column: _answer(models, windows, numbers, name) for column, name in names.items()}
+    return out | {"sigma": vol_factor * out["natr"]}
 
 
 def _fit_ensemble(system, models, rows):
@@ -160,7 +161,7 @@ def _fit_ensemble(system, models, rows):
     from cryptolab.models.volatility import range_to_sigma
 
     (train, r_train), (val, r_val) = (rows.parts["price"][p] for p in ("train", "val"))
-    natr = _answers(models, rows.windows, train)["natr"]
+    natr = _answer(models, rows.windows, train, "volatility")
     vol_factor = range_to_sigma(r_train, natr)
     size_factor = float(np.abs(r_train).mean() / (vol_factor * natr).mean())
     parts = _answers(models, rows.windows, val, vol_factor)
@@ -268,12 +269,12 @@ def v9_results(
     from sklearn import metrics as m
 
     test = {name: rows.parts[name]["test"] for name in rows.parts}
-    say = {name: _answers(system.models_, rows.windows, numbers, 1.0) for name, (numbers, _) in test.items()}
-    y, p = test["direction"][1], say["direction"]["p_up"]
+    say = {name: _answer(system.models_, rows.windows, numbers, name) for name, (numbers, _) in test.items()}
+    y, p = test["direction"][1], say["direction"]
     prf = m.precision_recall_fscore_support(y, p > 0.5, average="binary", zero_division=0)[:3]
     auc = m.roc_auc_score(y, p) if 0 < y.mean() < 1 else np.nan
-    v, f = test["volatility"][1], say["volatility"]["natr"]
-    r, mu = test["price"][1], say["price"]["price_return"]
+    v, f = test["volatility"][1], say["volatility"]
+    r, mu = test["price"][1], say["price"]
     close = candles["close"].loc[rows.windows.index[test["price"][0]]].to_numpy()
     after, price = close * np.exp(r), close * np.exp(mu)
     return {
