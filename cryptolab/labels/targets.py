@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_clock', 'price_arrays', 'check_count', 'check_fraction', 'next_direction', 'next_log_return', 'true_range',
-           'wilder_mean', 'natr_next', 'natr_future', 'rv_future', 'parkinson_future', 'horizon_return',
-           'horizon_direction', 'three_class', 'touch']
+           'wilder_mean', 'normalised_atr', 'natr_next', 'natr_future', 'rv_future', 'parkinson_future',
+           'horizon_return', 'horizon_direction', 'three_class', 'touch']
 
 # %% ../../nbs/30_labels/10_targets.ipynb #ba2819eb
 import numpy as np
@@ -147,6 +147,15 @@ def wilder_mean(
     return out
 
 
+def normalised_atr(
+    candles: pd.DataFrame,  # candle table, UTC open times
+    window: int = 14,  # candles of Wilder's average
+    timeframe: str | None = None,  # length of a candle; None reads it from the candles
+) -> np.ndarray:  # float64 (n,), fraction of the close; NaN in the first window − 1 rows
+    "ATR(window) / close of each candle: what `natr_next` asks of the next one."
+    return wilder_mean(true_range(candles, timeframe), window) / price_arrays(candles, "close")[0]
+
+
 def natr_next(
     candles: pd.DataFrame,  # candle table, UTC open times
     window: int = 14,  # candles of Wilder's average
@@ -154,8 +163,7 @@ def natr_next(
 ) -> pd.DataFrame:  # y (fraction of the close), t0, t1; the first window−2 rows are NaN (warm-up of the ATR)
     "The published volatility target: ATR(window) / close of the next candle (`ta` 0.11: average_true_range)."
     window = check_count("window", window)
-    natr = wilder_mean(true_range(candles, timeframe), window) / price_arrays(candles, "close")[0]
-    return _label_table(candles, _shift(natr, 1), 1, timeframe, "natr_next")
+    return _label_table(candles, _shift(normalised_atr(candles, window, timeframe), 1), 1, timeframe, "natr_next")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #f256565f
 def _mean_ahead(x, window):
