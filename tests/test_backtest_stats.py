@@ -95,7 +95,7 @@ def test_downside_growth_and_calmar(returns):
         == pytest.approx(returns.mean() / np.sqrt((np.minimum(returns, 0) ** 2).mean()) * math.sqrt(8760))
         and down["low"] < down["sortino"] < down["high"]
     )
-    grown = stats.growth(account)
+    grown = stats.total_and_annual_return(account)
     # 8760 hours are a year
     assert grown["total"] == pytest.approx(np.prod(1 + returns) - 1) and grown["annual"] == pytest.approx(
         grown["total"], rel=1e-6
@@ -313,7 +313,7 @@ def test_a_million_minutes():
     began = time.perf_counter()
     assert np.isfinite(
         [
-            stats.sharpe(account)["error"], stats.sortino(account)["error"], stats.growth(account)["calmar_low"],
+            stats.sharpe(account)["error"], stats.sortino(account)["error"], stats.total_and_annual_return(account)["calmar_low"],
             stats.max_drawdown(account)["low"],
         ]
     ).all()
@@ -350,7 +350,7 @@ def test_forecasts_trade_only_what_pays():
 @pytest.mark.parametrize("call,error,text", [
     (lambda r: stats.sharpe(r.trades), DataError, "not an equity curve"), (lambda r: stats.sharpe(r.equity.iloc[:2]), DataError, "needs returns"),
     (lambda r: stats.sharpe(r.equity, level=95), SettingsError, "level"), (lambda r: stats.win_rate(r.equity.to_frame()), DataError, "not a table of trades"),
-    (lambda r: stats.growth(r.equity.iloc[::-1]), DataError, "time order"), (lambda r: stats.hold_equity({}), DataError, "nothing to hold"),
+    (lambda r: stats.total_and_annual_return(r.equity.iloc[::-1]), DataError, "time order"), (lambda r: stats.hold_equity({}), DataError, "nothing to hold"),
     (lambda r: stats.expectancy(r.trades.assign(ret=np.inf)), DataError, "not a number"), (lambda r: plots.plot_trades(r, symbol="NONE"), SettingsError, "no candles"),
     (lambda r: plots.plot_excursions(r.trades.iloc[:0]), DataError, "no trades"), (lambda r: forecasts.forecast_orders(r.trades, 0.001), DataError, "mu and sigma"),
 ])

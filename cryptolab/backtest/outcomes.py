@@ -57,8 +57,8 @@ def win_rate(
     n_samples: int = 1000,  # bootstrap samples
     seed: int = 0,  # of the bootstrap
     level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, win_rate, low, high (the wider of bootstrap and Wilson), needed (to break even), gain, loss (mean net return of winners and losers); NaN without trades
-    "Share of trades that earned something after costs, beside the share they needed."
+) -> dict:  # n, win_rate, low, high, needed (to break even), gain, loss (mean net returns); NaN without trades
+    "Fraction of trades that earned something after costs, and the fraction they needed."
     x, time = _columns(trades, "ret")
     ret = x[:, 0]
     if not len(ret):
@@ -66,7 +66,8 @@ def win_rate(
     won = (ret > 0).astype(float)
     low, high = accuracy_interval(won, level)
     drawn = _spread(won, np.mean, n_samples, seed, level, time)
-    gain, loss = ret[ret > 0].mean() if won.any() else np.nan, -ret[ret <= 0].mean() if not won.all() else np.nan
+    gain = ret[ret > 0].mean() if won.any() else np.nan
+    loss = -ret[ret <= 0].mean() if not won.all() else np.nan
     return {
         "n": len(ret), "win_rate": float(won.mean()), "low": float(np.fmin(low, drawn["low"])),
         "high": float(np.fmax(high, drawn["high"])),
@@ -94,13 +95,13 @@ def profit_factor(
         **_spread(pairs, _gained_by_lost, n_samples, seed, level, time),
     }
 
-
+# %% ../../nbs/60_backtest/41_outcomes.ipynb #019aa3ff
 def expectancy(
     trades: pd.DataFrame,  # with `ret` (net return of the position, fraction) and `decided`
     n_samples: int = 1000,  # bootstrap samples
     seed: int = 0,  # of the bootstrap
     level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, expectancy (mean net return per trade, fraction of the position), low, high, p_value (one-sided, "not above zero")
+) -> dict:  # n, expectancy (mean net return, fraction of the position), low, high, p_value ("not above zero")
     "What a trade earns on average, after costs."
     x, time = _columns(trades, "ret")
     mean = float(x.mean()) if len(x) else np.nan
@@ -122,8 +123,8 @@ def trade_break_even(
     n_samples: int = 1000,  # bootstrap samples
     seed: int = 0,  # of the bootstrap
     level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, break_even (cost per side, fraction, at which the mean net return of a trade is zero), low, high; negative where the gross edge is
-    "The cost per side that leaves nothing."
+) -> dict:  # n, break_even (fraction per side), low, high; negative where the gross edge is
+    "The cost per side at which the mean net return of a trade is zero."
     names = ["gross_ret", "entry", "exit"] + (["funding", "quantity"] if "funding" in trades else [])
     x, time = _columns(trades, *names)
     if not len(x):
@@ -139,8 +140,8 @@ def trade_break_even(
 def exit_reasons(
     trades: pd.DataFrame,  # with `exit_reason`, `ret`, `net`
     level: float = 0.95,  # coverage of the intervals
-) -> pd.DataFrame:  # index exit_reason, commonest first; n, share, low, high (Wilson), ret (mean net return of a trade), net (sum, currency)
-    "Share and result of every way to end."
+) -> pd.DataFrame:  # index exit_reason, commonest first; n, share, low, high (Wilson), ret (mean), net (sum, currency)
+    "Share and net result of every exit reason."
     if not len(trades):
         return pd.DataFrame(columns=["n", "share", "low", "high", "ret", "net"]).rename_axis("exit_reason")
     table = trades.assign(exit_reason=trades["exit_reason"].astype(str)).groupby("exit_reason").agg(
@@ -165,7 +166,7 @@ def exposure(
     trades: pd.DataFrame,  # with `entry_time` (an open), `exit_time` (a close), `side`
     equity: pd.Series,  # worth of the account at the close of each candle
 ) -> dict:  # exposure (share of candles with any position), long, short (shares), most (positions at once)
-    "For how much of the time something was at stake."
+    "For how much of the time a position was open."
     if not len(trades):
         return {"exposure": 0.0, "long": 0.0, "short": 0.0, "most": 0}
     held = {side: _open_positions(trades[trades["side"] == side], equity) for side in (1, -1)}
@@ -175,7 +176,7 @@ def exposure(
         "short": float((held[-1] > 0).mean()), "most": int(count.max()),
     }
 
-
+# %% ../../nbs/60_backtest/41_outcomes.ipynb #a9a956db
 def trade_turnover(
     trades: pd.DataFrame,  # with `size` (position as a fraction of the equity), `entry`, `exit`
     equity: pd.Series,  # worth of the account at the close of each candle
