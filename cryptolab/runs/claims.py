@@ -132,7 +132,7 @@ def _forecasts(tables, folds, profile, seed, steps, work, log):
 
 
 def _trading_jobs(tables, rows, profile, seed):
-    "Claims of the systems that trade: V2 on candles of 15 minutes, the hybrid ensemble on V9's candles and another coin."
+    "Claims of the systems that trade: V2 on 15-minute candles, the hybrid ensemble on V9's and on another coin."
     from cryptolab.audit.claims import hybrid, v2
 
     others = {"other": tables["other"]} if "other" in tables else None

@@ -171,7 +171,7 @@ def ablation(
     store: dict | None = None,  # finished runs by key; is filled and read
     log: Callable | None = None,  # told one line per switch
     **extra,  # tables that some switches need: other=candles of another coin
-) -> pd.DataFrame:  # one row per switch and family: leak, beside, mean scores with _low and _high over the windows, lift, n; attrs: windows, runs
+) -> pd.DataFrame:  # by switch, family: leak, reference, mean scores (_low, _high), lift, n; attrs: windows, runs
     "What each leak is worth."
     from threadpoolctl import threadpool_limits
 
@@ -191,7 +191,8 @@ def ablation(
         }
         if any(key not in store for key in keys.values()):
             X, label = switched(SWITCHES[name], candles, features, **extra)
-        with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:  # threads of libraries inside our threads only wait for each other
+        # threads of libraries inside these threads would only wait for each other
+        with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
             jobs = {key: pool.submit(run_switch, SWITCHES[name], X.iloc[slices[w]], label.iloc[slices[w]], family, seed)
                     for (family, w, seed), key in keys.items() if key not in store}
             store.update({key: job.result() for key, job in jobs.items()})
@@ -256,7 +257,7 @@ def _candidates(claim, table):
         return None, metric
     fits = np.array([SWITCHES[name].of in ("", claim["system"]) for name in table.index.get_level_values("switch")])
     t = table[table[metric].notna() & table["leak"].astype(bool) & fits]
-    partner = [table[metric].get((beside, family), np.nan) for (_, family), beside in t["reference"].items()]
+    partner = [table[metric].get((other, family), np.nan) for (_, family), other in t["reference"].items()]
     t = t.assign(value=t[metric], partner=partner)
     return t[(t["partner"] < claim["low"]) & (t["value"] >= claim["low"])].sort_values("value"), metric
 
@@ -270,7 +271,7 @@ def _names(leaks, most=4):
 def smallest_leak(
     claims: pd.DataFrame,  # of `claims_table`
     table: pd.DataFrame,  # of `ablation`
-) -> pd.DataFrame:  # per direction claim: low, high, honest (the same pipeline without the mistake), leak, family, value, value_low, value_high, inside
+) -> pd.DataFrame:  # by direction claim: low, high, honest (no mistake), leak, family, value (_low, _high), inside
     "Which single mistake is enough for each direction claim."
     rows = []
     for name, claim in claims[claims["kind"] == "direction"].iterrows():

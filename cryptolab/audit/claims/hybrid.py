@@ -116,7 +116,7 @@ def ml_gain(
     block: str = "1D",  # length of the pieces of time that are resampled
     n_samples: int = 2000,  # bootstrap samples
     seed: int = 0,  # of the bootstrap
-) -> pd.DataFrame:  # by quantity: off, on, gain, low, high, smallest (gain that could be seen); attrs: numbers of signals
+) -> pd.DataFrame:  # by quantity: off, on, gain, low, high, smallest (gain that could be seen); attrs: counts
     "Votes on against votes off, on identical signals."
     from cryptolab.systems.hybrid.strategy import CryptoScalpingConfig, ml_bonus
 

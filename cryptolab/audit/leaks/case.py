@@ -50,7 +50,7 @@ def table_view(
     table: pd.DataFrame,  # features of a run
     candles: pd.DataFrame,  # candle table
 ) -> SimpleNamespace:  # names, values (columns, rows), spread, keys (one per row), at (position of the row's candle)
-    "A feature table as numbers, each row with its place in time."
+    "A feature table as numbers, each row with its position in time."
     columns, names, coarse = [], [], []
     for i, name in enumerate(table.columns):
         column = table.iloc[:, i]
@@ -82,7 +82,7 @@ def keys_and_rows(times, candles):
 def differences(
     base: SimpleNamespace,  # result of `table_view`
     other: SimpleNamespace,  # the same of another run
-) -> SimpleNamespace:  # columns (in one only), lost and new (candle positions of rows in one only), rows (of base), names, wrong (columns, rows) or None …
+) -> SimpleNamespace:  # columns and candles (lost, new) of one table only; rows, at, names, old, values, wrong or None
     "What differs between two tables, row by row."
     same = len(base.keys) == len(other.keys) and (base.keys == other.keys).all()
     one = two = np.arange(len(base.keys))
@@ -91,8 +91,8 @@ def differences(
     out = SimpleNamespace(columns=sorted(set(base.names) ^ set(other.names)), rows=one, at=base.at[one], wrong=None)
     out.lost = np.delete(base.at, one) if not same else np.empty(0, dtype=int)
     out.new = np.delete(other.at, two) if not same else np.empty(0, dtype=int)
-    place = {name: i for i, name in enumerate(other.names)}
-    pairs = [(i, place[name]) for i, name in enumerate(base.names) if name in place]
+    positions = {name: i for i, name in enumerate(other.names)}
+    pairs = [(i, positions[name]) for i, name in enumerate(base.names) if name in positions]
     out.names = [base.names[i] for i, _ in pairs]
     if pairs:
         mine, theirs = (list(x) for x in zip(*pairs))
@@ -107,7 +107,7 @@ def open_case(
     context: dict | None = None,  # other tables; None takes those of the pipeline
     seed: int = 0,  # of seeds and changes
     seconds: float = 5.0,  # processor time for what may be cut short
-) -> SimpleNamespace:  # what the detectors share: run, view (features), y, zone (first judged candle), chronological, calls, findings, notes
+) -> SimpleNamespace:  # run, view (features), y, zone (first judged candle), chronological, findings, notes …
     "Run a pipeline once and note what the detectors need; DataError for candles or a pipeline that cannot be used."
     if not isinstance(candles.index, pd.DatetimeIndex) or not (
         candles.index.is_monotonic_increasing and candles.index.is_unique
@@ -185,7 +185,7 @@ def ask_again(
 
 def time_left(
     case: SimpleNamespace,  # result of `open_case`
-    share: float = 1.0,  # of the time of the whole audit
+    share: float = 1.0,  # fraction of the time of the whole audit
 ) -> bool:  # whether there is time for what may be cut short
     "Is there time left?"
     return time.process_time() - case.began < share * case.seconds

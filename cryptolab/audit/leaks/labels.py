@@ -43,7 +43,7 @@ def changed_labels(
     cut: int,  # last candle that stays
     kind: str,  # of future
     seed: int = 0,  # of what is random
-) -> tuple | None:  # positions of rows whose label changes, of those that become known or unknown, (old, new) values; None if the step fails
+) -> tuple | None:  # positions of changed labels, of those that come or go, (old, new) values; None if the step fails
     "Which labels notice another future?"
     labels = ask_again(case, "labels", other_future(case.candles, cut + 1, kind, seed))
     if labels is None:
@@ -68,8 +68,8 @@ def changed_labels(
 def measure_labels(
     case: SimpleNamespace,  # result of `open_case`, after `try_futures` (case.lag)
     cuts: int = 8,  # places where the future is changed
-) -> None:  # nothing; case.labels, case.reach (candles ahead), case.whole (labels use all candles), case.ahead (per row); findings are noted
-    "Measure the reach of the labels."
+) -> None:  # nothing; sets case.labels, reach (candles ahead), ahead (per row), whole (all candles are used), broken
+    "Measure the reach of the labels; findings are noted."
     case.labels = label_view(ask_again(case, "labels", case.candles), case.candles)
     known = case.labels.y[~np.isnan(case.labels.y)]
     case.label_spread = float(np.std(known)) or 1.0
@@ -88,8 +88,8 @@ def measure_labels(
             if (turned <= cut).any():
                 lost.append((int(cut), kind, turned[turned <= cut]))
             if case.labels.t1 is not None:
-                place = np.isin(case.labels.at, at[at <= cut]) & (case.labels.t1 >= 0)
-                early += int((case.labels.t1[place] <= case.time[cut] + case.step).sum())
+                declared = np.isin(case.labels.at, at[at <= cut]) & (case.labels.t1 >= 0)
+                early += int((case.labels.t1[declared] <= case.time[cut] + case.step).sum())
     case.whole, case.reach = bool(reach) and np.mean(far or [0]) > 0.15, max(reach) if reach else -case.n
     case.broken = early  # labels changed by candles after their declared end
     case.ahead = _ahead(case)
@@ -118,10 +118,8 @@ def judge_same_bar(
         return
     row = int(np.flatnonzero(~np.isnan(case.labels.y))[len(case.labels.y) // 2])
     at = case.labels.at[row]
-    text = (
-        f"the label of {when(case, at)} is {in_words(case.labels.y[row])} whatever happens after that candle, and the features of the row use the "
-        "candle too: the outcome is settled before the forecast is made"
-    )
+    text = f"the label of {when(case, at)} is {in_words(case.labels.y[row])} whatever happens after that candle, "
+    text += "and the features of the row use the candle too: the outcome is settled before the forecast is made"
     note_finding(case, "same-bar label", "labels", text, int((~np.isnan(case.labels.y)).sum()))
 
 # %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #6481a276
@@ -216,9 +214,8 @@ def judge_smoothed(
     for x, least, what in ((signed, 0.3, "returns"), (size, 0.8, "sizes of moves")):
         strength = _learned(x, y, group)
         if strength > least and strength * np.sqrt(effective) > 4:
-            text = (
-                f"in a market whose returns are drawn one by one, past {what} forecast this label with a correlation of {strength:.2f}: candles before the "
-                "decision are part of the outcome, such as in the next value of a moving average"
-            )
+            text = f"in a market whose returns are drawn one by one, past {what} forecast this label with a "
+            text += f"correlation of {strength:.2f}: candles before the decision are part of the outcome, such as in "
+            text += "the next value of a moving average"
             note_finding(case, "smoothed label", "labels", text, int((~np.isnan(case.labels.y)).sum()))
             return

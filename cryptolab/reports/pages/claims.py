@@ -32,12 +32,10 @@ def audit_tables(
             "not the result of an audit", 'a JSON object with "system": "audit"', str(result)[:60],
             "run `cryptolab audit`",
         )
-    frame = lambda key, index: pd.DataFrame(result[key]).set_index(index)
-    return {
-        "claims": frame("claims", "claim"), "measured": pd.DataFrame(result["measured"]),
-        "ablation": frame("ablation", ["switch", "family"]), "smallest": frame("smallest", "claim"),
-        "lint": pd.DataFrame(result["lint"]["findings"]),
-    }
+    tables = {name: pd.DataFrame(result[name]) for name in ("claims", "measured", "ablation", "smallest")}
+    for name, index in (("claims", "claim"), ("ablation", ["switch", "family"]), ("smallest", "claim")):
+        tables[name] = tables[name].set_index(index)
+    return tables | {"lint": pd.DataFrame(result["lint"]["findings"])}
 
 
 def stored_audit() -> Path | None:  # benchmarks/results/claims.json of the checkout, or None
@@ -130,7 +128,8 @@ def plot_ablation(
     table: pd.DataFrame,  # of `audit_tables`
     claimed: tuple = (0.72, 0.75),  # accuracy range of a document, fractions
     family: str = "LightGBM",  # which learner
-    title: str = "What a single mistake is worth: honest pipelines in blue, leaks in red, the claimed range shaded",  # what is to be seen
+    # what the chart shows
+    title: str = "What a single mistake is worth: honest pipelines in blue, leaks in red, the claimed range shaded",
 ):  # plotly Figure
     "Accuracy per switch, sorted, with intervals over windows."
     import plotly.graph_objects as go
@@ -163,9 +162,9 @@ def plot_ablation(
 def plot_claims(
     claims: pd.DataFrame,  # of `audit_tables`
     kind: str = "direction",  # kind of claims
-    title: str = "Claimed (bars), measured (points) and what doing nothing scores (crosses)",  # what is to be seen
+    title: str = "Claimed (bars), measured (points) and what doing nothing scores (crosses)",  # what the chart shows
 ):  # plotly Figure
-    "Claimed ranges beside measurements, for claims between 0 and 1."
+    "Claimed ranges and measurements, for claims between 0 and 1."
     import plotly.graph_objects as go
 
     from cryptolab.reports.plots import BLUE, apply_layout, plain_numbers, interval_points
