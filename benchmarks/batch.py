@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 
 from cryptolab.runs.batch import run_batch
-from cryptolab.runs.worker import Template, job_environment, modules_of
+from cryptolab.runs.forkserver import ForkServer, modules_of
+from cryptolab.runs.worker import job_environment
 from cryptolab.runs.plan import make_plan
 from cryptolab.files import write_json
 from cryptolab.runs.report import find_template
@@ -61,7 +62,7 @@ def worked(notebook):
 def overhead(plan, home):
     "Seconds beyond the work of the cells: on a warm worker, and by plain papermill in fresh processes."
     first, job = plan[0], plan[1]
-    worker = Template(job_environment(first, threads=1), modules_of(first))
+    worker = ForkServer(job_environment(first, threads=1), modules_of(first))
     worker.ask(first, home / "warm")
     began = time.perf_counter()
     answer = worker.ask(job, home / "warm")
