@@ -1798,8 +1798,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'cryptolab/evaluation/calibration.py'),
                                                   'cryptolab.evaluation.calibration.log_loss': ( '55_evaluation/calibration.html#log_loss',
                                                                                                  'cryptolab/evaluation/calibration.py'),
-                                                  'cryptolab.evaluation.calibration.log_losses': ( '55_evaluation/calibration.html#log_losses',
-                                                                                                   'cryptolab/evaluation/calibration.py'),
                                                   'cryptolab.evaluation.calibration.top_decile_accuracy': ( '55_evaluation/calibration.html#top_decile_accuracy',
                                                                                                             'cryptolab/evaluation/calibration.py')},
             'cryptolab.evaluation.comparison': { 'cryptolab.evaluation.comparison._aligned': ( '55_evaluation/comparison.html#_aligned',

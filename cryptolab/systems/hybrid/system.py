@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ...config import ModelError, SettingsError
-from ...evaluation.calibration import log_losses
+from ...evaluation.metrics import log_losses
 from ...evaluation.metrics import confusion_scores, roc_auc
 from ...files import whole_folder
 from .. import artefacts
