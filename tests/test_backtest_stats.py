@@ -95,7 +95,7 @@ def test_downside_growth_and_calmar(returns):
         == pytest.approx(returns.mean() / np.sqrt((np.minimum(returns, 0) ** 2).mean()) * math.sqrt(8760))
         and down["low"] < down["sortino"] < down["high"]
     )
-    grown = stats.growth(account)
+    grown = stats.total_and_annual_return(account)
     # 8760 hours are a year
     assert grown["total"] == pytest.approx(np.prod(1 + returns) - 1) and grown["annual"] == pytest.approx(
         grown["total"], rel=1e-6
@@ -175,7 +175,7 @@ def test_trades_by_pandas(traded):
     share = stats.exposure(t, result.equity)
     assert share["exposure"] == held.mean() and share["most"] == 1
     assert share["long"] + share["short"] == pytest.approx(held.mean())
-    assert stats.turnover(t, result.equity)["turnover"] == pytest.approx(
+    assert stats.trade_turnover(t, result.equity)["turnover"] == pytest.approx(
         (t["size"] * (1 + t.exit / t.entry)).sum() / len(candles)
     )
 
@@ -205,12 +205,12 @@ def test_break_even_through_the_engine(traded, coins):
     tables, wish = {f"C{k}": candles for k in range(coins)}, {f"C{k}": orders for k in range(coins)}
     paid = {f"C{k}": pd.Series(1e-5, candles.index[::8]) for k in range(coins)}
     run = lambda fee: backtest(tables, wish, fee=fee, slippage=0.0, funding=paid, **settings)
-    limit = stats.break_even_cost(run(0.0).trades)
+    limit = stats.trade_break_even(run(0.0).trades)
     assert limit["break_even"] > 0 and limit["low"] < limit["break_even"] < limit["high"]
     assert run(limit["break_even"]).trades.ret.mean() == pytest.approx(0, abs=1e-12)
     assert run(limit["break_even"] * 0.99).trades.ret.mean() > 0 > run(limit["break_even"] * 1.01).trades.ret.mean()
     # whatever was paid
-    assert stats.break_even_cost(run(0.003).trades)["break_even"] == pytest.approx(limit["break_even"], rel=1e-9)
+    assert stats.trade_break_even(run(0.003).trades)["break_even"] == pytest.approx(limit["break_even"], rel=1e-9)
 
 
 def test_hold_pays_and_waits(traded):
@@ -313,7 +313,7 @@ def test_a_million_minutes():
     began = time.perf_counter()
     assert np.isfinite(
         [
-            stats.sharpe(account)["error"], stats.sortino(account)["error"], stats.growth(account)["calmar_low"],
+            stats.sharpe(account)["error"], stats.sortino(account)["error"], stats.total_and_annual_return(account)["calmar_low"],
             stats.max_drawdown(account)["low"],
         ]
     ).all()
@@ -350,7 +350,7 @@ def test_forecasts_trade_only_what_pays():
 @pytest.mark.parametrize("call,error,text", [
     (lambda r: stats.sharpe(r.trades), DataError, "not an equity curve"), (lambda r: stats.sharpe(r.equity.iloc[:2]), DataError, "needs returns"),
     (lambda r: stats.sharpe(r.equity, level=95), SettingsError, "level"), (lambda r: stats.win_rate(r.equity.to_frame()), DataError, "not a table of trades"),
-    (lambda r: stats.growth(r.equity.iloc[::-1]), DataError, "time order"), (lambda r: stats.hold_equity({}), DataError, "nothing to hold"),
+    (lambda r: stats.total_and_annual_return(r.equity.iloc[::-1]), DataError, "time order"), (lambda r: stats.hold_equity({}), DataError, "nothing to hold"),
     (lambda r: stats.expectancy(r.trades.assign(ret=np.inf)), DataError, "not a number"), (lambda r: plots.plot_trades(r, symbol="NONE"), SettingsError, "no candles"),
     (lambda r: plots.plot_excursions(r.trades.iloc[:0]), DataError, "no trades"), (lambda r: forecasts.forecast_orders(r.trades, 0.001), DataError, "mu and sigma"),
 ])

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import SettingsError
-from cryptolab.reports.leaderboard import board_words, corrected, leaderboard, page_names, write_leaderboard
+from cryptolab.reports.leaderboard import leaderboard_summary, corrected, leaderboard, page_names, write_leaderboard
 
 BROWSER = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")) if p), None)
 EVIL = '"><img src=x onerror=alert(1)>'
@@ -164,11 +164,11 @@ def test_the_correction_counts_the_whole_board_and_only_reports_with_a_test(out)
     assert board["p"].head(5).is_monotonic_increasing
     np.testing.assert_allclose(board["p_holm"].head(2), [5 * 0.0002, 4 * 0.03])
     eth = board[board["symbol"] == "ETHUSDT"]
-    assert "after correction for all 5 tests of the board" in board_words(eth, 5)
+    assert "after correction for all 5 tests of the board" in leaderboard_summary(eth, 5)
 
 
 def test_words_say_what_is_there_and_nothing_more_hopeful(out):
-    words = board_words(leaderboard(out))
+    words = leaderboard_summary(leaderboard(out))
     for part in ("5 reports on 3 coins and 3 timeframes; 1 failed; 1 cannot be read.", "1 of 5 is distinguishable from guessing after correction for 5 tests: BTCUSDT 1h v9 (+6.0 points).",
                  "None would have survived costs of 15 basis points per side.", "A leak was found in 1 report (SOLUSDT 1h v9)", "1 result is from an earlier run"):
         assert part in words, words
@@ -178,7 +178,7 @@ def test_words_about_profits_leaks_and_generated_candles(tmp_path):
     put(tmp_path, result("AUSDT", edge=9, p=1e-9, net=4.0, leaks={"found": [{"kind": "x"}]}))
     put(tmp_path, result("BUSDT", net=0.5, data={"source": "sample"}, certificate={"columns": 46, "passed": 45}))
     put(tmp_path, {"system": "v9", "symbol": "CUSDT", "timeframe": "1h"})
-    words = board_words(leaderboard(tmp_path))
+    words = leaderboard_summary(leaderboard(tmp_path))
     for part in ("AUSDT 1h v9 (+9.0 points, but a leak was found in it)", "2 of 2 would have survived costs of 15 basis points per side (AUSDT 1h v9, BUSDT 1h v9); 1 of them earned more",
                  "in 1 the whole interval", "1 report was not searched for leaks", "In 1 report not every feature", "1 report is about a generated market"):
         assert part in words, words
@@ -229,7 +229,7 @@ def test_failed_and_stale_jobs_are_on_the_board(out):
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3", '{"jobs": [1]}', '{"jobs": null}'])
 def test_a_damaged_status_is_said(out, text):
     (out / "status.json").write_text(text)
-    assert "status.json cannot be read" in board_words(leaderboard(out)) and len(leaderboard(out)) == 6
+    assert "status.json cannot be read" in leaderboard_summary(leaderboard(out)) and len(leaderboard(out)) == 6
 
 
 def test_an_empty_folder_gets_a_page_that_says_what_to_do(tmp_path):
@@ -278,7 +278,7 @@ def test_ties_keep_one_order(tmp_path):
 def test_json_and_table_say_the_same(out):
     write_leaderboard(out)
     stored, board = json.loads((out / "leaderboard.json").read_text()), leaderboard(out)
-    assert stored["tests"] == 5 and stored["words"] == board_words(board)
+    assert stored["tests"] == 5 and stored["words"] == leaderboard_summary(board)
     for row, (_, r) in zip(stored["reports"], board.iterrows(), strict=True):
         assert list(row) == list(r.index)
         assert [k for k, v in row.items() if not (v == r[k] or v is None and pd.isna(r[k]))] == []
@@ -467,7 +467,7 @@ def test_systems_that_trade_stand_on_the_same_board(tmp_path):
         and board.net_bp["v2"] == pytest.approx(-0.1)
         and board.hold_bp["v2"] == pytest.approx(0.4)
     )
-    words = board_words(leaderboard(tmp_path))
+    words = leaderboard_summary(leaderboard(tmp_path))
     assert (
         "BTCUSDT 15m hybrid (AUC 0.560)" in words
         and "1 of 3 would have survived costs of 15 basis points per side (BTCUSDT 15m hybrid); 0 of them earned more"

@@ -375,15 +375,15 @@ def test_costs_equal_the_board():
     position = costs.sign_position(p)
     expected = sign_strategy(returns, p)
     assert costs.gross_edge(returns, position)["gross_bp"] == pytest.approx(expected["gross_bp"])
-    assert costs.turnover(position)["turnover"] == pytest.approx(expected["turnover"])
-    assert costs.break_even_cost(returns, position)["break_even_bp"] == pytest.approx(expected["break_even_bp"])
+    assert costs.position_turnover(position)["turnover"] == pytest.approx(expected["turnover"])
+    assert costs.position_break_even(returns, position)["break_even_bp"] == pytest.approx(expected["break_even_bp"])
 
 
 def test_costs_at_break_even_leave_nothing():
     rng = np.random.default_rng(1)
     position = np.repeat(rng.choice([-1.0, 0, 1], 200), 5)
     returns = 0.01 * rng.standard_normal(1000) + 0.002 * position
-    limit = costs.break_even_cost(returns, position)
+    limit = costs.position_break_even(returns, position)
     assert costs.net_edge(returns, position, limit["break_even_bp"] / 1e4)["net_bp"] == pytest.approx(0, abs=1e-9)
     assert limit["low"] < limit["break_even_bp"] < limit["high"]
 
@@ -738,7 +738,7 @@ def test_conformal_rank_is_exact_for_every_number_of_rows(percent):
     level, exact = percent / 100, Fraction(percent, 100)
     for n in range(1, 3001):
         rank = -((-(n + 1) * exact).__floor__())
-        if rank <= n and (n + 1) * exact == rank or n % 97 == 0 and rank <= n:
+        if rank <= n:
             scores = np.arange(1.0, n + 1)
             assert conformal.conformal_quantile(scores, level) == rank, n
             assert conformal_width(scores, np.zeros(n), np.ones(n), level) == rank, n

@@ -15,7 +15,7 @@ from cryptolab.audit.controls import controls
 from cryptolab.evaluation.events import auc_blocks, event_comparison
 from cryptolab.audit.leaks.audit import audit_pipeline, audit_text
 from cryptolab.audit.pipelines.v2 import v2_control, v2_own_control, v2_pipeline
-from cryptolab.reports.pages.v2 import veto_board
+from cryptolab.reports.pages.v2 import veto_comparison
 from cryptolab.systems.v2 import V2, InferenceEngine, ModelTrainer, TradingPipeline, TrendFilterTrainer
 from cryptolab.systems.v2.rows import barrier_distances, prepare_side, touches, trade_labels
 from cryptolab.systems.v2.strategy import choose_thresholds, rolling_threshold
@@ -88,7 +88,7 @@ def test_nothing_impressive_on_real_candles(bitcoin):
     test = system.outcomes(bitcoin).query("part == 'test'")
     board = event_comparison(test["y"], {"V2": test["p_event"]}, 0.21, 48)
     assert 0.45 < board["roc_auc"]["V2"] < 0.58 and board["brier_skill"]["V2"] < 0.02
-    share = veto_board({"resolved": system.outcomes(bitcoin)}, 0.0015).loc[("resolved", "shares 30 % and 1/3")]
+    share = veto_comparison({"resolved": system.outcomes(bitcoin)}, 0.0015).loc[("resolved", "shares 30 % and 1/3")]
     assert share["n_a"] > 100 and share["mean_both"] < 0  # nothing is left after costs
 
 

@@ -293,18 +293,6 @@ def test_a_constant_price_and_too_few_candles_are_refused(candles):
         V9(profile="smoke").fit(candles.iloc[:180], log=None)
 
 
-def test_two_runs_with_one_seed_give_the_same_result(tmp_path):
-    from cryptolab.runs.report import run_report
-
-    results = []
-    for name in ("one", "two"):
-        folder = run_report("BTCUSDT", "1h", source="sample", profile="smoke", limit=700, out=tmp_path / name)
-        result = json.loads((folder / "result.json").read_text())
-        assert result.pop("run")["seconds"]["total"] > 0
-        results.append(result)
-    assert results[0] == results[1]
-
-
 def test_work_of_other_code_is_not_taken_up(monkeypatch):
     "A finished model of an interrupted run is used again only by the very code that made it."
     from cryptolab.data import load_candles

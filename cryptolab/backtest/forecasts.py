@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .engine import backtest
-from .outcomes import break_even_cost, expectancy
+from .outcomes import expectancy, trade_break_even
 from .sizing import volatility_target
 from ..config import DataError, SettingsError
 
@@ -105,7 +105,7 @@ def multiple_row(
     result,  # `Result` of `backtest`
 ) -> dict:  # trades, total (return of the account), expectancy (mean net return of a trade), break_even (cost per side), low, high
     "What is compared between multiples."
-    limit = break_even_cost(result.trades, n_samples=300)
+    limit = trade_break_even(result.trades, n_samples=300)
     mean = expectancy(result.trades, n_samples=2)["expectancy"]
     return {
         "trades": len(result.trades), "total": float(result.equity.iloc[-1] / result.equity.iloc[0] - 1),

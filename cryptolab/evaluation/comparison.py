@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..config import DataError
 from . import metrics, significance
+from .costs import break_even, units_traded
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #d6ab4831
 def _aligned(y, forecasts):
@@ -31,15 +32,12 @@ def _aligned(y, forecasts):
 def sign_strategy(
     returns: np.ndarray,  # (n,) next log returns
     p_up: np.ndarray,  # (n,) forecasts; long above one half, short below, flat at one half
-) -> dict:  # gross_bp (mean return per candle, basis points), turnover (units traded per candle), break_even_bp (per unit traded)
+) -> dict:  # gross_bp (basis points per candle), turnover (units traded per candle), break_even_bp (per unit traded)
     "What the sign of a forecast would have earned before costs, and the cost that would eat it."
     position = np.sign(np.asarray(p_up) - 0.5)
-    turnover = float(np.abs(np.diff(position, prepend=0.0)).mean())
-    gross = float(np.mean(position * np.asarray(returns)))
-    return {
-        "gross_bp": 1e4 * gross, "turnover": turnover,
-        "break_even_bp": 1e4 * gross / turnover if turnover else float("nan"),
-    }
+    turnover = float(units_traded(position).mean())
+    gross = 1e4 * float(np.mean(position * np.asarray(returns)))
+    return {"gross_bp": gross, "turnover": turnover, "break_even_bp": float(break_even(gross, turnover))}
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #b6f89f4a
 def direction_comparison(

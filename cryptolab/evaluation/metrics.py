@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_column', 'aligned_columns', 'wilson_interval', 'accuracy_interval', 'block_length', 'block_rows',
            'block_statistics', 'block_interval', 'check_direction', 'auc_interval', 'quantile_groups',
-           'reliability_table', 'confidence_deciles', 'confusion_scores', 'roc_auc', 'direction_metrics',
+           'reliability_table', 'confidence_deciles', 'confusion_scores', 'roc_auc', 'log_losses', 'direction_metrics',
            'error_scores', 'qlike_loss', 'volatility_metrics', 'ratio_of_means', 'mase', 'price_metrics',
            'interval_coverage']
 
@@ -273,6 +273,15 @@ def roc_auc(
 
     return float(roc_auc_score(y, p)) if len(y) and 0 < np.mean(y) < 1 else None
 
+# %% ../../nbs/55_evaluation/10_metrics.ipynb #0e271e7e
+def log_losses(
+    y,  # outcome per row, 0 or 1
+    p_up,  # forecast probability of 1 per row
+) -> np.ndarray:  # loss per row, natural logarithm; finite, because probabilities are kept 1e-15 away from 0 and 1
+    "Log loss of each row."
+    y, p = np.asarray(y, dtype=float), np.asarray(p_up, dtype=float)
+    return -np.log(np.clip(np.where(y == 1, p, 1 - p), 1e-15, 1 - 1e-15))
+
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #fcdbf6d9
 def direction_metrics(
     y,  # outcome per row: 1 up, 0 down or unchanged
@@ -287,13 +296,13 @@ def direction_metrics(
     low, high = accuracy_interval(up == (y == 1), level)
     auc, auc_low, auc_high = auc_interval(y, p, level)
     majority = max(base, 1 - base) if majority_class is None else (base if majority_class == 1 else 1 - base)
-    brier, safe = float(((p - y) ** 2).mean()), np.clip(p, 1e-15, 1 - 1e-15)
+    brier = float(((p - y) ** 2).mean())
     table = reliability_table(y, p)
     return {"n": len(y), "base_rate": base, "majority_accuracy": majority,
             "accuracy": hits.pop("accuracy"), "accuracy_low": low, "accuracy_high": high, **hits,
             "roc_auc": auc, "roc_auc_low": auc_low, "roc_auc_high": auc_high,
             "brier": brier, "brier_skill": 1 - brier / (base * (1 - base)),
-            "log_loss": float(-(y * np.log(safe) + (1 - y) * np.log1p(-safe)).mean()),
+            "log_loss": float(log_losses(y, p).mean()),
             "ece": float((table.n * (table.forecast - table.share).abs()).sum() / len(y))}
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #30fc30e4

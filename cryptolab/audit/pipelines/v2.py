@@ -28,7 +28,7 @@ def _v2_labels(candles, side, candidates, model, kind, barriers):
 
 def _v2_learner(X, y, reward, sizes, timeout, seed):
     "Trees stopped by the newest rows; `reward`: outcomes are losses in R, of which stops and targets are learned."
-    from cryptolab.systems.v2.models import train_trees
+    from cryptolab.models.trees import train_trees
 
     learned, decided = len(X) - len(X) * 15 // 85, np.ones(len(y), dtype=bool)
     if reward:

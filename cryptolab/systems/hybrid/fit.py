@@ -12,9 +12,8 @@ import pandas as pd
 
 from ...config import DataError, SettingsError
 from ...models.calibration import balanced_weights
-from cryptolab.systems.hybrid.members import (
-    MEMBERS, PUBLISHED_WEIGHTS, ask_member, fit_boosting, fit_forest, fit_logistic, fit_lstm, fit_svm,
-)
+from ...models.classifiers import fit_boosting, fit_forest, fit_logistic, fit_lstm, fit_svm
+from .members import MEMBERS, PUBLISHED_WEIGHTS, ask_member
 from .rows import HybridRows, held_back, scaled_rows
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #837d3cae

@@ -73,7 +73,7 @@ def _pattern(x):
     names = np.full(len(x.close), "none", dtype=object)
     for name, column in pattern_columns(x.open, x.high, x.low, x.close):
         if name in BULLISH:
-            names[(column > 0) & (names == "none")] = PATTERNS[name][1]
+            names[(column > 0) & (names == "none")] = PATTERNS[name][0]
     return names, names != "none"
 
 
