@@ -142,7 +142,7 @@ def _words(period):
         return f"{minutes // 1440} days"
     return f"{minutes // 60} hours" if minutes % 60 == 0 else f"{minutes} minutes"
 
-
+# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #81243da1
 def lost_rows(
     case: SimpleNamespace,  # result of `open_case`
     lost: list,  # (cut, kind of future, candle positions of rows that come or go) per changed run
