@@ -102,7 +102,10 @@ def outcome(
     return y.astype("float64")
 
 # %% ../../nbs/75_audit/10_steps.ipynb #3f6e16d2
-def as_frame(table, candles):
+def as_frame(
+    table,  # what a step returned: DataFrame, Series, or an array of one row per candle
+    candles: pd.DataFrame,  # candle table
+):  # DataFrame or Series; raises DataError for anything else
     "A table, also from an array of one row per candle."
     if isinstance(table, (pd.DataFrame, pd.Series)):
         return table
@@ -202,7 +205,7 @@ def _answers(values, rows):
         values, sort=True,
     )[0].astype("float64")
 
-
+# %% ../../nbs/75_audit/10_steps.ipynb #60b27a1d
 def run_steps(
     pipeline,  # any pipeline
     candles: pd.DataFrame,  # candle table

@@ -68,7 +68,10 @@ def table_view(
     )
 
 
-def keys_and_rows(times, candles):
+def keys_and_rows(
+    times: np.ndarray,  # ns of each row
+    candles: pd.DataFrame,  # candle table
+) -> dict:  # keys (one per row: time and how often it came before), at (position of the row's candle)
     "Keys and candle positions of rows."
     order = np.argsort(times, kind="stable")
     fresh = np.concatenate([[True], np.diff(times[order]) != 0]) if len(times) else np.empty(0, dtype=bool)

@@ -99,7 +99,7 @@ def _period_of(case, item, cuts):
             return pd.Timedelta(period)
     return None
 
-
+# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #4dfef738
 def judge_features(
     case: SimpleNamespace,  # result of `open_case`
     found: SimpleNamespace,  # result of `try_futures`
