@@ -1583,6 +1583,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cryptolab.data.naming._is_clock': ('10_data/naming.html#_is_clock', 'cryptolab/data/naming.py'),
                                        'cryptolab.data.naming._is_taker': ('10_data/naming.html#_is_taker', 'cryptolab/data/naming.py'),
                                        'cryptolab.data.naming._joined': ('10_data/naming.html#_joined', 'cryptolab/data/naming.py'),
+                                       'cryptolab.data.naming._price_ranks': ( '10_data/naming.html#_price_ranks',
+                                                                               'cryptolab/data/naming.py'),
                                        'cryptolab.data.naming._reads_as_time': ( '10_data/naming.html#_reads_as_time',
                                                                                  'cryptolab/data/naming.py'),
                                        'cryptolab.data.naming._time_rank': ('10_data/naming.html#_time_rank', 'cryptolab/data/naming.py'),
