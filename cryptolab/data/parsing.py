@@ -145,7 +145,29 @@ def _text_to_ns(text, where):
     good = (dates >= 0) & (clocks >= 0) & np.isfinite(t)
     return np.where(good, np.round(np.where(good, t, 0)).astype("int64"), _NAT)
 
-# %% ../../nbs/10_data/21_parsing.ipynb #81563502
+# %% ../../nbs/10_data/21_parsing.ipynb #53c194e0
+def _compact_to_ns(text):
+    "Dates written as one number (20240101, 202401010400, 20240101040000) as float nanoseconds, NaN for others."
+    digits = text.str.replace(r"\.0$", "", regex=True)
+    dated = digits.str.fullmatch(r"\d{8}|\d{12}|\d{14}")
+    year, month, day = (_whole(digits.str[a:b].where(dated)) for a, b in ((0, 4), (4, 6), (6, 8)))
+    hour, minute, second = (np.nan_to_num(_whole(digits.str[a:a + 2])) for a in (8, 10, 12))
+    return _days(year, month, day) + hour * 3600e9 + minute * 60e9 + second * 1e9
+
+
+def _written_to_ns(text, where):
+    "Times as text as int64 nanoseconds: ISO 8601 the fast way, the rest by the pattern; NaT outside 1990 … 2100."
+    ns = np.full(len(text), _NAT, dtype="int64")
+    zoned = text.str.contains(r"(?:[zZ]|[+-]\d{2}:?\d{2})$", regex=True).to_numpy(bool)
+    for group in (zoned, ~zoned):  # apart: pandas before 2.3 carries the offset over to times without one
+        got = pd.to_datetime(text[group], format="ISO8601", utc=True, errors="coerce").dt.as_unit("ns")
+        ns[group] = pd.DatetimeIndex(got).asi8
+    rest = ns == _NAT
+    if rest.any():
+        ns[rest] = _text_to_ns(text[rest], where)
+    return np.where((ns >= _EARLIEST) & (ns < _LATEST), ns, _NAT)
+
+# %% ../../nbs/10_data/21_parsing.ipynb #c9cd2e9e
 def parse_times(
     values: pd.Series,  # a column as it stands in a file: datetimes, epochs, dates, text, or a mix
     where: str = "times",  # what errors call the column
@@ -164,26 +186,11 @@ def parse_times(
     compact = (unit < 0) & numbers.notna().to_numpy()
     written = numbers.isna().to_numpy() & values.notna().to_numpy()
     text = values.astype("str").str.strip() if compact.any() or written.any() else None  # slow, and seldom needed
-    if compact.any():  # 20240101, 202401010400, 20240101040000
-        digits = text.str.replace(r"\.0$", "", regex=True)
-        parts = [
-            _whole(digits.str[a:b].where(digits.str.fullmatch(r"\d{8}|\d{12}|\d{14}")))
-            for a, b in ((0, 4), (4, 6), (6, 8))
-        ]
-        late = [np.nan_to_num(_whole(digits.str[a:a + 2])) for a in (8, 10, 12)]
-        t = _days(*parts) + late[0] * 3600e9 + late[1] * 60e9 + late[2] * 1e9
+    if compact.any():
+        t = _compact_to_ns(text)
         ns = np.where(compact & (t >= _EARLIEST) & (t < _LATEST), np.nan_to_num(t).astype("int64"), ns)
     if written.any():
-        some = text[written]
-        iso = np.full(len(some), _NAT, dtype="int64")
-        zoned = some.str.contains(r"(?:[zZ]|[+-]\d{2}:?\d{2})$", regex=True).to_numpy(bool)
-        for group in (zoned, ~zoned):  # apart: pandas before 2.3 carries the offset over to times without one
-            got = pd.to_datetime(some[group], format="ISO8601", utc=True, errors="coerce").dt.as_unit("ns")
-            iso[group] = pd.DatetimeIndex(got).asi8
-        rest = iso == _NAT
-        if rest.any():
-            iso[rest] = _text_to_ns(some[rest], where)
-        ns[written] = np.where((iso >= _EARLIEST) & (iso < _LATEST), iso, _NAT)
+        ns[written] = _written_to_ns(text[written], where)
     kind = np.where(written, 4, unit)
     kind = np.where(ns == _NAT, -1, kind)
     seen = kind[kind >= 0]
