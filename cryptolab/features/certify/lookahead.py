@@ -104,7 +104,7 @@ def check_newest(
 
 
 def _try_rows(trial, blocks, chosen, chunk, seconds):
-    "Try rows in the order of `informative_rows`, then the others; with a chunk, tables begin at most 2 · chunk rows earlier."
+    "Try rows as `informative_rows` orders them, then the others; tables begin at most 2 · chunk rows earlier."
     began, tried, bases, place = time.perf_counter(), 0, {}, trial.subject
     # not trial.rng: what follows must not depend on the time that is left
     telling, rng = informative_rows(trial), np.random.default_rng(trial.seed)

@@ -25,7 +25,7 @@ class Subject:
 
     def __init__(
         self,
-        function,  # name of a set, a FeatureSet, or a function candles -> table, column or array (or (candles, context) -> …)
+        function,  # name of a set, a FeatureSet, or a function of candles (and context) -> table, column or array
         columns: list | None = None,  # only these columns
     ):
         self.set = feature_set(function) if isinstance(function, (str, FeatureSet)) else None
@@ -82,7 +82,7 @@ class Subject:
 
 
 def _wants_context(function):
-    "Whether a function has a parameter for the tables beside the candles: named `context`, or a second one without a default."
+    "Whether a function has a parameter for context tables: named `context`, or a second one without a default."
     try:
         parameters = [
             p for p in inspect.signature(function).parameters.values()
@@ -209,7 +209,7 @@ def prepare(
     context: dict | None = None,  # tables beside the candles
     columns: list | None = None,  # only these columns
     seed: int = 0,  # of cuts and changes
-) -> SimpleNamespace:  # subject, candles, known (context by time), x (inputs), whole (columns, rows), first, need, spread, info, evidence …
+) -> SimpleNamespace:  # what the checks share: subject, candles, context, inputs, the whole table, facts and evidence
     "What all checks share; raises DataError for too few candles or a function that cannot be certified."
     subject = Subject(function, columns)
     if candles is None:

@@ -258,7 +258,7 @@ def _bands(x):
     volatility_20 | root mean square of 20 log returns | 21 | 21 | fraction | ≥ 0
     volatility_burst | log₀(volatility_5 / root mean square of 60) | 61 | 61 | log | ≥ −6.91
     volatility_trend | log₀(volatility_20 / root mean square of 100) | 101 | 101 | log | ≥ −6.91
-    parkinson_share | log₀(√(mean20 of log²(high/low) / (4·log 2)) / volatility_20) | 21 | 21 | log | ≥ −6.91 | Parkinson 1980
+    parkinson_share | log₀(√(mean20 log²(h/l) / (4·log 2)) / volatility_20) | 21 | 21 | log | ≥ −6.91 | Parkinson 1980
     downside_20 | share of falls in the sum of 20 squared returns, still 0.5 | 21 | 21 | fraction | 0…1
     skew_50 | skewness of 50 log returns, still 0 | 51 | 51 | index | ±7
     autocorrelation_50 | correlation of 50 log returns with the ones before, still 0 | 52 | 52 | index | −1…1

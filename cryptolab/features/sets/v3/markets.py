@@ -48,7 +48,8 @@ def _higher_lines(factor):
         name, formula, window, unit, *span = map(str.strip, line.split("|"))
         rows = (int(window) + 1) * factor - 1
         lines.append(
-            f"h{factor}_{name} | {formula} ({factor}-fold candles) | {rows} | {rows} | {unit} | {span[0] if span else ''}"
+            f"h{factor}_{name} | {formula} ({factor}-fold candles) | {rows} | {rows} | {unit} | "
+            f"{span[0] if span else ''}"
         )
     return "\n".join(lines)
 
@@ -153,7 +154,7 @@ def basis_columns(x):
     leader_correlation_168 | the same over 168 candles | 169 | 169 | index | −1…1
     leader_beta_168 | slope of log returns on the leader's, 168 candles, constant 0 | 169 | 169 | ratio
     leader_residual | newest distance from that line / s.d. of the residuals | 169 | 169 | s.d. | ±13
-    leader_lead_168 | correlation of log returns with the leader's one candle before, 168 candles | 170 | 170 | index | −1…1
+    leader_lead_168 | correlation of log returns with the leader's a candle before, 168 | 170 | 170 | index | −1…1
     leader_volume | log₀(volume / mean24) − the same of the leader | 24 | 24 | log | ±6.91
     leader_volatility | log(s.d.48 of log returns / that of the leader), ± 0.1 % of each | 49 | 49 | log | ±6.91
 """,
@@ -185,7 +186,7 @@ def leader_columns(x):
     market_return_1 | mean log return of the other coins | 1 | 1 | log
     market_return_24 | its sum over 24 candles | 24 | 24 | log
     market_strength_24 | log(close / open) − market_return_1, summed over 24 candles | 24 | 24 | log
-    market_correlation_168 | correlation of log(close / open) with market_return_1, 168 candles | 168 | 168 | index | −1…1
+    market_correlation_168 | correlation of log(close / open) with market_return_1, 168 | 168 | 168 | index | −1…1
     market_up | share of the other coins that rose | 1 | 1 | fraction | 0…1
     market_up_24 | its mean over 24 candles | 24 | 24 | fraction | 0…1
     market_dispersion | log₀(s.d. of returns across the other coins / its mean168) | 168 | 168 | log | ≥ −6.91

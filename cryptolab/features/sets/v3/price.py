@@ -127,8 +127,8 @@ def _strength(x):
     fisher_10 | Fisher transform of the place of (high + low)/2 in its 10-candle range | ∞ | 10 | index | ±7.6 | Ehlers
     fisher_change_10 | fisher_10 − the one before | ∞ | 11 | index | | Ehlers
     cci_20 | (tp − mean20) / (0.015·mean abs. deviation), flat 0 | 20 | 20 | index | about ±300 | ta
-    ultimate_oscillator | buying pressure / true range over 7, 14 and 28, weights 4, 2, 1, flat 50 | 29 | 29 | index | 0…100 | TA-Lib
-    vigor_10 | sum10 of smoothed (close − open) / sum10 of smoothed (high − low), flat 0 | 13 | 13 | ratio | −1…1 | Ehlers
+    ultimate_oscillator | buying pressure / true range, 7, 14, 28 by 4, 2, 1, flat 50 | 29 | 29 | index | 0…100 | TA-Lib
+    vigor_10 | sum10 of smoothed (c − o) / sum10 of smoothed (h − l), flat 0 | 13 | 13 | ratio | −1…1 | Ehlers
 """)
 def _places(x):
     top, bottom = rolling_extremes(x.high, x.low, 14)
