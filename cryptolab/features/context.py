@@ -251,7 +251,7 @@ def _orderbook(table, rows):
 
 
 def _trades(table, rows):
-    "trade_flow (−1…1), trade_count, trade_size (mean), trade_top (share of the largest), trade_vwap over each candle."
+    "trade_flow (−1…1), trade_count, trade_size (mean), trade_top (the largest / volume), trade_vwap over each candle."
     data, note = tidy_table(
         "trades", table, ["price", "qty", "is_buyer_maker"], ["trade_id"] if "trade_id" in table.columns else None,
     )

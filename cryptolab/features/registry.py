@@ -206,7 +206,7 @@ def _check_values(candles, name, x):
 
 def feature_inputs(
     candles: pd.DataFrame,  # candle table
-    context: dict | None = None,  # tables beside the candles, see `cryptolab.features.context`
+    context: dict | None = None,  # context tables, see `cryptolab.features.context`
 ) -> SimpleNamespace:  # float64 arrays by name, time (open, int64 ns), step (ns per candle), report (on the context)
     "The arrays that blocks receive."
     _check(candles)

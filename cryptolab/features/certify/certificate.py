@@ -94,7 +94,7 @@ def _judge(trial, i):
 def certify(
     function,  # name of a set, a FeatureSet, or a function of candles (and context) -> DataFrame, Series or array
     candles: pd.DataFrame | None = None,  # candle table; None for 3,000 hours of the sample market
-    context: dict | None = None,  # tables beside the candles, see `cryptolab.features.known`
+    context: dict | None = None,  # context tables, see `cryptolab.features.known`
     *,
     columns: list | None = None,  # only these columns; None for all
     cuts: int = 6,  # random cuts at which every row is compared, and after which the future is changed
@@ -235,7 +235,7 @@ def certifiable_sets() -> list:  # names
 def read_context(
     items: list,  # texts KIND=FILE or KIND.KEY=FILE, e.g. funding=rates.parquet, coins.ETHUSDT=eth.csv
 ) -> dict:  # context as `certify` takes it; SettingsError, DataError
-    "Read tables beside the candles from files."
+    "Read context tables from files."
     context = {}
     for item in items:
         name, equals, path = str(item).partition("=")

@@ -98,7 +98,7 @@ _CLOCKS = (
 
 
 class KnownContext:
-    "Tables beside the candles, with the time at which each row was known."
+    "Context tables, with the time at which each row was known."
 
     def __init__(
         self,
