@@ -65,7 +65,7 @@ def build_direction(
     dropout: float = 0.3,  # dropout after every block
     pooling: str = "last",  # "last" | "average" (as published)
     wide: int = 6,  # newest rows of the linear path; 0 removes it
-    mean: np.ndarray | None = None,  # (features,) mean of the scaled training rows; None: no standardisation (as published)
+    mean: np.ndarray | None = None,  # (features,) mean of the scaled training rows; None: as published, none
     variance: np.ndarray | None = None,  # (features,) their variance
 ):  # uncompiled keras.Model: (batch, window, features) -> (batch, 1) probability of UP
     "V9's direction network from its blocks."
@@ -143,7 +143,7 @@ def train_direction(
     standard: bool = True,  # standardise inside the network
     seed: int = 0,  # order of training windows and solver
     log=print,  # receives progress lines
-    start=None,  # trained network of another coin whose weights are the beginning (see `transfer_weights`); None begins anew
+    start=None,  # trained network of another coin to start from (see `transfer_weights`); None: from scratch
 ) -> tuple:  # (trained keras model, history DataFrame)
     "Build and train the direction model; epoch 0 of the history is the wide path alone."
     newest = view[train[0], -1].astype("float64")

@@ -40,7 +40,7 @@ def profile_sizes(
     profile: str = "quick",  # full | quick | smoke
     profiles: dict = PROFILES,  # profile -> sizes by name; those of V9, or of another system
     **overrides,  # sizes by name; None means "as in the profile"
-) -> dict:  # every size; raises SettingsError for an unknown profile or name, and for a size that is not positive (a dropout may be 0)
+) -> dict:  # every size; SettingsError for an unknown profile or name, or a size not above 0 (a dropout may be 0)
     "The sizes of a profile with the caller's changes."
     if profile not in profiles:
         raise SettingsError("unknown profile", " | ".join(profiles), repr(profile), "choose one of them")
@@ -64,7 +64,7 @@ def window_batches(
     batch_size: int = 32,  # windows per batch
     seed: int | None = None,  # shuffles the epoch; None keeps the order
     epoch: int = 0,  # each epoch has an order of its own
-):  # iterator of (batch, window, features), (batch,) targets and (batch,) weights: mean 1 in each batch, zero for what only fills up the last one
+):  # iterator of windows (batch, window, features), targets and weights (batch,): mean 1, zero for filling rows
     "One epoch of windows, batch by batch, without materialising the view."
     n = len(positions)
     order = np.arange(n) if seed is None else np.random.default_rng([seed, epoch]).permutation(n)
@@ -86,7 +86,7 @@ def _mean_loss(step, batches):
 
 
 def _keeper(first, label, epochs, patience, log):
-    "Callback: remembers the best weights by validation loss, epoch 0 with its loss `first` included; prints one line per epoch."
+    "Callback: remembers the best weights by validation loss, from epoch 0 (loss `first`) on; logs a line per epoch."
     import keras
 
     class KeepBest(keras.callbacks.Callback):
@@ -105,7 +105,8 @@ def _keeper(first, label, epochs, patience, log):
             if log:
                 mark = " *" if self.best_epoch == epoch + 1 else ""
                 log(
-                    f"{label:10} epoch {epoch + 1}/{epochs}  loss {logs['loss']:.5f}  val {val:.5f}{mark}  {seconds:.0f} s, at most {left:.0f} s left"
+                    f"{label:10} epoch {epoch + 1}/{epochs}  loss {logs['loss']:.5f}  val {val:.5f}{mark}  "
+                    f"{seconds:.0f} s, at most {left:.0f} s left"
                 )
             if epoch + 1 - self.best_epoch >= patience:
                 self.model.stop_training = True

@@ -80,7 +80,7 @@ def _pattern(x):
 def technical_signals(
     candles: pd.DataFrame,  # candle table
     config: CryptoScalpingConfig | None = None,  # None: the defaults
-) -> pd.DataFrame:  # rsi, band, volume, pattern, macd, stoch_k, stoch_d, support (price), each with its …_ok; technical (0 … 9 points, NaN in the first rows)
+) -> pd.DataFrame:  # rsi, band, volume, …, support, each with its …_ok; technical (0 … 9 points, NaN in the first rows)
     "The technical score of every candle."
     from cryptolab.features import indicators as ind
     from cryptolab.features.operators import lag
@@ -120,7 +120,7 @@ CONFIDENCES = ("VERY_HIGH", "HIGH", "MEDIUM", "LOW")
 def indicator_output(
     vote,  # (n,) votes 0 … 1; NaN where the ensemble is silent
     config: CryptoScalpingConfig | None = None,  # thresholds; None: the defaults
-) -> pd.DataFrame:  # probability, signal (STRONG_BUY | BUY | HOLD | AVOID), confidence (VERY_HIGH from 0.20 off one half, HIGH 0.10, MEDIUM 0.05, LOW); text "NONE" where silent
+) -> pd.DataFrame:  # probability, signal (STRONG_BUY | BUY | HOLD | AVOID), confidence (NONE … VERY_HIGH)
     "Votes in words."
     config = config or CryptoScalpingConfig()
     p = np.asarray(vote, dtype="float64")
@@ -164,7 +164,7 @@ def scalping_orders(
     config: CryptoScalpingConfig | None = None,  # None: the defaults
     silent: str = "",  # why there is no vote, for the reasons
     signals: pd.DataFrame | None = None,  # of `technical_signals`, where it is known already
-) -> pd.DataFrame:  # action (1 | 0), size, stop_by, target_by, trail_by, trail_from (price distances from the entry, estimated by the close), timeout, reason, score, technical, ml
+) -> pd.DataFrame:  # action, size, stop_by … trail_from (price distances), timeout, reason, score, technical, ml
     "Orders for the backtester, one row per candle."
     config = config or CryptoScalpingConfig()
     signals = technical_signals(candles, config) if signals is None else signals

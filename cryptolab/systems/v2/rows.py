@@ -73,7 +73,7 @@ def trade_labels(
     timeout: int = 16,  # candles after which the trade is closed
     window: int = 14,  # candles of the ATR
     timeframe: str | None = None,  # None reads it from the candles
-) -> pd.DataFrame:  # label table y, t0, t1, exit, ret; and risk (distance of the stop, fraction of the entry), r = ret / risk
+) -> pd.DataFrame:  # y, t0, t1, exit, ret, risk (distance of the stop, fraction of the entry), r = ret / risk
     "The fate of the trade that each candle could have begun."
     from cryptolab.labels import triple_barrier
 
@@ -185,7 +185,7 @@ def other_rows(
     tolerance: float = 0.001,  # as in `prepare_side`
     barriers: dict | None = None,  # as in `prepare_side`
     timeframe: str | None = None,  # as in `prepare_side`
-) -> SideRows:  # parts: train (outcome known before `like`'s first validation decision), test (decided after its last validation outcome)
+) -> SideRows:  # train: over before `like`'s first validation decision; test: after its last validation outcome
     "Candidates of another coin, cut by time."
     rows = candidate_rows(candles, like.side, columns, candidates, tolerance, barriers or {}, timeframe)
     known = rows.usable[rows.label["y"].notna().to_numpy()[rows.usable]]
