@@ -3510,6 +3510,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'cryptolab/systems/hybrid/strategy.py'),
                                                    'cryptolab.systems.hybrid.strategy._reasons': ( '70_systems/50_hybrid/strategy.html#_reasons',
                                                                                                    'cryptolab/systems/hybrid/strategy.py'),
+                                                   'cryptolab.systems.hybrid.strategy._word': ( '70_systems/50_hybrid/strategy.html#_word',
+                                                                                                'cryptolab/systems/hybrid/strategy.py'),
                                                    'cryptolab.systems.hybrid.strategy.indicator_output': ( '70_systems/50_hybrid/strategy.html#indicator_output',
                                                                                                            'cryptolab/systems/hybrid/strategy.py'),
                                                    'cryptolab.systems.hybrid.strategy.ml_bonus': ( '70_systems/50_hybrid/strategy.html#ml_bonus',

@@ -126,14 +126,16 @@ def indicator_output(
     p = np.asarray(vote, dtype="float64")
     steps = (config.ml_strong_threshold, config.ml_entry_threshold, config.ml_avoid_threshold)
     sure = np.round(np.abs(p - 0.5), 12)
-    choose = lambda value, edges, words: np.select(
-        [np.isnan(value), *(value >= e for e in edges)], ["NONE", *words[:-1]], words[-1],
-    )
     table = {
-        "probability": p, "signal": choose(p, steps, SIGNALS),
-        "confidence": choose(sure, (0.20, 0.10, 0.05), CONFIDENCES),
+        "probability": p, "signal": _word(p, steps, SIGNALS),
+        "confidence": _word(sure, (0.20, 0.10, 0.05), CONFIDENCES),
     }
     return pd.DataFrame(table, index=vote.index if isinstance(vote, pd.Series) else None)
+
+
+def _word(value, edges, words):
+    "The word of the highest edge that a value reaches; NONE for NaN."
+    return np.select([np.isnan(value), *(value >= e for e in edges)], ["NONE", *words[:-1]], words[-1])
 
 
 def ml_bonus(
