@@ -85,7 +85,7 @@ def _mean_loss(step, batches):
     return sums[0] / sums[1]
 
 
-def _keeper(first, label, epochs, patience, log):
+def _best_weights(first, label, epochs, patience, log):
     "Callback: remembers the best weights by validation loss, from epoch 0 (loss `first`) on; logs a line per epoch."
     import keras
 
@@ -146,17 +146,17 @@ def train_network(
     model.optimizer.build(model.trainable_variables)  # now, or TensorFlow would build the program of a step twice
     few = -(-len(val[0]) // -(-len(val[0]) // 1024))  # batches of at most 1,024, all but filled
     judge = lambda: _mean_loss(model.test_on_batch, window_batches(view, *val, few))
-    keep = _keeper(judge(), label, epochs, patience, log)
+    best = _best_weights(judge(), label, epochs, patience, log)
     halve = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=plateau, min_lr=floor, verbose=0)
-    crew = keras.callbacks.CallbackList([halve, keep], model=model)
+    callbacks = keras.callbacks.CallbackList([halve, best], model=model)
     model.stop_training = False
-    crew.on_train_begin()
+    callbacks.on_train_begin()
     for epoch in range(epochs):
         learned = _mean_loss(model.train_on_batch, window_batches(view, *train, batch_size, seed, epoch))
-        crew.on_epoch_end(epoch, {"loss": learned, "val_loss": judge()})
+        callbacks.on_epoch_end(epoch, {"loss": learned, "val_loss": judge()})
         if model.stop_training:
             break
-    crew.on_train_end()
+    callbacks.on_train_end()
     history = pd.DataFrame(keep.rows)
     history.attrs["best_epoch"] = keep.best_epoch
     return history

@@ -81,15 +81,15 @@ class CryptoScalpingStrategy:
             self._go_on(e)
 
     def _go_on(self, error):
-        place = model_folder(self.config.ml_model_path)
-        self.silent = str(getattr(error, "what", error)).split("\n")[0].replace(str(place), place.name)
+        folder = model_folder(self.config.ml_model_path)
+        self.silent = str(getattr(error, "what", error)).split("\n")[0].replace(str(folder), folder.name)
         _LOG.warning("the strategy goes on without the ensemble: %s", self.silent)
 
     def votes(
         self,
         candles: pd.DataFrame,  # candle table
     ):  # Series of votes by decision row, or None
-        "The ensemble's votes, if it can be asked."
+        "The ensemble's votes, if it could be loaded."
         if not self.config.use_ml_ensemble or self.model is None:
             return None
         try:

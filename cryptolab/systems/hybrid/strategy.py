@@ -183,7 +183,7 @@ def scalping_orders(
     close = candles["close"].to_numpy(dtype="float64")
     why = silent or ("not computed for this row" if use else "")
     reasons = _reasons(signals, bonus, p, enter, why if config.use_ml_ensemble else "")
-    far = {
+    distances = {
         name: close * share
         for name, share in (
             ("stop_by", config.stop_loss), ("target_by", config.take_profit), ("trail_by", config.trail_by),
@@ -192,7 +192,7 @@ def scalping_orders(
     }
     table = pd.DataFrame(
         {
-            "action": enter.astype("int64"), "size": config.position_size, **far, "timeout": config.timeout,
+            "action": enter.astype("int64"), "size": config.position_size, **distances, "timeout": config.timeout,
             "reason": reasons, "score": score, "technical": signals["technical"].to_numpy(), "ml": p,
         },
         index=candles.index,

@@ -129,17 +129,17 @@ def candidate_rows(
         )
     bounce, trend = bounce_columns(candles, columns), trend_columns(candles)
     label = trade_labels(candles, side, timeframe=timeframe, **barriers) if labelled else None
-    asked = touches(candles, side, tolerance) if candidates == "touch" else np.ones(len(candles), dtype=bool)
+    chosen = touches(candles, side, tolerance) if candidates == "touch" else np.ones(len(candles), dtype=bool)
     seen = np.isfinite(bounce.to_numpy()).all(axis=1) & np.isfinite(trend.to_numpy()).all(axis=1)
     until = candles.attrs.get("warmup_until")
     warm = np.zeros(len(candles), dtype=bool) if until is None else np.asarray(candles.index < pd.Timestamp(until))
     counts = {
-        "candles": len(candles), "candidates": int((asked & ~warm).sum()),
-        "columns not known yet": int((asked & ~warm & ~seen).sum()),
+        "candles": len(candles), "candidates": int((chosen & ~warm).sum()),
+        "columns not known yet": int((chosen & ~warm & ~seen).sum()),
     }
     if labelled:
-        counts["outcome not known"] = int((asked & ~warm & seen & label["y"].isna().to_numpy()).sum())
-    return SideRows(side, bounce, trend, label, seen & ~warm, np.flatnonzero(asked & seen & ~warm), {}, counts)
+        counts["outcome not known"] = int((chosen & ~warm & seen & label["y"].isna().to_numpy()).sum())
+    return SideRows(side, bounce, trend, label, seen & ~warm, np.flatnonzero(chosen & seen & ~warm), {}, counts)
 
 
 def prepare_side(

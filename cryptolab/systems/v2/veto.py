@@ -73,11 +73,11 @@ def decision_counts(
     table: pd.DataFrame,  # of `decide`
 ) -> dict:  # counts and rates by reason; correlation; mirror, the largest |P_filter − (1 − P_bounce)|
     "How often each reason was given."
-    asked = table[table["reason"] != "NO_CANDIDATE"]
-    n = len(asked)
-    count = {reason: int((asked["reason"] == reason).sum()) for reason in REASONS[:3]}
+    candidates = table[table["reason"] != "NO_CANDIDATE"]
+    n = len(candidates)
+    count = {reason: int((candidates["reason"] == reason).sum()) for reason in REASONS[:3]}
     passed = count["ENTRY_APPROVED"] + count["TREND_VETO"]
-    a, b = asked["p_bounce"].to_numpy(), asked["p_filter"].to_numpy()
+    a, b = candidates["p_bounce"].to_numpy(), candidates["p_filter"].to_numpy()
     varied = n > 1 and a.std() > 0 and b.std() > 0
     return {
         "candidates": n, "approved": count["ENTRY_APPROVED"], "bounce_weak": count["BOUNCE_WEAK"],
