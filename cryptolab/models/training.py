@@ -145,7 +145,10 @@ def train_network(
     model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1.0), loss=loss, jit_compile=False)
     model.optimizer.build(model.trainable_variables)  # now, or TensorFlow would build the program of a step twice
     few = -(-len(val[0]) // -(-len(val[0]) // 1024))  # batches of at most 1,024, all but filled
-    judge = lambda: _mean_loss(model.test_on_batch, window_batches(view, *val, few))
+
+    def judge():
+        return _mean_loss(model.test_on_batch, window_batches(view, *val, few))
+
     best = _best_weights(judge(), label, epochs, patience, log)
     halve = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=plateau, min_lr=floor, verbose=0)
     callbacks = keras.callbacks.CallbackList([halve, best], model=model)
@@ -157,8 +160,8 @@ def train_network(
         if model.stop_training:
             break
     callbacks.on_train_end()
-    history = pd.DataFrame(keep.rows)
-    history.attrs["best_epoch"] = keep.best_epoch
+    history = pd.DataFrame(best.rows)
+    history.attrs["best_epoch"] = best.best_epoch
     return history
 
 # %% ../../nbs/50_models/10_training.ipynb #13caa7d1
