@@ -488,9 +488,11 @@ def test_mistakes_end_in_a_sentence(words, said, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("params, words", [
-    ({"label": "close"}, "unknown label"), ({"weights": "best"}, "unknown weights"), ({"resample": "adasyn"}, "unknown resample"),
+    ({"label": "close"}, "unknown label"), ({"weights": "best"}, "unknown weights"),
+    ({"resample": "adasyn"}, "unknown resample"),
     ({"members": "catboost"}, "unknown member"),
-    ({"lookahead": 0}, "`lookahead`"), ({"window": 1}, "`window`"), ({"stop_loss": 0}, "`stop_loss`"), ({"profile": "huge"}, "unknown profile"),
+    ({"lookahead": 0}, "`lookahead`"), ({"window": 1}, "`window`"), ({"stop_loss": 0}, "`stop_loss`"),
+    ({"profile": "huge"}, "unknown profile"),
     ({"svm_rows": -1}, "`svm_rows`"),
     ({"select": 115}, "`select`"), ({"profit_threshold": -0.1}, "out of range"),
     ({"test_start": "2030-01-01"}, "leaves a part empty"),

@@ -132,7 +132,8 @@ def test_patterns_equal_ta_lib(btc_1h):
     for name, there in (
         ("piercing", theirs("PIERCING") + theirs("DARKCLOUDCOVER", penetration=0.5)),
         ("three_inside", theirs("3INSIDE")), ("three_outside", theirs("3OUTSIDE")),
-        ("star", theirs("MORNINGSTAR", penetration=0.3) + theirs("EVENINGSTAR", penetration=0.3)), ("soldiers", theirs("3WHITESOLDIERS")),
+        ("star", theirs("MORNINGSTAR", penetration=0.3) + theirs("EVENINGSTAR", penetration=0.3)),
+        ("soldiers", theirs("3WHITESOLDIERS")),
     ):
         found = rows & (there != 0)
         assert found.any() and (ours[name][found] == np.sign(there[found])).all(), name
