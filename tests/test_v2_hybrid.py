@@ -9,8 +9,8 @@ from cryptolab.features.sets.hybrid import hybrid
 from cryptolab.features.sets.v2 import v2, v2_published
 
 V2_02 = (
-    "basis dev upper lower bandwidth bandwidth_percentile is_squeeze is_expansion z_score "
-    "last_ph last_pl bear_sweep bull_sweep bull_bos bear_bos"
+    "basis dev upper lower bandwidth bandwidth_percentile is_squeeze is_expansion z_score last_ph last_pl bear_sweep "
+    "bull_sweep bull_bos bear_bos"
 ).split()
 HOURS = ["hour_sin", "hour_cos", "session_asia", "session_europe", "session_america"]  # constant on daily candles
 
