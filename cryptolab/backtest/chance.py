@@ -82,7 +82,7 @@ def _spans(market, orders):
 # %% ../../nbs/60_backtest/50_chance.ipynb #34f8ca4b
 def random_entries_p(
     candles: pd.DataFrame | dict,  # as `backtest` takes them
-    orders: pd.DataFrame | pd.Series | dict,  # as `backtest` takes them; their first and last row bound the random entries
+    orders: pd.DataFrame | pd.Series | dict,  # as `backtest` takes them; their rows bound the random entries
     n_random: int = 500,  # random strategies
     seed: int = 0,  # same seed, same number
     level: float = 0.95,  # fraction of the random strategies between low and high
@@ -90,7 +90,7 @@ def random_entries_p(
     fee: float = 0.001,  # fraction per side
     slippage: float = 0.0005,  # fraction per side
     **settings,  # any other setting of `backtest`: stop, target, timeout, unit, max_positions …
-) -> dict:  # n (trades), own and random (net return per unit of stake), low, high (of random), p_value, draws; NaN if no trades
+) -> dict:  # n (trades), own and random (net return per stake), low, high (of random), p_value, draws; NaN if no trades
     "How often random entries of otherwise equal trades earn at least as much (without funding)."
     if n_random < 1:
         raise SettingsError("random entries", "at least one random strategy", n_random, "ask for more")

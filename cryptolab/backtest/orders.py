@@ -264,7 +264,7 @@ def _defaults(market, number, rows, sign, values, settings):
 # %% ../../nbs/60_backtest/10_orders.ipynb #622cdce6
 def read_orders(
     market: Market,  # of `make_market`
-    orders: pd.DataFrame | pd.Series | dict,  # per decision row: `action`, any of COLUMNS, `reason`; or symbol -> such a table
+    orders: pd.DataFrame | pd.Series | dict,  # per decision row: `action`, any of COLUMNS, `reason`; or symbol -> table
     size: float = 1.0,  # default of `size`
     **settings,  # stop, target, trailing, trailing_from, timeout, unit, window: defaults of the barriers
 ) -> Orders:  # raises DataError for orders that cannot be meant
