@@ -68,7 +68,7 @@ def _drawn(market, shapes, spans, draws, cost, lower, rng):
         staked += kept["size"].sum()
     return earned / staked
 
-
+# %% ../../nbs/60_backtest/50_chance.ipynb #3be2d937
 def _spans(market, orders):
     "First and last decision row per coin in which the orders could have been: those of their table."
     given = orders if isinstance(orders, dict) else {market.symbols[0]: orders}
@@ -78,6 +78,22 @@ def _spans(market, orders):
             first, last = market.tables[coin].index.get_indexer([given[symbol].index[0], given[symbol].index[-1]])
             spans[coin] = (int(first), int(min(last, len(market.tables[coin]) - 2)))
     return spans
+
+
+def _numbers(market, checked, trades):
+    "Which orders became these trades."
+    where = {(int(c), int(r)): k for k, (c, r) in enumerate(zip(checked.coin, checked.rows))}
+    coins = trades["symbol"].cat.codes.to_numpy()
+    rows = np.empty(len(trades), dtype="int64")
+    for coin in np.unique(coins):
+        rows[coins == coin] = market.tables[coin].index.get_indexer(pd.DatetimeIndex(trades["decided"][coins == coin]))
+    numbers = [where.get((int(c), int(r))) for c, r in zip(coins, rows)]
+    if None in numbers:
+        raise DataError(
+            "trades and orders do not belong together", "a trade for an order", f"trade {numbers.index(None)}",
+            "pass the same orders and settings",
+        )
+    return np.array(numbers)
 
 # %% ../../nbs/60_backtest/50_chance.ipynb #34f8ca4b
 def random_entries_p(
@@ -123,19 +139,3 @@ def random_entries_p(
         "n": len(trades), "own": own, "random": float(found.mean()), "low": float(low), "high": float(high),
         "p_value": float(p), "draws": n_random,
     }
-
-
-def _numbers(market, checked, trades):
-    "Which orders became these trades."
-    where = {(int(c), int(r)): k for k, (c, r) in enumerate(zip(checked.coin, checked.rows))}
-    coins = trades["symbol"].cat.codes.to_numpy()
-    rows = np.empty(len(trades), dtype="int64")
-    for coin in np.unique(coins):
-        rows[coins == coin] = market.tables[coin].index.get_indexer(pd.DatetimeIndex(trades["decided"][coins == coin]))
-    numbers = [where.get((int(c), int(r))) for c, r in zip(coins, rows)]
-    if None in numbers:
-        raise DataError(
-            "trades and orders do not belong together", "a trade for an order", f"trade {numbers.index(None)}",
-            "pass the same orders and settings",
-        )
-    return np.array(numbers)

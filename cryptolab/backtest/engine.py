@@ -196,7 +196,7 @@ def _simulate(market, orders, most, room, finer, money):
 # %% ../../nbs/60_backtest/45_engine.ipynb #72ac0441
 def backtest(
     candles: pd.DataFrame | dict,  # candle table, or symbol -> candle table (several coins on one account)
-    orders: pd.DataFrame | pd.Series | dict,  # per decision row: `action` 1 | −1 | 0, see above; or symbol -> such a table
+    orders: pd.DataFrame | pd.Series | dict,  # `action` 1 | −1 | 0 per decision row, see above; or symbol -> table
     fee: float = 0.001,  # fraction per side
     slippage: float = 0.0005,  # fraction per side; every fill is worse by it
     capital: float = 10_000.0,  # worth of the account at the beginning

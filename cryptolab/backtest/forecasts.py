@@ -18,7 +18,7 @@ from ..config import DataError, SettingsError
 
 # %% ../../nbs/60_backtest/80_forecasts.ipynb #3c389f24
 def forecast_orders(
-    forecast: pd.DataFrame,  # forecast table: `mu` (expected log return), `sigma` (its s.d.); attrs `horizon` (candles, or 1)
+    forecast: pd.DataFrame,  # table: `mu` (expected log return), `sigma` (its s.d.); attrs `horizon` (candles, or 1)
     cost: float,  # per side, fraction
     multiple: float = 1.0,  # of the round trip that the expected move must exceed; infinite: never trade
     swing: float = 0.01,  # standard deviation of the account per trade that is aimed at, fraction

@@ -74,7 +74,7 @@ def _prepared(values, block, n, level):
 def stationary_bootstrap(
     values,  # (rows,) or (rows, columns), in time order; columns are resampled together
     statistic: Callable = np.mean,  # function of a sample that gives one number; vectorised when it takes `axis`
-    block: float | None = None,  # mean length of a run (in times, given `time`); None = longest `block_length` of the columns
+    block: float | None = None,  # mean length of a run (in times, given `time`); None = longest `block_length`
     n: int = 1000,  # number of samples
     seed: int = 0,  # same seed, same numbers
     level: float = 0.95,  # coverage of the interval

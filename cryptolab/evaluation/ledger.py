@@ -239,7 +239,7 @@ def _open(self, name, entry):
         _append(self.path, opened)
     return opened["id"], trial
 
-
+# %% ../../nbs/55_evaluation/90_ledger.ipynb #ac14a13e
 def _gate(
     self: TrialLedger,
     name: str,  # name of the gate, such as "last year"

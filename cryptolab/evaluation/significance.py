@@ -37,7 +37,7 @@ def long_run_variance(
     weights = 1 - np.arange(1, lags + 1) / (lags + 1)
     return (x @ x + 2 * sum(w * (x[k:] @ x[:-k]) for k, w in enumerate(weights, 1))) / len(x)
 
-
+# %% ../../nbs/55_evaluation/30_significance.ipynb #6af7874d
 def _test_mean(gain, horizon, lags):
     "One-sided test that the mean of a dependent column is above zero: statistic, p-value, lags."
     n, scale = len(gain), np.abs(gain).max()

@@ -135,7 +135,7 @@ def _variances(shocks, omega, alpha, beta, ahead, start):
 # %% ../../nbs/55_evaluation/51_volatility.ipynb #0f8eb6fe
 def garch(
     candles: pd.DataFrame,  # candle table
-    y_train: pd.Series,  # training labels (volatility, fraction), indexed by decision row; returns after them are not fitted
+    y_train: pd.Series,  # training labels (volatility, fraction) by decision row; returns after them are not fitted
     ahead: int = 1,  # candles that the label spans
 ) -> pd.Series:  # forecast per candle in the label's unit, above zero
     "GARCH(1,1) volatility, estimated on training returns."
