@@ -1,4 +1,4 @@
-"""Metrics, significance, baselines and plots against independent code: scikit-learn, SciPy, statsmodels, or a few lines by hand."""
+"""Metrics, significance, baselines and plots against scikit-learn, SciPy, statsmodels, or a few lines by hand."""
 import json
 
 import numpy as np
@@ -142,7 +142,7 @@ def test_mirror_forecasts_share_a_confidence_group():
 
 @pytest.mark.parametrize(("phi", "n"), [(0.5, 1491), (0.8, 1491), (0.95, 3000)])
 def test_block_length_near_the_theory(phi, n):
-    "The optimal length of an AR(1) is (G/g)^(2/3) n^(1/3) with G/g = 2 phi / (1 - phi^2), from its true autocovariances."
+    "The optimal length of an AR(1) is (G/g)^(2/3) n^(1/3) with G/g = 2 phi / (1 - phi^2)."
     lengths = [metrics.block_length(autoregressive(np.random.default_rng(i), phi, n)) for i in range(20)]
     assert np.median(lengths) == pytest.approx((4 * phi**2 / (1 - phi**2) ** 2 * n) ** (1 / 3), rel=0.3)
 
@@ -442,7 +442,10 @@ def test_volatility_baselines_stand_still_candles(candles):
         baselines.ewma_vol(dead, label)
 
 
-@pytest.mark.parametrize(("step", "bars"), [("15min", (1, 14, 96, 672)), ("4h", (1, 6, 14, 42)), ("12h", (1, 2, 14)), ("1D", (1, 5, 22)), ("7D", (1, 5, 22))])
+@pytest.mark.parametrize(
+    ("step", "bars"),
+    [("15min", (1, 14, 96, 672)), ("4h", (1, 6, 14, 42)), ("12h", (1, 2, 14)), ("1D", (1, 5, 22)), ("7D", (1, 5, 22))],
+)
 def test_har_bars_of_every_timeframe(step, bars):
     assert baselines.har_bars(pd.Timedelta(step)) == bars
 
