@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EDGES', 'SHAPES', 'p_value_stakes', 'control_result', 'control_code', 'control_summary', 'controls', 'plot_uniform',
-           'minimum_detectable_edge', 'smallest_edge', 'plot_power', 'last_candles', 'lightgbm_walk_forward']
+           'smallest_edge', 'minimum_detectable_edge', 'plot_power', 'last_candles', 'lightgbm_walk_forward']
 
 # %% ../../nbs/75_audit/61_controls.ipynb #94120197
 import functools
@@ -211,7 +211,7 @@ def control_summary(
         "silent": int((table["contradicts"] == 0).sum()),
     }
 
-
+# %% ../../nbs/75_audit/61_controls.ipynb #0eeb25aa
 def controls(
     system,  # unfitted system (fit, forecast) or function (candles, seed) -> (y, p_up, majority)
     n: int = 40,  # markets
@@ -289,6 +289,15 @@ def plot_uniform(
     return fig
 
 # %% ../../nbs/75_audit/61_controls.ipynb #f237d67e
+def smallest_edge(
+    shares: pd.Series,  # share of the runs that found it, by edge
+    share: float = 0.8,  # that is enough
+) -> float:  # the smallest edge from which on every larger one is found often enough; NaN where none is
+    "The minimum detectable edge of a curve."
+    enough = (shares.sort_index() >= share)[::-1].cummin()
+    return float(enough.index[enough].min()) if enough.any() else float("nan")
+
+# %% ../../nbs/75_audit/61_controls.ipynb #867d3773
 EDGES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.06)
 
 
@@ -327,16 +336,7 @@ def minimum_detectable_edge(
     }
     return table
 
-
-def smallest_edge(
-    shares: pd.Series,  # share of the runs that found it, by edge
-    share: float = 0.8,  # that is enough
-) -> float:  # the smallest edge from which on every larger one is found often enough; NaN where none is
-    "The minimum detectable edge of a curve."
-    enough = (shares.sort_index() >= share)[::-1].cummin()
-    return float(enough.index[enough].min()) if enough.any() else float("nan")
-
-
+# %% ../../nbs/75_audit/61_controls.ipynb #ad4ea1e5
 def plot_power(
     curves,  # table of `minimum_detectable_edge`, or a dict name -> table
     title: str = "Share of markets in which a planted edge is found",  # of the chart
@@ -390,7 +390,7 @@ def last_candles(
     ]
     return pd.concat([*now, *(between if contrasts else [])], axis=1)
 
-
+# %% ../../nbs/75_audit/61_controls.ipynb #5707b6a9
 def lightgbm_walk_forward(
     candles: pd.DataFrame,  # candle table
     seed: int = 0,  # same seed, same numbers

@@ -102,7 +102,10 @@ def outcome(
     return y.astype("float64")
 
 # %% ../../nbs/75_audit/10_steps.ipynb #3f6e16d2
-def as_frame(table, candles):
+def as_frame(
+    table,  # what a step returned: DataFrame, Series, or an array of one row per candle
+    candles: pd.DataFrame,  # candle table
+):  # DataFrame or Series; raises DataError for anything else
     "A table, also from an array of one row per candle."
     if isinstance(table, (pd.DataFrame, pd.Series)):
         return table
@@ -202,7 +205,7 @@ def _answers(values, rows):
         values, sort=True,
     )[0].astype("float64")
 
-
+# %% ../../nbs/75_audit/10_steps.ipynb #60b27a1d
 def run_steps(
     pipeline,  # any pipeline
     candles: pd.DataFrame,  # candle table
@@ -215,7 +218,7 @@ def run_steps(
     learn: bool = True,  # also fit and predict; False stops after `prepare`
     prepare: bool = True,  # False stops after `split`
     complete: bool = False,  # leave out rows with missing features, for learners that refuse them
-) -> SimpleNamespace:  # pipeline (copy), features, labels, folds, train, test, X, y, ask (X -> forecasts), p (test)
+) -> SimpleNamespace:  # pipeline (copy), features, labels, folds, train, test, X, y, forecast (X -> p), p (test)
     "Run a copy of a pipeline from candles to the forecasts of one fold."
     call = functools.partial(seeded, seed=seed)
     run = SimpleNamespace(pipeline=fresh_copy(pipeline, context))
@@ -235,8 +238,8 @@ def run_steps(
     if learn:
         learned = run.train[~np.isnan(run.y[run.train])]
         call(run.pipeline.fit, run.X.iloc[learned].copy(), pd.Series(run.y[learned], run.X.index[learned], name="y"))
-        run.ask = lambda X: _answers(call(run.pipeline.predict, X.copy()), len(X))
-        run.p = run.ask(run.X.iloc[run.test]) if len(run.test) else np.empty(0)
+        run.forecast = lambda X: _answers(call(run.pipeline.predict, X.copy()), len(X))
+        run.p = run.forecast(run.X.iloc[run.test]) if len(run.test) else np.empty(0)
     return run
 
 # %% ../../nbs/75_audit/10_steps.ipynb #85f3c2ad

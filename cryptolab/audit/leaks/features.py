@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cryptolab.audit.leaks.case import (
-    ask_again, differences, note_finding, other_future, some, table_view, time_left, when,
+    rerun_step, differences, note_finding, other_future, some, table_view, time_left, when,
 )
 from ...features.certify.lookahead import informative_rows
 from ...features.certify.subject import in_words
@@ -68,7 +68,7 @@ def try_futures(
         enough = number >= len(plan) + (30 if found.evidence else 0)
         if enough and (found.evidence or found.lost or not time_left(case, share)):
             break
-        table = ask_again(case, "features", other_future(case.candles, cut + 1, kind, case.seed + number))
+        table = rerun_step(case, "features", other_future(case.candles, cut + 1, kind, case.seed + number))
         if table is not None:
             _collect(case, found, cut, kind, table)
     case.lag = max(0, found.lag)
@@ -99,7 +99,7 @@ def _period_of(case, item, cuts):
             return pd.Timedelta(period)
     return None
 
-
+# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #4dfef738
 def judge_features(
     case: SimpleNamespace,  # result of `open_case`
     found: SimpleNamespace,  # result of `try_futures`
@@ -142,7 +142,7 @@ def _words(period):
         return f"{minutes // 1440} days"
     return f"{minutes // 60} hours" if minutes % 60 == 0 else f"{minutes} minutes"
 
-
+# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #81243da1
 def lost_rows(
     case: SimpleNamespace,  # result of `open_case`
     lost: list,  # (cut, kind of future, candle positions of rows that come or go) per changed run
@@ -168,7 +168,7 @@ def judge_beginning(
         if end + 2 * width >= case.n:
             continue
         stretch = other_future(case.candles, cut + 1, "random", case.seed + 500 + number).iloc[cut + 1 : end]
-        table = ask_again(case, "features", pd.concat([case.candles.iloc[: cut + 1], stretch, case.candles.iloc[end:]]))
+        table = rerun_step(case, "features", pd.concat([case.candles.iloc[: cut + 1], stretch, case.candles.iloc[end:]]))
         diff = None if table is None else differences(case.view, table_view(table, case.candles))
         if diff is None or diff.wrong is None:
             continue
@@ -247,7 +247,7 @@ def try_context(
         for cut in np.unique(np.linspace(case.zone, case.n - 12, cuts).astype(int) + case.rng.integers(0, 9, cuts)):
             later = known > case.time[cut] + case.step
             if later.any():
-                changed = ask_again(
+                changed = rerun_step(
                     case, "features", case.candles,
                     _replaced(case.context, path, _later_changed(table, later, case.rng)),
                 )

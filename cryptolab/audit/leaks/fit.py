@@ -50,7 +50,7 @@ class _Base:
         self.questions = self.run.X.iloc[np.sort(rng.permutation(self.run.train)[:500])]
         if case.complete:
             self.questions = self.questions.dropna()
-        self.answers = self.run.ask(self.questions)
+        self.answers = self.run.forecast(self.questions)
         self.names, self.table, self.index = _train_table(self.run)
         self.border = None  # candle up to which training rows are compared; None: all of them
 
@@ -65,7 +65,7 @@ class _Base:
     def measure_noise(self):
         "How much two identical runs differ."
         second = self.again()
-        noise = np.abs(second.ask(self.questions) - self.answers)
+        noise = np.abs(second.forecast(self.questions) - self.answers)
         names, table, _ = _train_table(second)
         same = names == self.names and table.shape == self.table.shape
         self.steady = same and unequal(table, self.table, _spread(self.table)) is None
@@ -102,7 +102,7 @@ def _table_differs(base, run):
 
 def _answers_differ(base, run):
     "The same for the forecasts of the fitted model."
-    answers = run.ask(base.questions)
+    answers = run.forecast(base.questions)
     difference = np.abs(answers - base.answers)
     if base.noise > 1e-6 and difference.mean() < 3 * base.noise:
         return None
@@ -253,12 +253,12 @@ def _try_later(case, base):
 def _try_forecasts(case, base):
     "Do forecasts depend on the rows that come after them?"
     rows = base.run.X.iloc[base.run.test]
-    together = base.run.ask(rows)
-    limit = 1e-3 * float(np.std(together)) + 1e-7 + 5 * float(np.abs(base.run.ask(rows) - together).max())
+    together = base.run.forecast(rows)
+    limit = 1e-3 * float(np.std(together)) + 1e-7 + 5 * float(np.abs(base.run.forecast(rows) - together).max())
     for fraction in (0.5, 0.25, 0.9):
         half = int(fraction * len(rows))
         try:
-            alone = base.run.ask(rows.iloc[:half]) if half else np.empty(0)
+            alone = base.run.forecast(rows.iloc[:half]) if half else np.empty(0)
         except Exception:
             case.failed += 1
             continue

@@ -36,7 +36,7 @@ def _other_labels(y, part, kind, rng):
     out[part] = np.where(np.isnan(y[part]), np.nan, new)
     return out
 
-
+# %% ../../../nbs/75_audit/30_leaks/50_rows.ipynb #112375c6
 def _other_features(values, y, source, part, kind, rng):
     "Feature rows with others in one part (for copies: those of the rows `source`); what was missing stays missing."
     out, sd = values.copy(), np.nanstd(values, axis=0) + 1e-12
@@ -55,7 +55,7 @@ def _other_features(values, y, source, part, kind, rng):
     out[part] = np.where(keep, values[part], new)
     return out
 
-
+# %% ../../../nbs/75_audit/30_leaks/50_rows.ipynb #013a7a4c
 def other_test_rows(
     kind: str,  # one of FEATURES, LABELS, BOTH
     train: np.ndarray,  # positions of training rows

@@ -60,7 +60,7 @@ def _proof(case, train, train_ahead, test, test_ahead):
                 return int(changed[0][hit[0]]), later, changed[2][0][hit[0]], changed[2][1][hit[0]], is_train
     return None
 
-
+# %% ../../../nbs/75_audit/30_leaks/40_split.ipynb #7448e140
 def judge_overlap(
     case: SimpleNamespace,  # after `measure_labels`
 ) -> None:  # nothing; findings are noted

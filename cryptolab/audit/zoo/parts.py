@@ -87,7 +87,7 @@ def chronological(
     cut = int(len(rows) * share)
     return rows[: cut - gap], rows[cut:]
 
-
+# %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #3d37bd06
 def walk_forward(
     features: pd.DataFrame,  # feature table
     labels,  # label table or Series on the same rows

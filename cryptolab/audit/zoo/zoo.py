@@ -48,7 +48,7 @@ def table() -> pd.DataFrame:  # one line per entry: name, leaky, kind, family, s
     return pd.DataFrame([[getattr(e, f) for f in fields] for e in ZOO], columns=fields)
 
 
-def kinds() -> pd.DataFrame:  # per kind of leak: leaky with a smooth learner, leaky with trees, clean ones that look like it
+def kinds() -> pd.DataFrame:  # by kind of leak: leaky with a smooth learner, leaky with trees, clean ones like it
     "How often each kind of leak appears, by group of learners."
     entries = table()
     leaky, family, kind = entries["leaky"], entries["family"], entries["kind"]
