@@ -78,7 +78,7 @@ def yang_zhang(
     atr_7_28 | log₀(ATR7 / ATR28) | ∞ | 28 | log | ≥ −6.91
     parkinson_10 | √(mean10 of log(high/low)² / (4·log 2)) | 10 | 10 | s.d. per candle | ≥ 0 | Parkinson 1980
     garman_klass_20 | √(mean20 0.5·log(h/l)² − 0.386·log(c/o)²) | 20 | 20 | s.d. per candle | ≥ 0 | Garman, Klass 1980
-    rogers_satchell_40 | √(mean40 log(h/c)·log(h/o) + log(l/c)·log(l/o)) | 40 | 40 | s.d. per candle | ≥ 0 | Rogers 1991
+    rogers_satchell_40 | √(mean40 log(h/c)·log(h/o) + log(l/c)·log(l/o)) | 40 | 40 | s.d. | ≥ 0 | Rogers, Satchell 1991
     yang_zhang_60 | √(var60 of gaps + 0.143·of bodies + 0.857·RS²) | 61 | 61 | s.d. per candle | ≥ 0 | Yang, Zhang 2000
     range_variation_20 | s.d.20 / mean20 of the true range, flat 0 | 20 | 20 | ratio | 0…4.4
     chaikin_volatility_10 | log₀(ema10 of high − low / the one 10 candles ago) | ∞ | 20 | log | ≥ −6.91 | Chaikin
@@ -114,7 +114,7 @@ def _ranges(x):
     downside_24 | fraction of the squared returns over 24 that came from falls, flat 0.5 | 25 | 25 | fraction | 0…1
     semi_deviation_48 | √(mean48 of squared falls) | 49 | 49 | s.d. per candle | ≥ 0
     largest_move_24 | largest abs(log return) of 24 / √(sum of their squares), flat 0 | 25 | 25 | fraction | 0…1
-    jump_share_24 | 1 − bipower variation / variance over 24, flat 0 | 25 | 25 | fraction | ≤ 1 | Barndorff-Nielsen 2004
+    jump_share_24 | 1 − bipower / realised variance, 24, flat 0 | 25 | 25 | fraction | ≤ 1 | Barndorff-Nielsen, Shephard
     dorsey_rvi_14 | 100·Wilder mean of s.d.10 on rises / on rises and falls, flat 50 | ∞ | 23 | index | 0…100 | Dorsey
 """)
 def _realised(x):
@@ -231,8 +231,8 @@ def _klinger_force(high, low, close, volume, state):
     force_13 | ema13 of (c − c[1])·volume / ema13 of volume / ATR, no volume 0 | ∞ | 14 | ATR | | Elder
     ease_of_movement_14 | mean14 of mid move·range/ATR²·mean20/volume (≥ 5 % of it), none 0 | ∞ | 33 | ratio | | Arms
     vpt_20 | sum20 of volume · return / sum20 of volume · abs(return), no volume 0 | 21 | 21 | fraction | −1…1
-    loud_return_20 | sum20 of returns, volume rising / of abs(returns), flat 0 | 21 | 21 | fraction | −1…1 | PVI
-    quiet_return_20 | sum20 of returns, volume falling / of abs(returns), flat 0 | 21 | 21 | fraction | −1…1 | NVI
+    loud_return_20 | sum20 returns, volume rising / abs(returns), flat 0 | 21 | 21 | fraction | −1…1 | Fosback (PVI)
+    quiet_return_20 | sum20 returns, volume falling / abs(returns), flat 0 | 21 | 21 | fraction | −1…1 | Fosback (NVI)
     klinger | (ema34 − ema55 of volume force) / ema55 of volume, no volume 0 | ∞ | 55 | ratio | | Klinger
 """)
 def _flows(x):
