@@ -389,12 +389,16 @@ def test_six_candles_with_a_gap_by_hand():
     "The market doubles in the missing hour; 205 − 195 is that candle's range, and Wilder's average goes on."
     hours = pd.DatetimeIndex([f"2024-01-01 0{h}:00" for h in (0, 1, 2, 4, 5, 6)], tz="UTC", name="open_time")
     close = np.array([100.0, 102, 101, 200, 206, 204])
-    six = pd.DataFrame({"high": close + [1, 1, 2, 5, 1, 3], "low": close - [1, 1, 2, 5, 1, 3], "close": close}, index=hours)
+    six = pd.DataFrame(
+        {"high": close + [1, 1, 2, 5, 1, 3], "low": close - [1, 1, 2, 5, 1, 3], "close": close}, index=hours,
+    )
     ranges = np.array([2.0, 3, 4, 10, 7, 6])  # 103 − 100 and 207 − 200 reach back to the last close, 205 − 195 does not
     np.testing.assert_array_equal(true_range(six, "1h"), ranges)
     wilder = np.array([np.nan, 2.5, 3.25, 6.625, 6.8125, 6.40625])
     np.testing.assert_array_equal(baselines.persistence_vol(six, 2, "natr_next"), wilder / close)
-    np.testing.assert_array_equal(natr_next(six, 2)["y"], [2.5 / 102, 3.25 / 101, np.nan, 6.8125 / 206, 6.40625 / 204, np.nan])
+    np.testing.assert_array_equal(
+        natr_next(six, 2)["y"], [2.5 / 102, 3.25 / 101, np.nan, 6.8125 / 206, 6.40625 / 204, np.nan],
+    )
     np.testing.assert_allclose(baselines.persistence_vol(six, 2), np.array([np.nan, 2.5, 3.5, 7, 8.5, 6.5]) / close)
 
 

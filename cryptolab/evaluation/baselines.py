@@ -189,7 +189,8 @@ def persistence_vol(
         )
     if target == "natr_next":
         return pd.Series(normalised_atr(candles, window), candles.index, name="persistence")
-    return (pd.Series(true_range(candles), candles.index).rolling(window).mean() / candles["close"]).rename("persistence")
+    ranges = pd.Series(true_range(candles), candles.index).rolling(window).mean()
+    return (ranges / candles["close"]).rename("persistence")
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #f7828102
 def check_training(
