@@ -1,5 +1,4 @@
-"""Other coins: what is learned from them ends before the validation rows, what is taken over is whole, and the report
-says whether it helped."""
+"""Other coins: what is learned from them ends before the validation rows, and the report says whether it helped."""
 
 import shutil
 

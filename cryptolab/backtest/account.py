@@ -141,7 +141,7 @@ def equity_curve(
 # %% ../../nbs/60_backtest/20_account.ipynb #4ae7dac0
 def funding_sums(
     candles: pd.DataFrame,  # candle table of the perpetual, or of the spot that stands for it
-    funding: pd.DataFrame | pd.Series,  # rates per settlement: `funding_rate` by UTC index or `timestamp`; or such a series
+    funding: pd.DataFrame | pd.Series,  # rates: `funding_rate` by UTC index or column `timestamp`; or such a series
     step: pd.Timedelta,  # length of a candle
 ) -> tuple:  # two float64 arrays per candle: sum of rate · price up to its open, and before its close
     "Funding per unit of a long position, summed from the beginning; raises DataError for missing rates."

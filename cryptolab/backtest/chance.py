@@ -68,7 +68,7 @@ def _drawn(market, shapes, spans, draws, cost, lower, rng):
         staked += kept["size"].sum()
     return earned / staked
 
-
+# %% ../../nbs/60_backtest/50_chance.ipynb #3be2d937
 def _spans(market, orders):
     "First and last decision row per coin in which the orders could have been: those of their table."
     given = orders if isinstance(orders, dict) else {market.symbols[0]: orders}
@@ -79,10 +79,26 @@ def _spans(market, orders):
             spans[coin] = (int(first), int(min(last, len(market.tables[coin]) - 2)))
     return spans
 
+
+def _numbers(market, checked, trades):
+    "Which orders became these trades."
+    where = {(int(c), int(r)): k for k, (c, r) in enumerate(zip(checked.coin, checked.rows))}
+    coins = trades["symbol"].cat.codes.to_numpy()
+    rows = np.empty(len(trades), dtype="int64")
+    for coin in np.unique(coins):
+        rows[coins == coin] = market.tables[coin].index.get_indexer(pd.DatetimeIndex(trades["decided"][coins == coin]))
+    numbers = [where.get((int(c), int(r))) for c, r in zip(coins, rows)]
+    if None in numbers:
+        raise DataError(
+            "trades and orders do not belong together", "a trade for an order", f"trade {numbers.index(None)}",
+            "pass the same orders and settings",
+        )
+    return np.array(numbers)
+
 # %% ../../nbs/60_backtest/50_chance.ipynb #34f8ca4b
 def random_entries_p(
     candles: pd.DataFrame | dict,  # as `backtest` takes them
-    orders: pd.DataFrame | pd.Series | dict,  # as `backtest` takes them; their first and last row bound the random entries
+    orders: pd.DataFrame | pd.Series | dict,  # as `backtest` takes them; their rows bound the random entries
     n_random: int = 500,  # random strategies
     seed: int = 0,  # same seed, same number
     level: float = 0.95,  # fraction of the random strategies between low and high
@@ -90,7 +106,7 @@ def random_entries_p(
     fee: float = 0.001,  # fraction per side
     slippage: float = 0.0005,  # fraction per side
     **settings,  # any other setting of `backtest`: stop, target, timeout, unit, max_positions …
-) -> dict:  # n (trades), own and random (net return per unit of stake), low, high (of random), p_value, draws; NaN if no trades
+) -> dict:  # n (trades), own and random (net return per stake), low, high (of random), p_value, draws; NaN if no trades
     "How often random entries of otherwise equal trades earn at least as much (without funding)."
     if n_random < 1:
         raise SettingsError("random entries", "at least one random strategy", n_random, "ask for more")
@@ -123,19 +139,3 @@ def random_entries_p(
         "n": len(trades), "own": own, "random": float(found.mean()), "low": float(low), "high": float(high),
         "p_value": float(p), "draws": n_random,
     }
-
-
-def _numbers(market, checked, trades):
-    "Which orders became these trades."
-    where = {(int(c), int(r)): k for k, (c, r) in enumerate(zip(checked.coin, checked.rows))}
-    coins = trades["symbol"].cat.codes.to_numpy()
-    rows = np.empty(len(trades), dtype="int64")
-    for coin in np.unique(coins):
-        rows[coins == coin] = market.tables[coin].index.get_indexer(pd.DatetimeIndex(trades["decided"][coins == coin]))
-    numbers = [where.get((int(c), int(r))) for c, r in zip(coins, rows)]
-    if None in numbers:
-        raise DataError(
-            "trades and orders do not belong together", "a trade for an order", f"trade {numbers.index(None)}",
-            "pass the same orders and settings",
-        )
-    return np.array(numbers)

@@ -44,7 +44,7 @@ class Result:
 def finer_candles(
     market,  # of `make_market`
     lower: pd.DataFrame | dict | None,  # candles of a lower timeframe, or symbol -> such a table; None for none
-) -> tuple:  # open, high, low of all coins, one coin after the other, and the first of them in each candle of the market
+) -> tuple:  # open, high, low of all coins, one coin after the other; number of the first in each candle of the market
     "Finer candles in the arrays that the walk reads; empty for none."
     empty = np.zeros(0)
     if lower is None:
@@ -196,18 +196,18 @@ def _simulate(market, orders, most, room, finer, money):
 # %% ../../nbs/60_backtest/45_engine.ipynb #72ac0441
 def backtest(
     candles: pd.DataFrame | dict,  # candle table, or symbol -> candle table (several coins on one account)
-    orders: pd.DataFrame | pd.Series | dict,  # per decision row: `action` 1 | −1 | 0 and the columns below; or symbol -> table
+    orders: pd.DataFrame | pd.Series | dict,  # `action` 1 | −1 | 0 per decision row, see above; or symbol -> table
     fee: float = 0.001,  # fraction per side
     slippage: float = 0.0005,  # fraction per side; every fill is worse by it
     capital: float = 10_000.0,  # worth of the account at the beginning
     size: float = 1.0,  # default size of a position
-    size_of: str = "equity",  # size 1 is: "equity" (worth at the decision) | "capital" (worth at the start) | "units" (coins)
+    size_of: str = "equity",  # unit of size: "equity" (at the decision) | "capital" (at the start) | "units" (coins)
     max_positions: int = 1,  # open positions per coin
     max_total: int | None = None,  # open positions of the account; None: max_positions for every coin
     stop: float | None = None,  # default distance of the stop, in `unit`; None for none
     target: float | None = None,  # default distance of the target
     timeout: int | None = None,  # default number of candles after which a position is closed
-    unit: str = "fraction",  # of distances: "fraction" of the entry price | "atr" (multiples of Wilder's ATR at the decision)
+    unit: str = "fraction",  # of distances: "fraction" of the entry price | "atr" (of Wilder, at the decision)
     window: int = 14,  # candles of the ATR
     trailing: float | None = None,  # default distance of a trailing stop
     trailing_from: float | None = None,  # gain from which it begins; None for at once

@@ -68,7 +68,7 @@ def opening_times(
     "Open times, whichever of the two the index holds."
     return index - _step(index) if index.name == "close_time" else index
 
-
+# %% ../../nbs/60_backtest/40_equity.ipynb #902c8235
 def candles_per_year(
     index: pd.DatetimeIndex,  # times of candles; gaps do not matter
 ) -> float:  # 8760 for hours

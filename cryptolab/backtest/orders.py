@@ -18,7 +18,7 @@ from ..labels.walk import compiled
 # %% ../../nbs/60_backtest/10_orders.ipynb #4bf43951
 @compiled
 def _first_bad(open, high, low, close):
-    "Row of the first candle that cannot be, or −1."
+    "Row of the first impossible candle, or −1."
     for i in range(len(open)):
         o, h, l, c = open[i], high[i], low[i], close[i]
         if not (0.0 < l <= o <= h < np.inf and l <= c <= h):
@@ -26,26 +26,11 @@ def _first_bad(open, high, low, close):
     return -1
 
 
-@dataclass
-class Market:
-    "Candles of all coins of an account."
-
-    symbols: list  # names of the coins
-    tables: list  # their candle tables
-    prices: tuple  # open, high, low, close: float64, coins one behind the other
-    bounds: np.ndarray  # int64, coins + 1: where each coin begins
-    step: pd.Timedelta  # length of a candle
-    times: pd.DatetimeIndex  # open times of the account: every candle of any coin
-    ends: np.ndarray  # int64 ns, closing time of each candle; empty with one coin
-    account_row: np.ndarray  # int64, row of each candle in `times`; empty with one coin
-
-
 def _checked(symbol, candles):
     "Prices of one coin."
     name = symbol or "the candles"
-    if not isinstance(candles, pd.DataFrame) or not isinstance(
-        candles.index, pd.DatetimeIndex,
-    ) or candles.index.tz is None:
+    index = getattr(candles, "index", None)
+    if not isinstance(candles, pd.DataFrame) or not isinstance(index, pd.DatetimeIndex) or index.tz is None:
         raise DataError(
             f"{name}: no candle table", "a table with UTC open times", type(candles).__name__,
             "load it with `load_candles`",
@@ -70,7 +55,7 @@ def _checked(symbol, candles):
         )
     return prices
 
-
+# %% ../../nbs/60_backtest/10_orders.ipynb #ab9d6ab2
 def _timeframe_of(symbol, table, timeframe):
     "Name of a candle's length; a label that the newest rows contradict is refused."
     name = timeframe or table.attrs.get("timeframe") or infer_timeframe(table)
@@ -82,12 +67,26 @@ def _timeframe_of(symbol, table, timeframe):
         )
     return name
 
+# %% ../../nbs/60_backtest/10_orders.ipynb #1a430049
+@dataclass
+class Market:
+    "Candles of all coins of an account."
+
+    symbols: list  # names of the coins
+    tables: list  # their candle tables
+    prices: tuple  # open, high, low, close: float64, coins one behind the other
+    bounds: np.ndarray  # int64, coins + 1: where each coin begins
+    step: pd.Timedelta  # length of a candle
+    times: pd.DatetimeIndex  # open times of the account: every candle of any coin
+    ends: np.ndarray  # int64 ns, closing time of each candle; empty with one coin
+    account_row: np.ndarray  # int64, row of each candle in `times`; empty with one coin
+
 
 def make_market(
     candles: pd.DataFrame | dict,  # candle table, or symbol -> candle table; all of one timeframe
     timeframe: str | None = None,  # length of a candle; None: the table's own label, or read from the rows
-) -> Market:  # raises DataError for candles that cannot be
-    "Candles as the backtester wants them."
+) -> Market:  # raises DataError for impossible candles
+    "Candles of one coin or several as flat arrays."
     tables = candles if isinstance(candles, dict) else {str(getattr(candles, "attrs", {}).get("symbol") or ""): candles}
     if not tables:
         raise DataError("no candles", "at least one coin", 0, "load candles")
@@ -136,8 +135,8 @@ class Orders:
             self.counts,
         )
 
-
-def _places(index, wanted, name):
+# %% ../../nbs/60_backtest/10_orders.ipynb #ef4c22d0
+def _rows_at(index, wanted, name):
     "Rows of the wanted times; an order on a candle that does not exist is refused."
     if not isinstance(wanted, pd.DatetimeIndex) or wanted.tz is None:
         raise DataError(
@@ -159,17 +158,11 @@ def _places(index, wanted, name):
         )
     return at
 
-
+# %% ../../nbs/60_backtest/10_orders.ipynb #98d08022
 def _actions(orders, index, name):
     "Rows and directions of orders that want to trade, and where they stand in the table."
-    table = (
-        orders
-        if isinstance(orders, pd.DataFrame)
-        else pd.DataFrame({"action": orders})
-        if isinstance(orders, pd.Series)
-        else None
-    )
-    if table is None or "action" not in table.columns:
+    table = pd.DataFrame({"action": orders}) if isinstance(orders, pd.Series) else orders
+    if not isinstance(table, pd.DataFrame) or "action" not in table.columns:
         raise DataError(
             f"{name}: no orders", "a table with a column `action`, or such a column", type(orders).__name__,
             "see `backtest`",
@@ -188,7 +181,7 @@ def _actions(orders, index, name):
                 "a forecast that is missing is no trade: set it to 0 knowingly",
             )
     whole = table.index is index or (len(table) == len(index) and table.index.equals(index))
-    rows = wanted if whole else _places(index, table.index, name)[wanted]
+    rows = wanted if whole else _rows_at(index, table.index, name)[wanted]
     return table, wanted, rows.astype("int64"), np.ones(len(wanted)) if sign is None else sign
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #45ee7ae2
@@ -229,7 +222,7 @@ def _check_sides(name, times, close, sign, values):
             "leave one of them out",
         )
 
-
+# %% ../../nbs/60_backtest/10_orders.ipynb #d6804864
 def _defaults(market, number, rows, sign, values, settings):
     "Fill in the distances of the whole backtest; False where the ATR is not yet known."
     table, known = market.tables[number], np.ones(len(rows), dtype=bool)
@@ -262,53 +255,30 @@ def _defaults(market, number, rows, sign, values, settings):
     return known
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #622cdce6
-def read_orders(
-    market: Market,  # of `make_market`
-    orders: pd.DataFrame | pd.Series | dict,  # per decision row: `action`, any of COLUMNS, `reason`; or symbol -> such a table
-    size: float = 1.0,  # default of `size`
-    **settings,  # stop, target, trailing, trailing_from, timeout, unit, window: defaults of the barriers
-) -> Orders:  # raises DataError for orders that cannot be meant
-    "Check orders and sort them by time."
-    given = orders if isinstance(orders, dict) else {market.symbols[0]: orders}
-    if set(given) - set(market.symbols) or (not isinstance(orders, dict) and len(market.symbols) > 1):
-        raise DataError(
-            "orders for coins without candles", ", ".join(market.symbols), ", ".join(map(str, given)),
-            "give a table of orders per symbol",
-        )
-    parts, counts = [], {"orders": 0, "no_next_candle": 0, "no_size": 0, "warm_up": 0}
-    for number, symbol in enumerate(market.symbols):
-        if symbol not in given:
-            continue
-        index, name = market.tables[number].index, symbol or "orders"
-        table, at, rows, sign = _actions(given[symbol], index, name)
-        counts["orders"] += len(rows)
-        keep = rows < len(index) - 1
-        counts["no_next_candle"] += int((~keep).sum())
-        at, rows, sign = at[keep], rows[keep], sign[keep]
-        values = {
-            c: table[c].to_numpy(dtype="float64")[at] if c in table.columns else np.full(len(at), np.nan)
-            for c in COLUMNS
-        }
-        if "size" not in table.columns:
-            values["size"] = np.full(len(at), float(size))
-        close = market.prices[3][market.bounds[number] + rows]
-        _check_sides(name, index[rows], close, sign, values)
-        known = _defaults(market, number, rows, sign, values, settings)
-        values["trail_from"] = np.nan_to_num(values["trail_from"])
-        values["timeout"] = np.where(np.isnan(values["timeout"]), settings.get("timeout") or 2**62, values["timeout"])
-        sized = values["size"] > 0
-        counts["no_size"], counts["warm_up"] = (
-            counts["no_size"] + int((~sized & known).sum()),
-            counts["warm_up"] + int((~known).sum()),
-        )
-        take = np.flatnonzero(known & sized)
-        text = table["reason"].to_numpy(dtype=object)[at[take]] if "reason" in table.columns else np.zeros(0, object)
-        parts.append(
-            (np.full(len(take), number), rows[take], sign[take], {c: v[take] for c, v in values.items()}, text)
-        )
-    return _joined(market, parts, counts)
+def _of_coin(market, number, orders, size, settings, counts):
+    "Orders of one coin that can be carried out: coin, rows, signs, values, reasons; adds to the counts."
+    index, name = market.tables[number].index, market.symbols[number] or "orders"
+    table, at, rows, sign = _actions(orders, index, name)
+    keep = rows < len(index) - 1
+    counts["orders"] += len(rows)
+    counts["no_next_candle"] += int((~keep).sum())
+    at, rows, sign = at[keep], rows[keep], sign[keep]
+    values = {
+        c: table[c].to_numpy(dtype="float64")[at] if c in table.columns else np.full(len(at), np.nan) for c in COLUMNS
+    }
+    if "size" not in table.columns:
+        values["size"] = np.full(len(at), float(size))
+    _check_sides(name, index[rows], market.prices[3][market.bounds[number] + rows], sign, values)
+    known, sized = _defaults(market, number, rows, sign, values, settings), values["size"] > 0
+    values["trail_from"] = np.nan_to_num(values["trail_from"])
+    values["timeout"] = np.where(np.isnan(values["timeout"]), settings.get("timeout") or 2**62, values["timeout"])
+    counts["no_size"] += int((~sized & known).sum())
+    counts["warm_up"] += int((~known).sum())
+    good = np.flatnonzero(known & sized)
+    reason = table["reason"].to_numpy(dtype=object)[at[good]] if "reason" in table.columns else np.zeros(0, object)
+    return np.full(len(good), number), rows[good], sign[good], {c: v[good] for c, v in values.items()}, reason
 
-
+# %% ../../nbs/60_backtest/10_orders.ipynb #64951945
 def _joined(market, parts, counts):
     "Orders of all coins in the order of their decisions."
     if len(parts) == 1:
@@ -321,3 +291,24 @@ def _joined(market, parts, counts):
         coin[order], rows[order], sign[order], {c: np.concatenate([p[3][c] for p in parts])[order] for c in COLUMNS},
         reason, counts,
     )
+
+
+def read_orders(
+    market: Market,  # of `make_market`
+    orders: pd.DataFrame | pd.Series | dict,  # per decision row: `action`, any of COLUMNS, `reason`; or symbol -> table
+    size: float = 1.0,  # default of `size`
+    **settings,  # stop, target, trailing, trailing_from, timeout, unit, window: defaults of the barriers
+) -> Orders:  # raises DataError for impossible orders
+    "Check orders and sort them by time."
+    given = orders if isinstance(orders, dict) else {market.symbols[0]: orders}
+    if set(given) - set(market.symbols) or (not isinstance(orders, dict) and len(market.symbols) > 1):
+        raise DataError(
+            "orders for coins without candles", ", ".join(market.symbols), ", ".join(map(str, given)),
+            "give a table of orders per symbol",
+        )
+    counts = {"orders": 0, "no_next_candle": 0, "no_size": 0, "warm_up": 0}
+    parts = [
+        _of_coin(market, number, given[symbol], size, settings, counts)
+        for number, symbol in enumerate(market.symbols) if symbol in given
+    ]
+    return _joined(market, parts, counts)

@@ -132,7 +132,8 @@ def _luck_words(p):
     "How often random entries earn as much."
     if not np.isfinite(p):
         return ""
-    words = f" The same trades begun at random moments earned at least as much in {_percent(p, '{:.1f} %')} of the draws"
+    often = _percent(p, "{:.1f} %")
+    words = f" The same trades begun at random moments earned at least as much in {often} of the draws"
     return words + (": no timing was shown." if p > 0.05 else ".")
 
 
@@ -146,7 +147,8 @@ def trading_words(
     if not v["trades"]:
         return f"{name}: no trade was made."
     if shadow:
-        name += ": nothing earned on validation rows, so nothing would be traded. A shadow account shows what was avoided"
+        name += ": nothing earned on validation rows, so nothing would be traded."
+        name += " A shadow account shows what was avoided"
     count = "1 trade" if v["trades"] == 1 else f"{v['trades']:,.0f} trades"
     costs = f"after costs of {1e4 * reference['break_even_cost']:g} basis points per side"
     held = f"buying and holding made {_percent(reference['total_return'])}"

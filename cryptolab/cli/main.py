@@ -20,8 +20,8 @@ import cryptolab
 from ..config import load_settings
 from ..files import write_json
 from cryptolab.cli.common import (
-    DataDir, Debug, End, Limit, Profile, Seed, Sets, Source, Start, Symbol, Template, Timeframe, readable_errors, shown_path,
-    show_progress, split_list,
+    DataDir, Debug, End, Limit, Profile, Seed, Sets, Source, Start, Symbol, Template, Timeframe, readable_errors,
+    shown_path, show_progress, split_list,
 )
 
 # %% ../../nbs/95_cli/90_main.ipynb #c412b9f6

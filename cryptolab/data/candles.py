@@ -120,7 +120,7 @@ def _merged(before, findings):
             }
     return list(new.values())
 
-# %% ../../nbs/10_data/10_candles.ipynb #387dc132
+# %% ../../nbs/10_data/10_candles.ipynb #ac76f2d0
 def _on_grid(table, step, findings):
     "The table without rows off the grid, and an error for what cannot be repaired (or None)."
     phase = (index_ns(table.index) - MONDAY.value) % step
@@ -131,7 +131,7 @@ def _on_grid(table, step, findings):
     if off.sum() > max(2, 0.05 * len(table)) or off.mean() > 0.34:
         error = DataError(
             f"{title}: {off.mean():.0%} of the rows are off the time grid", f"open times {length} apart",
-            f"{table.index[int(np.argmax(off))]} beside {table.index[int(np.argmax(~off))]}",
+            f"{table.index[int(np.argmax(off))]} next to {table.index[int(np.argmax(~off))]}",
             "check timeframe and time zone",
         )
     elif step - grid <= 1_000_000_000:

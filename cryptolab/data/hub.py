@@ -235,7 +235,7 @@ def _try(step, *inputs):
     except Exception:
         return None
 
-# %% ../../nbs/10_data/50_hub.ipynb #0a369891
+# %% ../../nbs/10_data/50_hub.ipynb #debbcc78
 def _read_slice(table, url, symbol, timeframe, now):
     "Rows of a file through the same checks as a whole file."
     import pyarrow.parquet as pq
@@ -247,7 +247,7 @@ def _read_slice(table, url, symbol, timeframe, now):
     candles.attrs["path"] = url
     return candles
 
-
+# %% ../../nbs/10_data/50_hub.ipynb #e4b99405
 def stream_hub(
     symbol: str,  # such as BTCUSDT
     timeframe: str,  # such as 15m

@@ -61,7 +61,7 @@ def brier_decomposition(
     y,  # outcome per row, 0 or 1, both present, in time order
     p_up,  # forecast probability of 1 per row
     bins: int | None = None,  # groups of equal count; None = `adaptive_bins`
-    base_rate: float | None = None,  # constant to beat: rate of 1 in the TRAINING rows; None = in these rows (hindsight)
+    base_rate: float | None = None,  # constant to beat: rate of 1 in the TRAINING rows; None = in these (hindsight)
     n_samples: int = 1000,  # bootstrap samples of the skill interval
     seed: int = 0,  # seed of the bootstrap
     level: float = 0.95,  # coverage of the interval
@@ -76,7 +76,7 @@ def brier_decomposition(
 def log_loss(
     y,  # outcome per row, 0 or 1, both present, in time order
     p_up,  # forecast probability of 1 per row
-    base_rate: float | None = None,  # constant to beat: rate of 1 in the TRAINING rows; None = in these rows (hindsight)
+    base_rate: float | None = None,  # constant to beat: rate of 1 in the TRAINING rows; None = in these (hindsight)
     n_samples: int = 1000,  # bootstrap samples
     seed: int = 0,  # seed of the bootstrap
     level: float = 0.95,  # coverage of the intervals

@@ -21,14 +21,17 @@ def mcnemar(
     y,  # outcome per row, 0 or 1
     p_a,  # probability of 1 by the model; "up" above one half
     p_b,  # probability of 1 by its rival on the same rows
-) -> dict:  # n, a_only (rows only a gets right), b_only, p_value (two-sided), p_better (one-sided: a is better); 1.0 where they never differ
+) -> dict:  # n, a_only and b_only (rows only that one gets right), p_value (two-sided), p_better (a is better)
     "Exact paired test of two classifiers."
     y, a = check_direction(y, p_a, both=False)
     _, b = check_direction(y, p_b, both=False)
     right_a, right_b = (a > 0.5) == (y == 1), (b > 0.5) == (y == 1)
     wins, losses = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    test = lambda side: float(stats.binomtest(wins, wins + losses, alternative=side).pvalue) if wins + losses else 1.0
-    return {"n": len(y), "a_only": wins, "b_only": losses, "p_value": test("two-sided"), "p_better": test("greater")}
+    p = {"p_value": 1.0, "p_better": 1.0}  # where they never differ
+    if wins + losses:
+        for name, side in (("p_value", "two-sided"), ("p_better", "greater")):
+            p[name] = float(stats.binomtest(wins, wins + losses, alternative=side).pvalue)
+    return {"n": len(y), "a_only": wins, "b_only": losses, **p}
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #5ec6e1d0
 def _p_values(values):
@@ -66,7 +69,7 @@ def _arch():
         ) from e
     return arch
 
-
+# %% ../../nbs/55_evaluation/40_multiple.ipynb #7704bc85
 def _losses(losses, least):
     "Losses of the models as a finite table with one column each."
     columns = dict(losses)
@@ -86,7 +89,7 @@ def _bootstrap_settings(table, reference, block, n, seed):
     if block is None:
         block = max(block_length(table[c].to_numpy() - reference) for c in table)
     if not block >= 1 or n < 2:
-        raise SettingsError("bootstrap of a board", "block >= 1, n >= 2", (block, n), "correct the argument")
+        raise SettingsError("bootstrap of several models", "block >= 1, n >= 2", (block, n), "correct the argument")
     return {"block_size": int(np.ceil(block)), "reps": n, "bootstrap": "stationary", "seed": seed}
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #0745fa2a
@@ -96,8 +99,8 @@ def spa_test(
     block: float | None = None,  # mean block length in rows; None = the longest `block_length` of the differences
     n: int = 1000,  # bootstrap samples
     seed: int = 0,  # seed of the bootstrap
-) -> dict:  # n, models, best, gain (mean benchmark loss - best loss), p_lower, p_value (consistent), p_upper: "no model beats the benchmark"
-    "Hansen's test for superior predictive ability, best of many against one benchmark."
+) -> dict:  # n, models, best, gain (mean benchmark loss - best loss), p_lower, p_value, p_upper
+    "Hansen's test of \"no model beats the benchmark\", which accounts for the search among the models."
     table = _losses(losses, 1)
     benchmark, *_ = aligned_columns(loss_benchmark=loss_benchmark, **{"losses": next(iter(dict(losses).values()))})
     gains = table.rsub(benchmark, axis=0)
@@ -125,7 +128,7 @@ def spa_test(
 def model_confidence_set(
     losses,  # model -> loss per row, in time order (dict or DataFrame), at least two
     level: float = 0.9,  # probability with which the set holds the best model
-    block: float | None = None,  # mean block length in rows; None = the longest `block_length` of the differences from the mean
+    block: float | None = None,  # mean block length in rows; None = longest `block_length` of differences from the mean
     n: int = 1000,  # bootstrap samples
     seed: int = 0,  # seed of the bootstrap
 ) -> pd.DataFrame:  # index: models, best first; loss (mean), p_value, included
@@ -163,7 +166,7 @@ def sharpe_ratio(
         )
     return float(x.mean() / x.std(ddof=1)) if x.any() else 0.0
 
-
+# %% ../../nbs/55_evaluation/40_multiple.ipynb #1a24a946
 def psr_from_moments(
     sharpe: float,  # measured Sharpe ratio per candle
     n: int,  # number of returns
@@ -189,11 +192,10 @@ def probabilistic_sharpe(
 ) -> float:  # probability that the true ratio exceeds the benchmark
     "Probabilistic Sharpe ratio of a column of returns."
     sharpe, x = sharpe_ratio(returns), check_column("returns", returns)
-    return (
-        psr_from_moments(sharpe, len(x), float(stats.skew(x)), float(stats.kurtosis(x, fisher=False)), benchmark)
-        if x.any()
-        else float(benchmark < 0)
-    )
+    if not x.any():
+        return float(benchmark < 0)
+    skew, kurtosis = float(stats.skew(x)), float(stats.kurtosis(x, fisher=False))
+    return psr_from_moments(sharpe, len(x), skew, kurtosis, benchmark)
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #77578e6b
 def effective_trials(
@@ -207,7 +209,7 @@ def effective_trials(
         )
     return correlation + (1 - correlation) * n
 
-
+# %% ../../nbs/55_evaluation/40_multiple.ipynb #c0f0e2cd
 def expected_maximum_sharpe(
     trials: float,  # number of independent trials, at least 1
     spread: float,  # standard deviation of the Sharpe ratios across the trials, per candle
@@ -227,8 +229,8 @@ def expected_maximum_sharpe(
 def deflated_sharpe(
     returns,  # returns per candle of the strategy that was chosen
     trials: float,  # number of independent trials it was chosen from
-    spread: float | None = None,  # standard deviation of their Sharpe ratios per candle; None = 1/√(n − 1), that of pure chance
-) -> dict:  # n, sharpe, benchmark (expected maximum), deflated (probability that the true ratio exceeds zero, given the search), probabilistic
+    spread: float | None = None,  # s.d. of their Sharpe ratios per candle; None = 1/√(n − 1), that of pure chance
+) -> dict:  # n, sharpe, benchmark (expected maximum), deflated (probability of a true edge), probabilistic
     "Sharpe ratio judged against the best that luck would have found."
     sharpe, x = sharpe_ratio(returns), check_column("returns", returns)
     benchmark = expected_maximum_sharpe(trials, 1 / np.sqrt(len(x) - 1) if spread is None else spread)
@@ -245,7 +247,7 @@ def _sharpe_of_sums(total, square, rows):
     flat = variance <= 1e-14 * np.maximum(square / rows, 1e-300)
     return np.divide(mean, np.sqrt(variance), out=np.zeros_like(mean), where=~flat)
 
-
+# %% ../../nbs/55_evaluation/40_multiple.ipynb #5dd99c50
 def _halves(blocks):
     "Every choice of half of the blocks as 0/1 rows."
     chosen = np.array(list(combinations(range(blocks), blocks // 2)))
@@ -255,7 +257,7 @@ def _halves(blocks):
 
 
 def _pick(total, square, half, rows):
-    "For each split the best strategy inside: its ratio inside, its ratio outside, and its relative rank there (ties share a rank)."
+    "Best strategy inside each split: its ratio inside, its ratio outside, and its relative rank there."
     inside = _sharpe_of_sums(half @ total, half @ square, rows)
     outside = _sharpe_of_sums((1 - half) @ total, (1 - half) @ square, rows)
     best = inside.argmax(axis=1)[:, None]
@@ -263,11 +265,11 @@ def _pick(total, square, half, rows):
     rank = ((outside < there).sum(axis=1) + ((outside == there).sum(axis=1) + 1) / 2) / (total.shape[1] + 1)
     return np.stack([np.take_along_axis(inside, best, axis=1)[:, 0], there[:, 0], rank])
 
-
+# %% ../../nbs/55_evaluation/40_multiple.ipynb #0413230b
 def pbo(
     returns,  # returns per candle, one column per strategy tried (rows in time order), at least two columns
     blocks: int = 16,  # even number of blocks; 16 give 12,870 splits
-) -> dict:  # pbo, n (rows used), strategies, splits, logits (one per split), loss (share of splits whose choice lost money), slope (outside on inside ratio)
+) -> dict:  # pbo, n, strategies, splits, logits, loss, slope
     "Probability of backtest overfitting by combinatorially symmetric cross-validation."
     x = np.asarray(returns, dtype=float)
     if x.ndim != 2 or x.shape[1] < 2 or not np.isfinite(x).all():

@@ -21,7 +21,7 @@ def direction_baselines(
     candles: pd.DataFrame,  # candle table
     y: pd.Series,  # label per candle: 1 up, 0 not
     rows: dict,  # decision rows of the parts: "train", "val" (for LightGBM), "test"
-    features: pd.DataFrame | None = None,  # features per candle, known on all those rows; None leaves the two learners out
+    features: pd.DataFrame | None = None,  # features per candle, known on all those rows; None: no learners
     seed: int = 0,  # of LightGBM
     num_threads: int = 0,  # of LightGBM; 0 = all cores
 ) -> pd.DataFrame:  # p_up per test row: majority, last move, reversal; with features also logistic regression, LightGBM
@@ -132,7 +132,7 @@ def best_methods(
     level: float = 0.9,  # probability with which the set holds the best method
     n: int = 1000,  # bootstrap samples
     seed: int = 0,  # seed of the bootstrap
-) -> pd.DataFrame:  # index: methods, best first; loss (mean), p_set, in_set; attrs: p_spa (no method is better), benchmark, level
+) -> pd.DataFrame:  # index: methods, best first; loss (mean), p_set, in_set; attrs: p_spa, benchmark, level
     "The methods that cannot be told from the best, and whether any beats the benchmark."
     table = pd.DataFrame({name: check_column(name, loss) for name, loss in dict(losses).items()})
     if benchmark not in table or table.shape[1] < 2:

@@ -62,6 +62,32 @@ def finer_arrays(
     first = np.searchsorted(candle[within], np.arange(len(opened) + 1))
     return *(x[within] for x in _check_prices(lower)[:3]), first
 
+# %% ../../nbs/30_labels/30_barriers.ipynb #8943e802
+def _settle(candles, timeframe, step, timeout, rows, at, reason, ret, full_interval):
+    "Label table of walked trades; unknown outcomes blanked and counted."
+    n, run = len(candles), segments(candles.index, timeframe)
+    code = np.full(n, EXITS.index("warm_up"))
+    code[n - 1 :] = EXITS.index("end")
+    needed = rows + timeout if full_interval else at
+    last = np.minimum(needed, n - 1)
+    code[rows] = np.where(
+        run[last] != run[rows], EXITS.index("gap"), np.where(needed > last, EXITS.index("end"), reason),
+    )
+    settled = code[rows] < EXITS.index("end")
+    y, earned, ahead = np.full(n, np.nan), np.full(n, np.nan), np.full(n, timeout)
+    done = rows[settled]
+    y[done], earned[done] = code[done] == EXITS.index("target"), ret[settled]
+    if not full_interval:
+        ahead[done] = at[settled] - done
+    counts = dict(zip(EXITS, np.bincount(code, minlength=len(EXITS)).tolist()))
+    table = pd.DataFrame({"y": y, "t0": candles.index + step, "t1": candles.index + step * (ahead + 1),
+                          "exit": pd.Categorical.from_codes(code, EXITS), "ret": earned}, index=candles.index)
+    table.attrs = {
+        "timeframe": timeframe, "ahead": timeout,
+        "dropped": {"no_future": counts["end"], "gap": counts["gap"], "warm_up": counts["warm_up"]},
+    }
+    return table
+
 # %% ../../nbs/30_labels/30_barriers.ipynb #61b2e57e
 def triple_barrier(
     candles: pd.DataFrame,  # candle table, UTC open times
@@ -102,31 +128,5 @@ def triple_barrier(
         "label": f"triple_barrier_{side}", "target": target, "stop": stop, "unit": unit, "window": window, "side": side,
         "trailing": trailing, "trailing_from": trailing_from,
         "both": {"assumed_stop": int((both[settled] == 1).sum()), "decided": int((both[settled] == 2).sum())},
-    }
-    return table
-
-# %% ../../nbs/30_labels/30_barriers.ipynb #8943e802
-def _settle(candles, timeframe, step, timeout, rows, at, reason, ret, full_interval):
-    "Label table of walked trades; unknown outcomes blanked and counted."
-    n, run = len(candles), segments(candles.index, timeframe)
-    code = np.full(n, EXITS.index("warm_up"))
-    code[n - 1 :] = EXITS.index("end")
-    needed = rows + timeout if full_interval else at
-    last = np.minimum(needed, n - 1)
-    code[rows] = np.where(
-        run[last] != run[rows], EXITS.index("gap"), np.where(needed > last, EXITS.index("end"), reason),
-    )
-    settled = code[rows] < EXITS.index("end")
-    y, earned, ahead = np.full(n, np.nan), np.full(n, np.nan), np.full(n, timeout)
-    done = rows[settled]
-    y[done], earned[done] = code[done] == EXITS.index("target"), ret[settled]
-    if not full_interval:
-        ahead[done] = at[settled] - done
-    counts = dict(zip(EXITS, np.bincount(code, minlength=len(EXITS)).tolist()))
-    table = pd.DataFrame({"y": y, "t0": candles.index + step, "t1": candles.index + step * (ahead + 1),
-                          "exit": pd.Categorical.from_codes(code, EXITS), "ret": earned}, index=candles.index)
-    table.attrs = {
-        "timeframe": timeframe, "ahead": timeout,
-        "dropped": {"no_future": counts["end"], "gap": counts["gap"], "warm_up": counts["warm_up"]},
     }
     return table

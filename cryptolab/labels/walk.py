@@ -243,8 +243,8 @@ def exits_in_turn(
     coin=0,  # number of the coin of each order
     ends=None,  # int64 times at which the candles close; needed with several coins
     lower=None,  # as in `exits_of_trades`; `first` has one entry more than candles for every coin
-) -> tuple:  # per trade taken: order, row of the exit, price, reason, both; then orders refused: coin busy, account full
-    "Walk the trades that an account takes, one after another."
+) -> tuple:  # per trade taken: order, row of the exit, price, reason, both; then numbers of orders refused
+    "Walk the trades that an account takes; refused orders found their coin busy, or the account full."
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
     rows = np.ascontiguousarray(rows, dtype="int64")
     bounds, n = np.array([0, len(o)] if bounds is None else bounds, dtype="int64"), len(rows)

@@ -8,314 +8,28 @@ __all__ = ['MARK', 'timeframe_minutes', 'leaderboard_html']
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #0c2d50b0
 import html
 import math
-import textwrap
 
 import pandas as pd
 
 from ..config import CryptolabError
 from ..data.timegrid import timeframe_delta
+from .leaderboard_columns import COLUMNS, fixed, interval, is_number, labelled, p_text, percent
 from .render import CSS
 
-# %% ../../nbs/80_reports/55_leaderboard_page.ipynb #f1fd4ac9
-def _esc(text):
-    "Text that is safe between tags and inside a quoted attribute."
-    return html.escape(str(text), quote=True)
-
-
-def _is_number(value):
-    "Whether there is a finite number."
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _fixed(value, form="{:.1f}", scale=1):
-    "A number in a format; empty where there is none; with a real minus sign; no minus zero."
-    if not _is_number(value):
-        return ""
-    text = form.format(scale * value)
-    return text.replace("-", "" if not any(c in "123456789" for c in text) else "−")
-
-
-def _percent(value, form="{:.1f} %"):
-    "A fraction as percent."
-    return _fixed(value, form, 100)
-
-
-def _p(value):
-    "A p-value."
-    return (
-        ""
-        if not _is_number(value)
-        else "< 0.0001"
-        if value < 0.0001
-        else f"{value:.2g}"
-        if value < 0.1
-        else f"{value:.2f}"
-    )
-
-
-def _interval(low, high, form="{:+.1f}", scale=1):
-    "Both ends of an interval, or nothing."
-    ends = _fixed(low, form, scale), _fixed(high, form, scale)
-    return f"{ends[0]} … {ends[1]}" if all(ends) else ""
-
-
-def _duration(seconds):
-    "A duration in the unit that fits."
-    if not _is_number(seconds):
-        return ""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
-
-# %% ../../nbs/80_reports/55_leaderboard_page.ipynb #4c5e67a3
-def _join(*parts):
-    "The parts that are not empty."
-    return " · ".join(part for part in parts if part)
-
-
-def _lines(*parts):
-    "The parts that are not empty, one line each."
-    return "\n".join(part for part in parts if part)
-
-
-def _said(word, value):
-    "A word and its value, or nothing."
-    return f"{word} {value}" if value else ""
-
-
-# heading, explanation, column that sorts, larger first at the first click, first line, second line, shown from the start
-_NUMBERS = [
-    (
-        "Edge",
-        "points of accuracy over the majority class, with its 95 % interval",
-        "edge",
-        True,
-        lambda r: _fixed(r.edge, "{:+.1f}"),
-        lambda r: _interval(r.edge_low, r.edge_high),
-        True,
-    ),
-    (
-        "p, corrected",
-        "Holm: probability that luck alone gives any such finding on this board; beneath it the single p-value and the false discovery rate q",
-        "p_holm",
-        False,
-        lambda r: _p(r.p_holm),
-        lambda r: _join(_said("p", _p(r.p)), _said("q", _p(r.q))),
-        True,
-    ),
-    (
-        "Accuracy",
-        "share of test candles whose direction was right; beneath it that of the majority class of the training rows",
-        "accuracy",
-        True,
-        lambda r: _percent(r.accuracy),
-        lambda r: _said("majority", _percent(r.majority)),
-        True,
-    ),
-    (
-        "Over best rival",
-        "points of accuracy (for an event: of the area under the ROC curve) over the simple method that comes closest",
-        "rival_edge",
-        True,
-        lambda r: _fixed(r.rival_edge, "{:+.1f}"),
-        lambda r: _lines(_interval(r.rival_low, r.rival_high), r.rival),
-        True,
-    ),
-    (
-        "ROC AUC",
-        "area under the ROC curve; one half is guessing; beneath it the event, where it is not the direction of the next close",
-        "roc_auc",
-        True,
-        lambda r: _fixed(r.roc_auc, "{:.3f}"),
-        lambda r: _lines(_interval(r.roc_auc_low, r.roc_auc_high, "{:.3f}"), *textwrap.wrap(r.event, 24)),
-        True,
-    ),
-    (
-        "Account",
-        "return of the simulated account on test candles after costs, with its interval; beneath it buying and holding; a shadow account shows what was avoided",
-        "total",
-        True,
-        lambda r: _fixed(r.total, "{:+.1f} %", 100),
-        lambda r: _lines(
-            _interval(r.total_low, r.total_high, "{:+.1f}", 100),
-            _said("holding", _fixed(r.total_beside, "{:+.1f} %", 100)),
-            "shadow: not traded" if r.shadow and r.trades_made > 0 else "",
-        ),
-        True,
-    ),
-    (
-        "Trades",
-        "trades of that account; beneath it the share that earned, and the share that was needed to break even",
-        "trades_made",
-        True,
-        lambda r: _fixed(r.trades_made, "{:,.0f}"),
-        lambda r: _lines(
-            _said("won", _percent(r.win, "{:.0f} %")), _said("needed", _percent(r.win_beside, "{:.0f} %"))
-        ),
-        True,
-    ),
-    (
-        "Sharpe",
-        "annual Sharpe ratio of that account with an interval robust against autocorrelation; beneath it buying and holding",
-        "sharpe",
-        True,
-        lambda r: _fixed(r.sharpe, "{:+.1f}"),
-        lambda r: _lines(_interval(r.sharpe_low, r.sharpe_high), _said("holding", _fixed(r.sharpe_beside, "{:+.1f}"))),
-        False,
-    ),
-    (
-        "Drawdown",
-        "worst fall of that account from its best; beneath it buying and holding, and the p-value against entries at random",
-        "worst",
-        True,
-        lambda r: _percent(r.worst, "{:.0f} %"),
-        lambda r: _lines(_said("holding", _percent(r.worst_beside, "{:.0f} %")), _said("random p", _p(r.p_random))),
-        False,
-    ),
-    (
-        "Gross",
-        "basis points per candle before costs, trading by the sign of the forecast",
-        "gross_bp",
-        True,
-        lambda r: _fixed(r.gross_bp, "{:+.2f}"),
-        lambda r: _interval(r.gross_low, r.gross_high, "{:+.2f}"),
-        False,
-    ),
-    (
-        "Break-even cost",
-        "cost per side in basis points at which nothing is left, and the stated cost",
-        "break_even_bp",
-        True,
-        lambda r: _fixed(r.break_even_bp, "{:.1f}"),
-        lambda r: _lines(
-            _interval(r.break_even_low, r.break_even_high, "{:.1f}"), _said("cost", _fixed(r.cost_bp, "{:.0f}"))
-        ),
-        True,
-    ),
-    (
-        "Net",
-        "basis points per candle after the stated costs; beneath it buying and holding",
-        "net_bp",
-        True,
-        lambda r: _fixed(r.net_bp, "{:+.2f}"),
-        lambda r: _said("holding", _fixed(r.hold_bp, "{:+.2f}")),
-        True,
-    ),
-    (
-        "Volatility skill",
-        "how much smaller the QLIKE loss is than that of persistence",
-        "vol_skill",
-        True,
-        lambda r: _percent(r.vol_skill, "{:+.0f} %"),
-        lambda r: _interval(r.vol_skill_low, r.vol_skill_high, "{:+.0f} %", 100),
-        True,
-    ),
-    (
-        "Over best simple",
-        "the same against the best of the simple volatility methods",
-        "vol_best_skill",
-        True,
-        lambda r: _percent(r.vol_best_skill, "{:+.0f} %"),
-        lambda r: _lines(_interval(r.vol_best_low, r.vol_best_high, "{:+.0f} %", 100), r.vol_best),
-        True,
-    ),
-    (
-        "MASE",
-        "price error as a multiple of that of repeating the last close; below 1 is better",
-        "mase",
-        False,
-        lambda r: _fixed(r.mase, "{:.4f}"),
-        lambda r: _interval(r.mase_low, r.mase_high, "{:.4f}"),
-        False,
-    ),
-    (
-        "Coverage",
-        "share of next closes inside the interval, and the share it promised",
-        "coverage",
-        True,
-        lambda r: _percent(r.coverage),
-        lambda r: _lines(
-            _interval(r.coverage_low, r.coverage_high, "{:.1f}", 100), _said("stated", _percent(r.stated, "{:.0f} %"))
-        ),
-        False,
-    ),
-    (
-        "Leaks",
-        "what the search for leaks in the pipeline found",
-        "leaks",
-        True,
-        lambda r: _fixed(r.leaks, "{:.0f}") and ("none" if r.leaks == 0 else f"{r.leaks:.0f} found"),
-        lambda r: "",
-        True,
-    ),
-    (
-        "Certified",
-        "feature columns with a certificate, of all",
-        "certified",
-        True,
-        lambda r: _fixed(r.certified, "{:.0f}"),
-        lambda r: _said("of", _fixed(r.columns, "{:.0f}")),
-        False,
-    ),
-    (
-        "Trials",
-        "configurations tried on the same candles, and the Sharpe probability deflated for them",
-        "trials",
-        False,
-        lambda r: _fixed(r.trials, "{:.0f}"),
-        lambda r: _said("deflated", _fixed(r.deflated, "{:.2f}")),
-        False,
-    ),
-    (
-        "Test candles",
-        "rows the numbers are measured on; beneath it all candles",
-        "n",
-        True,
-        lambda r: _fixed(r.n, "{:,.0f}"),
-        lambda r: _said("of", _fixed(r.candles, "{:,.0f}")),
-        True,
-    ),
-    (
-        "Data",
-        "first and last candle",
-        "last",
-        True,
-        lambda r: r.last,
-        lambda r: _lines(_said("from", r.first), r.source),
-        True,
-    ),
-    (
-        "Duration",
-        "seconds, minutes or hours of the run",
-        "seconds",
-        True,
-        lambda r: _duration(r.seconds),
-        lambda r: "",
-        True,
-    ),
-    ("System", "and the size of its networks", "system", False, lambda r: r.system, lambda r: r.profile, False),
-    (
-        "Status",
-        "done; failed; stale: an earlier result, as the newest run of this job failed; unreadable: a damaged file",
-        "status",
-        False,
-        lambda r: r.status,
-        lambda r: "",
-        False,
-    ),
-]
-
-# %% ../../nbs/80_reports/55_leaderboard_page.ipynb #7b5374f2
-def timeframe_minutes(timeframe):
-    "Length of a timeframe for sorting; unknown ones last."
+# %% ../../nbs/80_reports/55_leaderboard_page.ipynb #c2bd452e
+def timeframe_minutes(
+    timeframe,  # text such as 15m
+) -> float:  # infinity for what is no timeframe, so that it is sorted last
+    "Length of a timeframe in minutes."
     try:
         return timeframe_delta(timeframe).total_seconds() / 60
     except (CryptolabError, TypeError):
         return math.inf
+
+
+def _esc(text):
+    "Text that is safe between tags and inside a quoted attribute."
+    return html.escape(str(text), quote=True)
 
 
 def _anchor(address, text):
@@ -331,46 +45,45 @@ def _cell(sort, first, second="", kind=""):
 
 
 def _first_cells(r, pages):
-    "The coin, and the way to the report."
+    "The coin, and the link to the report."
     minutes, state = timeframe_minutes(r.timeframe), "" if r.status == "done" else r.status
     coin = f'<th scope="row" data-v="{_esc(r.symbol)}">{_anchor(pages.get(r.symbol, ""), r.symbol)}</th>'
     order = f"{min(minutes, 99999999):012.3f} {r.timeframe} {r.system}"  # 15m before 1h before 1d
-    return coin + _cell(
-        order, _anchor(r.link, f"{r.timeframe} {r.system}".strip() or "?"), state, "bad" if state else "",
-    )
+    report = _anchor(r.link, f"{r.timeframe} {r.system}".strip() or "?")
+    return coin + _cell(order, report, state, "bad" if state else "")
 
-
-def _found(r):
+# %% ../../nbs/80_reports/55_leaderboard_page.ipynb #7b5374f2
+def _significant(r):
     "Whether a report stands out after the correction."
-    return _is_number(r.p_holm) and r.p_holm < 0.05 and r.edge > 0
+    return is_number(r.p_holm) and r.p_holm < 0.05 and r.edge > 0
 
 
 def _data(r):
-    "What the filters ask for, as attributes; `data-sure` marks a finding that no leak spoils."
-    found = _found(r)
+    "What the filters look for, as attributes; `data-sure` marks a finding that no leak spoils."
+    found = _significant(r)
     return (f'data-coin="{_esc(r.symbol)}" data-timeframe="{_esc(r.timeframe)}" data-system="{_esc(r.system)}" '
             f'data-found="{int(found)}" data-sure="{int(found and not r.leaks > 0)}"')
 
 
+def _head(heading, meaning, largest_first, always):
+    "The head of a column: a button that sorts."
+    kind, order = "" if always else "more", -1 if largest_first else 1
+    button = f'<button type="button" data-d="{order}">{_esc(heading)}</button>'
+    return f'<th scope="col" class="{kind}" title="{_esc(meaning)}">{button}</th>'
+
+
 def _table(board, pages):
-    "The board as an HTML table."
-    heads = [("Coin", "", False, True), ("Report", "length of a candle, system; sorted by the length", False, True)]
-    heads += [(h, what, down, shown) for h, what, _, down, _, _, shown in _NUMBERS]
-    more = lambda shown: "" if shown else "more"
-    head = "".join(
-        f'<th scope="col" class="{more(shown)}" title="{_esc(what)}"><button type="button" data-d="{-1 if down else 1}">{_esc(h)}</button></th>'
-        for h, what, down, shown in heads
-    )
+    "The leaderboard as an HTML table."
+    heads = [_head("Coin", "", False, True)]
+    heads += [_head("Report", "length of a candle, system; sorted by the length", False, True)]
+    heads += [_head(c.heading, c.meaning, c.largest_first, c.always) for c in COLUMNS]
     rows = []
     for r in board.itertuples():
-        cells = "".join(
-            _cell(getattr(r, key), _esc(first(r)), second(r), more(shown))
-            for _, _, key, _, first, second, shown in _NUMBERS
-        )
-        rows.append(f"<tr {_data(r)}>{_first_cells(r, pages)}{cells}</tr>")
+        cells = (_cell(getattr(r, c.key), _esc(c.value(r)), c.note(r), "" if c.always else "more") for c in COLUMNS)
+        rows.append(f"<tr {_data(r)}>{_first_cells(r, pages)}{''.join(cells)}</tr>")
     return (
-        f'<div class="scroll box" tabindex="0" role="region" aria-label="All reports"><table id="board"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{chr(10).join(rows)}</tbody></table></div>"
+        '<div class="scroll box" tabindex="0" role="region" aria-label="All reports"><table id="board">'
+        f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{chr(10).join(rows)}</tbody></table></div>"
     )
 
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #21fe8ab1
@@ -407,22 +120,26 @@ def _name(r):
     return " ".join(str(part) for part in (r.symbol, r.timeframe, r.system) if part)
 
 
-def _forest_row(r, place):
+def _position(value, low, high):
+    "Position on a scale, percent of its width."
+    return 100 * (value - low) / (high - low)
+
+
+def _forest_row(r, low, high):
     "One line of the forest plot."
-    ends = [e if _is_number(e) else r.edge for e in (r.edge_low, r.edge_high)]
-    left, right, at = (place(v) for v in (*ends, r.edge))
+    ends = [e if is_number(e) else r.edge for e in (r.edge_low, r.edge_high)]
+    left, right, dot = (_position(v, low, high) for v in (*ends, r.edge))
     leak = '<em class="bad">leak</em> ' if r.leaks > 0 else ""
-    interval = _said("interval", _interval(r.edge_low, r.edge_high)) or "no interval"
-    words = _esc(
-        f"{_name(r)}: edge {_fixed(r.edge, '{:+.1f}')} points, {interval}, corrected p {_p(r.p_holm) or 'missing'}"
-    )
+    edge, ends = fixed(r.edge, "{:+.1f}"), labelled("interval", interval(r.edge_low, r.edge_high)) or "no interval"
+    text = _esc(f"{_name(r)}: edge {edge} points, {ends}, corrected p {p_text(r.p_holm) or 'missing'}")
     return (
         f'<div class="line" {_data(r)}><span class="name">{leak}{_anchor(r.link, _name(r))}</span>'
-        f'<span class="track" role="img" title="{words}" aria-label="{words}"><i class="bar" '
-        f'style="left:{left:.2f}%;width:{right - left:.2f}%"></i><i class="dot" style="left:{at:.2f}%"></i></span></div>'
+        f'<span class="track" role="img" title="{text}" aria-label="{text}"><i class="bar" '
+        f'style="left:{left:.2f}%;width:{right - left:.2f}%"></i>'
+        f'<i class="dot" style="left:{dot:.2f}%"></i></span></div>'
     )
 
-
+# %% ../../nbs/80_reports/55_leaderboard_page.ipynb #9bebb806
 def _forest(board):
     "Edges with intervals; empty without any."
     rows = board[board["edge"].notna()].sort_values(["edge", "folder"], ascending=[False, True])
@@ -431,71 +148,91 @@ def _forest(board):
     low, high, ticks = _scale(
         min(0.0, rows[["edge", "edge_low"]].min().min()), max(0.0, rows[["edge", "edge_high"]].max().max()),
     )
-    place = lambda v: 100 * (v - low) / (high - low)
-    axis = "".join(f'<b style="left:{place(t):.2f}%">{_fixed(t, "{:+g}") if t else "0"}</b>' for t in ticks)
-    lines = "\n".join(_forest_row(r, place) for r in rows.itertuples())
+    axis = "".join(
+        f'<b style="left:{_position(t, low, high):.2f}%">{fixed(t, "{:+g}") if t else "0"}</b>' for t in ticks
+    )
+    lines = "\n".join(_forest_row(r, low, high) for r in rows.itertuples())
     return (
-        f'<div class="forest" style="--zero:{place(0):.2f}%">{lines}<div class="line axis"><span class="name">points</span>'
-        f'<span class="track">{axis}</span></div></div>'
+        f'<div class="forest" style="--zero:{_position(0, low, high):.2f}%">{lines}<div class="line axis">'
+        f'<span class="name">points</span><span class="track">{axis}</span></div></div>'
     )
 
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #4bfd8fe4
+def _x(k, count):
+    "Horizontal position of group k in a drawing 200 wide."
+    return 38 + (k + 0.5) * 158 / count
+
+
+def _y(value, low, high):
+    "Vertical position of an accuracy in a drawing 116 high."
+    return 96 - 88 * (min(max(value, low), high) - low) / (high - low)
+
+
+def _point(group, x, low, high):
+    "One group: a dot, its interval, and its numbers as a tooltip."
+    ends = f'{percent(group["accuracy"])} {interval(group["low"], group["high"], "{:.1f}", 100)}'
+    bar = ""
+    if is_number(group["low"]) and is_number(group["high"]):
+        bar = f'<path d="M{x:.1f} {_y(group["low"], low, high):.1f}V{_y(group["high"], low, high):.1f}"/>'
+    dot = f'<circle cx="{x:.1f}" cy="{_y(group["accuracy"], low, high):.1f}" r="2.6"/>'
+    return f'<g><title>{_esc(group["group"])}: {_esc(ends)}</title>{bar}{dot}</g>'
+
+
 def _drawing(groups, base, low, high):
     "One small drawing (SVG) of accuracy by confidence."
-    x = lambda k: 38 + (k + 0.5) * 158 / len(groups)
-    y = lambda v: 96 - 88 * (min(max(v, low), high) - low) / (high - low)
-    marks = [f'<text x="35" y="{y(v) + 3.5:.1f}">{100 * v:.0f} %</text>' for v in (low, high)]
-    if _is_number(base):
-        marks.append(f'<path class="base" d="M38 {y(base):.1f}H196"/>')
-    for k, at in enumerate(groups):
-        words = f"{at['group']}: {_percent(at['accuracy'])} {_interval(at['low'], at['high'], '{:.1f}', 100)}"
-        bar = (
-            f'<path d="M{x(k):.1f} {y(at["low"]):.1f}V{y(at["high"]):.1f}"/>'
-            if _is_number(at["low"]) and _is_number(at["high"])
-            else ""
-        )
-        marks.append(
-            f'<g><title>{_esc(words)}</title>{bar}<circle cx="{x(k):.1f}" cy="{y(at["accuracy"]):.1f}" r="2.6"/></g>'
-        )
-    ends = [(groups[0]["group"], x(0)), (groups[-1]["group"], x(len(groups) - 1))]
-    marks += [f'<text class="x" x="{place:.1f}" y="113">{_esc(group)}</text>' for group, place in ends]
+    marks = [f'<text x="35" y="{_y(v, low, high) + 3.5:.1f}">{100 * v:.0f} %</text>' for v in (low, high)]
+    if is_number(base):
+        marks.append(f'<path class="base" d="M38 {_y(base, low, high):.1f}H196"/>')
+    marks += [_point(group, _x(k, len(groups)), low, high) for k, group in enumerate(groups)]
+    for k in (0, len(groups) - 1):
+        marks.append(f'<text class="x" x="{_x(k, len(groups)):.1f}" y="113">{_esc(groups[k]["group"])}</text>')
     return f'<svg viewBox="0 0 200 116" role="img" aria-label="accuracy by confidence">{"".join(marks)}</svg>'
 
-
+# %% ../../nbs/80_reports/55_leaderboard_page.ipynb #df4ec7cc
 def _multiples(board):
     "Small multiples of accuracy by confidence; empty without any."
     rows = [r for r in board.itertuples() if r.groups]
     if not rows:
         return ""
-    values = [v for r in rows for at in r.groups for v in (at["accuracy"], at["low"], at["high"]) if _is_number(v)]
+    values = [group[key] for r in rows for group in r.groups for key in ("accuracy", "low", "high")]
+    values = list(filter(is_number, values))
     low, high = max(0.0, math.floor(20 * min(values)) / 20), min(1.0, math.ceil(20 * max(values)) / 20)
     low, high = (low, high) if high > low else (max(0.0, low - 0.05), min(1.0, high + 0.05))
-    figures = (
-        f"<figure {_data(r)}>{_drawing(r.groups, r.majority, low, high)}<figcaption>{_anchor(r.link, _name(r))}</figcaption></figure>"
-        for r in rows
-    )
+    figures = []
+    for r in rows:
+        caption = f"<figcaption>{_anchor(r.link, _name(r))}</figcaption>"
+        figures.append(f"<figure {_data(r)}>{_drawing(r.groups, r.majority, low, high)}{caption}</figure>")
     return f'<div class="multiples">{chr(10).join(figures)}</div>'
 
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #a858cb37
 MARK = '<meta name="generator" content="cryptolab leaderboard">'
 _LOOK = """
 :root{--mark:#0072b2;--warn:#b3261e}@media(prefers-color-scheme:dark){:root{--mark:#56b4e9;--warn:#ff8a80}}
-main{max-width:92rem}.lead{font-size:1.05rem;max-width:56rem}small{display:block;color:var(--soft);font-size:.78rem;white-space:nowrap}
-.box{max-height:44rem;overflow:auto;border:1px solid var(--line);border-radius:6px}.box:focus-visible{outline:2px solid var(--mark)}
+main{max-width:92rem}.lead{font-size:1.05rem;max-width:56rem}
+small{display:block;color:var(--soft);font-size:.78rem;white-space:nowrap}
+.box{max-height:44rem;overflow:auto;border:1px solid var(--line);border-radius:6px}
+.box:focus-visible{outline:2px solid var(--mark)}
 #board{margin:0;border-collapse:separate;border-spacing:0;font-size:.88rem}#board td,#board th{white-space:nowrap}
 #board thead th{position:sticky;top:0;background:var(--tint);z-index:2;padding:0;border-bottom:1px solid var(--line)}
-#board th:first-child{position:sticky;left:0;background:var(--back);z-index:1;text-align:left}#board thead th:first-child{z-index:3;background:var(--tint)}
+#board th:first-child{position:sticky;left:0;background:var(--back);z-index:1;text-align:left}
+#board thead th:first-child{z-index:3;background:var(--tint)}
 #board td:nth-child(2),#board th:nth-child(2){text-align:left}#board:not(.all) .more{display:none}
-#board button{all:unset;cursor:pointer;padding:.5em .7em;font-weight:600;display:block;box-sizing:border-box;width:100%;white-space:nowrap;text-align:inherit}
-#board button:focus-visible{outline:2px solid var(--mark);outline-offset:-2px}#board button::after{content:" ↕";opacity:.35}
-[aria-sort=ascending] button::after{content:" ↑"!important;opacity:1!important}[aria-sort=descending] button::after{content:" ↓"!important;opacity:1!important}
+#board button{all:unset;cursor:pointer;padding:.5em .7em;font-weight:600;display:block;box-sizing:border-box;width:100%;
+white-space:nowrap;text-align:inherit}
+#board button:focus-visible{outline:2px solid var(--mark);outline-offset:-2px}
+#board button::after{content:" ↕";opacity:.35}
+[aria-sort=ascending] button::after{content:" ↑"!important;opacity:1!important}
+[aria-sort=descending] button::after{content:" ↓"!important;opacity:1!important}
 tr[data-sure="1"] td:nth-child(3),tr[data-sure="1"] td:nth-child(4){font-weight:700}small{font-weight:400}
 td.bad a,td.bad small,em.bad{color:var(--warn);font-style:normal}
-#filters{display:flex;flex-wrap:wrap;gap:.5rem 1.2rem;align-items:center;margin:1rem 0;color:var(--soft);font-size:.92rem}#filters[hidden]{display:none}
-select,input{font:inherit;color:var(--ink);background:var(--back);border:1px solid var(--line);border-radius:4px;padding:.15em .3em;accent-color:var(--mark)}
+#filters{display:flex;flex-wrap:wrap;gap:.5rem 1.2rem;align-items:center;margin:1rem 0;color:var(--soft);font-size:.92rem}
+#filters[hidden]{display:none}
+select,input{font:inherit;color:var(--ink);background:var(--back);border:1px solid var(--line);border-radius:4px;
+padding:.15em .3em;accent-color:var(--mark)}
 .forest{max-width:60rem;font-size:.88rem}.line{display:flex;align-items:center;min-height:1.55rem}
 .line .name{flex:0 0 13rem;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-.track{position:relative;flex:1;height:1.55rem;margin:0 1.2rem;background:linear-gradient(var(--soft),var(--soft)) var(--zero)/1px 100% no-repeat}
+.track{position:relative;flex:1;height:1.55rem;margin:0 1.2rem;
+background:linear-gradient(var(--soft),var(--soft)) var(--zero)/1px 100% no-repeat}
 .bar,.dot{position:absolute;top:50%}.bar{height:2px;margin-top:-1px;background:var(--soft)}
 .dot{width:10px;height:10px;margin:-5px 0 0 -5px;border-radius:50%;background:var(--back);border:2px solid var(--soft)}
 [data-sure="1"] .bar{background:var(--mark)}[data-sure="1"] .dot{background:var(--mark);border-color:var(--mark)}
@@ -505,8 +242,10 @@ select,input{font:inherit;color:var(--ink);background:var(--back);border:1px sol
 figure{margin:0;border:1px solid var(--line);border-radius:6px;padding:.4rem}
 figcaption{font-size:.82rem;text-align:center}svg{display:block;width:100%}
 svg path{stroke:var(--mark);fill:none;stroke-width:1.2;opacity:.7}svg circle{fill:var(--mark)}
-svg .base{stroke:var(--soft);stroke-dasharray:4 3;opacity:1}svg text{font:11px system-ui,sans-serif;fill:var(--soft);text-anchor:end}svg .x{text-anchor:middle}
-tr[hidden],.line[hidden],figure[hidden]{display:none}.errors li,.lead{overflow-wrap:anywhere}dt{font-weight:600}dd{margin:0 0 .4rem 1.2rem}
+svg .base{stroke:var(--soft);stroke-dasharray:4 3;opacity:1}
+svg text{font:11px system-ui,sans-serif;fill:var(--soft);text-anchor:end}svg .x{text-anchor:middle}
+tr[hidden],.line[hidden],figure[hidden]{display:none}.errors li,.lead{overflow-wrap:anywhere}dt{font-weight:600}
+dd{margin:0 0 .4rem 1.2rem}
 @media(max-width:600px){.line .name{flex-basis:8.2rem}.track{margin:0 .8rem}.multiples{grid-template-columns:1fr 1fr}
 #board th,#board td{padding-left:.45em;padding-right:.45em}}
 @media print{.box{max-height:none;overflow:visible}#filters{display:none}}
@@ -533,7 +272,8 @@ for (const button of board.querySelectorAll("thead button")) button.addEventList
 _FILTER = """
 const marked = document.querySelectorAll("tr[data-coin], .line[data-coin], figure[data-coin]");
 function show() {
-  const wanted = Array.from(form.querySelectorAll("[data-filter]"), e => [e.dataset.filter, e.type === "checkbox" ? (e.checked ? "1" : "") : e.value]);
+  const chosen = e => e.type === "checkbox" ? (e.checked ? "1" : "") : e.value;
+  const wanted = Array.from(form.querySelectorAll("[data-filter]"), e => [e.dataset.filter, chosen(e)]);
   for (const item of marked) item.hidden = wanted.some(([key, w]) => w && item.dataset[key] !== w);
   const rows = Array.from(body.rows);
   document.getElementById("shown").textContent = rows.filter(r => !r.hidden).length + " of " + rows.length + " shown";
@@ -560,7 +300,7 @@ def _errors(board):
 
 
 def _findings(board):
-    "What each report says in its own words, for the page of a coin."
+    "The finding of each report, for the page of a coin."
     rows = board[board["finding"] != ""]
     return "".join(f"<h3>{_anchor(r.link, _name(r))}</h3><p>{_esc(r.finding)}</p>" for r in rows.itertuples())
 
@@ -570,52 +310,52 @@ def _pictures(board):
     forest, multiples, parts = _forest(board), _multiples(board), []
     if forest:
         parts.append(
-            '<h2 id="edges">Edges</h2><p>Points of accuracy over the majority class, with 95 % intervals. An interval that crosses the line is '
-            f"compatible with guessing; a filled dot is distinguishable from it after the correction.</p>{forest}"
+            '<h2 id="edges">Edges</h2><p>Points of accuracy over the majority class, with 95 % intervals. An interval '
+            "that crosses the line is compatible with guessing; a filled dot is distinguishable from it after the "
+            f"correction.</p>{forest}"
         )
     if multiples:
         parts.append(
-            '<h2 id="confidence">Accuracy by confidence</h2><p>From the least to the most confident test candles, with 95 % intervals; '
-            f"dashed: the majority class. A model that knows something rises to the right, above the dashed line. All on "
-            f"one scale.</p>{multiples}"
+            '<h2 id="confidence">Accuracy by confidence</h2><p>From the least to the most confident test candles, '
+            "with 95 % intervals; dashed: the majority class. A model that knows something rises to the right, above "
+            f"the dashed line. All on one scale.</p>{multiples}"
         )
     return "".join(parts)
 
 
-def _how(tests):
+def _explanation(tests):
     "How the table is to be read."
-    meanings = "".join(f"<dt>{_esc(heading)}</dt><dd>{_esc(what)}</dd>" for heading, what, *_ in _NUMBERS)
+    meanings = "".join(f"<dt>{_esc(c.heading)}</dt><dd>{_esc(c.meaning)}</dd>" for c in COLUMNS)
     return (
-        f"<p>Corrected for {tests:,} test{'s' * (tests != 1)}, one for each report with a test of what it forecasts: Holm's method for <em>p, corrected</em>, "
-        "Benjamini and Hochberg's for <em>q</em>. Earlier trials on the same candles are not in it; they are counted in the column <em>Trials</em>.</p>"
+        f"<p>Corrected for {tests:,} test{'s' * (tests != 1)}, one for each report with a test of what it forecasts: "
+        "Holm's method for <em>p, corrected</em>, Benjamini and Hochberg's for <em>q</em>. Earlier trials on the same "
+        "candles are not corrected for; they are counted in the column <em>Trials</em>.</p>"
         f"<details><summary>What the columns mean</summary><dl>{meanings}</dl></details>"
     )
 
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #23580019
 def leaderboard_html(
     board: pd.DataFrame,  # of `leaderboard`, or some of its rows
-    words: str,  # the first paragraph, plain text
+    summary: str,  # the first paragraph, plain text
     tests: int,  # number of tests that the p-values are corrected for
     title: str = "Leaderboard",  # heading of the page
     pages: dict | None = None,  # coin -> file name of its page
-    coin: bool = False,  # whether this is the page of one coin: a way back, and each report's own words
+    coin: bool = False,  # page of one coin: with a link back, and each report's finding
 ) -> str:  # a whole HTML page
-    "The board as one page without any other file."
+    "The leaderboard as one page without any other file."
     back = '<nav><a href="index.html">← All coins</a></nav>' if coin else ""
-    parts = [back, f"<h1>{_esc(title)}</h1>", f'<p class="lead">{_esc(words)}</p>']
+    parts = [back, f"<h1>{_esc(title)}</h1>", f'<p class="lead">{_esc(summary)}</p>']
     if len(board):
-        parts += [_filters(board), _table(board, pages or {}), _how(tests), _pictures(board), _errors(board)]
-        parts += (
-            [f'<h2 id="findings">In the reports\' words</h2>{_findings(board)}'] if coin and _findings(board) else []
-        )
-        parts.append(
-            "" if coin
-            else '<footer><p>The same table for programs: <a href="leaderboard.json">leaderboard.json</a>.</p></footer>'
-        )
+        parts += [_filters(board), _table(board, pages or {}), _explanation(tests), _pictures(board), _errors(board)]
+        if coin and _findings(board):
+            parts.append(f'<h2 id="findings">In the reports\' words</h2>{_findings(board)}')
+        link = '<a href="leaderboard.json">leaderboard.json</a>'
+        parts.append("" if coin else f"<footer><p>The same table for programs: {link}.</p></footer>")
     script = f"<script>{_SORT}{_FILTER}</script>" if len(board) else ""
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{MARK}<title>{_esc(title)}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><style>{CSS}{_LOOK}</style></head>\n'
         f"<body><main>{chr(10).join(parts)}</main>{script}</body></html>\n"
     )

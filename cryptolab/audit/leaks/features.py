@@ -168,7 +168,9 @@ def judge_beginning(
         if end + 2 * width >= case.n:
             continue
         stretch = other_future(case.candles, cut + 1, "random", case.seed + 500 + number).iloc[cut + 1 : end]
-        table = rerun_step(case, "features", pd.concat([case.candles.iloc[: cut + 1], stretch, case.candles.iloc[end:]]))
+        table = rerun_step(
+            case, "features", pd.concat([case.candles.iloc[: cut + 1], stretch, case.candles.iloc[end:]]),
+        )
         diff = None if table is None else differences(case.view, table_view(table, case.candles))
         if diff is None or diff.wrong is None:
             continue

@@ -106,7 +106,8 @@ def _read_skops(path, name):
 
     if unknown := sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TYPES)):
         raise ModelError(
-            f"{path} holds types that no model of this library needs", _CLASSES[name], ", ".join(unknown), "train again",
+            f"{path} holds types that no model of this library needs", _CLASSES[name], ", ".join(unknown),
+            "train again",
         )
     model = skops.io.load(path, trusted=_TYPES)
     if type(model).__name__ != _CLASSES[name] or not type(model).__module__.startswith("sklearn."):

@@ -18,7 +18,7 @@ from ...evaluation.metrics import log_losses
 from ...evaluation.metrics import confusion_scores, roc_auc
 from ...files import whole_folder
 from .. import artefacts
-from ..base import System, fit_key, fit_or_fetch, fitted_facts, listed
+from ..base import System, fit_key, fit_or_fetch, fitted_facts, split_names
 from .fit import RESAMPLE, fit_member, member_votes, tune, vote_weights, weighted_vote
 from ...models.calibration import fit_sigmoid, log_odds, sigmoid
 from .members import HYBRID_PROFILES, MEMBERS, ask_member, read_member, write_member
@@ -52,7 +52,7 @@ class Hybrid(System):
         weights: str = "published",  # published | fitted | equal
         optimize: bool = False,  # search sizes with Optuna on purged folds of the training part
         select: int | None = None,  # columns to keep, chosen on training rows; None keeps all 114
-        pool: tuple | str = (),  # other coins to judge on after the training period ("ETHUSDT,SOLUSDT"); not learned from
+        pool: tuple | str = (),  # other coins to judge on ("ETHUSDT,SOLUSDT"); not learned from
         use_ml_ensemble: bool = True,  # False: the strategy alone, forecasts as they are
         ml_entry_threshold: float = 0.60,  # least vote for +1 point
         ml_strong_threshold: float = 0.70,  # least vote for +2 points
@@ -79,7 +79,7 @@ class Hybrid(System):
 def _checked(system):
     "Sizes and members, after checking every choice."
     sizes = system.sizes()
-    members = tuple(dict.fromkeys(listed(system.members)))
+    members = tuple(dict.fromkeys(split_names(system.members)))
     if not members or not set(members) <= set(MEMBERS):
         raise SettingsError(
             "unknown member of the ensemble", ", ".join(MEMBERS), ", ".join(members) or "none",

@@ -51,10 +51,10 @@ class V2(System):
         side: str = "long",  # long | short | both
         candidates: str = "touch",  # touch (of the band) | all candles
         features: str = "v2",  # columns of model A: v2 (distances) | v2_published (levels) | v2_nine (no levels)
-        filter: str = "resolved",  # what model B forecasts: resolved | meta | as_written (see `cryptolab.systems.v2.models`)
+        filter: str = "resolved",  # what model B forecasts: resolved | meta | as_written (see `.models`)
         bounce_threshold: float = 0.65,  # enter above it
         filter_threshold: float = 0.40,  # veto from it on
-        thresholds: str = "fixed",  # fixed | adaptive (from validation rows) | rolling (quantiles of the last candidates)
+        thresholds: str = "fixed",  # fixed | adaptive (from validation rows) | rolling (quantiles)
         pass_share: float = 0.30,  # rolling: fraction of candidates that A lets pass
         veto_share: float = 1 / 3,  # rolling: fraction of candidates that B forbids
         target: float = 3.0,  # ATRs from entry to target
@@ -200,7 +200,7 @@ def _decisions(system, rows):
 def _outcomes(
     self: V2,
     candles: pd.DataFrame,  # candle table, with its own warm-up
-) -> pd.DataFrame:  # per candidate and side with a known outcome: p_event, p_bounce, p_filter, signal, reason, label columns, side, part
+) -> pd.DataFrame:  # per candidate with a known outcome: probabilities, signal, reason, label columns, side, part
     "Forecast and outcome of every candidate; `part` is train, val, test, or empty for rows of no part."
     self.fitted_timeframe(candles)
     tables = []
@@ -230,7 +230,7 @@ def _better(one, other):
 def _forecast(
     self: V2,
     candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-) -> pd.DataFrame:  # probabilities, side, action, size, stop_by, target_by, timeout, reason; raises ModelError if not fitted
+) -> pd.DataFrame:  # p_…, side, action, size, stop_by, target_by, timeout, reason; ModelError if not fitted
     "Forecast table (design rule 4) for every candle whose columns are known."
     self.fitted_timeframe(candles)
     best = None

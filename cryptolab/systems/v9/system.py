@@ -55,7 +55,7 @@ class V9(System):
         standard: bool = True,  # standardise inside the networks; False = as published
         dropout: float = 0.3,  # dropout of the networks
         weights: str = "fitted",  # ensemble weights: fitted | equal | published
-        init_from: str | None = None,  # model folder of a V9 of another coin whose networks to start from; None: from scratch
+        init_from: str | None = None,  # model folder of another coin's V9 to start from; None: from scratch
         pool: tuple | str = (),  # other coins to learn from too ("ETHUSDT,SOLUSDT"); `fit` gets their candles
         threads: int | None = None,  # threads of the trees; None = all cores
         direction_units: tuple | None = None,  # Bi-LSTM units, document (128, 64)
@@ -329,7 +329,7 @@ V9.save, V9.load = _save, staticmethod(_load)
 def _ensemble_output(
     self: V9,
     candles: pd.DataFrame,  # candle table with its own warm-up
-) -> dict:  # (n,) each: direction (probability of UP), volatility (normalised ATR), price (next close, by the price model)
+) -> dict:  # (n,) each: direction (probability of UP), volatility (normalised ATR), price (next close, price model)
     "The dictionary of the document, one value per candle that ends a whole window."
     table = self.forecast(candles)
     price = candles["close"].loc[table.index] * np.exp(table["price_return"])

@@ -227,7 +227,7 @@ def _volatility(x):
     """
     parkinson_7 | √(mean7 of log(high/low)² / (4·log 2)) | 7 | 7 | fraction | ≥ 0 | Parkinson 1980
     garman_klass_30 | √(mean30 of log(h/l)²/2 − (2·log 2 − 1)·log(c/o)²) | 30 | 30 | fraction | ≥ 0 | Garman, Klass 1980
-    rogers_satchell_100 | √(mean100 of log(h/c)·log(h/o) + log(l/c)·log(l/o)) | 100 | 100 | fraction | ≥ 0 | Rogers 1991
+    rogers_satchell_100 | √(mean100 log(h/c)log(h/o) + log(l/c)log(l/o)) | 100 | 100 | fraction | ≥ 0 | Rogers, Satchell
     range_efficiency | log₀(vol_20 / Parkinson over 20) | 21 | 21 | log | ≥ −6.91
     atr_14 | ATR14 / close | ∞ | 14 | fraction | ≥ 0
     range_atr | log₀(true range / ATR14) | ∞ | 14 | log | −6.91…2.7

@@ -76,7 +76,7 @@ def _hash_rate(x):
     """
     exchange_inflows | FlowInExNtv / SplyCur | 1 day | 1 | fraction | ≥ 0
     exchange_outflows | FlowOutExNtv / SplyCur | 1 day | 1 | fraction | ≥ 0
-    exchange_netflow | (in − out) / (in + out), none 0 | 1 day | 1 | index | ±1
+    exchange_netflow | (in − out) / (in + out), no flow 0 | 1 day | 1 | index | ±1
 """,
     needs=_onchain("FlowInExNtv", "FlowOutExNtv", "SplyCur"),
 )

@@ -157,7 +157,7 @@ def trend_regime(
     """
     autocorrelation_100 | correlation of log returns with the one before, 100 candles | 102 | 102 | index | −1…1
     clustering_100 | the same of absolute log returns | 102 | 102 | index | −1…1
-    asymmetry_100 | correlation of abs(log return) with the log return before, 100 | 102 | 102 | index | −1…1 | leverage
+    asymmetry_100 | correlation of abs(log return) with the one before, 100 | 102 | 102 | index | −1…1 | leverage effect
     skew_100 | skewness of 100 log returns | 101 | 101 | index | −10…10
     tails_100 | log(kurtosis / 3) of 100 log returns, flat 0 | 101 | 101 | log | −1.1…3.5
     sharpe_100 | mean / s.d. of 100 log returns, flat 0 | 101 | 101 | ratio | −10…10
