@@ -55,24 +55,25 @@ LEARNERS = {
 
 def _member(name, rows, later, windows, sizes, seed):
     "One fitted member, from resampled rows (x, y, weight), validation rows and, for the LSTM, windows."
-    from cryptolab.systems.hybrid import members as hybrid_models
+    from cryptolab.models import classifiers
 
     x, y, weight = rows
     if name == "xgboost":
-        return hybrid_models.fit_boosting(x, y, weight, later, sizes, seed, 1)[0]
+        return classifiers.fit_boosting(x, y, weight, later, sizes, seed, 1)[0]
     if name == "lstm":
-        return hybrid_models.fit_lstm(*windows(), sizes, seed)[0]
+        return classifiers.fit_lstm(*windows(), sizes, seed)[0]
     if name == "svm":
         newest = slice(-sizes["svm_rows"], None)
-        return hybrid_models.fit_svm(x[newest], y[newest], weight[newest], later, sizes)
+        return classifiers.fit_svm(x[newest], y[newest], weight[newest], later, sizes)
     if name == "random_forest":
-        return hybrid_models.fit_forest(x, y, weight, sizes, seed, 1)
-    return hybrid_models.fit_logistic(x, y, weight, sizes)
+        return classifiers.fit_forest(x, y, weight, sizes, seed, 1)
+    return classifiers.fit_logistic(x, y, weight, sizes)
 
 
 def _fit(X, y, members, window, sizes, resample, seed, gap):
     "Scaler, resampling and members on training rows; the last sixth of them validates."
-    from cryptolab.systems.hybrid import fit as hybrid_fit, members as hybrid_models
+    from cryptolab.systems.hybrid.fit import repeated, resampled
+    from cryptolab.systems.hybrid.members import PUBLISHED_WEIGHTS, ask_member
     from cryptolab.systems.hybrid.rows import fit_standard
 
     y, values = np.asarray(y, dtype="float64"), np.asarray(X, dtype="float32").reshape(len(X), window, -1)
@@ -87,18 +88,16 @@ def _fit(X, y, members, window, sizes, resample, seed, gap):
 
     def windows():
         at = np.arange(len(y))
-        return view, hybrid_fit.repeated(at[older], y[older], seed), (at[newer], y[newer].astype("float32"))
+        return view, repeated(at[older], y[older], seed), (at[newer], y[newer].astype("float32"))
 
-    rows = hybrid_fit.resampled(view[older, -1], y[older], resample, seed)
+    rows = resampled(view[older, -1], y[older], resample, seed)
     later = view[newer, -1], y[newer], np.ones(len(y[newer]))
     models = {name: _member(name, rows, later, windows, sizes, seed) for name in members}
 
     def forecast(rows):
         v = scaled(np.asarray(rows, dtype="float32").reshape(len(rows), window, -1))
-        votes = [
-            hybrid_models.ask_member(name, model, v[:, -1], v, np.arange(len(v))) for name, model in models.items()
-        ]
-        return np.average(votes, axis=0, weights=[hybrid_models.PUBLISHED_WEIGHTS[name] for name in models])
+        votes = [ask_member(name, model, v[:, -1], v, np.arange(len(v))) for name, model in models.items()]
+        return np.average(votes, axis=0, weights=[PUBLISHED_WEIGHTS[name] for name in models])
 
     return forecast
 
