@@ -1,11 +1,12 @@
 # Everything a user or a developer runs. `make help` lists it.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup report test test-oldest lab export readme screenshot bench-skill bench-features bench-zoo bench-controls bench-batch bench-backtest docs docs-quarto constraints clean
+.PHONY: help setup report check test test-oldest lab export readme screenshot bench-skill bench-features bench-zoo bench-controls bench-batch bench-backtest docs docs-quarto constraints clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 SUITE := $(BIN)/python tools/step.py
+STYLED := cryptolab nbs tests tools benchmarks colab setup.py
 
 # An option reaches `cryptolab run` only when it was given on make's command line, so that settings.ini decides otherwise.
 given = $(if $(findstring command,$(origin $1)),$($1))
@@ -21,30 +22,39 @@ help:  ## show this list
 	@echo "cryptolab: make TARGET [VARIABLE=value …]"
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r t h; do printf '  %-14s %s\n' "$$t" "$$h"; done
 
-setup: .venv/.stamp  ## make .venv with the pinned packages (PYTHON=python3.12 chooses another Python)
+setup: .venv/.stamp  ## make .venv with what a report needs (PYTHON=python3.12 chooses another Python)
 
 .venv/.stamp: pyproject.toml constraints.txt tools/make_venv.py
-	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers,docs
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt hub,exchange,lab
+
+# What tests, benchmarks and the site need beside it goes into the same environment; the stamp of a report's packages is older.
+.venv/.dev-stamp: .venv/.stamp
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt hub,exchange,lab,dev,peers,docs
+	@touch $@
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt tools/make_venv.py
 	@$(PYTHON) tools/make_venv.py .venv-oldest constraints-oldest.txt dev
 
-.venv/.lab-stamp: .venv/.stamp
-	@$(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers,docs,lab
-	@touch $@
-
 report: setup  ## one report: SYMBOL= TIMEFRAME= SOURCE= DATA_DIR= PROFILE= LIMIT= SEED= OUT= (defaults: settings.ini)
 	@$(BIN)/cryptolab run $(strip $(REPORT))
 
-test: setup  ## all checks and tests, in the order of README.md
+check: .venv/.dev-stamp  ## two minutes for the daily loop: sync, style, layout, a smoke of every room
+	@$(SUITE) --start
+	@$(SUITE) "1/4 notebooks clean, library in sync with them" $(BIN)/python tools/check_sync.py
+	@$(SUITE) "2/4 layout: every module its notebook, rooms, arrows, private names" $(BIN)/python tools/check_layout.py
+	@$(SUITE) "3/4 ruff" $(BIN)/ruff check $(STYLED)
+	@$(SUITE) "4/4 a smoke of every room" $(BIN)/python tools/smoke.py
+	@$(SUITE) --summary
+
+test: .venv/.dev-stamp  ## all checks and tests, in the order of README.md
 	@$(SUITE) --start
 	@$(SUITE) "1/7 notebooks clean, library in sync with them" $(BIN)/python tools/check_sync.py
-	@$(SUITE) "2/7 no module without its notebook" $(BIN)/python tools/check_modules.py
-	@$(SUITE) "3/7 ruff" $(BIN)/ruff check cryptolab tests tools setup.py
-	@$(SUITE) "4/7 notebook examples against the exported library" $(BIN)/pytest tests/test_notebooks.py -n 2 --durations=5
-	@$(SUITE) "5/7 whole-program tests" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2 --durations=10
-	@$(SUITE) "6/7 wheel in a clean environment" $(BIN)/python tools/check_wheel.py
-	@$(SUITE) "7/7 report notebook by papermill on a tiny sample" $(BIN)/python tools/check_report.py
+	@$(SUITE) "2/7 layout: every module its notebook, rooms, arrows, private names" $(BIN)/python tools/check_layout.py
+	@$(SUITE) "3/7 ruff" $(BIN)/ruff check $(STYLED)
+	@$(SUITE) "4/7 notebook examples against the exported library" $(BIN)/pytest tests/test_notebooks.py -n 2 --dist loadgroup --no-loadscope-reorder --durations=5
+	@$(SUITE) "5/7 whole-program tests" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
+	@$(SUITE) "6/7 wheel in a clean environment" $(BIN)/python tools/check_wheel.py ++ \
+		"7/7 report notebook by papermill on a tiny sample" $(BIN)/python tools/check_report.py
 	@$(SUITE) --summary
 
 test-oldest: .venv-oldest/.stamp  ## notebooks, tests and report with the oldest allowed versions (Python 3.11 or 3.12)
@@ -52,48 +62,47 @@ test-oldest: .venv-oldest/.stamp  ## notebooks, tests and report with the oldest
 
 _suite_oldest:
 	@$(SUITE) --start
-	@$(SUITE) "1/3 notebook examples, oldest versions" $(BIN)/pytest tests/test_notebooks.py -n 2
-	@$(SUITE) "2/3 whole-program tests, oldest versions" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2
+	@$(SUITE) "1/3 notebook examples, oldest versions" $(BIN)/pytest tests/test_notebooks.py -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(SUITE) "2/3 whole-program tests, oldest versions" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2 --dist loadgroup --no-loadscope-reorder
 	@$(SUITE) "3/3 report notebook, oldest versions" $(BIN)/python tools/check_report.py
 	@$(SUITE) --summary
 
-lab: .venv/.lab-stamp  ## open the notebooks in JupyterLab
+lab: setup  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=nbs
 
-export: setup  ## write cryptolab/ from the notebooks and clean the notebooks
+export: .venv/.dev-stamp  ## write cryptolab/ from the notebooks and clean the notebooks
 	@$(BIN)/nbdev-export
 	@$(BIN)/nbdev-clean
 	@if [ -d colab ]; then $(BIN)/nbdev-clean --fname colab; fi
 
-readme: setup  ## write README.md from nbs/index.ipynb
+readme: .venv/.dev-stamp  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/make_readme.py
 
-screenshot: setup  ## picture of reports/BTCUSDT-1h-v9 for the README (needs chromium)
+screenshot: .venv/.dev-stamp  ## picture of reports/BTCUSDT-1h-v9 for the README (needs chromium)
 	@$(BIN)/python tools/screenshot.py
 
-bench-skill: setup  ## V9 on planted and null markets and beside LightGBM; stored in benchmarks/results (DATA_DIR= real candles)
+bench-skill: .venv/.dev-stamp  ## V9 on planted and null markets and beside LightGBM; stored in benchmarks/results (DATA_DIR= real candles)
 	@$(BIN)/python -m benchmarks.skill $(call option,DATA_DIR,--data-dir)
 
-bench-features: setup  ## speed, memory and latency of the features beside other libraries; stored in benchmarks/results (DATA_DIR= real candles)
+bench-features: .venv/.dev-stamp  ## speed, memory and latency of the features beside other libraries; stored in benchmarks/results (DATA_DIR= real candles)
 	@$(BIN)/python -m benchmarks.features $(call option,DATA_DIR,--data-dir)
 
-bench-zoo: setup  ## sensitivity and false alarms of the leak detectors; stored in benchmarks/results (DATA_DIR= real candles)
+bench-zoo: .venv/.dev-stamp  ## sensitivity and false alarms of the leak detectors; stored in benchmarks/results (DATA_DIR= real candles)
 	@$(BIN)/python -m benchmarks.zoo $(call option,DATA_DIR,--data-dir)
 
-bench-controls: setup  ## null markets and planted edges; stored in benchmarks/results (DATA_DIR= real candles)
+bench-controls: .venv/.dev-stamp  ## null markets and planted edges; stored in benchmarks/results (DATA_DIR= real candles)
 	@$(BIN)/python -m benchmarks.controls null v9 planted $(call option,DATA_DIR,--data-dir)
 
-bench-batch: setup  ## what two workers gain, and what a report costs beyond its work; stored in benchmarks/results (idle machine)
+bench-batch: .venv/.dev-stamp  ## what two workers gain, and what a report costs beyond its work; stored in benchmarks/results (idle machine)
 	@$(BIN)/python -m benchmarks.batch
 
-bench-backtest: setup  ## the backtester beside backtesting.py and vectorbt; stored in benchmarks/results (DATA_DIR= real candles)
+bench-backtest: .venv/.dev-stamp  ## the backtester beside backtesting.py and vectorbt; stored in benchmarks/results (DATA_DIR= real candles)
 	@$(BIN)/python -m benchmarks.backtest $(call option,DATA_DIR,--data-dir)
 
-docs: setup  ## build the documentation site into _docs/; opens from the file system, needs no network
-	@$(BIN)/python -c "import furo, myst_nb, sphinx" 2>/dev/null || $(PYTHON) tools/make_venv.py .venv constraints.txt dev,peers,docs
+docs: .venv/.dev-stamp  ## build the documentation site into _docs/; opens from the file system, needs no network
 	@$(BIN)/python tools/build_docs.py _docs
 
-docs-quarto: setup  ## the same notebooks as a site made by nbdev (needs quarto)
+docs-quarto: .venv/.dev-stamp  ## the same notebooks as a site made by nbdev (needs quarto)
 	@command -v quarto >/dev/null || { echo "quarto is not installed, so no site was built; make docs needs none"; exit 1; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev-docs
 	@echo "_docs/index.html"

@@ -6,8 +6,8 @@ planted  a market with an edge of 0.15 (best possible accuracy 0.65): the direct
 null     markets without direction: p-values of direction and price, volatility against the market's true sigma
 rivals   BTCUSDT 1h, 20,000 candles: AUC of V9, LightGBM and logistic regression on the same rows and features
 
-Results are stored in benchmarks/results/skill.json, with the command that made each; finished seeds are not computed again
-unless the library's fitting code has changed (--force computes all).
+Results are stored in benchmarks/results/skill.json, with the command that made each; finished seeds are not computed
+again unless the library's fitting code has changed (--force computes all).
 """
 
 import argparse

@@ -10,7 +10,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: libraries that start a thread per core would only wait for each other
+# Workers share the cores: libraries that start a thread per core would only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
     for name in (
         "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
         "NUMBA_NUM_THREADS",
@@ -25,3 +26,27 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"no real candles in {folder}; set CRYPTOLAB_SHARED to a folder of candle files")
     return folder
+
+
+# Files and notebooks that take longest are started first, so that no worker is left with a long one at the end.
+LONG = (
+    "test_v9", "test_transfer", "test_batch", "test_reports", "test_docs", "test_leakage", "test_claims", "test_hybrid",
+    "test_v2", "test_controls", "test_backtest", "test_certified", "test_certificate", "test_zoo",
+    "30_v9/90_system", "studies/certificates", "06_colab", "40_worker", "50_batch", "40_sets/10_v9", "20_direction",
+    "40_price", "04_own_model", "50_hybrid/90_system", "61_classifiers", "50_hybrid/30_fit", "70_faults",
+)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests of one file stay together (`--dist loadgroup`): what it fits or builds once is not fitted once per worker.
+
+    Notebooks are each on their own; tests marked `own_worker` need nothing of their file and may go elsewhere.
+    """
+    def place(item):
+        name = item.nodeid
+        return next((k for k, known in enumerate(LONG) if known in name), len(LONG))
+
+    items.sort(key=place)
+    for item in items:
+        if "test_notebooks" not in item.nodeid and not item.get_closest_marker("own_worker"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

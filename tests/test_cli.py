@@ -69,7 +69,8 @@ def test_wrong_usage_ends_with_2(cli, args):
 
 
 @pytest.mark.parametrize("args, text", [
-    (["--source", "ftp"], "unknown source"), (["--profile", "huge"], "unknown profile"), (["--limit", "0"], "out of range"),
+    (["--source", "ftp"], "unknown "
+                          "source"), (["--profile", "huge"], "unknown profile"), (["--limit", "0"], "out of range"),
     (["--set", "dropout"], "key=value"), (["--set", "a=1", "--set", "a=2"], "given twice"), (["--source", "local", "--data-dir", "no"], "no does not exist"),
     (["--system", "v99"], "no report notebook"), (["--template", "no.ipynb"], "does not exist"),
 ])

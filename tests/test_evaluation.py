@@ -53,6 +53,20 @@ def candles():
 
 # ---- direction
 
+def test_scores_of_a_cut_forecast_and_of_an_error_equal_scikit_learn_to_the_last_bit(forecasts):
+    y, p = forecasts
+    for cut in (0.4, 0.5, 2.0):  # 2: nothing is forecast to rise
+        up = p > cut
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(y, up, average="binary", zero_division=0)
+        assert list(metrics.confusion_scores(y, up).values()) == [sk.accuracy_score(y, up), precision, recall, f1]
+    assert metrics.roc_auc(y, p) == sk.roc_auc_score(y, p) and metrics.roc_auc(np.ones(5), p[:5]) is None
+    level, forecast = 1 + p, 1 + p * 0.9
+    found = metrics.error_scores(level, forecast)
+    assert found["r2"] == sk.r2_score(level, forecast) and found["mae"] == pytest.approx(np.mean(0.1 * p))
+    assert found["mape"] == pytest.approx(sk.mean_absolute_percentage_error(level, forecast))
+    assert found["rmse"] == pytest.approx(sk.root_mean_squared_error(level, forecast))
+
+
 def test_direction_metrics_equal_scikit_learn(forecasts):
     y, p = forecasts
     m, up = metrics.direction_metrics(y, p), p > 0.5
@@ -357,6 +371,35 @@ def test_target_and_baseline_of_volatility_are_one_quantity_across_a_gap(candles
     simple = pd.Series(wilder_mean(true_range(gap), 14), gap.index) / gap["close"]
     np.testing.assert_array_equal(simple.shift(-1)[published.notna()], published.dropna())
     assert published.max() < 0.1  # the jump over the gap is no range of any candle
+
+
+def test_published_target_and_its_persistence_agree_row_by_row(candles):
+    "natr_next of a row is persistence of the next row, to the last bit, after gaps too."
+    gap = candles.iloc[:400].drop(candles.index[[100, 101, 180]]).copy()
+    gap.iloc[100:] *= 3.0
+    label, forecast = natr_next(gap)["y"], baselines.persistence_vol(gap, target="natr_next")
+    known = label.notna()
+    assert known.sum() == len(gap) - 1 - 12 - 2
+    np.testing.assert_array_equal(forecast.shift(-1)[known], label[known])
+    with pytest.raises(SettingsError, match="target"):
+        baselines.persistence_vol(gap, target="natr")
+
+
+def test_six_candles_with_a_gap_by_hand():
+    "The market doubles in the missing hour; 205 − 195 is that candle's range, and Wilder's average goes on."
+    hours = pd.DatetimeIndex([f"2024-01-01 0{h}:00" for h in (0, 1, 2, 4, 5, 6)], tz="UTC", name="open_time")
+    close = np.array([100.0, 102, 101, 200, 206, 204])
+    six = pd.DataFrame(
+        {"high": close + [1, 1, 2, 5, 1, 3], "low": close - [1, 1, 2, 5, 1, 3], "close": close}, index=hours,
+    )
+    ranges = np.array([2.0, 3, 4, 10, 7, 6])  # 103 − 100 and 207 − 200 reach back to the last close, 205 − 195 does not
+    np.testing.assert_array_equal(true_range(six, "1h"), ranges)
+    wilder = np.array([np.nan, 2.5, 3.25, 6.625, 6.8125, 6.40625])
+    np.testing.assert_array_equal(baselines.persistence_vol(six, 2, "natr_next"), wilder / close)
+    np.testing.assert_array_equal(
+        natr_next(six, 2)["y"], [2.5 / 102, 3.25 / 101, np.nan, 6.8125 / 206, 6.40625 / 204, np.nan],
+    )
+    np.testing.assert_allclose(baselines.persistence_vol(six, 2), np.array([np.nan, 2.5, 3.5, 7, 8.5, 6.5]) / close)
 
 
 def test_ewma_is_the_riskmetrics_recursion(candles):

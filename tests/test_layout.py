@@ -1,4 +1,5 @@
-"""The house: every notebook where its module is, modules that use only what is below them, and code keys that miss no module."""
+"""The house: every notebook where its module is, modules that use only what is below them, and code keys that miss no
+module."""
 import json
 import re
 import shutil
@@ -21,7 +22,8 @@ import cryptolab.runs.claims as audit
 from cryptolab.features.certify.certificate import certifiable_sets, certify
 from cryptolab.features.registry import SET_MODULES, feature_set
 from cryptolab.runs.plan import CODE
-from cryptolab.runs.report import SYSTEMS, find_template, system_class
+from cryptolab.runs.report import find_template
+from cryptolab.systems.registry import SYSTEMS, system_class
 from cryptolab.systems.artefacts import library_code
 
 ROOT = Path(__file__).parents[1]

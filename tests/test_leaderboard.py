@@ -1,4 +1,4 @@
-"""The leaderboard: corrections as in statsmodels, the same bytes from the same files, damaged results, hostile names, and the page in a browser."""
+"""The leaderboard: corrections as in statsmodels, same files same bytes, damaged results, hostile names, browser."""
 import json
 import os
 import re
@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import SettingsError
-from cryptolab.reports.leaderboard import board_words, corrected, leaderboard, page_names, write_leaderboard
+from cryptolab.reports.leaderboard import leaderboard_summary, corrected, leaderboard, page_names, write_leaderboard
 
 BROWSER = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")) if p), None)
 EVIL = '"><img src=x onerror=alert(1)>'
 
 
 def result(symbol="BTCUSDT", timeframe="1h", edge=1.0, p=0.3, net=-12.0, **more):
-    "A result with every part the board reads."
+    "A result with every part the leaderboard reads."
     up = {
         "n": 1491, "accuracy": 0.5 + edge / 100, "accuracy_low": 0.47, "accuracy_high": 0.53, "roc_auc": 0.51,
         "roc_auc_low": 0.48, "roc_auc_high": 0.54, "p_majority": p,
@@ -164,13 +164,17 @@ def test_the_correction_counts_the_whole_board_and_only_reports_with_a_test(out)
     assert board["p"].head(5).is_monotonic_increasing
     np.testing.assert_allclose(board["p_holm"].head(2), [5 * 0.0002, 4 * 0.03])
     eth = board[board["symbol"] == "ETHUSDT"]
-    assert "after correction for all 5 tests of the board" in board_words(eth, 5)
+    assert "after correction for all 5 tests of the leaderboard" in leaderboard_summary(eth, 5)
 
 
 def test_words_say_what_is_there_and_nothing_more_hopeful(out):
-    words = board_words(leaderboard(out))
-    for part in ("5 reports on 3 coins and 3 timeframes; 1 failed; 1 cannot be read.", "1 of 5 is distinguishable from guessing after correction for 5 tests: BTCUSDT 1h v9 (+6.0 points).",
-                 "None would have survived costs of 15 basis points per side.", "A leak was found in 1 report (SOLUSDT 1h v9)", "1 result is from an earlier run"):
+    words = leaderboard_summary(leaderboard(out))
+    for part in (
+        "5 reports on 3 coins and 3 timeframes; 1 failed; 1 cannot be read.",
+        "1 of 5 is distinguishable from guessing after correction for 5 tests: BTCUSDT 1h v9 (+6.0 points).",
+        "None would have survived costs of 15 basis points per side.", "A leak was found in 1 report (SOLUSDT 1h v9)",
+        "1 result is from an earlier run",
+    ):
         assert part in words, words
 
 
@@ -178,15 +182,21 @@ def test_words_about_profits_leaks_and_generated_candles(tmp_path):
     put(tmp_path, result("AUSDT", edge=9, p=1e-9, net=4.0, leaks={"found": [{"kind": "x"}]}))
     put(tmp_path, result("BUSDT", net=0.5, data={"source": "sample"}, certificate={"columns": 46, "passed": 45}))
     put(tmp_path, {"system": "v9", "symbol": "CUSDT", "timeframe": "1h"})
-    words = board_words(leaderboard(tmp_path))
-    for part in ("AUSDT 1h v9 (+9.0 points, but a leak was found in it)", "2 of 2 would have survived costs of 15 basis points per side (AUSDT 1h v9, BUSDT 1h v9); 1 of them earned more",
-                 "in 1 the whole interval", "1 report was not searched for leaks", "In 1 report not every feature", "1 report is about a generated market"):
+    words = leaderboard_summary(leaderboard(tmp_path))
+    survived = "2 of 2 would have survived costs of 15 basis points per side (AUSDT 1h v9, BUSDT 1h v9)"
+    for part in (
+        "AUSDT 1h v9 (+9.0 points, but a leak was found in it)", f"{survived}; 1 of them earned more",
+        "in 1 the whole interval", "1 report was not searched for leaks", "In 1 report not every feature",
+        "1 report is about a generated market",
+    ):
         assert part in words, words
 
 
 # ---- faults
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"symbol": "BTCUSDT"}', "\x00\xff", "[" * 100_000, '{"system": "v9"} trailing'], ids=lambda t: repr(t[:12]))
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", "null", '{"symbol": "BTCUSDT"}', "\x00\xff", "[" * 100_000, '{"system": "v9"} trailing',
+], ids=lambda t: repr(t[:12]))
 def test_a_damaged_result_is_a_row_and_not_an_error(tmp_path, text):
     put(tmp_path, result())
     put(tmp_path, text, "ETHUSDT-1h-v9")
@@ -200,10 +210,15 @@ def test_a_damaged_result_is_a_row_and_not_an_error(tmp_path, text):
 
 
 @pytest.mark.parametrize("parts", [
-    {"direction": []}, {"direction": {"V9": None}}, {"direction": {"V9": {"accuracy": "0.5", "p_majority": 7}, "majority": {}}}, {"rivals": [1, 2]}, {"rivals": {"majority": {"edge": None}}},
-    {"costs": None}, {"cost_per_side": None}, {"volatility": {"V9": {"qlike": 0.1}}}, {"volatility": {"V9": {}, "persistence": {"qlike": 0}}}, {"deciles": {"1": 3}}, {"deciles": []}, {"leaks": "none"},
-    {"probabilities": {"accuracy of the surest tenth": 4}, "deciles": None}, {"timeframe": "7x"}, {"timeframe": None}, {"timeframe": {"a": 1}}, {"symbol": 5}, {"data": 3}, {"params": []},
-    {"run": {"seconds": 10**400}}, {"cost_per_side": 10**400}, {"finding": None}, {"direction": {"V9": {"accuracy": float("nan"), "p_majority": float("inf")}}},
+    {"direction": []}, {"direction": {"V9": None}},
+    {"direction": {"V9": {"accuracy": "0.5", "p_majority": 7}, "majority": {}}}, {"rivals": [1, 2]},
+    {"rivals": {"majority": {"edge": None}}}, {"costs": None}, {"cost_per_side": None},
+    {"volatility": {"V9": {"qlike": 0.1}}}, {"volatility": {"V9": {}, "persistence": {"qlike": 0}}},
+    {"deciles": {"1": 3}}, {"deciles": []}, {"leaks": "none"},
+    {"probabilities": {"accuracy of the surest tenth": 4}, "deciles": None}, {"timeframe": "7x"}, {"timeframe": None},
+    {"timeframe": {"a": 1}}, {"symbol": 5}, {"data": 3}, {"params": []}, {"run": {"seconds": 10**400}},
+    {"cost_per_side": 10**400}, {"finding": None},
+    {"direction": {"V9": {"accuracy": float("nan"), "p_majority": float("inf")}}},
 ], ids=lambda parts: json.dumps(parts)[:60])
 def test_odd_parts_become_empty_cells(tmp_path, parts):
     put(tmp_path, result("ETHUSDT"))
@@ -227,9 +242,9 @@ def test_failed_and_stale_jobs_are_on_the_board(out):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3", '{"jobs": [1]}', '{"jobs": null}'])
-def test_a_damaged_status_is_said(out, text):
+def test_a_damaged_status_is_reported(out, text):
     (out / "status.json").write_text(text)
-    assert "status.json cannot be read" in board_words(leaderboard(out)) and len(leaderboard(out)) == 6
+    assert "status.json cannot be read" in leaderboard_summary(leaderboard(out)) and len(leaderboard(out)) == 6
 
 
 def test_an_empty_folder_gets_a_page_that_says_what_to_do(tmp_path):
@@ -278,7 +293,7 @@ def test_ties_keep_one_order(tmp_path):
 def test_json_and_table_say_the_same(out):
     write_leaderboard(out)
     stored, board = json.loads((out / "leaderboard.json").read_text()), leaderboard(out)
-    assert stored["tests"] == 5 and stored["words"] == board_words(board)
+    assert stored["tests"] == 5 and stored["words"] == leaderboard_summary(board)
     for row, (_, r) in zip(stored["reports"], board.iterrows(), strict=True):
         assert list(row) == list(r.index)
         assert [k for k, v in row.items() if not (v == r[k] or v is None and pd.isna(r[k]))] == []
@@ -351,7 +366,7 @@ def test_a_full_disk_leaves_the_old_board_whole(out, monkeypatch):
     def full(self, *args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder.Path, "write_text", full)
+    monkeypatch.setattr(folder.Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         write_leaderboard(out)
     assert state(out) == before and sorted(p.name for p in out.iterdir()) == sorted([*names, "LTCUSDT-1h-v9"])
@@ -374,20 +389,26 @@ def test_a_large_board_is_quick_and_small(tmp_path):
 
 PROBE = """<script>
 const note = {}, heads = Array.from(document.querySelectorAll("#board thead button"));
-const column = k => Array.from(document.querySelectorAll("#board tbody tr")).filter(r => !r.hidden).map(r => r.cells[k].dataset.v);
+const column = k => Array.from(document.querySelectorAll("#board tbody tr"))
+  .filter(r => !r.hidden).map(r => r.cells[k].dataset.v);
 const at = name => heads.findIndex(b => b.textContent === name);
 const click = name => { heads[at(name)].click(); return column(at(name)); };
 note.edge = [click("Edge"), click("Edge")]; note.sorted = heads[at("Edge")].parentNode.getAttribute("aria-sort");
-note.report = click("Report").map(v => v.split(" ")[1]); note.cleared = heads[at("Edge")].parentNode.getAttribute("aria-sort");
+note.report = click("Report").map(v => v.split(" ")[1]);
+note.cleared = heads[at("Edge")].parentNode.getAttribute("aria-sort");
 note.focusable = heads.every(b => b.tabIndex === 0);
 const coin = document.querySelector("[data-filter=coin]"), found = document.querySelector("[data-filter=found]");
 const tell = () => form.dispatchEvent(new Event("input"));
-coin.value = "ETHUSDT"; tell(); note.coin = [column(0), document.querySelectorAll("figure:not([hidden])").length, document.getElementById("shown").textContent];
+coin.value = "ETHUSDT"; tell();
+note.coin = [column(0),
+  document.querySelectorAll("figure:not([hidden])").length, document.getElementById("shown").textContent];
 coin.value = ""; found.checked = true; tell(); note.found = column(0);
 found.checked = false; tell(); note.all = column(0).length;
 const width = e => e.getBoundingClientRect().width;
-note.overflow = document.documentElement.scrollWidth - window.innerWidth; note.scrolls = document.querySelector(".box").scrollWidth > document.querySelector(".box").clientWidth;
-note.bars = Array.from(document.querySelectorAll(".bar")).filter(b => width(b) > 3).length; note.drawn = Array.from(document.querySelectorAll("svg")).filter(s => width(s) > 60).length;
+note.overflow = document.documentElement.scrollWidth - window.innerWidth;
+note.scrolls = document.querySelector(".box").scrollWidth > document.querySelector(".box").clientWidth;
+note.bars = Array.from(document.querySelectorAll(".bar")).filter(b => width(b) > 3).length;
+note.drawn = Array.from(document.querySelectorAll("svg")).filter(s => width(s) > 60).length;
 document.body.setAttribute("data-note", JSON.stringify(note));
 </script>"""
 
@@ -457,7 +478,7 @@ def test_systems_that_trade_stand_on_the_same_board(tmp_path):
     }
     put(tmp_path, trader("hybrid", p_auc=0.002, over=over, shadow=True, total=0.05), "BTCUSDT-15m-hybrid")
     board = leaderboard(tmp_path).set_index("system")
-    # 3 points of area with an interval of one, which a bootstrap of 500 cannot show; 6 with an interval of 3 above one half
+    # 3 points of area with an interval of one (a bootstrap of 500 cannot show that); 6 with an interval of 3
     assert board.p["v2"] == 0.2 and board.p["hybrid"] < 1e-4
     assert (board.rival["hybrid"], board.rival_edge["hybrid"]) == ("LightGBM", pytest.approx(1.0)) and np.isnan(
         board.edge["hybrid"]
@@ -467,7 +488,7 @@ def test_systems_that_trade_stand_on_the_same_board(tmp_path):
         and board.net_bp["v2"] == pytest.approx(-0.1)
         and board.hold_bp["v2"] == pytest.approx(0.4)
     )
-    words = board_words(leaderboard(tmp_path))
+    words = leaderboard_summary(leaderboard(tmp_path))
     assert (
         "BTCUSDT 15m hybrid (AUC 0.560)" in words
         and "1 of 3 would have survived costs of 15 basis points per side (BTCUSDT 15m hybrid); 0 of them earned more"

@@ -453,7 +453,7 @@ def test_colab_batch_is_clean_and_has_its_parts():
     assert sum("parameters" in c.metadata.get("tags", []) for c in book.cells) == 1
     text = "\n".join(cells())
     for part in (
-        "diagnose()", 'drive.mount("/content/drive")', "--no-deps", '"batch"', "leaderboard(out)", "board_words",
+        "diagnose()", 'drive.mount("/content/drive")', "--no-deps", '"batch"', "leaderboard(out)", "leaderboard_summary",
     ):
         assert part in text, part
     installs = [

@@ -388,13 +388,20 @@ def test_colab_notebook_names_no_registry_and_has_its_badge():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (ROOT / "nbs" / "templates" / "v9.ipynb").exists(), reason="the V9 report template does not exist yet")
-def test_colab_notebook_runs_outside_colab(tmp_path):
+def test_colab_notebook_and_the_program_give_the_same_result(tmp_path):
+    "Two runs with one seed, one through the notebook for Colab: every number is the same, whoever asked."
     import papermill
 
-    given = dict(source="sample", profile="smoke", limit=1200, out=str(tmp_path / "out"))
+    asked = dict(source="sample", profile="smoke", limit=1200)
     papermill.execute_notebook(
-        str(ROOT / "colab" / "v9.ipynb"), str(tmp_path / "done.ipynb"), given, cwd=str(ROOT / "colab"),
-        kernel_name="python3", progress_bar=False,
+        str(ROOT / "colab" / "v9.ipynb"), str(tmp_path / "done.ipynb"), {**asked, "out": str(tmp_path / "out")},
+        cwd=str(ROOT / "colab"), kernel_name="python3", progress_bar=False,
     )
-    assert {"report.html", "result.json", "v9_results.json"} <= set(names(tmp_path / "out" / "BTCUSDT-1h-v9"))
+    folder = tmp_path / "out" / "BTCUSDT-1h-v9"
+    assert {"report.html", "result.json", "v9_results.json"} <= set(names(folder))
+    results = []
+    for run in (folder, run_report("BTCUSDT", "1h", **asked, out=tmp_path / "again")):
+        result = json.loads((run / "result.json").read_text())
+        assert result.pop("run")["seconds"]["total"] > 0
+        results.append(result)
+    assert results[0] == results[1]

@@ -15,7 +15,7 @@ from cryptolab.evaluation.costs import cost_comparison, sign_position
 from cryptolab.audit.leaks.audit import DETECTORS, TAXONOMY
 from cryptolab.evaluation.rivals import baseline_forecasts, best_methods, rival_comparison, rival_words
 from cryptolab.labels import natr_future, next_direction, next_log_return
-from cryptolab.reports.info_sheet import record_trial, taxonomy_sheet, words
+from cryptolab.reports.info_sheet import record_trial, leakage_info_sheet, text_table
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +94,13 @@ def test_the_sentence_names_edge_uncertainty_and_cost(market):
 
 
 def test_every_type_of_leakage_has_a_detector():
-    sheet = taxonomy_sheet()
+    sheet = leakage_info_sheet()
     assert list(sheet.index) == list(TAXONOMY) and len(sheet) == 8
     assert (
         all(set(row.split(", ")) <= set(DETECTORS.index) and row for row in sheet.detectors)
         and (sheet.verdict == "not looked for").all()
     )
-    assert "Read it &amp; weep" in words(pd.DataFrame({"a": ["Read it & weep" + "x" * 100]})).data
+    assert "Read it &amp; weep" in text_table(pd.DataFrame({"a": ["Read it & weep" + "x" * 100]})).data
 
 
 def test_a_ledger_counts_configurations_and_survives_between_reports(tmp_path):

@@ -739,7 +739,7 @@ def test_conformal_rank_is_exact_for_every_number_of_rows(percent):
     level, exact = percent / 100, Fraction(percent, 100)
     for n in range(1, 3001):
         rank = -((-(n + 1) * exact).__floor__())
-        if rank <= n and (n + 1) * exact == rank or n % 97 == 0 and rank <= n:
+        if rank <= n:
             scores = np.arange(1.0, n + 1)
             assert conformal.conformal_quantile(scores, level) == rank, n
             assert conformal_width(scores, np.zeros(n), np.ones(n), level) == rank, n

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Fail when a notebook does not stand where its module is, or a module uses one above it: check_layout.py [ROOT]. Reads files only.
+"""Fail when a notebook does not stand where its module is, or a module uses one above it: check_layout.py [ROOT].
+Reads files only.
 
-`nbs/70_systems/30_v9/90_system.ipynb` exports `systems.v9.system`; `NN_<room>.ipynb` in a room's folder exports its face `<room>.__init__`.
-A module uses only modules with smaller numbers, compared folder by folder from the top; an import inside a function counts too.
+`nbs/70_systems/30_v9/90_system.ipynb` exports `systems.v9.system`; `NN_<room>.ipynb` in a room's folder exports its
+face `<room>.__init__`. A module uses only modules with smaller numbers, compared folder by folder from the top; an
+import inside a function counts too.
 """
 import ast
 import re
@@ -10,6 +12,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from check_modules import problem
 from tree import ROOT
 
 LIBRARY = "cryptolab"
@@ -155,7 +158,7 @@ class House:
 # ---- what is refused
 
 def misplaced(house: House) -> list:  # one line per notebook
-    "Notebooks whose path is not the path of their module, and modules without a notebook."
+    "Notebooks whose path is not the path of their module, and those that were not exported."
     problems = []
     for path, module in house.notebooks.items():
         name = path.relative_to(house.root / "nbs")
@@ -202,7 +205,8 @@ def climbs(source: Module, target: Module) -> bool:
 def arrows(house: House) -> list:  # one line per import
     "Imports to larger numbers."
     return [
-        f"{m.path.relative_to(house.root)}:{line}: {m.notebook} uses {house.modules[name].notebook}, whose number is not smaller"
+        f"{m.path.relative_to(house.root)}:{line}: {m.notebook} uses {house.modules[name].notebook}, whose number is "
+        "not smaller"
         for m in house.modules.values()
         for name, line in m.uses.items()
         if climbs(m, house.modules[name])
@@ -240,7 +244,7 @@ def private_names(house: House) -> list:  # one line per use
 
 
 def mentions(house: House) -> list:  # one line per mention
-    "Dotted names in the text of library, tools, benchmarks, notebooks and README that lead nowhere, and imports of what does not exist."
+    "Dotted names in library, tools, benchmarks, notebooks and README that lead nowhere, and imports of nothing."
     problems = [
         f"{m.path.relative_to(house.root)}:{line}: `{LIBRARY}.{name}` does not exist" for m in house.modules.values()
         for line, name in m.missing
@@ -297,6 +301,10 @@ def check(root: Path) -> tuple:  # (problems, one line of summary)
 
 
 if __name__ == "__main__":
-    problems, line = check(Path(sys.argv[1]).resolve() if sys.argv[1:] else ROOT)
+    root = Path(sys.argv[1]).resolve() if sys.argv[1:] else ROOT
+    problems, line = check(root)
+    if root == ROOT:
+        modules = sorted(p for p in (root / LIBRARY).rglob("*.py") if "__pycache__" not in p.parts)
+        problems += [found for module in modules if (found := problem(module, root))]
     print(*problems, line, sep="\n")
     sys.exit(bool(problems))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Symbol', 'Timeframe', 'Source', 'DataDir', 'Debug', 'Profile', 'Limit', 'Seed', 'Sets', 'Start', 'End', 'Template',
-           'kindly', 'PlainProgress', 'RichProgress', 'show_progress', 'split_list', 'shown_path']
+           'readable_errors', 'PlainProgress', 'RichProgress', 'show_progress', 'split_list', 'shown_path']
 
 # %% ../../nbs/95_cli/10_common.ipynb #35d8b05b
 import sys
@@ -18,7 +18,7 @@ from ..config import CryptolabError
 
 # %% ../../nbs/95_cli/10_common.ipynb #bb374410
 @contextmanager
-def kindly(
+def readable_errors(
     debug: bool = False,  # let errors through, with their traceback
 ):
     "Turn the library's errors into four red lines and exit code 1, Ctrl-C into exit code 130."

@@ -15,7 +15,7 @@ import pandas as pd
 import typer
 
 from ..config import DataError, SettingsError
-from .common import kindly
+from .common import readable_errors
 from ..files import whole_file
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #d9b5aa15
@@ -122,7 +122,7 @@ def evaluate_ensemble(
 ) -> str:  # text
     "Judge a stored ensemble on candles it has not seen."
     from cryptolab.evaluation.events import event_comparison
-    from cryptolab.audit.pipelines.hybrid import good_gate
+    from cryptolab.audit.claims.hybrid import good_gate
     from cryptolab.systems.hybrid import Hybrid
     from cryptolab.systems.hybrid.system import event_words
     from cryptolab.systems.hybrid.fit import tree_importance
@@ -219,7 +219,7 @@ def data_command(
     seed: Annotated[int, typer.Option(help="of the sample market")] = 0,
 ) -> None:
     "Write candles into a file."
-    with kindly():
+    with readable_errors():
         typer.echo(make_data(symbol, days, output, timeframe, source, data_dir, None, seed))
 
 
@@ -236,7 +236,7 @@ def train_command(
     symbol: _Symbol = "BTC-USD",
 ) -> None:
     "Train the ensemble; print the document's test metrics."
-    with kindly():
+    with readable_errors():
         _, folder = train_ensemble(
             data_file, output, optimize, lookahead, profit_threshold, symbol, typer.echo, profile=profile, label=label,
             seed=seed,
@@ -252,7 +252,7 @@ def evaluate_command(
     backtest: Annotated[bool, typer.Option("--backtest", help="the strategy with and without votes")] = False,
 ) -> None:
     "Judge a stored ensemble on candles it has not seen."
-    with kindly():
+    with readable_errors():
         typer.echo(evaluate_ensemble(model, test_data, feature_importance, backtest))
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #96cccbce
@@ -269,7 +269,7 @@ def backtest_command(
     slippage: Annotated[float, typer.Option(help="fraction per side")] = 0.0005,
 ) -> None:
     "Backtest the scalping strategy between two dates."
-    with kindly():
+    with readable_errors():
         from cryptolab.data import load_candles
         from cryptolab.data.timegrid import utc_time
         from cryptolab.systems.hybrid.system import strategy_config
@@ -310,7 +310,7 @@ def retrain_command(
     output: Annotated[str, typer.Option(help="file of the candles that were used")] = "new_data.csv",
 ) -> None:
     "Fetch the newest candles and train anew; the old model is replaced when the new one is complete."
-    with kindly():
+    with readable_errors():
         if weekly == monthly:
             raise SettingsError(
                 "how shall it be trained anew?", "--weekly or --monthly", "both" if weekly else "neither",

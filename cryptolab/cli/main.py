@@ -20,8 +20,8 @@ import cryptolab
 from ..config import load_settings
 from ..files import write_json
 from cryptolab.cli.common import (
-    DataDir, Debug, End, Limit, Profile, Seed, Sets, Source, Start, Symbol, Template, Timeframe, kindly, shown_path,
-    show_progress, split_list,
+    DataDir, Debug, End, Limit, Profile, Seed, Sets, Source, Start, Symbol, Template, Timeframe, readable_errors,
+    shown_path, show_progress, split_list,
 )
 
 # %% ../../nbs/95_cli/90_main.ipynb #c412b9f6
@@ -58,7 +58,7 @@ def run_command(
     debug: Debug = False,
 ) -> None:
     "Make the report of one system for one symbol and timeframe; print its path."
-    with kindly(debug):
+    with readable_errors(debug):
         from cryptolab.runs.report import parse_params, run_report
 
         system = system or (Path(template).stem if template else None)
@@ -103,7 +103,7 @@ def batch_command(
     debug: Debug = False,
 ) -> None:
     "Make all reports of the plan that are missing, then the leaderboard. Exit code 1 if a report failed."
-    with kindly(debug):
+    with readable_errors(debug):
         from cryptolab.runs.batch import batch_text, run_batch
         from cryptolab.runs.plan import make_plan
         from cryptolab.runs.report import parse_params
@@ -136,7 +136,7 @@ def leaderboard_command(
     debug: Debug = False,
 ) -> None:
     "Draw the leaderboard of the reports in a folder; print its path."
-    with kindly(debug):
+    with readable_errors(debug):
         from cryptolab.config import SettingsError
         from cryptolab.reports.leaderboard import write_leaderboard
 
@@ -163,7 +163,7 @@ def predict_command(
     debug: Debug = False,
 ) -> None:
     "Print the forecast of a saved model for the newest complete candle, as JSON."
-    with kindly(debug):
+    with readable_errors(debug):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         from cryptolab.serving.forecast import held_back, newest_forecast
 
@@ -189,7 +189,7 @@ def certify_command(
     debug: Debug = False,
 ) -> None:
     "Certify feature sets: no knowledge of the future, honest warm-up, memory, scale. Exit code 1 if a column fails."
-    with kindly(debug):
+    with readable_errors(debug):
         from cryptolab.data import load_candles
         from cryptolab.features.certify.certificate import (
             certifiable_sets, certificate_records, certificate_text, certify, read_context,
@@ -229,7 +229,7 @@ def audit_command(
     debug: Debug = False,
 ) -> None:
     "Audit the documents' claims: measure, switch leaks on one by one, check the arithmetic; print the tables."
-    with kindly(debug), show_progress() as progress:
+    with readable_errors(debug), show_progress() as progress:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         from cryptolab.runs.claims import run_audit
         from cryptolab.reports.pages.claims import audit_text
@@ -266,7 +266,7 @@ def settings_command(
     debug: Debug = False,
 ) -> None:
     "Show the plan that applies here."
-    with kindly(debug):
+    with readable_errors(debug):
         from dataclasses import asdict
 
         for key, value in asdict(load_settings(path)).items():
@@ -284,7 +284,7 @@ def publish_command(
     debug: Debug = False,
 ) -> None:
     "Publish a model with its report on the Hugging Face hub; only lists the files unless --yes is given. The login is HF_TOKEN or that of `hf auth login`."
-    with kindly(debug):
+    with readable_errors(debug):
         from cryptolab.runs.publish import publish, publish_text
 
         plan = publish(folder, repo, private=not public, dry_run=not yes, message=message)

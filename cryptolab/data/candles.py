@@ -7,31 +7,30 @@ __all__ = ['CANDLE_COLUMNS', 'OPTIONAL_COLUMNS', 'TRUTH_COLUMNS', 'REPAIRS', 'va
            'resample_candles', 'fingerprint', 'TIMEFRAMES', 'canonical_timeframe', 'timeframe_delta', 'infer_timeframe',
            'segments', 'find_gaps']
 
-# %% ../../nbs/10_data/10_candles.ipynb #d2c7c14f
+# %% ../../nbs/10_data/10_candles.ipynb #0d3e0a37
 import hashlib
 
 import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from .timegrid import utc_time
 from .defects import bad_values, find_spikes, odd_rows, resolve_duplicates
 from cryptolab.data.timegrid import (
-    MONDAY, TIMEFRAMES, canonical_timeframe, find_gaps, infer_timeframe, segments, timeframe_delta, index_ns,
-    timeframe_ns,
+    MONDAY, TIMEFRAMES, canonical_timeframe, find_gaps, index_ns, infer_timeframe, segments, timeframe_delta,
+    timeframe_ns, utc_time,
 )
 
 # %% ../../nbs/10_data/10_candles.ipynb #541bc554
 _all_ = ["TIMEFRAMES", "canonical_timeframe", "timeframe_delta", "infer_timeframe", "segments", "find_gaps"]
 
-# %% ../../nbs/10_data/10_candles.ipynb #ae60bb78
+# %% ../../nbs/10_data/10_candles.ipynb #bd8e3be3
 CANDLE_COLUMNS = ["open", "high", "low", "close", "volume"]  # float64; prices in quote currency, volume in base units
 OPTIONAL_COLUMNS = ["quote_volume", "trades", "taker_buy_volume"]  # float64; where the source has them
 TRUTH_COLUMNS = ["true_p_up", "true_sigma"]  # generated markets only: known at the close of the row's candle
 
 
-def _place(candles):
-    "How an error calls this table."
+def _title(candles):
+    "What an error calls this table."
     return candles.attrs.get("path") or candles.attrs.get("symbol") or "candle table"
 
 
@@ -42,41 +41,41 @@ def _as_table(candles):
             "candles must be a table", "a pandas DataFrame", type(candles).__name__,
             "use `load_candles` or `read_candles`",
         )
-    place, index = _place(candles), candles.index
+    title, index = _title(candles), candles.index
     if len(candles) == 0:
         raise DataError(
-            f"{place}: no candles", "at least one row", "an empty table", "check the file, the symbol and the dates",
+            f"{title}: no candles", "at least one row", "an empty table", "check the file, the symbol and the dates",
         )
     if not isinstance(index, pd.DatetimeIndex):
-        raise DataError(f"{place}: the index is not a time", "a DatetimeIndex of open times", f"{type(index).__name__}",
+        raise DataError(f"{title}: the index is not a time", "a DatetimeIndex of open times", f"{type(index).__name__}",
                         "read the file with `read_candles`, or set_index the column of open times")
     if index.tz is None:
         raise DataError(
-            f"{place}: the index has no time zone", "UTC", "naive times",
+            f"{title}: the index has no time zone", "UTC", "naive times",
             'candles.tz_localize("UTC") if the times are UTC',
         )
     missing = [c for c in CANDLE_COLUMNS if c not in candles]
     if missing:
         raise DataError(
-            f"{place}: missing column {', '.join(missing)}", ", ".join(CANDLE_COLUMNS), list(map(str, candles.columns)),
+            f"{title}: missing column {', '.join(missing)}", ", ".join(CANDLE_COLUMNS), list(map(str, candles.columns)),
             "rename or add the column",
         )
     table = candles.copy()
     table.index = index.tz_convert("UTC").as_unit("ns").rename("open_time")
     for column in (c for c in table.columns if c in CANDLE_COLUMNS + OPTIONAL_COLUMNS + TRUTH_COLUMNS):
         if table[column].dtype != "float64":
-            table[column] = _floats(table[column], place)
+            table[column] = _floats(table[column], title)
     return table
 
 
-def _floats(values, place):
+def _floats(values, title):
     "One column as float64, or an error that names the first row that is not a number."
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     wrong = numbers.isna() & values.notna()
     if wrong.any():
         at = int(np.argmax(wrong))
         raise DataError(
-            f"{place}, row {at} ({values.index[at]}): `{values.name}` is not a number", "a number",
+            f"{title}, row {at} ({values.index[at]}): `{values.name}` is not a number", "a number",
             repr(values.iloc[at]), "correct the value or delete the row",
         )
     return numbers
@@ -121,22 +120,22 @@ def _merged(before, findings):
             }
     return list(new.values())
 
-# %% ../../nbs/10_data/10_candles.ipynb #66d9ee13
+# %% ../../nbs/10_data/10_candles.ipynb #ac76f2d0
 def _on_grid(table, step, findings):
-    "Drop the rows that are off the grid of the others; returns the table and an error for what cannot be repaired, or None."
+    "The table without rows off the grid, and an error for what cannot be repaired (or None)."
     phase = (index_ns(table.index) - MONDAY.value) % step
     values, counts = np.unique(phase, return_counts=True)
     grid = int(values[np.argmax(counts)]) if len(values) else 0
-    off, error, place = phase != grid, None, _place(table)
+    off, error, title = phase != grid, None, _title(table)
     length = pd.Timedelta(step)
     if off.sum() > max(2, 0.05 * len(table)) or off.mean() > 0.34:
         error = DataError(
-            f"{place}: {off.mean():.0%} of the rows are off the time grid", f"open times {length} apart",
-            f"{table.index[int(np.argmax(off))]} beside {table.index[int(np.argmax(~off))]}",
+            f"{title}: {off.mean():.0%} of the rows are off the time grid", f"open times {length} apart",
+            f"{table.index[int(np.argmax(off))]} next to {table.index[int(np.argmax(~off))]}",
             "check timeframe and time zone",
         )
     elif step - grid <= 1_000_000_000:
-        error = DataError(f"{place}: the times look like close times", "open times", str(table.index[0]),
+        error = DataError(f"{title}: the times look like close times", "open times", str(table.index[0]),
                           f"subtract {length} less {pd.Timedelta(step - grid)} from the index")
     table = _drop(table, off, "off-grid timestamps", findings)
     note = f"every candle opens {pd.Timedelta(grid)} after the UTC grid"
@@ -165,13 +164,13 @@ def _unclosed(table, step, now, snapshots, findings):
         last[-1] = bool(why)
     return _drop(table, last, "unclosed last candle", findings, note=why)
 
-# %% ../../nbs/10_data/10_candles.ipynb #4730bc58
+# %% ../../nbs/10_data/10_candles.ipynb #3f42bfb4
 def _ordered(table, findings):
     "Sorted by time; rows without a time are counted as missing values."
     lost = table.index.isna()
     if lost.all():
         raise DataError(
-            f"{_place(table)}: no row has a time", "open times", "no time in any row", "check the time column",
+            f"{_title(table)}: no row has a time", "open times", "no time in any row", "check the time column",
         )
     table = table[~lost] if lost.any() else table
     back = np.r_[False, np.diff(table.index.asi8) < 0]
@@ -179,7 +178,7 @@ def _ordered(table, findings):
     findings.append(_record("wrong order", back, table.index, "sorted by time", note))
     return (table.sort_index(kind="stable") if back.any() else table), int(lost.sum())
 
-
+# %% ../../nbs/10_data/10_candles.ipynb #72181086
 def _sound(table, lost, findings):
     "Without the rows that cannot be candles."
     masks = bad_values(table)
@@ -192,7 +191,7 @@ def _sound(table, lost, findings):
     if len(left) == 0:
         text = ", ".join(f"{r['check']}: {r['count']} (first {r['example']})" for r in findings[2:] if r["count"])
         raise DataError(
-            f"{_place(table)}: no usable candle", "at least one sound row", text,
+            f"{_title(table)}: no usable candle", "at least one sound row", text,
             "check the columns and units of the source",
         )
     return left
@@ -201,22 +200,50 @@ def _sound(table, lost, findings):
 def _unique(table, findings):
     "Every time once; also how many earlier pictures of running candles were among the twins."
     twins = resolve_duplicates(table)
-    surplus = twins["identical"] | twins["conflicting"]
-    note = (
-        f"{twins['snapshots']} are pictures of running candles, so single volumes elsewhere may lack their last trades"
-    )
+    surplus, snapshots = twins["identical"] | twins["conflicting"], twins["snapshots"]
+    note = f"{snapshots} are pictures of running candles, so single volumes elsewhere may lack their last trades"
+    action = "kept the row that fits its neighbours and has the largest volume"
     findings.append(_record("duplicates", surplus, table.index, "dropped"))
     findings.append(
-        _record(
-            "conflicting duplicates", twins["conflicting"], table.index,
-            "kept the row that fits its neighbours and has the largest volume", note if twins["snapshots"] else "",
-        )
+        _record("conflicting duplicates", twins["conflicting"], table.index, action, note if snapshots else "")
     )
-    return (table[~surplus] if surplus.any() else table), twins["snapshots"]
+    return (table[~surplus] if surplus.any() else table), snapshots
 
-# %% ../../nbs/10_data/10_candles.ipynb #03d10822
+# %% ../../nbs/10_data/10_candles.ipynb #679afbb1
+def _name(step):
+    "The timeframe of a step in nanoseconds."
+    return next(t for t in TIMEFRAMES if timeframe_ns(t) == step)
+
+
+def _agreed_timeframe(table, timeframe):
+    "The requested timeframe, unless the rows contradict it."
+    if timeframe is None:
+        return infer_timeframe(table)
+    wanted = canonical_timeframe(timeframe)
+    try:
+        found = infer_timeframe(table) if len(table) > 2 else wanted
+    except DataError:
+        return wanted  # the time grid will be judged by it
+    if found != wanted:
+        finer = timeframe_ns(found) < timeframe_ns(wanted)
+        remedy = "use `resample_candles`" if finer else "use the file of the finer timeframe"
+        raise DataError(f"{_title(table)}: another timeframe than asked for", wanted, f"candles of {found}", remedy)
+    return wanted
+
+# %% ../../nbs/10_data/10_candles.ipynb #aa379722
+def _count_gaps(table, step, findings):
+    "Lines about what is missing between the rows."
+    gaps, note = find_gaps(table.index, _name(step)), ""
+    if not gaps.empty:
+        longest = gaps.loc[gaps["missing"].idxmax()]
+        note = f"longest from {str(longest['start'])[:19]}: {longest['missing']} candles"
+    findings.append(_record("gaps", len(gaps), None, "kept: nothing is filled in", note))
+    missing = int(gaps["missing"].sum())
+    findings.append(_record("missing candles", missing, None, "kept missing", "in all gaps together"))
+
+
 def _examine(candles, timeframe, now):
-    "Every check in its order: the cleaned table, the account, its step, and an error for what cannot be repaired (or None)."
+    "All checks: the cleaned table, the account, the step in ns, and an error for what cannot be repaired (or None)."
     table = _as_table(candles)
     findings = [{"check": "rows", "count": len(table), "example": "", "action": "rows as they came"}]
     table, lost = _ordered(table, findings)
@@ -231,66 +258,29 @@ def _examine(candles, timeframe, now):
     table = table[~(spike | unit)] if (spike | unit).any() else table
     for check, mask in odd_rows(table).items():
         findings.append(_record(check, mask, table.index, "kept: not certain to be wrong"))
-    gaps = find_gaps(table.index, _name(step))
-    note = (
-        ""
-        if gaps.empty
-        else f"longest from {str(gaps.loc[gaps['missing'].idxmax(), 'start'])[:19]}: {gaps['missing'].max()} candles"
-    )
-    findings.append(_record("gaps", len(gaps), None, "kept: nothing is filled in", note))
-    findings.append(
-        _record("missing candles", int(gaps["missing"].sum()), None, "kept missing", "in all gaps together")
-    )
+    _count_gaps(table, step, findings)
     findings.append({"check": "rows kept", "count": len(table), "example": "", "action": ""})
     return table, findings, step, error
 
-
-def _name(step):
-    "The timeframe of a step in nanoseconds."
-    return next(t for t in TIMEFRAMES if timeframe_ns(t) == step)
-
-
-def _agreed_timeframe(table, timeframe):
-    "The timeframe asked for, unless the rows contradict it."
-    if timeframe is None:
-        return infer_timeframe(table)
-    wanted = canonical_timeframe(timeframe)
-    try:
-        found = infer_timeframe(table) if len(table) > 2 else wanted
-    except DataError:
-        return wanted  # the time grid will be judged by it
-    if found != wanted:
-        remedy = (
-            "use `resample_candles`"
-            if timeframe_ns(found) < timeframe_ns(wanted)
-            else "use the file of the finer timeframe"
-        )
-        raise DataError(f"{_place(table)}: another timeframe than asked for", wanted, f"candles of {found}", remedy)
-    return wanted
-
-# %% ../../nbs/10_data/10_candles.ipynb #dbeb42aa
+# %% ../../nbs/10_data/10_candles.ipynb #319dc191
 def validate_candles(
     candles: pd.DataFrame,  # candle table, as it came
     timeframe: str | None = None,  # length of one candle; None: inferred from the rows
     now: str | pd.Timestamp | None = None,  # candles that were not closed at this time count as unclosed
-) -> pd.DataFrame:  # one row per check: check, count (0: nothing found), example, action (what `clean_candles` does); raises DataError
+) -> pd.DataFrame:  # one row per check: check, count, example, action of `clean_candles`; raises DataError
     "The data-quality table: everything remarkable about these candles."
     _, findings, _, error = _examine(candles, timeframe, now)
     if error:
-        findings.append(
-            {
-                "check": "unusable", "count": 1, "example": error.what,
-                "action": f"`clean_candles` refuses: {error.remedy}",
-            }
-        )
+        action = f"`clean_candles` refuses: {error.remedy}"
+        findings.append({"check": "unusable", "count": 1, "example": error.what, "action": action})
     return pd.DataFrame(findings)
 
-# %% ../../nbs/10_data/10_candles.ipynb #659f7e0a
+# %% ../../nbs/10_data/10_candles.ipynb #2ae7d807
 def clean_candles(
     candles: pd.DataFrame,  # candle table, as it came
     timeframe: str | None = None,  # length of one candle; None: inferred from the rows
     now: str | pd.Timestamp | None = None,  # candles that were not closed at this time are dropped
-) -> pd.DataFrame:  # sorted, unique, sound candles; attrs["quality"] and attrs["timeframe"] set; raises DataError where nothing is certain
+) -> pd.DataFrame:  # sorted, unique, sound candles; attrs: quality, timeframe; DataError where nothing is certain
     "Drop what is certainly wrong, keep everything else, count both."
     table, findings, step, error = _examine(candles, timeframe, now)
     if error:
@@ -298,7 +288,7 @@ def clean_candles(
     attrs = {k: v for k, v in candles.attrs.items() if k not in ("unclosed", "fingerprint")}
     if len(table) == 0:
         raise DataError(
-            f"{_place(candles)}: no usable candle", "at least one closed, sound row",
+            f"{_title(candles)}: no usable candle", "at least one closed, sound row",
             f"{len(candles)} rows, none of them", "look at validate_candles(candles)",
         )
     table.attrs = {**attrs, "timeframe": _name(step), "quality": _merged(attrs.get("quality"), findings)}
@@ -310,16 +300,23 @@ def quality_table(
 ) -> pd.DataFrame:  # check, count, example, action
     "The account of what was found and done, as a table."
     records = candles.attrs.get("quality")
-    return (
-        pd.DataFrame(records, columns=["check", "count", "example", "action"]) if records else validate_candles(candles)
-    )
+    if not records:
+        return validate_candles(candles)
+    return pd.DataFrame(records, columns=["check", "count", "example", "action"])
 
-# %% ../../nbs/10_data/10_candles.ipynb #2dcd3dcd
+# %% ../../nbs/10_data/10_candles.ipynb #3b9fca46
+def _reduced(values, column, start, end):
+    "One value per group start … end − 1: first open, highest high, lowest low, last close, sums of the rest."
+    if column in ("open", "close"):
+        return values[start if column == "open" else end - 1]
+    return {"high": np.maximum, "low": np.minimum}.get(column, np.add).reduceat(values, start)
+
+# %% ../../nbs/10_data/10_candles.ipynb #afe1d7aa
 def resample_candles(
     candles: pd.DataFrame,  # clean candle table
     timeframe: str,  # a multiple of the table's own timeframe
-) -> pd.DataFrame:  # candles of that timeframe, weeks starting on Monday, UTC; incomplete ones dropped and counted in attrs["quality"]
-    "Combine candles to a higher timeframe."
+) -> pd.DataFrame:  # candles of that timeframe, UTC; incomplete ones are dropped and counted in attrs["quality"]
+    "Combine candles to a higher timeframe; weeks start on Monday."
     table, source, target = _as_table(candles), infer_timeframe(candles), canonical_timeframe(timeframe)
     small, large, times = timeframe_ns(source), timeframe_ns(target), index_ns(candles.index)
     if large < small or large % small:
@@ -329,7 +326,7 @@ def resample_candles(
         )
     if (np.diff(times) <= 0).any() or ((times - MONDAY.value) % small).any():
         raise DataError(
-            f"{_place(candles)}: rows are unsorted, doubled or off the UTC grid", "clean candles", f"{len(table)} rows",
+            f"{_title(candles)}: rows are unsorted, doubled or off the UTC grid", "clean candles", f"{len(table)} rows",
             "call `clean_candles` first",
         )
     if large == small:
@@ -339,22 +336,14 @@ def resample_candles(
     end = np.r_[start[1:], len(times)]
     whole = end - start == large // small
     index = pd.to_datetime(opens[start], utc=True).as_unit("ns").rename("open_time")
-    rules = {
-        "open": lambda x: x[start], "high": lambda x: np.maximum.reduceat(x, start),
-        "low": lambda x: np.minimum.reduceat(x, start), "close": lambda x: x[end - 1],
-    }
-    add = lambda x: np.add.reduceat(x, start)
     columns = [c for c in CANDLE_COLUMNS + OPTIONAL_COLUMNS if c in table]
-    data = {c: rules.get(c, add)(table[c].to_numpy())[whole] for c in columns}
+    data = {c: _reduced(table[c].to_numpy(), c, start, end)[whole] for c in columns}
     out = pd.DataFrame(data, index=index[whole])
-    line = _record(
-        "incomplete higher candles", ~whole, index, f"dropped: not all {large // small} candles of {source} exist",
-    )
-    quality = [r for r in candles.attrs.get("quality") or [] if r["check"] != line["check"]]
-    out.attrs = {
-        **{k: v for k, v in candles.attrs.items() if k not in ("unclosed", "fingerprint")}, "timeframe": target,
-        "quality": quality + [line],
-    }
+    action = f"dropped: not all {large // small} candles of {source} exist"
+    line = _record("incomplete higher candles", ~whole, index, action)
+    quality = [r for r in candles.attrs.get("quality") or [] if r["check"] != line["check"]] + [line]
+    kept = {k: v for k, v in candles.attrs.items() if k not in ("unclosed", "fingerprint")}
+    out.attrs = {**kept, "timeframe": target, "quality": quality}
     return out
 
 # %% ../../nbs/10_data/10_candles.ipynb #f2086d38

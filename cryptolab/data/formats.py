@@ -24,7 +24,7 @@ import pandas as pd
 
 from ..config import DataError
 
-# %% ../../nbs/10_data/20_formats.ipynb #b93869d0
+# %% ../../nbs/10_data/20_formats.ipynb #a6ccd320
 @dataclass
 class RawTable:
     "Columns as they stand in a file."
@@ -36,21 +36,24 @@ class RawTable:
     first_line: int = 1  # line of the file (from 1) that holds the first row
     notes: list = field(default_factory=list)  # lines for the quality table
 
-    def spot(self, row: int) -> str:
-        "Where row number `row` (from 0) stands, in words."
+    def spot(
+        self,
+        row: int,  # number of the row in `frame`, from 0
+    ) -> str:  # path and line of the file; path and row where the format has no lines
+        "Where a row stands in the file, in words."
         if not self.text:
             return f"{self.path}, row {row + 1}"
         lines = (n for n, line in enumerate(io.StringIO(self.text), 1) if n >= self.first_line and line.strip())
         return f"{self.path}, line {next((n for i, n in enumerate(lines) if i == row), row + self.first_line)}"
 
-
+# %% ../../nbs/10_data/20_formats.ipynb #771800de
 def words(
     name: object,  # a column name in any style: "Open time", "openTime", "OPEN_TIME", "1. open"
 ) -> list:  # its parts in lower case without punctuation
     "The words of a column name."
     return [w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|\d+", str(name))]
 
-# %% ../../nbs/10_data/20_formats.ipynb #8d156250
+# %% ../../nbs/10_data/20_formats.ipynb #75f5ed86
 _KINDS = {
     ".csv": "text", ".txt": "text", ".tsv": "text", ".tab": "text", ".dat": "text", ".data": "text", ".json": "json",
     ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet", ".parq": "parquet",
@@ -61,13 +64,16 @@ _PACKED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompres
 KNOWN_ENDINGS = tuple(_KINDS) + tuple(_PACKED) + (".zip",)
 
 
+def _is_candle_file(name):
+    "Whether a member of an archive has a known ending and is neither hidden nor a system file."
+    known = Path(name).suffix.lower() in KNOWN_ENDINGS
+    return known and not Path(name).name.startswith(".") and "__MACOSX" not in name
+
+
 def _unzip(data, path):
-    "Name and bytes of the one data file in a zip archive."
+    "Name and bytes of the one candle file in a zip archive."
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = [
-            n for n in archive.namelist() if Path(n).suffix.lower() in KNOWN_ENDINGS
-            and not Path(n).name.startswith(".") and "__MACOSX" not in n
-        ]
+        names = [n for n in archive.namelist() if _is_candle_file(n)]
         if len(names) != 1:
             raise DataError(
                 f"{path}: the archive must hold one candle file", "one data file", names[:5] or "none",
@@ -75,22 +81,28 @@ def _unzip(data, path):
             )
         return names[0], archive.read(names[0])
 
+# %% ../../nbs/10_data/20_formats.ipynb #5a610d01
+def _unpack(path):
+    "Name without packed endings and the bytes inside."
+    name, suffix, data = path.name, path.suffix.lower(), path.read_bytes()
+    while suffix in _PACKED or suffix == ".zip":
+        if suffix == ".zip":
+            name, data = _unzip(data, path)
+        else:
+            name, data = name[: -len(suffix)], _PACKED[suffix](data)
+        suffix = Path(name).suffix.lower()
+    return name, data
+
 
 def _open(path):
     "Kind of format and unpacked bytes."
-    name, suffix = path.name, path.suffix.lower()
     try:
-        data = path.read_bytes()
-        while suffix in _PACKED or suffix == ".zip":
-            if suffix == ".zip":
-                name, data = _unzip(data, path)
-            else:
-                name, data = name[: -len(suffix)], _PACKED[suffix](data)
-            suffix = Path(name).suffix.lower()
+        name, data = _unpack(path)
     except DataError:
         raise
     except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, RuntimeError, ValueError, zlib.error) as e:
         raise DataError(f"{path} cannot be unpacked or read", "a complete file", str(e), "download it again") from e
+    suffix = Path(name).suffix.lower()
     if suffix not in _KINDS:
         raise DataError(
             f"{path}: unknown file ending `{suffix or 'none'}`", " ".join(KNOWN_ENDINGS), name,
@@ -100,7 +112,7 @@ def _open(path):
         raise DataError(f"{path} is empty", "candles", "a file without content", "download it again")
     return _KINDS[suffix], data
 
-# %% ../../nbs/10_data/20_formats.ipynb #c3a84494
+# %% ../../nbs/10_data/20_formats.ipynb #df4056ec
 def _decode(data, path):
     "Bytes as text; binary content is an error."
     for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
@@ -117,7 +129,7 @@ def _decode(data, path):
     except UnicodeDecodeError:
         return data.decode("latin-1")
 
-
+# %% ../../nbs/10_data/20_formats.ipynb #002c6e61
 _NUMBER = re.compile(r"[-+]?[$€£]?\s?\d[\d,.'_\s]*([eE][-+]?\d+)?\s?[KMBTkmbt]?%?|nan|null|none|", re.I)
 
 
@@ -145,19 +157,18 @@ def _is_data(cells, width):
     numbers = sum(bool(_NUMBER.fullmatch(c)) and c != "" for c in cells)
     return len(cells) > 1 and abs(len(cells) - width) <= 2 and numbers >= max(1, (len(cells) - 1) // 2)
 
-# %% ../../nbs/10_data/20_formats.ipynb #ff08e11a
+# %% ../../nbs/10_data/20_formats.ipynb #3d483db8
 _PRICE_WORDS = {"open", "high", "low", "close", "o", "h", "l", "c", "volume", "vol", "v", "price", "last"}
 
 
 def _layout(text):
-    "Separator, header cells (None: no header), number of fields, and line number (from 0) of the first row (None: no row)."
+    "Separator, header (None: no header), number of fields, line (from 0) of the first row (None: no row)."
     lines = [(n, line.strip("\r\n")) for n, line in zip(range(400), io.StringIO(text)) if line.strip()]
     separator, width = _separator([line for _, line in lines])
     cells = [_cells(line.lstrip("#"), separator) for _, line in lines]
     first = next((k for k, c in enumerate(cells) if _is_data(c, width)), None)
-    hits = [
-        sum(bool(set(words(c)) & _PRICE_WORDS) for c in row) for row in cells[: len(cells) if first is None else first]
-    ]
+    above = cells if first is None else cells[:first]
+    hits = [sum(bool(set(words(c)) & _PRICE_WORDS) for c in row) for row in above]
     header = None
     if hits and max(hits) > 0:
         header = cells[hits.index(max(hits))]
@@ -167,7 +178,7 @@ def _layout(text):
         return separator, header, width, None
     return separator, header, max(width, len(cells[first])), lines[first][0]
 
-# %% ../../nbs/10_data/20_formats.ipynb #32fc902d
+# %% ../../nbs/10_data/20_formats.ipynb #c125cd4f
 def _names(header, width, row):
     "A unique name for every field."
     names = list(header)
@@ -180,6 +191,16 @@ def _names(header, width, row):
         names[k] = f"{name}.{seen[name] - 1}" if seen[name] > 1 else name
     return names
 
+# %% ../../nbs/10_data/20_formats.ipynb #d88c3404
+def _options(separator, names, row):
+    "Options of `pandas.read_csv` for the rows; `row` holds the fields of the first."
+    options = {"sep": separator, "header": None, "names": names, "skipinitialspace": True, "low_memory": False}
+    if separator != "," and any(re.fullmatch(r"-?[\d.]*\d,\d+", c) for c in row):
+        options["dtype"] = "str"  # decimal commas: `1.234` would be misread as a number
+    if tuple(int(x) for x in pd.__version__.split(".")[:2]) < (3, 1):
+        options["float_precision"] = "round_trip"  # newer versions always read decimals exactly
+    return options | {"na_values": ["-", "--"]}
+
 
 def _read_text(data, path):
     "A raw table from delimited text."
@@ -189,33 +210,23 @@ def _read_text(data, path):
     separator, header, width, first = _layout(text)
     if first is None:
         found = f"columns {header}" if header else repr(text.strip()[:60])
-        raise DataError(
-            f"{path} holds no rows of numbers", "candles", found, "check that the right file was downloaded",
-        )
+        remedy = "check that the right file was downloaded"
+        raise DataError(f"{path} holds no rows of numbers", "candles", found, remedy)
     start = 0
     for _ in range(first):
         start = text.index("\n", start) + 1
     row = _cells(text[start:].split("\n", 1)[0].strip("\r"), separator)
     names = _names(header, width, row) if header else list(range(width))
-    options = {"sep": separator, "header": None, "names": names, "skipinitialspace": True, "low_memory": False}
-    if separator != "," and any(re.fullmatch(r"-?[\d.]*\d,\d+", c) for c in row):
-        options["dtype"] = "str"  # decimal commas: `1.234` would be misread as a number
-    if tuple(int(x) for x in pd.__version__.split(".")[:2]) < (3, 1):
-        options["float_precision"] = "round_trip"  # newer versions always read decimals exactly
     try:
-        frame = pd.read_csv(io.StringIO(text[start:]), **options, na_values=["-", "--"])
+        frame = pd.read_csv(io.StringIO(text[start:]), **_options(separator, names, row))
     except pd.errors.ParserError as e:
         match = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(e))
         spot = f"{path}, line {int(match[2]) + first}" if match else str(path)
-        raise DataError(
-            f"{spot}: the line cannot be split",
-            f"{width} fields",
-            match and f"{match[3]} fields" or str(e),
-            "correct the line",
-        ) from e
+        found = match and f"{match[3]} fields" or str(e)
+        raise DataError(f"{spot}: the line cannot be split", f"{width} fields", found, "correct the line") from e
     return RawTable(str(path), frame, bool(header), text, first + 1)
 
-# %% ../../nbs/10_data/20_formats.ipynb #3bced7a0
+# %% ../../nbs/10_data/20_formats.ipynb #d541067b
 def _has_prices(keys):
     "Whether some names include the four prices."
     initials = {w for k in keys for w in words(k)}
@@ -225,34 +236,37 @@ def _has_prices(keys):
 def _tables(node, label=""):
     "Every table of candles inside parsed JSON: (label, frame, named)."
     if isinstance(node, list) and node:
-        nested = isinstance(node[0], dict) and [k for v in node[0].values() if isinstance(v, dict) for k in v]
-        if all(isinstance(r, dict) for r in node) and (_has_prices(node[0]) or _has_prices(nested)):
-            return [(label, pd.json_normalize(node) if nested else pd.DataFrame(node), True)]
-        if all(isinstance(r, list) for r in node) and len(node[-1]) >= 5:
-            if all(isinstance(v, str) and not _NUMBER.fullmatch(v) for v in node[0]) and _has_prices(node[0]):
-                return [(label, pd.DataFrame(node[1:], columns=node[0]), True)]
-            return [(label, pd.DataFrame(node), False)]
-        return [t for k, r in enumerate(node) if isinstance(r, (dict, list)) for t in _tables(r, f"{label}[{k}]")]
-    if isinstance(node, dict):
-        if isinstance(node.get("columns"), list) and isinstance(node.get("data"), list):
-            return [
-                (
-                    label, pd.DataFrame(node["data"], columns=node["columns"], index=node.get("index")).reset_index(),
-                    True,
-                )
-            ]
-        values = list(node.values())
-        if _has_prices(node) and any(isinstance(v, (list, dict)) for v in values):
-            length = Counter(len(v) for v in values if isinstance(v, (list, dict))).most_common(1)[0][0]
-            frame = pd.DataFrame({k: v for k, v in node.items() if isinstance(v, (list, dict)) and len(v) == length})
-            return [(label, frame.reset_index(), True)]
-        if values and all(isinstance(v, dict) and _has_prices(v) for v in values[:100]):
-            if not any("volume" in words(k) and isinstance(v, (list, dict)) for k, v in values[0].items()):
-                return [(label, pd.DataFrame.from_dict(node, orient="index").reset_index(), True)]
-        return [
-            t for k, r in node.items() if isinstance(r, (dict, list)) for t in _tables(r, f"{label}.{k}".strip("."))
-        ]
-    return []
+        return _tables_in_list(node, label)
+    return _tables_in_object(node, label) if isinstance(node, dict) else []
+
+
+def _tables_in_list(node, label):
+    "The tables of a list: the list itself where its entries are candles, else those inside its entries."
+    nested = isinstance(node[0], dict) and [k for v in node[0].values() if isinstance(v, dict) for k in v]
+    if all(isinstance(r, dict) for r in node) and (_has_prices(node[0]) or _has_prices(nested)):
+        return [(label, pd.json_normalize(node) if nested else pd.DataFrame(node), True)]
+    if all(isinstance(r, list) for r in node) and len(node[-1]) >= 5:
+        if all(isinstance(v, str) and not _NUMBER.fullmatch(v) for v in node[0]) and _has_prices(node[0]):
+            return [(label, pd.DataFrame(node[1:], columns=node[0]), True)]
+        return [(label, pd.DataFrame(node), False)]
+    return [t for k, r in enumerate(node) if isinstance(r, (dict, list)) for t in _tables(r, f"{label}[{k}]")]
+
+# %% ../../nbs/10_data/20_formats.ipynb #a314c272
+def _tables_in_object(node, label):
+    "The tables of a JSON object: its columns, its candles by time, or those inside its values."
+    if isinstance(node.get("columns"), list) and isinstance(node.get("data"), list):
+        frame = pd.DataFrame(node["data"], columns=node["columns"], index=node.get("index"))
+        return [(label, frame.reset_index(), True)]
+    values = list(node.values())
+    if _has_prices(node) and any(isinstance(v, (list, dict)) for v in values):
+        length = Counter(len(v) for v in values if isinstance(v, (list, dict))).most_common(1)[0][0]
+        frame = pd.DataFrame({k: v for k, v in node.items() if isinstance(v, (list, dict)) and len(v) == length})
+        return [(label, frame.reset_index(), True)]
+    if values and all(isinstance(v, dict) and _has_prices(v) for v in values[:100]):
+        if not any("volume" in words(k) and isinstance(v, (list, dict)) for k, v in values[0].items()):
+            return [(label, pd.DataFrame.from_dict(node, orient="index").reset_index(), True)]
+    inside = ((k, r) for k, r in node.items() if isinstance(r, (dict, list)))
+    return [t for k, r in inside for t in _tables(r, f"{label}.{k}".strip("."))]
 
 # %% ../../nbs/10_data/20_formats.ipynb #ee0e9e79
 def _parsed(text, path):
@@ -288,7 +302,7 @@ def _read_json(data, path):
         )
     return RawTable(str(path), found[0][1], found[0][2])
 
-# %% ../../nbs/10_data/20_formats.ipynb #4c15f620
+# %% ../../nbs/10_data/20_formats.ipynb #331c0365
 def _read_binary(data, path, kind):
     "A raw table from parquet or feather."
     try:
@@ -299,12 +313,8 @@ def _read_binary(data, path, kind):
 
             frame = pyarrow.feather.read_table(io.BytesIO(data)).to_pandas()
     except Exception as e:  # pyarrow raises several unrelated classes for damaged files
-        raise DataError(
-            f"{path} cannot be read as {kind}",
-            f"a complete {kind} file",
-            str(e).splitlines()[0][:120],
-            "download it again",
-        ) from e
+        what, found = f"{path} cannot be read as {kind}", str(e).splitlines()[0][:120]
+        raise DataError(what, f"a complete {kind} file", found, "download it again") from e
     if not (isinstance(frame.index, pd.RangeIndex) and frame.index.name is None):
         levels = [n if n is not None else "index" for n in frame.index.names]
         frame.index = frame.index.set_names([f"{n}.index" if n in frame.columns else n for n in levels])
@@ -312,30 +322,32 @@ def _read_binary(data, path, kind):
     frame.columns = [" ".join(map(str, c)).strip() if isinstance(c, tuple) else str(c) for c in frame.columns]
     return RawTable(str(path), frame, not all(c.isdigit() for c in frame.columns))
 
-# %% ../../nbs/10_data/20_formats.ipynb #3baccfd1
+# %% ../../nbs/10_data/20_formats.ipynb #9fd84ad7
+def _missing(path):
+    "The error for a path that is no file; names candle files that stand where it should be."
+    near = []
+    if path.parent.is_dir():
+        near = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in KNOWN_ENDINGS)[:5]
+    what = "is a folder" if path.is_dir() else "does not exist"
+    found = f"files there: {', '.join(near)}" if near else "no candle file there"
+    return DataError(f"{path} {what}", "a candle file", found, "check the path")
+
+
 def read_raw(
     path: str | Path,  # file with one of KNOWN_ENDINGS
 ) -> RawTable:  # its columns as they stand; raises DataError for missing, empty, damaged, unknown files
     "Open a file of any known format."
     path = Path(path)
     if not path.is_file():
-        near = sorted(
-            p.name for p in path.parent.glob("*") if p.suffix.lower() in KNOWN_ENDINGS
-        )[:5] if path.parent.is_dir() else []
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(
-            f"{path} {what}", "a candle file", f"files there: {', '.join(near)}" if near else "no candle file there",
-            "check the path",
-        )
+        raise _missing(path)
     kind, data = _open(path)
     if kind in ("parquet", "feather"):
         raw = _read_binary(data, path, kind)
     else:
         raw = _read_json(data, path) if kind == "json" else _read_text(data, path)
     if len(raw.frame) == 0:
-        raise DataError(
-            f"{path} holds no rows", "candles", f"columns {list(map(str, raw.frame.columns))}", "download it again",
-        )
+        columns = list(map(str, raw.frame.columns))
+        raise DataError(f"{path} holds no rows", "candles", f"columns {columns}", "download it again")
     if not raw.named:
         raw.frame.columns = range(raw.frame.shape[1])
     return raw

@@ -20,7 +20,7 @@ from .naming import columns_by_content, price_column, time_columns, volume_colum
 from .parsing import decimal_mark, parse_numbers, parse_times
 from .timegrid import MONDAY, canonical_timeframe, infer_timeframe, timeframe_ns
 
-# %% ../../nbs/10_data/23_readers.ipynb #eaac1eb5
+# %% ../../nbs/10_data/23_readers.ipynb #9c5a974f
 _ONE_VALUE = {
     "symbol", "ticker", "tic", "pair", "market", "instrument", "coin", "asset", "interval", "timeframe", "exchange",
     "name", "currency", "instid", "productid", "symbolid", "tradingpair",
@@ -47,38 +47,35 @@ def _one_market(raw, used):
                 ", ".join(sorted(found)[:8]), "write one file per market, or keep the rows of one",
             )
 
-
+# %% ../../nbs/10_data/23_readers.ipynb #8b0685dd
 def _without_headings(raw, roles):
-    "Rows that repeat the header are removed and counted; returns the original position of every row left."
+    "Remove and count rows that repeat the header; returns the original position of every row left."
     column = raw.frame[roles["open"]]
     rows = np.arange(len(column))
     if not raw.named or pd.api.types.is_numeric_dtype(column):
         return rows
     again = (column.astype("str").str.strip() == str(roles["open"]).strip()).to_numpy()
     if again.any():
+        example = raw.spot(int(np.argmax(again)))
         raw.notes.append(
-            {
-                "check": "repeated headings", "count": int(again.sum()), "example": raw.spot(int(np.argmax(again))),
-                "action": "removed",
-            }
+            {"check": "repeated headings", "count": int(again.sum()), "example": example, "action": "removed"}
         )
         raw.frame = raw.frame[~again].reset_index(drop=True)
     return rows[~again]
 
-# %% ../../nbs/10_data/23_readers.ipynb #5160e99e
+# %% ../../nbs/10_data/23_readers.ipynb #2801ed97
 def _joined_time(frame, columns):
-    "Date and clock as one column of text."
+    "Date and time of day as one column of text."
     if len(columns) == 1:
         return frame[columns[0]]
     date, clock = frame[columns[0]].astype("str"), frame[columns[1]]
     if pd.api.types.is_numeric_dtype(clock):
         width = 6 if clock.max() > 2359 else 4 if clock.max() > 23 else 2
         clock = clock.fillna(0).astype("int64").astype("str").str.zfill(width)
-    return (
-        date.str.replace(r"\.0$", "", regex=True) + " " + clock.astype("str").str.strip()
-    ).where(frame[columns[0]].notna())
+    joined = date.str.replace(r"\.0$", "", regex=True) + " " + clock.astype("str").str.strip()
+    return joined.where(frame[columns[0]].notna())
 
-
+# %% ../../nbs/10_data/23_readers.ipynb #43ac2910
 def _open_times(raw, roles, rows, empty):
     "Open times in nanoseconds; `empty` marks rows without prices."
     name = " + ".join(map(str, roles["time"]))
@@ -91,21 +88,32 @@ def _open_times(raw, roles, rows, empty):
             f"{raw.spot(rows[at])}: `{name}` is not a time between 1990 and 2100",
             "an epoch, or a date such as 2024-01-31 13:00", repr(values.iloc[at]), "correct the time or delete the row",
         )
-    if "local" in "".join(words(name)) or re.search(r"(?i)(^|[^a-z])(kst|jst|cst|ist|est|cet|pst|msk)$", name):
-        if not (
-            pd.api.types.is_numeric_dtype(values)
-            or values.astype("str").str.contains(r"[+-]\d\d:?\d\d\s*$|Z\s*$").any()
-        ):
-            raise DataError(
-                f"{raw.path}: column `{name}` holds local times without a zone", "UTC, or times with an offset",
-                repr(values.iloc[0]), "add the offset, for example 2024-01-31 13:00+09:00",
-            )
+    if _is_local(name) and not _has_offset(values):
+        raise DataError(
+            f"{raw.path}: column `{name}` holds local times without a zone", "UTC, or times with an offset",
+            repr(values.iloc[0]), "add the offset, for example 2024-01-31 13:00+09:00",
+        )
     if units:
-        raw.notes.append({"check": "unit changes", "count": int(other.sum()), "action": "times converted row by row",
-                          "example": f"{raw.spot(rows[int(np.argmax(other))])}: times in {units}"})
+        example = f"{raw.spot(rows[int(np.argmax(other))])}: times in {units}"
+        action = "times converted row by row"
+        raw.notes.append({"check": "unit changes", "count": int(other.sum()), "example": example, "action": action})
     return ns
 
 
+def _is_local(name):
+    "Whether the name of a column says local time."
+    return "local" in "".join(words(name)) or bool(
+        re.search(r"(?i)(^|[^a-z])(kst|jst|cst|ist|est|cet|pst|msk)$", name)
+    )
+
+
+def _has_offset(values):
+    "Whether times are epochs or written with an offset from UTC."
+    return pd.api.types.is_numeric_dtype(values) or bool(
+        values.astype("str").str.contains(r"[+-]\d\d:?\d\d\s*$|Z\s*$").any()
+    )
+
+# %% ../../nbs/10_data/23_readers.ipynb #04ebe69b
 def _from_close(ns, raw, timeframe):
     "Open times from close times: one candle earlier, whether they are written 12:59:59.999 or 13:00."
     step = timeframe_ns(timeframe or infer_timeframe(pd.DatetimeIndex(ns)))
@@ -122,7 +130,14 @@ def _from_close(ns, raw, timeframe):
                       "action": "open time = close time less one candle"})
     return np.where(seen, ns + short - step, ns)
 
-# %% ../../nbs/10_data/23_readers.ipynb #a8ac7fa5
+# %% ../../nbs/10_data/23_readers.ipynb #2249e8cc
+def _quote_ratio(data):
+    "Median of quote volume divided by volume times close, over the last 5000 rows: about 1 where the name is true."
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = data["quote_volume"] / data["volume"] / data["close"]
+        return np.nanmedian(np.where(data["volume"] > 0, ratio, np.nan)[-5000:])
+
+
 def _numbers(raw, roles, rows):
     "The number columns of a file as float64."
     columns = [c for c in CANDLE_COLUMNS + OPTIONAL_COLUMNS if c in roles]
@@ -138,71 +153,68 @@ def _numbers(raw, roles, rows):
             )
         if bad is None:
             data[column] = values
-    if "quote_volume" in data:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            paid = np.nanmedian(
-                np.where(data["volume"] > 0, data["quote_volume"] / data["volume"] / data["close"], np.nan)[-5000:]
-            )
-        if not 0.5 < paid < 2:
-            name = str(roles["quote_volume"])
-            raw.notes.append(
-                {
-                    "check": "quote volume not used", "count": 1,
-                    "example": f"`{name}` is {paid:.3g} times volume x price", "action": "left out",
-                }
-            )
-            del data["quote_volume"]
+    if "quote_volume" in data and not 0.5 < (ratio := _quote_ratio(data)) < 2:
+        example = f"`{roles['quote_volume']}` is {ratio:.3g} times volume x price"
+        raw.notes.append({"check": "quote volume not used", "count": 1, "example": example, "action": "left out"})
+        del data["quote_volume"]
     if roles.get("quoted"):
+        example, action = f"`{roles['volume']}`", "kept as it is"
         raw.notes.append(
-            {
-                "check": "volume in quote currency", "count": len(rows), "example": f"`{roles['volume']}`",
-                "action": "kept as it is",
-            }
+            {"check": "volume in quote currency", "count": len(rows), "example": example, "action": action}
         )
     return data
 
-# %% ../../nbs/10_data/23_readers.ipynb #95b41878
-def _running(raw, roles, ns, step, path):
-    "Why the newest candle was not closed when the file was made, or an empty string."
-    newest, frame = int(np.argmax(ns)), raw.frame
-    for name in (
-        n for n in frame.columns if raw.named
-        and "".join(words(n)) in ("confirm", "closed", "isclosed", "isfinal", "final", "complete")
-    ):
-        if str(frame[name].iloc[newest]).strip().lower() in ("0", "0.0", "false"):
-            return f"column `{name}` says so"
-    taken = {c for k, c in roles.items() if k not in ("time", "quoted", "close_time")}
+# %% ../../nbs/10_data/23_readers.ipynb #ea3ad746
+_CLOSED = ("confirm", "closed", "isclosed", "isfinal", "final", "complete")
+
+
+def _says_unclosed(raw, newest):
+    "Name of the column that says the newest candle is not closed, or None."
+    for name in (n for n in raw.frame.columns if raw.named and "".join(words(n)) in _CLOSED):
+        if str(raw.frame[name].iloc[newest]).strip().lower() in ("0", "0.0", "false"):
+            return name
+    return None
+
+
+def _closes_early(raw, roles, ns, newest, step):
+    "Whether the close time of the newest candle lies more than 2 seconds before its end."
+    taken = {c for k, c in roles.items() if k not in ("time", "quoted", "close_time")} | set(roles["time"])
     closing = [roles["close_time"]] if "close_time" in roles else []
     if raw.named and not closing:
-        closing = [
-            n for n in frame.columns if n not in taken | set(roles["time"])
-            and re.match("close.?(time|date|at)|end.?time", str(n).lower())
-        ]
-    for name in closing[:1]:
-        close = parse_times(frame[name].iloc[[newest]])[0][0]
-        if ns[newest] < close < ns[newest] + step - 2_000_000_000:
-            return "its close time is early"
+        free = [n for n in raw.frame.columns if n not in taken]
+        closing = [n for n in free if re.match("close.?(time|date|at)|end.?time", str(n).lower())]
+    if not closing:
+        return False
+    close = parse_times(raw.frame[closing[0]].iloc[[newest]])[0][0]
+    return ns[newest] < close < ns[newest] + step - 2_000_000_000
+
+
+def _running(raw, roles, ns, step, path):
+    "Why the newest candle was not closed when the file was made, or an empty string."
+    newest = int(np.argmax(ns))
+    if (name := _says_unclosed(raw, newest)) is not None:
+        return f"column `{name}` says so"
+    if _closes_early(raw, roles, ns, newest, step):
+        return "its close time is early"
     day = 86_400_000_000_000
-    if len(ns) > 2 and ns[0] > ns[1] > ns[-1] and newest == 0 and ns[0] % day == 0 and (
-        step < day or raw.first_line > 2
-    ):
+    newest_first = len(ns) > 2 and ns[0] > ns[1] > ns[-1] and newest == 0
+    if newest_first and ns[0] % day == 0 and (step < day or raw.first_line > 2):
         return "newest-first files are made when the UTC day has just begun"
     written = int(os.stat(path).st_mtime * 1e9)
     if ns[newest] <= written < ns[newest] + step:
         return f"the file was written at {str(pd.Timestamp(written))[:19]} UTC"
     return ""
 
-# %% ../../nbs/10_data/23_readers.ipynb #075b3d4a
+# %% ../../nbs/10_data/23_readers.ipynb #e7546888
 def _timeframe_of(table, timeframe, path):
-    "The timeframe asked for, told by the rows, or named by the file."
+    "The requested timeframe; else that of the rows; else, for a single row, the one in the file name."
     if timeframe is not None:
         return canonical_timeframe(timeframe)
     try:
         return infer_timeframe(table)
     except DataError as e:
-        for text in re.findall(
-            r"(?<![A-Za-z0-9])\d{1,3}(?:min|[mhdwHDW])(?![A-Za-z0-9])", Path(path).name,
-        ) if len(table) == 1 else ():
+        pattern = r"(?<![A-Za-z0-9])\d{1,3}(?:min|[mhdwHDW])(?![A-Za-z0-9])"
+        for text in re.findall(pattern, Path(path).name) if len(table) == 1 else ():
             try:
                 return canonical_timeframe(text)
             except SettingsError:
@@ -210,27 +222,30 @@ def _timeframe_of(table, timeframe, path):
         raise e
 
 
+def _columns_of(raw):
+    "Role -> column, whether the time is the close time, and the original position of every row."
+    if not raw.named:
+        return columns_by_content(raw), False, np.arange(len(raw.frame))
+    roles = {w: price_column(list(raw.frame.columns), w, raw.path) for w in ("open", "high", "low", "close")}
+    roles |= volume_columns(raw.frame, raw.path)
+    rows = _without_headings(raw, roles)
+    roles["time"], from_close = time_columns(raw.frame, {c for k, c in roles.items() if k != "quoted"}, raw.path)
+    return roles, from_close, rows
+
+# %% ../../nbs/10_data/23_readers.ipynb #c64105d6
 def read_candles(
     path: str | Path,  # CSV, text, JSON, JSON lines, parquet or feather; packed as .gz, .bz2, .xz or .zip too
-    timeframe: str | None = None,  # length of one candle; None: told by the rows
+    timeframe: str | None = None,  # length of one candle; None: that of the rows
     clean: bool = True,  # False: rows as they stand in the file, in its order
-) -> pd.DataFrame:  # candle table; attrs hold path, timeframe and quality; raises DataError naming file, line, column and value
+) -> pd.DataFrame:  # candle table; attrs: path, timeframe, quality; DataError names file, line, column and value
     "Candles from a file of any common layout."
     raw = read_raw(path)
     lower = set(raw.frame.columns)
-    raw.frame = raw.frame[
-        [n for n in raw.frame.columns if not (len(str(n)) == 1 and str(n).isupper() and str(n).lower() in lower)]
-    ]
+    doubled = {n for n in lower if len(str(n)) == 1 and str(n).isupper() and str(n).lower() in lower}
+    raw.frame = raw.frame[[n for n in raw.frame.columns if n not in doubled]]
     for name in raw.frame.columns[[isinstance(t, pd.CategoricalDtype) for t in raw.frame.dtypes]]:
         raw.frame[name] = raw.frame[name].astype("object")
-    if raw.named:
-        roles = {w: price_column(list(raw.frame.columns), w, raw.path) for w in ("open", "high", "low", "close")}
-        roles |= volume_columns(raw.frame, raw.path)
-        rows = _without_headings(raw, roles)
-        roles["time"], from_close = time_columns(raw.frame, {c for k, c in roles.items() if k != "quoted"}, raw.path)
-    else:
-        roles, from_close = columns_by_content(raw), False
-        rows = np.arange(len(raw.frame))
+    roles, from_close, rows = _columns_of(raw)
     _one_market(raw, set(roles["time"]) | {c for k, c in roles.items() if k not in ("time", "quoted")})
     data = _numbers(raw, roles, rows)
     empty = np.isnan(data["open"] + data["high"] + data["low"] + data["close"])

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from ..labels.targets import true_range
+from ..labels.targets import normalised_atr, true_range
 from .metrics import check_column
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #2f222e2a
@@ -180,11 +180,17 @@ def lightgbm_baseline(
 def persistence_vol(
     candles: pd.DataFrame,  # candle table
     window: int = 14,  # candles of the average, the same as of the label
+    target: str = "natr_future",  # the label it repeats: "natr_future" (plain mean) | "natr_next" (Wilder's)
 ) -> pd.Series:  # forecast per candle, fraction of the close; NaN in the first window - 1 rows
-    "The next `window` candles will be as wide as the last: mean true range / close."
-    return (
-        pd.Series(true_range(candles), candles.index).rolling(window).mean() / candles["close"]
-    ).rename("persistence")
+    "Volatility stays as it is: the label's own quantity, at the decision candle."
+    if target not in ("natr_future", "natr_next"):
+        raise SettingsError(
+            "unknown `target` of persistence", "natr_future | natr_next", repr(target), "use the label's name",
+        )
+    if target == "natr_next":
+        return pd.Series(normalised_atr(candles, window), candles.index, name="persistence")
+    ranges = pd.Series(true_range(candles), candles.index).rolling(window).mean()
+    return (ranges / candles["close"]).rename("persistence")
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #f7828102
 def check_training(

@@ -22,6 +22,16 @@ def _check_level(level):
         raise SettingsError("coverage of an interval", "between 0 and 1", level, "90 percent is 0.9")
 
 
+def _rank(rows, level):
+    "ceil((rows + 1)·level), which the rounding of the product must not lift: 100 · 0.55 is 55.00000000000001."
+    return int(np.ceil((rows + 1) * level - 1e-9))
+
+
+def _least_rows(level):
+    "Fewest rows whose rank exists."
+    return int(np.ceil(level / (1 - level) - 1e-9))
+
+
 def conformal_quantile(
     scores,  # absolute errors (over sigma) of calibration rows, not negative
     level: float = 0.9,  # promised coverage
@@ -29,13 +39,12 @@ def conformal_quantile(
     "The ceil((n+1)·level)-th smallest score."
     scores = check_column("scores", scores)
     _check_level(level)
-    rank = int(np.ceil((len(scores) + 1) * level - 1e-9))
+    rank = _rank(len(scores), level)
     if (scores < 0).any():
         raise DataError("scores are distances", "not negative", scores.min(), "pass absolute errors")
     if rank > len(scores):
-        least = int(np.ceil(level / (1 - level) - 1e-9))
         raise DataError(
-            "too few calibration rows for this coverage", f"at least {least}", len(scores),
+            "too few calibration rows for this coverage", f"at least {_least_rows(level)}", len(scores),
             "use more rows or a lower level",
         )
     return float(np.partition(scores, rank - 1)[rank - 1])
@@ -89,8 +98,8 @@ class AdaptiveInterval:
         horizon: int = 1,  # rows from a forecast until its outcome is known
     ):
         _check_level(level)
-        if not (rate >= 0 and window >= int(np.ceil(level / (1 - level) - 1e-9)) and horizon >= 1):
-            least = int(np.ceil(level / (1 - level) - 1e-9))
+        if not (rate >= 0 and window >= _least_rows(level) and horizon >= 1):
+            least = _least_rows(level)
             raise SettingsError(
                 "adaptive interval", f"rate >= 0, window >= {least}, horizon >= 1", (rate, window, horizon),
                 "correct the argument",
@@ -115,7 +124,7 @@ class AdaptiveInterval:
     def half_width(self):
         "Half width of the next interval, in sigma."
         n = len(self.sorted_)
-        rank = int(np.ceil((n + 1) * self.level_ - 1e-9))
+        rank = _rank(n, self.level_)
         return self.sorted_[min(max(rank, 1), n) - 1]
 
     def update(

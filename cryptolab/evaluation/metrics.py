@@ -304,7 +304,7 @@ def roc_auc(
 def log_losses(
     y,  # outcome per row, 0 or 1
     p_up,  # forecast probability of 1 per row
-) -> np.ndarray:  # loss per row, natural logarithm
+) -> np.ndarray:  # loss per row, natural logarithm; finite, because probabilities are kept 1e-15 away from 0 and 1
     "Log loss of each row."
     y, p = np.asarray(y, dtype=float), np.asarray(p_up, dtype=float)
     return -np.log(np.clip(np.where(y == 1, p, 1 - p), 1e-15, 1 - 1e-15))

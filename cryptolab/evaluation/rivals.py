@@ -44,12 +44,13 @@ def direction_baselines(
 def volatility_baselines(
     candles: pd.DataFrame,  # candle table
     y_train: pd.Series,  # training labels (volatility, fraction), indexed by decision row
+    target: str = "natr_future",  # the label that persistence repeats: natr_future | natr_next
 ) -> pd.DataFrame:  # forecast per candle, fraction: persistence, EWMA, HAR; NaN in the first rows
     "Volatility forecasts of the baselines."
     return pd.DataFrame(
         {
-            "persistence": baselines.persistence_vol(candles), "EWMA": baselines.ewma_vol(candles, y_train),
-            "HAR": baselines.har_vol(candles, y_train),
+            "persistence": baselines.persistence_vol(candles, target=target),
+            "EWMA": baselines.ewma_vol(candles, y_train), "HAR": baselines.har_vol(candles, y_train),
         }
     )
 
@@ -74,7 +75,8 @@ def baseline_forecasts(
         if name == "direction":
             found[name] = direction_baselines(candles, y, parts, features, seed, num_threads)
         elif name == "volatility":
-            found[name] = volatility_baselines(candles, y[parts["train"]]).loc[parts["test"]]
+            target = "natr_next" if table.attrs.get("label") == "natr_next" else "natr_future"
+            found[name] = volatility_baselines(candles, y[parts["train"]], target).loc[parts["test"]]
         else:
             test = parts["test"]
             still, mean = baselines.zero_return(len(test)), baselines.drift(y[parts["train"]], len(test))

@@ -16,7 +16,7 @@ from .rolling import change, rolling_sum, safe_ratio, sma
 # %% ../../nbs/20_features/14_statistics.ipynb #838b825c
 @kernel
 def _mean_squares(x, window):
-    "Mean and sum of squared deviations of each window; deviations below 10⁻¹² of the mean are rounding noise and count as 0."
+    "Mean and sum of squared deviations of each window; deviations below 10⁻¹² of the mean count as 0."
     n, per = len(x), 1.0 / np.maximum(np.arange(window + 1), 1)
     mean, squares = np.full(n, np.nan), np.full(n, np.nan)
     old_m, old_s = np.zeros(window + 1), np.zeros(window + 1)
@@ -65,7 +65,7 @@ def score(
 def rolling_shape(
     x,  # float64
     window,  # rows
-):  # (skewness, excess kurtosis) of the last `window` values, biased as in `scipy.stats`; both 0 when they are all equal
+):  # (skewness, excess kurtosis) of the last `window` values, biased as in `scipy.stats`; 0 when all are equal
     "Rolling skewness and kurtosis in one pass."
     n, w = len(x), float(window)
     skew, kurt = np.full(n, np.nan), np.full(n, np.nan)
@@ -340,7 +340,7 @@ def rows_since(
 def streak(
     x,  # float64, e.g. changes of a price
     most,  # cap
-):  # −most … most: rows in a row up to now in which x was positive (or negative); 0 when the newest is 0; NaN for most − 1 rows
+):  # −most … most: successive rows with the newest sign; 0 when the newest is 0; NaN for most − 1 rows
     "How many times in a row?"
     out, unknown, run = np.full(len(x), np.nan), -1, 0
     for i in range(len(x)):

@@ -190,7 +190,7 @@ def model_card(
 ) -> str:  # Markdown with front matter; raises DataError if the result lacks what a card must say
     "The page that stands beside a published model, filled from its result."
     from cryptolab.reports.results import finding_markdown
-    from cryptolab.reports.info_sheet import taxonomy_sheet
+    from cryptolab.reports.info_sheet import leakage_info_sheet
     import pandas as pd
 
     try:
@@ -217,7 +217,7 @@ def model_card(
         word(repo.split("/")[-1]),
         f"{word(symbol)} {word(timeframe)} --source {word(result['data']['source'])}",
     )
-    looked = taxonomy_sheet(leaks)[["meaning", "verdict"]].reset_index().to_numpy().tolist()
+    looked = leakage_info_sheet(leaks)[["meaning", "verdict"]].reset_index().to_numpy().tolist()
     return f"""---
 library_name: keras
 pipeline_tag: time-series-forecasting

@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..config import CryptolabError, DataError, SettingsError
-from .report import SYSTEMS, check_inputs, find_template, report_name
+from .report import check_inputs, find_template, report_name
+from ..systems.registry import SYSTEMS
 from ..systems.artefacts import library_code
 
 # %% ../../nbs/85_runs/20_plan.ipynb #f792727f

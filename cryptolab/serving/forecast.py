@@ -40,7 +40,7 @@ _DECISION = (
 
 def _saved_class(folder):
     "The class of the system whose model lies in a folder."
-    from cryptolab.runs.report import SYSTEMS, system_class
+    from cryptolab.systems.registry import SYSTEMS, system_class
 
     try:
         name = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["system"]

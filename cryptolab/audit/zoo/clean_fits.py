@@ -66,7 +66,7 @@ class RegimesOfTheTrainingRows(Notebook):
         distance = KMeans(4, n_init=2, random_state=0).fit(Z[train]).transform(Z)
         return features.assign(**{f"regime_{k}": distance[:, k] for k in range(4)}), labels
 
-
+# %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #4fc6f44e
 @clean("feature selection on all rows", "lightgbm", "prepare")
 class ImportanceOfTheTrainingRows(Notebook):
     "The eight most important of sixty lags, by a forest that saw training rows."
@@ -147,7 +147,7 @@ class _Rare(Notebook):
     def labels(self, candles):
         return rally(candles)
 
-
+# %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #aaa8ddaa
 @clean("oversampling before the split", "knn", "fit")
 class SmoteInsideFit(_Rare):
     "SMOTE on the training rows, inside the fit."
@@ -231,7 +231,7 @@ class ThresholdOnValidation(_Validated):
     def predict(self, X):
         return (self.model.predict_proba(X)[:, 1] > self.cut).astype(float)
 
-
+# %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #f146dc8b
 @clean("calibration on test rows", "forest", "fit")
 class CalibratedOnValidation(_Validated):
     "Isotonic calibration on the validation part, then no more learning."
@@ -301,7 +301,7 @@ class MemorisingForest(Notebook):
         self.model = learner("forest", n_estimators=30, min_samples_leaf=1, bootstrap=False).fit(X, y)
         return self
 
-
+# %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #89d4b8d7
 @clean("duplicated rows across the split", "knn", "fit")
 class OneNeighbour(Notebook):
     "The nearest training row decides; on training rows that is the row itself."
@@ -349,7 +349,7 @@ class ScalerThatWalks(Notebook):
         ridge = self.model[-1]
         return (Z.to_numpy() @ ridge.coef_.ravel() + ridge.intercept_ > 0).astype(float)
 
-
+# %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #e059bcf7
 @clean("other coin ahead", "lightgbm", "features")
 class CalendarAndCounter(Notebook):
     "Hour, weekday, and the number of the row: nothing of the market at all."

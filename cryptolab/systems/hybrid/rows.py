@@ -56,8 +56,8 @@ class Standard:
                 "the scaler was fitted on other features", f"{len(self.names)} columns", np.shape(values)[-1],
                 "use the features it was fitted on",
             )
-        place = [self.names.index(name) for name in self.chosen]
-        values = np.asarray(values)[:, place] if len(place) < len(self.names) else np.asarray(values)
+        columns = [self.names.index(name) for name in self.chosen]
+        values = np.asarray(values)[:, columns] if len(columns) < len(self.names) else np.asarray(values)
         return np.clip((values - self.mean.astype("float32")) / self.scale.astype("float32"), -5, 5, dtype="float32")
 
     def to_json(self) -> dict:
@@ -101,7 +101,7 @@ def fit_standard(
     y: np.ndarray | None = None,  # (rows,) 0/1, needed for `select`
     select: int | None = None,  # keep so many columns with the largest F value; None keeps all
 ) -> Standard:  # raises DataError without rows
-    "Learn centre, spread and, where asked, the columns from training rows."
+    "Learn centre, spread and, with `select`, the columns from training rows."
     if not len(values):
         raise DataError("no training row", "at least one", 0, "use more candles")
     values, names = np.asarray(values, dtype="float64"), [str(n) for n in names]

@@ -71,13 +71,13 @@ def mirror_threshold(
 # %% ../../../nbs/70_systems/40_v2/30_veto.ipynb #31acd67f
 def decision_counts(
     table: pd.DataFrame,  # of `decide`
-) -> dict:  # candidates, approved, bounce_weak, trend_veto, entry_rate, pass_rate (A alone), veto_rate, correlation, mirror (largest |P_filter − (1 − P_bounce)|)
+) -> dict:  # counts and rates by reason; correlation; mirror, the largest |P_filter − (1 − P_bounce)|
     "How often each reason was given."
-    asked = table[table["reason"] != "NO_CANDIDATE"]
-    n = len(asked)
-    count = {reason: int((asked["reason"] == reason).sum()) for reason in REASONS[:3]}
+    candidates = table[table["reason"] != "NO_CANDIDATE"]
+    n = len(candidates)
+    count = {reason: int((candidates["reason"] == reason).sum()) for reason in REASONS[:3]}
     passed = count["ENTRY_APPROVED"] + count["TREND_VETO"]
-    a, b = asked["p_bounce"].to_numpy(), asked["p_filter"].to_numpy()
+    a, b = candidates["p_bounce"].to_numpy(), candidates["p_filter"].to_numpy()
     varied = n > 1 and a.std() > 0 and b.std() > 0
     return {
         "candidates": n, "approved": count["ENTRY_APPROVED"], "bounce_weak": count["BOUNCE_WEAK"],
@@ -132,7 +132,7 @@ def veto_value(
     block: float = 48.0,  # mean length of a run of candidates in the bootstrap
     n_samples: int = 1000,  # bootstrap samples, and random vetoes
     seed: int = 0,  # of both
-) -> dict:  # n_a, n_both, veto_rate, veto_low, veto_high, mean_a, mean_both, gain, low, high, p_value, p_random, losses_avoided, excess, excess_low, excess_high
+) -> dict:  # counts, veto_rate, means and gain in r, p_value, p_random, losses_avoided, excess; with intervals
     "A with B against A alone, on identical signals."
     r, a, k = np.asarray(result, dtype="float64"), np.asarray(passed, dtype=bool), np.asarray(kept, dtype=bool)
     if not r.shape == a.shape == k.shape or (k & ~a).any() or not np.isfinite(r[a]).all():
