@@ -178,7 +178,8 @@ def many(candles):
     signals = {
         pair: lambda pair=pair: crosses(means[pair[0]], means[pair[1]]) for pair in itertools.combinations(windows, 2)
     }
-    run = lambda chosen: sweep(candles, chosen, stop=STOP, target=TARGET, fee=FEE, slippage=SLIPPAGE)
+    def run(chosen):
+        return sweep(candles, chosen, stop=STOP, target=TARGET, fee=FEE, slippage=SLIPPAGE)
     run(dict(itertools.islice(signals.items(), 2)))
     seconds, board = best(lambda: run(signals), 3)
     return {

@@ -175,7 +175,8 @@ def main():
     from joblib import Parallel, delayed, parallel_config
 
     animals, began = [entry(n) for n in asked.names] if asked.names else ZOO, time.perf_counter()
-    markets = lambda e, seed: e.candles(asked.rows, seed)
+    def markets(e, seed):
+        return e.candles(asked.rows, seed)
     todo = [(e.name, f"own, seed {seed}", markets(e, seed)) for seed in asked.seeds for e in animals]
     real = {}
     if Path(asked.data_dir).is_dir():

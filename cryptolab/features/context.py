@@ -275,7 +275,8 @@ def _trades(table, rows):
     row = np.searchsorted(opened, known, "right") - 1
     inside = (row >= 0) & (known < opened[np.maximum(row, 0)] + rows["step"]) & ~np.isnan(price + size)
     row, price, size, sold = row[inside], price[inside], size[inside], data["is_buyer_maker"].to_numpy("bool")[inside]
-    total = lambda x: np.bincount(row, x, n)
+    def total(x):
+        return np.bincount(row, x, n)
     volume, count, top = total(size), np.bincount(row, minlength=n), np.zeros(n)
     np.maximum.at(top, row, size)
     covered &= volume > 0

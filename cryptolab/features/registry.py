@@ -308,7 +308,8 @@ def _matrix(out, shape, dtype):
 
 def _stretches(x, rows):
     "Slices of a long table and the inputs in them."
-    cut = lambda part: SimpleNamespace(**{k: v[part] if isinstance(v, np.ndarray) else v for k, v in vars(x).items()})
+    def cut(part):
+        return SimpleNamespace(**{k: v[part] if isinstance(v, np.ndarray) else v for k, v in vars(x).items()})
     return [(part, cut(part)) for part in (slice(i, i + _ROWS) for i in range(0, rows, _ROWS))]
 
 

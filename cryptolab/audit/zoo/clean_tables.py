@@ -402,7 +402,8 @@ class FirstTouch(Notebook):
     def labels(self, candles):
         high, low, close = (candles[c].to_numpy() for c in ("high", "low", "close"))
         n, table = len(candles) - 24, interval(candles, np.nan, 24)
-        ahead = lambda x: np.lib.stride_tricks.sliding_window_view(x[1:], 24) / close[:n, None]
+        def ahead(x):
+            return np.lib.stride_tricks.sliding_window_view(x[1:], 24) / close[:n, None]
         top, bottom = ahead(high) > 1.01, ahead(low) < 0.99
         hit = np.where((top | bottom).any(axis=1), (top | bottom).argmax(axis=1), 23)
         y = top[np.arange(n), hit] & ~bottom[np.arange(n), hit]

@@ -265,11 +265,12 @@ def certificate_records(
 ) -> dict:  # for JSON: name, rows, cuts, tested, sha256 … and in `columns` one dict per column; what is missing is None
     "A certificate as plain data."
     rows = table.reset_index().astype(object).to_dict("records")
-    clean = lambda v: (
-        None
-        if v is pd.NA or isinstance(v, float) and not np.isfinite(v)
-        else v.item()
-        if isinstance(v, np.generic)
-        else v
-    )
+    def clean(v):
+        return (
+            None
+            if v is pd.NA or isinstance(v, float) and not np.isfinite(v)
+            else v.item()
+            if isinstance(v, np.generic)
+            else v
+        )
     return {**table.attrs, "columns": [{key: clean(value) for key, value in row.items()} for row in rows]}

@@ -93,7 +93,8 @@ def check_newest(
     found, jobs = trial.subject.set, [(None, np.arange(len(trial.whole)), 0)]
     if found is not None and trial.cost * trial.rows * 0.6 > seconds:
         jobs, place = [], {name: i for i, name in enumerate(trial.subject.names)}
-        length = lambda block: max(c["candles"] for c in block.columns)
+        def length(block):
+            return max(c["candles"] for c in block.columns)
         for low, high in ((0, 64), (64, 256), (256, trial.rows)):
             blocks = [b for b in found.blocks if low < length(b) <= high and any(name in place for name in b.names)]
             if blocks:
