@@ -103,7 +103,8 @@ def _tables(result):
 # %% ../../nbs/80_reports/50_model_card.ipynb #57d1e3d7
 def _sheet(result, manifest):
     "Questions and answers on a model."
-    get = lambda key: result.get(key) or {}
+    def get(key):
+        return result.get(key) or {}
     data, counts, edges, leaks, trials, certificate = (
         result["data"],
         get("rows"),
@@ -153,7 +154,8 @@ def _warnings(result):
     words, leaks, certificate = [], result.get("leaks"), result.get("certificate")
     if leaks and leaks["found"]:
         words.append(
-            f"A leak was found ({', '.join(sorted({row['kind'] for row in leaks['found']}))}): do not believe the numbers on this page."
+            f"A leak was found ({', '.join(sorted({row['kind'] for row in leaks['found']}))}): do not believe the "
+            "numbers on this page."
         )
     elif not leaks:
         words.append("Nobody has looked for leaks in this pipeline.")
@@ -177,7 +179,8 @@ def _limits(result):
         became = f"{'lost' if net <= 0 else 'gained'} {abs(net):.2f} basis points per candle"
         words.append(f"Traded by its sign at the stated {1e4 * cost:g} basis points per side it would have {became}.")
     words += [
-        "Chosen by one test period: `p` and intervals say what chance could have done there, not what the next year will do.",
+        "Chosen by one test period: `p` and intervals say what chance could have done there, not what the next year "
+        "will do.",
         "No advice on investment.",
     ]
     return words
@@ -212,7 +215,8 @@ def model_card(
             "the result lacks what a card must say", "a result.json of `cryptolab run`", repr(e), "run the report again"
         ) from e
     tags = json.dumps(["cryptolab", system, symbol, timeframe, "crypto", "time-series-forecasting"])
-    word = lambda text: re.sub(r"[^\w/.-]", "", str(text))  # of a command that somebody will copy into a terminal
+    def word(text):
+        return re.sub(r"[^\w/.-]", "", str(text))  # of a command that somebody will copy into a terminal
     folder, asked = (
         word(repo.split("/")[-1]),
         f"{word(symbol)} {word(timeframe)} --source {word(result['data']['source'])}",

@@ -147,7 +147,8 @@ def plot_volatility(
     forecast=None,  # forecast of the model, fraction; None = only what happened
     baselines: dict | None = None,  # name -> forecast, fraction
     max_points: int = 500,  # rows drawn at most
-    title: str = "Volatility: the blue line should follow the black one better than the baselines do",  # what is to be seen
+    title: str = "Volatility: the blue line should follow the black one better than the baselines "
+                 "do",  # what is to be seen
 ):  # plotly Figure; percent of the price
     "Forecast and actual volatility over time."
     import plotly.graph_objects as go
@@ -238,7 +239,8 @@ def plot_deciles(
     table: pd.DataFrame,  # of `confidence_deciles`: index decile; accuracy, low, high
     base: float,  # accuracy of always guessing one class, fraction
     best=None,  # best possible accuracy (generated markets): one fraction, or one per row of the table
-    title: str = "Accuracy by confidence: a model that knows something rises to the right, above the dashed line",  # what is to be seen
+    title: str = "Accuracy by confidence: a model that knows something rises to the right, above the dashed "
+                 "line",  # what is to be seen
 ):  # plotly Figure
     "Accuracy per confidence group."
     import plotly.graph_objects as go

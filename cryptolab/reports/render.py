@@ -56,7 +56,8 @@ def chart_html(
         _no_nan(kept), allow_nan=False, separators=(",", ":"),
     ).replace("<", "\\u003c").replace("&", "\\u0026")
     return (
-        f'<div class="plot" style="height:{float(height):.0f}px"><noscript>This chart needs JavaScript.</noscript></div>'
+        f'<div class="plot" style="height:{float(height):.0f}px"><noscript>This chart needs '
+        'JavaScript.</noscript></div>'
         f'<script type="application/json" class="figure">{text}</script>'
     )
 
@@ -128,7 +129,10 @@ def output_html(
         if output["name"] == "stdout" and lines <= 3:
             return text_html(text)
         what = "Printed output" if output["name"] == "stdout" else "Messages"
-        return f'<details class="log"><summary>{what} ({lines} line{"s" * (lines > 1)})</summary>{text_html(text)}</details>'
+        return (
+            f'<details class="log"><summary>{what} ({lines} '
+            f'line{"s" * (lines > 1)})</summary>{text_html(text)}</details>'
+        )
     if output["output_type"] == "error":
         return f'<div class="error">{text_html(chr(10).join(output["traceback"]))}</div>'
     data = output.get("data", {})
@@ -147,7 +151,8 @@ def output_html(
 
 # %% ../../nbs/80_reports/20_render.ipynb #184e2c80
 _NOISE = re.compile(
-    r"^(([IW]\d{4}|E\d{4}(?=.*cuInit)) \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before absl).*\n?",
+    r"^(([IW]\d{4}|E\d{4}(?=.*cuInit)) \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before "
+    r"absl).*\n?",
     re.M,
 )
 
@@ -217,7 +222,10 @@ footer{margin-top:3rem;border-top:1px solid var(--line);font-size:.9rem;color:va
 """
 
 # %% ../../nbs/80_reports/20_render.ipynb #8e9f10e7
-_GUARD = "document.head.appendChild = function (n) { return n.tagName === 'LINK' ? n : Node.prototype.appendChild.call(this, n); };"
+_GUARD = (
+    "document.head.appendChild = function (n) { return n.tagName === 'LINK' ? n : "
+    "Node.prototype.appendChild.call(this, n); };"
+)
 _SCRIPT = """
 delete document.head.appendChild;
 const narrow = window.innerWidth < 600;

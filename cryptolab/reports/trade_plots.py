@@ -63,9 +63,10 @@ def _window(candles, trades, start, end, last):
     if start is None and end is None and len(trades):
         stop = min(candles.index.searchsorted(trades["exit_time"].max()) + 5, len(candles))
         return candles.iloc[max(0, stop - last) : stop]
-    time = lambda t: (
-        None if t is None else pd.Timestamp(t, tz="UTC") if pd.Timestamp(t).tzinfo is None else pd.Timestamp(t)
-    )
+    def time(t):
+        return (
+            None if t is None else pd.Timestamp(t, tz="UTC") if pd.Timestamp(t).tzinfo is None else pd.Timestamp(t)
+        )
     window = candles.loc[time(start) : time(end)]
     return window.iloc[-last:] if start is None else window.iloc[:last]
 

@@ -104,7 +104,8 @@ def worker_specs(
     return specs
 
 
-# Dask samples its workers every 10 ms and ticks every 20; jobs of minutes need neither, and idle processes should leave the cores to the reports.
+# Dask samples its workers every 10 ms and ticks every 20; jobs of minutes need neither, and idle processes should
+# leave the cores to the reports.
 _QUIET = {
     "distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
@@ -302,7 +303,10 @@ def run_batch(
                 return say("line", answer["state"], ready, total)
             words = f"{name} {answer['state']} in {_sentence(answer['seconds'])}"
             if answer["state"] == "failed":
-                words += f": {answer['error']['name']}: {answer['error']['message'].splitlines()[0] if answer['error']['message'] else ''}"
+                words += (
+                    f": {answer['error']['name']}: "
+                    f"{answer['error']['message'].splitlines()[0] if answer['error']['message'] else ''}"
+                )
             say(
                 "section", words + (f"; about {_sentence(left)} left" if left and status.count("waiting") else ""),
                 ready, total,
@@ -330,7 +334,8 @@ def batch_text(
     states: dict,  # of `run_batch`
 ) -> str:  # a line on all, and two lines for each failure
     "What became of a batch."
-    count = lambda state: sum(entry["state"] == state for entry in states.values())
+    def count(state):
+        return sum(entry["state"] == state for entry in states.values())
     lines = [f"{len(states)} reports: {count('done')} made, {count('skipped')} unchanged, {count('failed')} failed"]
     for name, entry in states.items():
         if entry["state"] == "failed":

@@ -227,7 +227,8 @@ def publish_text(
     "What would be uploaded, or what was."
     total = sum(entry["bytes"] for entry in plan["files"].values())
     lines = [
-        f"{plan['repo']} ({'private' if plan['private'] else 'public'}), {len(plan['files'])} files, {total / 1e6:.1f} MB"
+        f"{plan['repo']} ({'private' if plan['private'] else 'public'}), {len(plan['files'])} files, {total / 1e6:.1f} "
+        "MB"
     ]
     lines += [f"  {entry['bytes']:>12,}  {entry['sha256'][:12]}  {name}" for name, entry in plan["files"].items()]
     return "\n".join(
