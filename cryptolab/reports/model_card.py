@@ -114,9 +114,14 @@ def _sheet(result, manifest):
         get("certificate"),
     )
     rows = {
-        "candles": f"{data['symbol']} {data['timeframe']}, {data['candles']:,} from {data['source']}, {data['first'][:16]} to {data['last'][:16]}",
+        "candles": (
+            f"{data['symbol']} {data['timeframe']}, {data['candles']:,} from {data['source']}, "
+            f"{data['first'][:16]} to {data['last'][:16]}"
+        ),
         "fingerprint of the candles": data["fingerprint"],
-        "looks at": f"{len(manifest.get('features') or [])} columns of the newest {get('params').get('window', '?')} candles",
+        "looks at": (
+            f"{len(manifest.get('features') or [])} columns of the newest {get('params').get('window', '?')} candles"
+        ),
         "columns that cannot see the future": "not certified",
     }
     if certificate:
@@ -232,7 +237,8 @@ tags: {tags}
 
 {top}{finding}
 
-The whole report is `report.html` in this repository: download the folder and open it, no network is needed. This page was filled from `result.json`.
+The whole report is `report.html` in this repository: download the folder and open it, no network is needed.
+This page was filled from `result.json`.
 
 ## Numbers
 

@@ -194,9 +194,11 @@ def notebook_body(
 CSS = """
 :root{color-scheme:light dark;--ink:#1d2330;--soft:#5c6575;--line:#dfe3ea;--back:#fff;--tint:#f5f7fa;--link:#1a5fb4}
 @media (max-width: 600px) { .modebar { display: none !important } }
-@media(prefers-color-scheme:dark){:root{--ink:#e3e6ec;--soft:#9aa3b2;--line:#353b47;--back:#15181e;--tint:#1e222a;--link:#8ab4f8}}
+@media(prefers-color-scheme:dark){
+:root{--ink:#e3e6ec;--soft:#9aa3b2;--line:#353b47;--back:#15181e;--tint:#1e222a;--link:#8ab4f8}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--back);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+body{margin:0;background:var(--back);color:var(--ink);
+font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:60rem;margin:auto;padding:1rem 1.2rem 4rem}
 main>p,main>ul,main>ol,main>blockquote{max-width:46rem}
 h1{font-size:1.8rem;line-height:1.2;margin:.8em 0 .4em}
@@ -204,20 +206,26 @@ h2{font-size:1.35rem;margin:2.2em 0 .5em;padding-top:.5em;border-top:1px solid v
 h3{font-size:1.1rem;margin:1.6em 0 .4em}
 a{color:var(--link)} .anchor-link{display:none}
 nav{font-size:.92rem;color:var(--soft);line-height:1.9} nav a{margin-right:1.1em;white-space:nowrap}
-pre{white-space:pre-wrap;overflow-x:auto;background:var(--tint);padding:.7em .9em;border-radius:6px;font:13px/1.45 ui-monospace,Menlo,Consolas,monospace}
-code{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.9em;background:var(--tint);padding:.1em .3em;border-radius:4px}
+pre{white-space:pre-wrap;overflow-x:auto;background:var(--tint);padding:.7em .9em;border-radius:6px;
+font:13px/1.45 ui-monospace,Menlo,Consolas,monospace}
+code{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.9em;
+background:var(--tint);padding:.1em .3em;border-radius:4px}
 pre code{padding:0;background:none;font-size:1em}
 blockquote{margin:1em 0;padding:.1em 1em;border-left:4px solid var(--line);color:var(--soft)}
 .scroll{overflow-x:auto;margin:1em 0} img,svg{max-width:100%;height:auto} img{background:#fff}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums;border:0;margin:.5em 0}
 main>table{display:block;overflow-x:auto}
 th,td{padding:.3em .7em;border:0;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
-th{color:var(--soft);font-weight:600} tbody th,td:first-child,th:first-child{text-align:left} tbody tr:hover{background:var(--tint)}
+th{color:var(--soft);font-weight:600} tbody th,td:first-child,th:first-child{text-align:left}
+tbody tr:hover{background:var(--tint)}
 .plot{margin:1em 0;background:#fff;border:1px solid var(--line);border-radius:6px;overflow:hidden}
-details{margin:.8em 0} summary{cursor:pointer;color:var(--soft)} details pre{white-space:pre;max-height:28rem;overflow:auto}
+details{margin:.8em 0} summary{cursor:pointer;color:var(--soft)}
+details pre{white-space:pre;max-height:28rem;overflow:auto}
 .error pre{border-left:4px solid #c01c28}
-footer{margin-top:3rem;border-top:1px solid var(--line);font-size:.9rem;color:var(--soft)} footer td{text-align:left;word-break:break-word}
-@media(max-width:600px){main{padding:.5rem .8rem 3rem}h1{font-size:1.45rem}body{font-size:15px}.plot{margin-left:-.4rem;margin-right:-.4rem}}
+footer{margin-top:3rem;border-top:1px solid var(--line);font-size:.9rem;color:var(--soft)}
+footer td{text-align:left;word-break:break-word}
+@media(max-width:600px){main{padding:.5rem .8rem 3rem}h1{font-size:1.45rem}body{font-size:15px}
+.plot{margin-left:-.4rem;margin-right:-.4rem}}
 @media print{details,nav{display:none}.plot{break-inside:avoid}}
 """
 
@@ -229,13 +237,17 @@ _GUARD = (
 _SCRIPT = """
 delete document.head.appendChild;
 const narrow = window.innerWidth < 600;
-const unwanted = ["sendChartToCloud", "sendDataToCloud", "editInChartStudio", "downloadJson", "lasso2d", "select2d", "zoomIn2d", "zoomOut2d"];
+const unwanted = [
+  "sendChartToCloud", "sendDataToCloud", "editInChartStudio", "downloadJson", "lasso2d", "select2d", "zoomIn2d",
+  "zoomOut2d",
+];
 for (const holder of document.querySelectorAll("div.plot")) {
   const figure = JSON.parse(holder.nextElementSibling.textContent);
   const layout = Object.assign({}, figure.layout, {autosize: true});
   if (narrow) {
     layout.margin = Object.assign({}, layout.margin, {l: 48, r: 12});
-    layout.legend = Object.assign({}, layout.legend, {orientation: "h", x: 0, y: -0.2, xanchor: "left", yanchor: "top"});
+    const below = {orientation: "h", x: 0, y: -0.2, xanchor: "left", yanchor: "top"};
+    layout.legend = Object.assign({}, layout.legend, below);
   }
   holder.textContent = "";
   Plotly.newPlot(holder, {data: figure.data, layout: layout, frames: figure.frames,
@@ -294,6 +306,7 @@ def render_html(
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{CSS}</style></head>\n<body><main>{_contents(body)}\n{body}\n{_footer(notebook)}</main>{scripts}</body></html>\n"
+        f"<style>{CSS}</style></head>\n"
+        f"<body><main>{_contents(body)}\n{body}\n{_footer(notebook)}</main>{scripts}</body></html>\n"
     )
     return write_whole(html_path, page)

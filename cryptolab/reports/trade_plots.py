@@ -190,7 +190,7 @@ def _barrier_of(result, name, given):
 
 def plot_excursions(
     result,  # `Result` of `backtest`, or its table of trades (mae, mfe, ret, side)
-    stop: float | None = None,  # distance of the stop, fraction; None = that of the backtest, where all trades had the same
+    stop: float | None = None,  # distance of the stop, fraction; None: that of the backtest, if all trades had the same
     target: float | None = None,  # distance of the target, fraction
     max_points: int = 1500,  # trades drawn at most
     title: str = "How far trades went against (left) and for (up) the position before they ended",  # what is to be seen

@@ -277,14 +277,14 @@ def _only_batch(out):
 
 def run_batch(
     plan: list[Job],  # of `make_plan`
-    out: str | Path = "reports",  # folder that gets the folders of the reports, status.json, leaderboard.json and index.html
+    out: str | Path = "reports",  # gets the folders of the reports, status.json, leaderboard.json and index.html
     jobs: int = 2,  # reports made at the same time by the workers of this machine
-    scheduler: str | None = None,  # address of a running Dask scheduler, such as tcp://host:8786; None starts workers on this machine
+    scheduler: str | None = None,  # a running Dask scheduler, such as tcp://host:8786; None: workers on this machine
     force: bool = False,  # make reports also if they are there and unchanged
     timeout: float | None = None,  # seconds that one attempt at a report may take
     progress: Callable | None = None,  # called as progress(kind, text, done, total), kind: section or line
-    threads: int | None = None,  # threads for the numeric libraries of a job; None: the cores of a machine divided by its workers
-) -> dict:  # name of each job -> {"state": "done" | "skipped" | "failed", "seconds", "error", …}; raises SettingsError while another batch is at work here
+    threads: int | None = None,  # threads of a job's numeric libraries; None: cores of a machine / its workers
+) -> dict:  # job -> {"state": "done" | "skipped" | "failed", "seconds", "error", …}; SettingsError during another batch
     "Make the reports of a plan that are missing, several at a time, then the leaderboard."
     out, batch, total = Path(out).absolute(), uuid.uuid4().hex[:12], len(plan)
     if jobs < 1 or (timeout is not None and not timeout > 0) or (threads is not None and threads < 1):

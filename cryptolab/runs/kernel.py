@@ -70,7 +70,7 @@ def _become_kernel(reading, parent):
 
 # %% ../../nbs/85_runs/30_kernel.ipynb #dab2d31f
 class SpareKernel:
-    "A forked process that becomes a notebook kernel on demand; has the methods of subprocess.Popen that jupyter_client uses."
+    "A forked process that becomes a notebook kernel on demand; acts as subprocess.Popen for jupyter_client."
 
     stdin = stdout = stderr = None
 

@@ -59,7 +59,7 @@ def _sum(path, size, changed):
 
 def candle_identity(
     job: Job,  # of any source
-) -> str:  # text that changes when the candles change; raises SourceError for a symbol or timeframe that the source does not have
+) -> str:  # text that changes when the candles change; raises SourceError for what the source does not have
     "Name the candles of a job."
     if job.source == "sample":
         return f"sample market, seed {job.seed}"
@@ -95,8 +95,9 @@ def make_plan(
     symbols: list[str],  # such as BTCUSDT, ETHUSDT
     timeframes: list[str],  # such as 15m, 1h, 1d
     systems: list[str] = ("v9",),  # names of systems
-    **settings,  # every other field of `Job`, the same for all: source, data_dir, profile, limit, seed, params, start, end, fee, slippage, template
-) -> list[Job]:  # one per combination: symbol by symbol, then timeframe, then system; raises one SettingsError that names all mistakes
+    # source, data_dir, profile, limit, seed, params, start, end, fee, slippage, template
+    **settings,  # every other field of `Job`, the same for all jobs
+) -> list[Job]:  # by symbol, then timeframe, then system; raises one SettingsError that names all mistakes
     "Make the list of reports, checked as a whole."
     settings = {
         **settings, "data_dir": str(Path(settings.get("data_dir") or "data").absolute()),

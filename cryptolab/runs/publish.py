@@ -74,7 +74,7 @@ def _model_files(folder):
 def publication(
     folder: str | Path,  # of a finished run: report.html, report.ipynb, result.json, model/
     repo: str,  # owner/name of the repository
-) -> dict:  # path in the repository -> bytes, README.md first; raises ModelError for an altered model, SettingsError for a file with a token
+) -> dict:  # path -> bytes, README.md first; ModelError for an altered model, SettingsError for a file with a token
     "All files of a publication, checked."
     from cryptolab.reports.model_card import model_card
     from cryptolab.reports.results import read_result
@@ -198,7 +198,7 @@ def publish(
     dry_run: bool = True,  # only say what would be uploaded
     message: str | None = None,  # of the commit; None: one that names the run
     api=None,  # object in the manner of huggingface_hub.HfApi; None: that with the login of the environment
-) -> dict:  # repo, private, files (path -> {bytes, sha256}), card (text of README.md), url (of the commit; None after a dry run); raises SourceError
+) -> dict:  # repo, private, files (path -> {bytes, sha256}), card (README.md), url (None after a dry run); SourceError
     "Put a model and its report into a repository of the Hugging Face hub, or say what would be put there."
     named = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(repo), re.ASCII)
     if not named or len(repo) > 96 or "--" in repo or ".." in repo or repo.endswith((".git", ".", "-")):
