@@ -334,7 +334,7 @@ def test_gpus_are_counted_as_the_libraries_see_them(monkeypatch):
     assert visible_gpus() == []
 
 
-class Crew:
+class FakeClient:
     "A client whose workers finish the oldest task whenever somebody sleeps."
 
     status = "running"
@@ -357,8 +357,8 @@ class Crew:
 
 
 class Task:
-    def __init__(self, crew, name):
-        self.crew, self.name, self.status = crew, name, "pending"
+    def __init__(self, client, name):
+        self.client, self.name, self.status = client, name, "pending"
 
     def done(self):
         return self.status == "finished"
@@ -367,15 +367,15 @@ class Task:
         return {"state": "done", "seconds": 1.0}
 
     def release(self):
-        self.crew.tasks.remove(self)
+        self.client.tasks.remove(self)
 
 
-def collected(crew, plan, monkeypatch):
+def collected(client, plan, monkeypatch):
     "Names in the order of their answers."
     moment = iter(range(0, 10_000, 3))
-    monkeypatch.setattr(batch, "time", SimpleNamespace(sleep=crew.sleep, monotonic=lambda: next(moment)))
+    monkeypatch.setattr(batch, "time", SimpleNamespace(sleep=client.sleep, monotonic=lambda: next(moment)))
     answers, missing = [], {job.name: job for job in plan}
-    batch._collect(crew, missing, ("out", "b", False, None, 1, None), lambda name, answer: answers.append(name))
+    batch._collect(client, missing, ("out", "b", False, None, 1, None), lambda name, answer: answers.append(name))
     assert not missing
     return answers
 
@@ -383,20 +383,20 @@ def collected(crew, plan, monkeypatch):
 def test_jobs_with_networks_ask_for_a_gpu_where_there_is_one(monkeypatch):
     plan = [Job("BTCUSDT", "1h"), Job("BTCUSDT", "1h", "toy", template="toy.ipynb"), Job("BTCUSDT", "1h", "v2")]
     for gpus in (1, 0):
-        crew = Crew(4, gpus)
-        collected(crew, plan, monkeypatch)
-        assert [need for _, need in crew.log] == [{"GPU": 1} if gpus else None, None, None]
+        client = FakeClient(4, gpus)
+        collected(client, plan, monkeypatch)
+        assert [need for _, need in client.log] == [{"GPU": 1} if gpus else None, None, None]
 
 
 def test_no_worker_is_given_a_queue(monkeypatch):
     "Dask would divide tasks of unknown length at once; then one worker waits while another still has several."
     plan = [Job(f"C{i}USDT", "1h") for i in range(7)]
-    crew = Crew(2, 0)
-    assert collected(crew, plan, monkeypatch) == [job.name for job in plan] and crew.most == 2
-    crew = Crew(3, 1)
+    client = FakeClient(2, 0)
+    assert collected(client, plan, monkeypatch) == [job.name for job in plan] and client.most == 2
+    client = FakeClient(3, 1)
     mixed = [Job(f"C{i}USDT", "1h", "v2" if i > 4 else "v9") for i in range(7)]
-    collected(crew, mixed, monkeypatch)
-    assert [name for name, _ in crew.log][:3] == ["C0USDT-1h-v9", "C5USDT-1h-v2", "C6USDT-1h-v2"], (
+    collected(client, mixed, monkeypatch)
+    assert [name for name, _ in client.log][:3] == ["C0USDT-1h-v9", "C5USDT-1h-v2", "C6USDT-1h-v2"], (
         "the GPU is busy, other workers are not"
     )
 

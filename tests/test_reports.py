@@ -17,7 +17,8 @@ from cryptolab.config import DataError, SettingsError, SourceError
 from cryptolab.cli.doctor import diagnose, diagnosis_text, gpu
 from cryptolab.files import only_one
 from cryptolab.reports.render import render_html
-from cryptolab.runs.report import ReportError, run_report
+from cryptolab.runs.execute import ReportError
+from cryptolab.runs.report import run_report
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = dict(
@@ -352,10 +353,10 @@ def test_a_template_with_an_incomplete_contract_is_refused(tmp_path):
 
 
 def test_installed_templates_fulfil_the_contract():
-    from cryptolab.runs.report import _check_template
+    from cryptolab.runs.report import check_template
 
     for path in sorted((ROOT / "nbs" / "templates").glob("*.ipynb")):
-        assert _check_template(path) == path
+        assert check_template(path) == path
 
 
 # ---- doctor

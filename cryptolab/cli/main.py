@@ -295,7 +295,7 @@ def doctor_command(
     found = diagnose(online)
     typer.echo(json.dumps(found, indent=2) if as_json else diagnosis_text(found))
 
-# %% ../../nbs/95_cli/90_main.ipynb #9c98a12a
+
 @app.command("settings")
 def settings_command(
     path: Annotated[str, typer.Argument(help="a plan file")] = "settings.ini",

@@ -271,7 +271,8 @@ def render_audit(
 ) -> Path:  # the folder with report.html, report.ipynb and claims.json
     "Store a result and render the study, all or nothing."
     from cryptolab.reports.render import render_html
-    from cryptolab.runs.report import check_target, execute_template, remove_hidden_paths, kernel_environment
+    from cryptolab.runs.execute import execute_template, remove_hidden_paths, kernel_environment
+    from cryptolab.runs.report import check_target
 
     study, out = find_study(), Path(out).absolute()
     target, partial = out / "claims", out / f".claims.partial-{os.getpid()}"

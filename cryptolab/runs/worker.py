@@ -19,7 +19,7 @@ from ..files import only_one, sweep
 from .forkserver import ForkServer, answer_of, failed, modules_of
 from .kernel import CAN_FORK, make_report
 from .plan import Job, job_key, read_record
-from .report import kernel_environment
+from .execute import kernel_environment
 
 # %% ../../nbs/85_runs/40_worker.ipynb #83c3e0dc
 _THREADS = (
