@@ -121,7 +121,7 @@ def run_patterns(
 @v3_shape.block(
     "regime",
     """
-    hurst_128 | half the slope of log mean squared change over 1…16 candles, flat 0.5 | 128 | 128 | index | 0…1
+    hurst_128 | half the slope of log mean squared change, 1…16, flat 0.5 | 128 | 128 | index | 0…1 | structure function
     efficiency_20 | abs(change over 20) / sum of abs(changes) of log c, flat 0 | 21 | 21 | index | 0…1 | Kaufman 1995
     efficiency_100 | the same over 100 | 101 | 101 | index | 0…1 | Kaufman 1995
     variance_ratio_5 | var(5-candle returns) / 5·var(returns), flat 1 | 105 | 105 | ratio | 0…5 | Lo, MacKinlay 1988

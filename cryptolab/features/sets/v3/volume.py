@@ -263,7 +263,7 @@ def _flows(x):
     vwap_14_distance | 1 − volume-weighted mean14 of tp / c | 14 | 14 | fraction | | ta
     vwap_96_distance | 1 − volume-weighted mean96 of tp / c | 96 | 96 | fraction
     vwap_mean_50 | volume-weighted mean50 of tp / plain mean50 − 1 | 50 | 50 | fraction
-    amihud_20_168 | log₀(abs(returns) / turnover, 20 against 168), no turnover 0 | 169 | 169 | log | ≥ −6.91 | Amihud
+    amihud_20_168 | log₀(abs(returns) / turnover, 20 to 168), silent 0 | 169 | 169 | log | ≥ −6.91 | Amihud 2002
 """)
 def _prices(x):
     yield "vwap_14_distance", -pct_difference(ind.vwap(x.high, x.low, x.close, x.volume, 14), x.close)
