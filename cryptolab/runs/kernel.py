@@ -200,7 +200,7 @@ def make_report(
     try:
         while True:
             try:
-                run_report(**job.asked(), out=out, kernels=forked_kernel_class(spare) if spare else None, finish=record)
+                run_report(**job.arguments(), out=out, kernels=forked_kernel_class(spare) if spare else None, finish=record)
                 return {"state": "done", "seconds": round(time.monotonic() - began, 1)}
             except SettingsError as e:
                 if "being made by another process" not in str(e) or time.monotonic() - began > _PATIENCE:
