@@ -71,7 +71,7 @@ def overhead(plan, home):
     worker.close()
     folder = home / "plain"
     (folder / "work").mkdir(parents=True)
-    values = {k: v for k, v in job.asked().items() if k not in ("system", "template")} | {
+    values = {k: v for k, v in job.arguments().items() if k not in ("system", "template")} | {
         "out": str(folder),
         "work": str(folder / "work"),
     }

@@ -207,7 +207,7 @@ class ForkServer:
         "Have one job made; the answer of the runner."
         try:
             self.ready = self.ready or json.loads(self.process.stdout.readline())
-            description = {**job.asked(), "candles": job.candles}
+            description = {**job.arguments(), "candles": job.candles}
             request = {"job": description, "out": str(out), "timeout": timeout, "facts": facts}
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()

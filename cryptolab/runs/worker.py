@@ -49,7 +49,7 @@ def run_alone() -> None:  # reads a request from the input, writes the answer
 
 def _ask_alone(env, job, out, timeout, facts):
     "The answer of a job that runs as a program of its own."
-    request = json.dumps({"job": {**job.asked(), "candles": job.candles}, "out": str(out), "facts": facts})
+    request = json.dumps({"job": {**job.arguments(), "candles": job.candles}, "out": str(out), "facts": facts})
     program = [sys.executable, "-c", "from cryptolab.runs.worker import run_alone; run_alone()"]
     process = subprocess.Popen(
         program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True,
