@@ -51,7 +51,7 @@ def _imported(source):
 def modules_of(
     job: Job,  # report to make
 ) -> tuple:  # names of modules
-    "What the fork server of a job imports: machinery, modules that the notebook names, and learners if it fits a system."
+    "What the fork server of a job imports: machinery, the notebook's modules, and learners if it fits a system."
     cells = json.loads(Path(job.template or find_template(job.system)).read_text(encoding="utf-8"))["cells"]
     named = [name for c in cells if c["cell_type"] == "code" for name in _imported("".join(c["source"]))]
     named = [name for name in dict.fromkeys(named) if name.split(".")[0] in _QUIET]

@@ -70,7 +70,7 @@ def _become_kernel(reading, parent):
 
 # %% ../../nbs/85_runs/30_kernel.ipynb #dab2d31f
 class SpareKernel:
-    "A forked process that becomes a notebook kernel on demand; has the methods of subprocess.Popen that jupyter_client uses."
+    "A forked process that becomes a notebook kernel on demand; has the methods of Popen that jupyter_client uses."
 
     stdin = stdout = stderr = None
 
@@ -192,6 +192,7 @@ def make_report(
     from cryptolab.runs.report import run_report
 
     began, key = time.monotonic(), job_key(job)
+    kernels = forked_kernel_class(spare) if spare else None
 
     def record(folder):
         made = make_record(folder, key, seconds=round(time.monotonic() - began, 1), **facts)
@@ -200,7 +201,7 @@ def make_report(
     try:
         while True:
             try:
-                run_report(**job.arguments(), out=out, kernels=forked_kernel_class(spare) if spare else None, finish=record)
+                run_report(**job.arguments(), out=out, kernels=kernels, finish=record)
                 return {"state": "done", "seconds": round(time.monotonic() - began, 1)}
             except SettingsError as e:
                 if "being made by another process" not in str(e) or time.monotonic() - began > _PATIENCE:
