@@ -1,7 +1,7 @@
-"""Everything is declared in pyproject.toml; here is only what it cannot say: report notebooks travel inside the package.
+"""Everything is declared in pyproject.toml but one thing: report notebooks travel inside the package.
 
-They are edited under nbs/templates/. A build puts copies without outputs into cryptolab/reports/templates/ of the wheel, and names
-the originals as sources, so that a source distribution carries them too.
+They are edited under nbs/templates/. A build puts copies without outputs into cryptolab/reports/templates/ of the
+wheel, and names the originals as sources, so that a source distribution carries them too.
 """
 import json
 from pathlib import Path

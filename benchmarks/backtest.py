@@ -1,12 +1,14 @@
-"""How fast is the backtester beside backtesting.py and vectorbt, on the same signals with stop, target, fee and slippage?
+"""How fast is the backtester beside backtesting.py and vectorbt, on the same signals with stop, target, fee and
+slippage?
 
 python -m benchmarks.backtest [--data-dir FOLDER] [--quick]
 
-one       BTCUSDT 1m: long when a mean of 60 closes crosses above one of 240; stop 1 %, target 1.5 %, fee 0.1 %, slippage 0.05 %. Measured from
-          candles and signals to a table of trades and the worth of the account at every close, on all sides. Ours and vectorbt: the best of
-          five after a first call that compiles; backtesting.py: one run. The two others get times without a time zone, which they handle faster
-sweep     4,851 pairs of means (2 … 100) on 38,000 candles of BTCUSDT 1h with the same stop, target and costs, signals included, in a fresh
-          process whose largest resident size is printed; vectorbt runs 99 of the pairs
+one       BTCUSDT 1m: long when a mean of 60 closes crosses above one of 240; stop 1 %, target 1.5 %, fee 0.1 %,
+          slippage 0.05 %. Measured from candles and signals to a table of trades and the worth of the account at every
+          close, on all sides. Ours and vectorbt: the best of five after a first call that compiles; backtesting.py:
+          one run. The two others get times without a time zone, which they handle faster
+sweep     4,851 pairs of means (2 … 100) on 38,000 candles of BTCUSDT 1h with the same stop, target and costs, signals
+          included, in a fresh process whose largest resident size is printed; vectorbt runs 99 of the pairs
 
 Results are stored in benchmarks/results/backtest.json. --quick takes 100,000 one-minute candles and stores nothing.
 """
@@ -155,7 +157,7 @@ def one(candles):
 
 
 def peak():
-    "Largest resident size of this process in MB; Linux' own counter, because that of getrusage begins with the parent's."
+    "Largest resident size of this process in MB, by Linux (getrusage begins with the parent's)."
     try:
         return (
             int(
@@ -176,7 +178,8 @@ def many(candles):
     signals = {
         pair: lambda pair=pair: crosses(means[pair[0]], means[pair[1]]) for pair in itertools.combinations(windows, 2)
     }
-    run = lambda chosen: sweep(candles, chosen, stop=STOP, target=TARGET, fee=FEE, slippage=SLIPPAGE)
+    def run(chosen):
+        return sweep(candles, chosen, stop=STOP, target=TARGET, fee=FEE, slippage=SLIPPAGE)
     run(dict(itertools.islice(signals.items(), 2)))
     seconds, board = best(lambda: run(signals), 3)
     return {
@@ -233,7 +236,8 @@ def main():
     each = v["seconds"] / v["combinations"] * s["combinations"] / s["seconds"]
     found["sweep"]["x vectorbt per combination"] = round(each, 1)
     print(
-        f"sweep: {s['combinations']:,} combinations on {s['candles']:,} candles, {s['trades']:,} trades: {s['seconds']:.2f} s, peak {s['peak MB']} MB; {each:.0f} x vectorbt per combination"
+        f"sweep: {s['combinations']:,} combinations on {s['candles']:,} candles, {s['trades']:,} trades: "
+        f"{s['seconds']:.2f} s, peak {s['peak MB']} MB; {each:.0f} x vectorbt per combination"
     )
     if not given.quick:
         write_json(STORE, found)

@@ -1,11 +1,14 @@
 """What does a batch cost beyond its reports, and what do two workers gain?
 
-python -m benchmarks.batch [--jobs 8] [--profile quick] [--limit 10000] [--data-dir FOLDER] [--only scaling | overhead] [--out FOLDER]
+python -m benchmarks.batch [--jobs 8] [--profile quick] [--limit 10000] [--data-dir FOLDER] [--only scaling | overhead]
+[--out FOLDER]
 
-Scaling: the same reports (a coin each, 1h) by one worker with one thread, by two workers with one thread each, and one at a time with all threads.
-Overhead: one report on a warm worker and the same report by plain `papermill`, each as wall time minus the time its cells worked. The cell that
-imports counts as overhead in both, so that the comparison shows what forking from a process that has imported everything is worth.
-Without --data-dir the coins are generated markets. Printed and stored in benchmarks/results/batch.json; --jobs below 8 stores nothing.
+Scaling: the same reports (a coin each, 1h) by one worker with one thread, by two workers with one thread each, and one
+at a time with all threads.
+Overhead: one report on a warm worker and the same report by plain `papermill`, each as wall time minus the time its
+cells worked. The cell that imports counts as overhead in both, so that the comparison shows what forking from a
+process that has imported everything is worth. Without --data-dir the coins are generated markets. Printed and stored
+in benchmarks/results/batch.json; --jobs below 8 stores nothing.
 """
 
 import argparse
@@ -42,7 +45,8 @@ def scaling(plan, home):
         print(f"{name:<26} {seconds[name]:8.1f} s{'   FAILED: ' + ', '.join(failed) if failed else ''}", flush=True)
     one, two, wide = seconds.values()
     print(
-        f"two workers are {one / two:.2f} x as fast as one, and {wide / two:.2f} x as fast as all threads for one report at a time"
+        f"two workers are {one / two:.2f} x as fast as one, and {wide / two:.2f} x as fast as all threads for one "
+        "report at a time"
     )
     return {"seconds": seconds, "speedup": round(one / two, 2), "against all threads": round(wide / two, 2)}
 
@@ -71,7 +75,10 @@ def overhead(plan, home):
         "out": str(folder),
         "work": str(folder / "work"),
     }
-    code = f"import papermill; papermill.execute_notebook({str(find_template('v9'))!r}, {str(folder / 'report.ipynb')!r}, {values!r}, kernel_name='python3', progress_bar=False)"
+    code = (
+        f"import papermill; papermill.execute_notebook({str(find_template('v9'))!r}, {str(folder / 'report.ipynb')!r}, "
+        f"{values!r}, kernel_name='python3', progress_bar=False)"
+    )
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", code], check=True, env=job_environment(job, threads=1), stderr=subprocess.DEVNULL,
@@ -82,7 +89,8 @@ def overhead(plan, home):
         "plain papermill": round(plain - worked(folder / "report.ipynb"), 1),
     }
     print(
-        f"state {answer['state']}; imports of a worker, once: {imports} s; wall: {warm:.1f} s warm, {plain:.1f} s plain papermill"
+        f"state {answer['state']}; imports of a worker, once: {imports} s; wall: {warm:.1f} s warm, {plain:.1f} s "
+        "plain papermill"
     )
     print("beyond the work of the cells: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found.items()))
     return {

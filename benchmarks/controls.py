@@ -4,13 +4,15 @@ python -m benchmarks.controls [null] [v9] [trading] [planted] [blind] [--jobs 2]
 
 null     LightGBM, walk-forward, on 200 generated markets, and on 60 flipped and 60 shuffled ones made from BTCUSDT 1h
 v9       V9 (profile smoke) on 40 generated markets
-trading  V2 (equally distant barriers) on 60 generated and 40 flipped markets, the hybrid ensemble (which side is touched) on 40 generated ones; smoke
+trading  V2 (equally distant barriers) on 60 generated and 40 flipped markets, the hybrid ensemble (which side is
+         touched) on 40 generated ones; smoke
 planted  LightGBM on planted edges of 0.5 to 6 points, 40 markets each: the minimum-detectable-edge curve
 blind    the same learner with all 46 columns of the last four candles, edges of 4 and 6 points, 40 markets each
 
-Results are stored in benchmarks/results/controls.json, with the command that made each. Finished markets lie in .cache/controls, so that
-an interrupted study takes up where it stopped; a study whose code has not changed is not computed again. `--only N` computes the first N
-markets of every study and stores nothing. Null and planted take about twenty minutes each on two cores, V9 ten, blind an hour.
+Results are stored in benchmarks/results/controls.json, with the command that made each. Finished markets lie in
+.cache/controls, so that an interrupted study takes up where it stopped; a study whose code has not changed is not
+computed again. `--only N` computes the first N markets of every study and stores nothing. Null and planted take about
+twenty minutes each on two cores, V9 ten, blind an hour.
 """
 
 import argparse
@@ -87,6 +89,11 @@ def run(system, n, what, jobs, candles):
     }
 
 
+def power(curve):
+    "Edge -> found by the paired test, found by stakes, markets."
+    return {edge: [c["found"], c["found_stakes"], c["n"]] for edge, c in curve.items()}
+
+
 def main():
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("studies", nargs="*", help="null, v9, trading, planted, blind; all when none is named")
@@ -122,7 +129,7 @@ def main():
                     stored[name] = plain(done)
                     write_json(STORE, stored)
             show(
-                f"{name}: {json.dumps(plain(done.get('summary') or {e: [c['found'], c['found_stakes'], c['n']] for e, c in done['curve'].items()}))}"
+                f"{name}: {json.dumps(plain(done.get('summary') or power(done['curve'])))}"
             )
 
 

@@ -2,15 +2,17 @@
 
 python -m benchmarks.features [--data-dir FOLDER] [--quick]
 
-speed     million cells per second of v9, v3 and of `ta`, TA-Lib, pandas and polars on the same columns, BTCUSDT 15m and 1m,
-          minimum of the repeats, compilation excluded
+speed     million cells per second of v9, v3 and of `ta`, TA-Lib, pandas and polars on the same columns, BTCUSDT 15m
+          and 1m, minimum of the repeats, compilation excluded
 ratios    v9 published beside `ta` on 38,000 rows; the columns that TA-Lib has beside TA-Lib itself
-growth    time for ten times the rows. Gigabytes of new memory cost time by themselves (a virtual machine may have to ask its host for
-          every page), so the result goes into memory that is reused; the ratio with new memory is printed beside it
+growth    time for ten times the rows. Gigabytes of new memory cost time by themselves (a virtual machine may have to
+          ask its host for every page), so the result goes into memory that is reused; the ratio with new memory is
+          printed beside it
 memory    peak of the resident size while v3 is computed, above that before, as a multiple of the result
 stream    time of `FeatureStream.update` per candle
 
-Results are stored in benchmarks/results/features.json with the command that made them. --quick leaves out `ta` on the 1m candles.
+Results are stored in benchmarks/results/features.json with the command that made them. --quick leaves out `ta` on the
+1m candles.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
 python -m benchmarks.full [--data-dir FOLDER] [--from REPORT_FOLDER]
 
-Runs `cryptolab run BTCUSDT 1h --source local --limit 10000 --profile full` (about an hour on two cores; an interrupted run takes
-up where it stopped) and stores its result in benchmarks/results/v9_full.json. `--from` stores a report that is already there.
+Runs `cryptolab run BTCUSDT 1h --source local --limit 10000 --profile full` (about an hour on two cores; an interrupted
+run takes up where it stopped) and stores its result in benchmarks/results/v9_full.json. `--from` stores a report that
+is already there.
 """
 
 import argparse

@@ -3,11 +3,11 @@
 python -m benchmarks.skill [planted] [null] [rivals] [--data-dir FOLDER] [--profile quick] [--seeds 5]
 
 planted  a market with an edge of 0.15 (best possible accuracy 0.65): the direction model's accuracy per seed
-null     markets without direction: p-values of direction and price, volatility beside the market's true sigma
-rivals   BTCUSDT 1h, 20,000 candles: V9's AUC beside LightGBM's and logistic regression's on the same rows and features
+null     markets without direction: p-values of direction and price, volatility against the market's true sigma
+rivals   BTCUSDT 1h, 20,000 candles: AUC of V9, LightGBM and logistic regression on the same rows and features
 
-Results are stored in benchmarks/results/skill.json, with the command that made each; finished seeds are not computed again
-unless the library's fitting code has changed (--force computes all).
+Results are stored in benchmarks/results/skill.json, with the command that made each; finished seeds are not computed
+again unless the library's fitting code has changed (--force computes all).
 """
 
 import argparse
@@ -20,7 +20,9 @@ import pandas as pd
 
 from cryptolab.config import seed_everything
 from cryptolab.data import load_candles, null_market, planted_market
-from cryptolab.evaluation import baselines, comparison as board
+from cryptolab.evaluation import comparison
+from cryptolab.evaluation.baselines import majority_class
+from cryptolab.evaluation.rivals import direction_baselines, volatility_baselines
 from cryptolab.features.sets.v9 import v9_features
 from cryptolab.models.volatility import range_to_sigma
 from cryptolab.files import plain, write_json
@@ -55,9 +57,9 @@ def planted(profile, seed, data_dir):
     system, forecast, labels, rows, seconds = fit(candles, profile, seed, price_epochs=1, trees=10)
     test, y = rows["test"], labels["direction"].y
     r = labels["price"].y[test]
-    b = board.direction_comparison(
+    b = comparison.direction_comparison(
         y[test], {"V9": forecast.p_up[test], "best possible": candles.true_p_up[test]},
-        baselines.majority_class(y[rows["train"]]), r,
+        majority_class(y[rows["train"]]), r,
     )
     return {
         "n": len(test), "accuracy": b.accuracy["V9"], "low": b.accuracy_low["V9"], "high": b.accuracy_high["V9"],
@@ -67,20 +69,20 @@ def planted(profile, seed, data_dir):
 
 
 def null(profile, seed, data_dir):
-    "p-values where there is nothing to find, and the volatility forecast beside the market's true sigma."
+    "p-values where there is nothing to find, and the volatility forecast against the market's true sigma."
     candles = null_market(seed=seed)
     system, forecast, labels, rows, seconds = fit(candles, profile, seed)
     test, train = rows["test"], rows["train"]
     y, r = labels["direction"].y, labels["price"].y
-    d = board.direction_comparison(y[test], {"V9": forecast.p_up[test]}, baselines.majority_class(y[train]), r[test])
+    d = comparison.direction_comparison(y[test], {"V9": forecast.p_up[test]}, majority_class(y[train]), r[test])
     after = candles.close[test] * np.exp(r[test])
-    p = board.price_comparison(candles.close[test], after, {"V9": forecast.mu[test]})
-    har = baselines.har_vol(candles, labels["volatility"].y[system.index_["volatility"]["train"]])
+    p = comparison.price_comparison(candles.close[test], after, {"V9": forecast.mu[test]})
+    har = volatility_baselines(candles, labels["volatility"].y[system.index_["volatility"]["train"]])["HAR"]
     sigmas = {
         "V9": forecast.sigma[test], "HAR": range_to_sigma(r[train], har[train]) * har[test],
         "true sigma": candles.true_sigma[test],
     }
-    s = board.volatility_comparison(r[test].abs(), sigmas, "true sigma", 1)
+    s = comparison.volatility_comparison(r[test].abs(), sigmas, "true sigma", 1)
     return {
         "n": len(test), "p_direction": d.p_majority["V9"], "p_price": p.p_zero["V9"], "qlike": s.qlike.to_dict(),
         "skill_over_true_sigma": s.skill["V9"], "p_over_true_sigma": s.p_reference["V9"], "seconds": round(seconds, 1),
@@ -88,18 +90,13 @@ def null(profile, seed, data_dir):
 
 
 def rivals(profile, seed, data_dir):
-    "AUC beside LightGBM and logistic regression on real candles."
+    "AUC of V9, LightGBM and logistic regression on real candles."
     candles = load_candles("BTCUSDT", "1h", source="local", data_dir=data_dir, limit=20_000, warmup=200)
     system, forecast, labels, rows, seconds = fit(candles, profile, seed, price_epochs=1, trees=10)
-    features, y, (train, val, test) = v9_features(candles), labels["direction"].y, rows.values()
-    methods = {
-        "V9": forecast.p_up[test],
-        "LightGBM": baselines.lightgbm_baseline(
-            features.loc[train], y[train], features.loc[val], y[val], features.loc[test], seed=seed,
-        ),
-        "logistic regression": baselines.logistic_baseline(features.loc[train], y[train], features.loc[test]),
-    }
-    b = board.direction_comparison(y[test], methods, baselines.majority_class(y[train]), labels["price"].y[test])
+    y, train, test = labels["direction"].y, rows["train"], rows["test"]
+    learners = direction_baselines(candles, y, rows, v9_features(candles), seed)[["LightGBM", "logistic regression"]]
+    methods = {"V9": forecast.p_up[test], **learners}
+    b = comparison.direction_comparison(y[test], methods, majority_class(y[train]), labels["price"].y[test])
     keep = ["accuracy", "roc_auc", "roc_auc_low", "roc_auc_high"]
     return {"n": len(test), "last": str(test[-1]), "best_epoch": system.histories_["direction"].attrs["best_epoch"],
             **{name: b.loc[name, keep].to_dict() for name in methods}, "seconds": round(seconds, 1)}
@@ -115,28 +112,21 @@ def main():
     cli.add_argument("--profile", default="quick")
     cli.add_argument("--seeds", type=int, help="how many seeds (default: 3, 5, 3)")
     cli.add_argument("--force", action="store_true", help="compute finished seeds again")
-    asked = cli.parse_args()
-    if unknown := set(asked.studies) - set(STUDIES):
+    args = cli.parse_args()
+    if unknown := set(args.studies) - set(STUDIES):
         cli.error(f"unknown study {', '.join(unknown)}; choose from {', '.join(STUDIES)}")
     stored = json.loads(STORE.read_text()) if STORE.exists() else {}
     code = library_code(ROOMS)
-    for name in asked.studies or STUDIES:
+    for name in args.studies or STUDIES:
         study, seeds = STUDIES[name]
-        for seed in range(asked.seeds or seeds):
+        for seed in range(args.seeds or seeds):
             done = stored.get(name, {})
-            if asked.force or done.get("code") != code or done.get("profile") != asked.profile:
-                done = (
-                    {
-                        "command": f"python -m benchmarks.skill {name}",
-                        "code": code,
-                        "profile": asked.profile,
-                        "seeds": {},
-                    }
-                    if seed == 0
-                    else done
-                )
+            if args.force or done.get("code") != code or done.get("profile") != args.profile:
+                if seed == 0:
+                    command = f"python -m benchmarks.skill {name}"
+                    done = {"command": command, "code": code, "profile": args.profile, "seeds": {}}
             if str(seed) not in done["seeds"]:
-                done["seeds"][str(seed)] = plain(study(asked.profile, seed, asked.data_dir))
+                done["seeds"][str(seed)] = plain(study(args.profile, seed, args.data_dir))
                 stored[name] = done
                 STORE.parent.mkdir(exist_ok=True)
                 write_json(STORE, stored)

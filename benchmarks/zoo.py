@@ -2,11 +2,12 @@
 
 python -m benchmarks.zoo [--jobs 2] [--seeds 0 1] [--names NAME …] [--data-dir FOLDER] [--rows 2000]
 
-Every pipeline of `cryptolab.audit.zoo.zoo` (written by people who had not seen the detectors) goes through `audit_pipeline` on its own
-generated market, once per seed, and on real candles (BTCUSDT 1h of --data-dir) where that folder is there. Printed and stored in
-benchmarks/results/zoo.json: sensitivity (share of the leaky pipelines with a finding), false-alarm rate (share of the clean ones with one),
-both with Wilson intervals, by kind of leak, and the same for `backtest-audit` (reads source text) and `nullius` (compares truncated
-histories), which judge a part of the steps only. `--names` looks at some pipelines only, with all evidence, and stores nothing.
+Every pipeline of `cryptolab.audit.zoo.zoo` (written by people who had not seen the detectors) goes through
+`audit_pipeline` on its own generated market, once per seed, and on real candles (BTCUSDT 1h of --data-dir) where that
+folder is there. Printed and stored in benchmarks/results/zoo.json: sensitivity (share of the leaky pipelines with a
+finding), false-alarm rate (share of the clean ones with one), both with Wilson intervals, by kind of leak, and the
+same for `backtest-audit` (reads source text) and `nullius` (compares truncated histories), which judge a part of the
+steps only. `--names` looks at some pipelines only, with all evidence, and stores nothing.
 """
 
 import argparse
@@ -128,7 +129,10 @@ def share(flags):
 
 def in_words(name, result):
     "One line."
-    return f"{name}: {result['found']} of {result['of']} ({result['share']:.3f}; 95 % interval {result['low']:.3f} to {result['high']:.3f})"
+    return (
+        f"{name}: {result['found']} of {result['of']} ({result['share']:.3f}; 95 % interval {result['low']:.3f} to "
+        f"{result['high']:.3f})"
+    )
 
 
 def peers(markets):
@@ -171,7 +175,8 @@ def main():
     from joblib import Parallel, delayed, parallel_config
 
     animals, began = [entry(n) for n in asked.names] if asked.names else ZOO, time.perf_counter()
-    markets = lambda e, seed: e.candles(asked.rows, seed)
+    def markets(e, seed):
+        return e.candles(asked.rows, seed)
     todo = [(e.name, f"own, seed {seed}", markets(e, seed)) for seed in asked.seeds for e in animals]
     real = {}
     if Path(asked.data_dir).is_dir():

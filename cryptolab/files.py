@@ -71,7 +71,7 @@ def write_json(
     "Write JSON so that no reader ever sees half of it."
     return write_whole(path, json.dumps(value, indent=1, allow_nan=False))
 
-# %% ../nbs/01_files.ipynb #2ef5cbea
+# %% ../nbs/01_files.ipynb #ccbf379c
 def swap_in(
     partial: Path,  # the finished folder, on the same disk
     target: Path,  # its place; a folder that is there already is replaced
@@ -93,7 +93,7 @@ def sweep(
     target: Path,  # the place of a folder
     locked: bool = True,  # whether this process holds the lock; without it only leftovers older than a day are removed
 ) -> None:  # nothing
-    "Clear away what a killed process left beside the target; put an old folder back that was moved aside and not replaced."
+    "Clear away what a killed process left; put an old folder back that was moved aside and not replaced."
     for old in target.parent.glob(f".{target.name}.old-*"):
         if not target.exists():
             os.rename(old, target)
@@ -157,13 +157,12 @@ def only_one(
             path.unlink(missing_ok=True)
             remove_empty(path.parent)
 
-# %% ../nbs/01_files.ipynb #ddf0e22d
+# %% ../nbs/01_files.ipynb #884e4a4f
 @contextmanager
-def termination_raises():
-    "Let SIGTERM raise SystemExit(143) inside this block; does nothing in other threads or where somebody else handles the signal."
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(
-        signal.SIGTERM
-    ) is not signal.SIG_DFL:
+def termination_raises():  # a context; it does nothing in other threads, or where SIGTERM has a handler already
+    "Let SIGTERM raise SystemExit(143) inside this block."
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 

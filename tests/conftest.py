@@ -10,7 +10,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: libraries that start a thread per core would only wait for each other
+# Workers share the cores: libraries that start a thread per core would only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
     for name in (
         "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
         "NUMBA_NUM_THREADS",
@@ -27,7 +28,7 @@ def shared_data():
     return folder
 
 
-# Files and notebooks that take longest, in this order: started first, so that no worker is left with a long one at the end.
+# Files and notebooks that take longest are started first, so that no worker is left with a long one at the end.
 LONG = (
     "test_v9", "test_transfer", "test_batch", "test_reports", "test_docs", "test_leakage", "test_claims", "test_hybrid",
     "test_v2", "test_controls", "test_backtest", "test_certified", "test_certificate", "test_zoo",
@@ -37,7 +38,7 @@ LONG = (
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests of one file stay together (`--dist loadgroup`), so that what a file fits or builds once is not fitted once per worker.
+    """Tests of one file stay together (`--dist loadgroup`): what it fits or builds once is not fitted once per worker.
 
     Notebooks are each on their own; tests marked `own_worker` need nothing of their file and may go elsewhere.
     """

@@ -1,4 +1,4 @@
-"""The backtester: every exit by hand, the same trades as backtesting.py and vectorbt, money conserved, faults refused."""
+"""The backtester: every exit by hand, trades equal to backtesting.py and vectorbt, money conserved, faults refused."""
 
 import warnings
 
@@ -35,15 +35,18 @@ FREE = {"fee": 0, "slippage": 0}
     [
         ([CALM, CALM, (100, 104, 99, 103), CALM], {"stop": 98, "target": 103}, "target", 103, 2),
         ([CALM, CALM, (100, 101, 97, 98), CALM], {"stop": 98, "target": 103}, "stop", 98, 2),
-        ([CALM, CALM, (95, 96, 94, 95), CALM], {"stop": 98, "target": 103}, "stop", 95, 2),  # the open jumps over the stop
+        ([CALM, CALM, (95, 96, 94, 95), CALM], {"stop": 98, "target": 103}, "stop", 95, 2),  # opens below the stop
         ([CALM, CALM, (106, 107, 105, 106), CALM], {"stop": 98, "target": 103}, "target", 106, 2),  # over the target
         ([CALM, CALM, (100, 104, 97, 100), CALM], {"stop": 98, "target": 103}, "stop", 98, 2),  # both: the stop
         ([CALM, (100, 104, 97, 100), CALM], {"stop": 98, "target": 103}, "stop", 98, 1),  # in the candle of the entry
-        ([CALM, (96, 97, 95, 96), CALM], {"stop": 98, "target": 103}, "stop", 96, 1),  # the entry itself jumps over the stop
+        ([CALM, (96, 97, 95, 96), CALM], {"stop": 98, "target": 103}, "stop", 96, 1),  # entered below the stop
         ([CALM, CALM, CALM, (100, 102, 99, 101)], {"timeout": 2}, "timeout", 100, 2),
         ([CALM, CALM, (100, 102, 99, 101)], {"timeout": 9}, "end", 101, 2),
         ([CALM, (100, 110, 100, 108), (108, 109, 104, 105), CALM], {"trail_by": 4}, "trailing", 106, 2),
-        ([CALM, (100, 110, 100, 108), (108, 109, 104, 105), CALM], {"trail_by": 4, "trail_from": 20, "timeout": 2}, "timeout", 105, 2),
+        (
+            [CALM, (100, 110, 100, 108), (108, 109, 104, 105), CALM],
+            {"trail_by": 4, "trail_from": 20, "timeout": 2}, "timeout", 105, 2,
+        ),
         ([CALM, CALM, (100, 104, 99, 103), CALM], {"action": -1, "stop": 103, "target": 97}, "stop", 103, 2),
         ([CALM, CALM, (100, 101, 96, 97), CALM], {"action": -1, "stop": 103, "target": 97}, "target", 97, 2),
         ([CALM, CALM, (105, 106, 104, 105), CALM], {"action": -1, "stop": 103, "target": 97}, "stop", 105, 2),
@@ -253,7 +256,10 @@ def test_nothing_later_matters():
 
 
 @pytest.mark.parametrize("side", ["long", "short"])
-@pytest.mark.parametrize("unit, stop, target, trailing", [("atr", 1.5, 3.0, None), ("fraction", 0.01, 0.012, None), ("fraction", 0.02, 0.03, 0.008)])
+@pytest.mark.parametrize(
+    "unit, stop, target, trailing",
+    [("atr", 1.5, 3.0, None), ("fraction", 0.01, 0.012, None), ("fraction", 0.02, 0.03, 0.008)],
+)
 def test_label_is_one_exactly_when_the_trade_ends_at_its_target(shared_data, side, unit, stop, target, trailing):
     from cryptolab.data import load_candles
 
@@ -325,7 +331,8 @@ def test_parity_with_backtesting(shared_data):
 
 
 def test_parity_with_vectorbt(shared_data):
-    """vectorbt enters in the row of the signal and looks for stops from the next row on: candles that open at the last close make that the same.
+    """vectorbt enters in the row of the signal and looks for stops from the next row on. The candles here open at the
+    last close, which makes that the same.
     It carries out one order per row, so signals in the very candle of an exit are left out."""
     vbt = pytest.importorskip("vectorbt")
     candles = real(shared_data, 40_000)
@@ -364,6 +371,12 @@ def case():
     return candles, pd.DataFrame({"action": [1, -1]}, index=candles.index[[20, 90]])
 
 
+def two_hours(candles):
+    "The same market in candles of two hours."
+    table = candles.resample("2h").last()
+    return table.assign(high=table.max(axis=1), low=table.min(axis=1))
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -388,7 +401,7 @@ def case():
         (lambda c, o: (c, o.rename(columns={"action": "signal"})), "no orders"),
         (lambda c, o: ({"A": c, "B": c}, o), "per symbol"),
         (lambda c, o: ({"A": c}, {"B": o}), "coins without candles"),
-        (lambda c, o: ({"A": c, "B": c.resample("2h").last().pipe(lambda t: t.assign(high=t.max(axis=1), low=t.min(axis=1)))}, {"A": o}), "impossible candle|different timeframes"),
+        (lambda c, o: ({"A": c, "B": two_hours(c)}, {"A": o}), "impossible candle|different timeframes"),
     ],
 )
 def test_bad_input_is_named(change, words):
@@ -396,7 +409,13 @@ def test_bad_input_is_named(change, words):
         backtest(*change(*case()))
 
 
-@pytest.mark.parametrize("values", [{"fee": 1.0}, {"fee": -0.1}, {"slippage": 2}, {"capital": 0}, {"capital": -5}, {"size_of": "lots"}, {"max_positions": 0}, {"stop": -0.1}, {"unit": "pips", "stop": 1}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fee": 1.0}, {"fee": -0.1}, {"slippage": 2}, {"capital": 0}, {"capital": -5}, {"size_of": "lots"},
+        {"max_positions": 0}, {"stop": -0.1}, {"unit": "pips", "stop": 1},
+    ],
+)
 def test_bad_settings_are_named(values):
     with pytest.raises(SettingsError):
         backtest(*case(), **values)

@@ -1,4 +1,4 @@
-"""Statistics and pictures of a backtest against independent code: statsmodels, pandas, scipy, brute force, or a few lines by hand."""
+"""Statistics and plots of a backtest against statsmodels, pandas, scipy, brute force, or a few lines by hand."""
 import math
 import time
 
@@ -43,7 +43,7 @@ def traded():
 
 
 def test_sharpe_is_a_gmm_estimate(returns):
-    "Ratio by numpy; error by the delta method on statsmodels' HAC covariance of the two moments; daily and hourly periods."
+    "Ratio by numpy; error by the delta method on statsmodels' HAC covariance of the moments; days and hours."
     found = stats.sharpe(curve(returns))
     ratio = returns.mean() / returns.std(ddof=1)
     assert (
@@ -95,7 +95,7 @@ def test_downside_growth_and_calmar(returns):
         == pytest.approx(returns.mean() / np.sqrt((np.minimum(returns, 0) ** 2).mean()) * math.sqrt(8760))
         and down["low"] < down["sortino"] < down["high"]
     )
-    grown = stats.growth(account)
+    grown = stats.total_and_annual_return(account)
     # 8760 hours are a year
     assert grown["total"] == pytest.approx(np.prod(1 + returns) - 1) and grown["annual"] == pytest.approx(
         grown["total"], rel=1e-6
@@ -197,7 +197,7 @@ def test_no_time_is_lost_between_coins(traded):
 
 @pytest.mark.parametrize("coins", [1, 2])
 def test_break_even_through_the_engine(traded, coins):
-    "The closed form is where the mean net return of a trade changes its sign, for both sides and several coins, with funding."
+    "The closed form is where the mean net return of a trade changes its sign: both sides, several coins, funding."
     candles, orders, settings, _ = traded
     rng = np.random.default_rng(1)
     # gross edge above zero
@@ -214,7 +214,7 @@ def test_break_even_through_the_engine(traded, coins):
 
 
 def test_hold_pays_and_waits(traded):
-    "Buying and holding is nearly one trade of the engine, which pays the entry's cost on top of the stake and not out of it."
+    "Buying and holding is nearly one trade of the engine, which pays the entry's cost on top of the stake."
     candles = traded[0]
     once = pd.DataFrame({"action": 0}, index=candles.index)
     once.iloc[0] = 1
@@ -313,7 +313,8 @@ def test_a_million_minutes():
     began = time.perf_counter()
     assert np.isfinite(
         [
-            stats.sharpe(account)["error"], stats.sortino(account)["error"], stats.growth(account)["calmar_low"],
+            stats.sharpe(account)["error"], stats.sortino(account)["error"],
+            stats.total_and_annual_return(account)["calmar_low"],
             stats.max_drawdown(account)["low"],
         ]
     ).all()
@@ -348,11 +349,16 @@ def test_forecasts_trade_only_what_pays():
 
 
 @pytest.mark.parametrize("call,error,text", [
-    (lambda r: stats.sharpe(r.trades), DataError, "not an equity curve"), (lambda r: stats.sharpe(r.equity.iloc[:2]), DataError, "needs returns"),
-    (lambda r: stats.sharpe(r.equity, level=95), SettingsError, "level"), (lambda r: stats.win_rate(r.equity.to_frame()), DataError, "not a table of trades"),
-    (lambda r: stats.growth(r.equity.iloc[::-1]), DataError, "time order"), (lambda r: stats.hold_equity({}), DataError, "nothing to hold"),
-    (lambda r: stats.expectancy(r.trades.assign(ret=np.inf)), DataError, "not a number"), (lambda r: plots.plot_trades(r, symbol="NONE"), SettingsError, "no candles"),
-    (lambda r: plots.plot_excursions(r.trades.iloc[:0]), DataError, "no trades"), (lambda r: forecasts.forecast_orders(r.trades, 0.001), DataError, "mu and sigma"),
+    (lambda r: stats.sharpe(r.trades), DataError, "not an equity curve"),
+    (lambda r: stats.sharpe(r.equity.iloc[:2]), DataError, "needs returns"),
+    (lambda r: stats.sharpe(r.equity, level=95), SettingsError, "level"),
+    (lambda r: stats.win_rate(r.equity.to_frame()), DataError, "not a table of trades"),
+    (lambda r: stats.total_and_annual_return(r.equity.iloc[::-1]), DataError, "time order"),
+    (lambda r: stats.hold_equity({}), DataError, "nothing to hold"),
+    (lambda r: stats.expectancy(r.trades.assign(ret=np.inf)), DataError, "not a number"),
+    (lambda r: plots.plot_trades(r, symbol="NONE"), SettingsError, "no candles"),
+    (lambda r: plots.plot_excursions(r.trades.iloc[:0]), DataError, "no trades"),
+    (lambda r: forecasts.forecast_orders(r.trades, 0.001), DataError, "mu and sigma"),
 ])
 def test_nonsense_is_refused(traded, call, error, text):
     "Each with a message that names it."
@@ -390,7 +396,7 @@ def test_a_trade_that_earns_nothing_is_not_won():
 
 
 def test_random_entries_pay_the_costs_of_their_own_exits():
-    "Where every candle rises by the same tenth, entries at random earn exactly what the own ones did, fees on the higher exit included."
+    "Where every candle rises by the same tenth, random entries earn exactly what the real ones did, fees included."
     close = 100 * 1.1 ** np.arange(60.0)
     index = pd.date_range("2024-01-01", periods=60, freq="1h", tz="UTC", name="open_time")
     candles = pd.DataFrame(

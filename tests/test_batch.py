@@ -1,4 +1,5 @@
-"""Batches as whole programs: what is killed, cut off or full costs one job at most, and nothing runs twice without need. The notebooks are toys."""
+"""Batches as whole programs: what is killed, cut off or full costs one job at most, and nothing runs twice without
+need. The notebooks are toys."""
 import errno
 import json
 import os
@@ -26,7 +27,10 @@ DEFAULTS = dict(
 HEAD = "import json, os, signal, time\nfrom pathlib import Path"
 # one line per execution
 LOG = "_ = open(Path(out).parent.parent / 'runs.log', 'a').write(f'{symbol} {timeframe} {os.getpid()}\\n')"
-END = "_ = (Path(out) / 'result.json').write_text(json.dumps({'system': 'toy', 'symbol': symbol, 'timeframe': timeframe}))"
+END = (
+    "_ = (Path(out) / 'result.json').write_text(json.dumps({'system': 'toy', 'symbol': symbol, 'timeframe': "
+    "timeframe}))"
+)
 BATCH = [sys.executable, "-c", "from cryptolab.cli.main import main; main()", "batch"]
 needs_fork = pytest.mark.skipif(not runner.CAN_FORK, reason="processes are forked on Linux only")
 
@@ -173,7 +177,10 @@ def test_a_corrupt_file_and_too_little_history_cost_one_job_each(tmp_path):
         sample_market(symbol, "1h", n=n)[["open", "high", "low", "close", "volume"]].to_csv(data / f"{symbol}_1h.csv")
     (data / "SOLUSDT_1h.parquet").write_bytes(b"PAR1 this is no parquet file PAR1")
     load = "from cryptolab.data import load_candles\ncandles = load_candles(symbol, timeframe, source, data_dir)"
-    few = "from cryptolab.config import DataError\nif len(candles) < 100:\n    raise DataError('too few candles', 100, len(candles), 'take another coin')"
+    few = (
+        "from cryptolab.config import DataError\nif len(candles) < 100:\n    raise DataError('too few candles', 100, "
+        "len(candles), 'take another coin')"
+    )
     work = make_plan(
         ["BTCUSDT", "SOLUSDT", "NEWUSDT", "ETHUSDT"], ["1h"], ["toy"], template=toy(tmp_path, load, few),
         source="local", data_dir=data,
@@ -220,7 +227,10 @@ def test_killed_program_is_finished_by_the_next_call(tmp_path):
 
 @needs_fork
 def test_killed_kernel_and_runner_get_a_second_attempt_and_a_slow_job_none(tmp_path):
-    once = "mark = Path(out).parent.parent / f'{symbol}.mark'\nif not mark.exists():\n    mark.touch()\n    os.kill(os.getpid() if symbol == 'BTCUSDT' else os.getppid(), 9)"
+    once = (
+        "mark = Path(out).parent.parent / f'{symbol}.mark'\nif not mark.exists():\n    mark.touch()\n    "
+        "os.kill(os.getpid() if symbol == 'BTCUSDT' else os.getppid(), 9)"
+    )
     work = make_plan(["BTCUSDT", "ETHUSDT"], ["1h"], ["toy"], template=toy(tmp_path, once))
     made = run_batch(work, tmp_path / "out", jobs=1)
     assert states(made) == ["done", "done"] and [e["attempts"] for e in made.values()] == [2, 2]
@@ -410,7 +420,8 @@ def test_command_takes_its_plan_from_settings_and_options_replace_it(tmp_path, m
     monkeypatch.setattr(batch, "run_batch", fake)
     monkeypatch.chdir(tmp_path)
     Path("settings.ini").write_text(
-        "[data]\nsymbols = BTCUSDT, ETHUSDT\ntimeframes = 15m, 1d\nlimit = 777\n[model]\nprofile = smoke\n[run]\nworkers = 3\nout = results\n"
+        "[data]\nsymbols = BTCUSDT, ETHUSDT\ntimeframes = 15m, 1d\nlimit = 777\n[model]\nprofile = "
+        "smoke\n[run]\nworkers = 3\nout = results\n"
     )
     done = CliRunner().invoke(app, ["batch"])
     work, (out, workers, scheduler, force, timeout, _) = calls[-1]

@@ -1,4 +1,4 @@
-"""Certificates: every planted look-ahead is caught, every honest twin passes, and real candles with context keep their certificates."""
+"""Certificates: planted look-ahead is caught, honest twins pass, real candles with context keep theirs."""
 import json
 
 import numpy as np

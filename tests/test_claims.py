@@ -1,4 +1,4 @@
-"""Claims, their arithmetic, the ablation and the audit as a whole; the heavy measurements on real candles use small sizes."""
+"""Claims, their arithmetic, the ablation and the whole audit; heavy measurements on real candles use small sizes."""
 import json
 import re
 from pathlib import Path
@@ -52,7 +52,11 @@ def test_every_claim_says_what_where_and_how():
 
 @pytest.mark.skipif(not SEEDS.is_dir(), reason="the documents are not beside the checkout")
 @pytest.mark.parametrize("document, numbers", [
-    ("v9_multi_task.md", "72-75 70-73 0.70-0.74 0.80-0.83 0.000020-0.000030 0.000012-0.000020 15-25 0.68-0.75 140-160 90-110 1.5-2.5 0.75-0.85 45-60 20-30 60-90 20.4 27-30"),
+    (
+        "v9_multi_task.md",
+        "72-75 70-73 0.70-0.74 0.80-0.83 0.000020-0.000030 0.000012-0.000020 15-25 0.68-0.75 140-160 90-110 1.5-2.5 "
+        "0.75-0.85 45-60 20-30 60-90 20.4 27-30",
+    ),
     ("v2_confluence_veto.md", "0.75+ 0.70+ 15-25 55-70 0.70 0.65 30-40"),
     ("v3_ultimate.md", "73-76 0.73-0.78 <0.03 75-78 1.8-2.5 5,000-8,000 2.5-3.5 150-300 49"),
     ("ultimate_tft_gat_maml.md", "60-65 2.5-3.5 <15% 55-60 50-70 100x <10"),
@@ -87,7 +91,10 @@ def honest_metrics(seed, n=2000):
     p = np.clip(base + rng.uniform(0, 0.5) * (y - base) + 0.2 * rng.standard_normal(n), 0, 1)
     level = rng.uniform(10, 1e5) * np.exp(np.cumsum(0.01 * rng.standard_normal(n)))
     forecast = level * np.exp(rng.uniform(0.001, 0.02) * rng.standard_normal(n))
-    three = lambda x: float(f"{x:.3g}")
+
+    def three(x):
+        return float(f"{x:.3g}")
+
     metrics = {
         "direction_metrics": {
             "accuracy": accuracy_score(y, p > 0.5), "precision": precision_score(y, p > 0.5, zero_division=0),
@@ -109,7 +116,8 @@ def test_honest_files_have_no_contradiction(seed):
 
 
 @pytest.mark.parametrize("part, name, factor, check", [
-    ("direction", "f1", 0.7, "F1"), ("price", "mape", 100, "MAE and MAPE"), ("price", "rmse", 0.1, "RMSE and R²"), ("price", "mae", 30, "RMSE and MAE"),
+    ("direction", "f1", 0.7, "F1"), ("price", "mape", 100, "MAE and MAPE"), ("price", "rmse", 0.1, "RMSE and R²"),
+    ("price", "mae", 30, "RMSE and MAE"),
 ])
 def test_altered_files_are_found(part, name, factor, check):
     for seed in range(10):
@@ -166,7 +174,8 @@ def test_trades_must_pay_for_the_return():
 
 
 @pytest.mark.parametrize("metrics, context, message", [
-    ({}, None, "no metrics"), ([1], None, "no metrics"), ({"accuracy": float("nan")}, None, "not a number"), ({"accuracy": (0.7, 0.6)}, None, "not a number"),
+    ({}, None, "no metrics"), ([1], None, "no metrics"), ({"accuracy": float("nan")}, None, "not a number"),
+    ({"accuracy": (0.7, 0.6)}, None, "not a number"),
     ({"a_metrics": {"accuracy": 0.7}}, {"b": {}}, "part that is not there"),
 ])
 def test_lint_refuses_what_it_cannot_read(metrics, context, message):
@@ -186,10 +195,14 @@ def rows_of(*found):
 
 
 @pytest.mark.parametrize("claim, system, nothing, verdict", [
-    ("v9.direction.accuracy", (0.53, 0.52, 0.54), 0.51, "not reproduced"), ("v9.direction.accuracy", (0.72, 0.71, 0.73), 0.51, "reproduced"),
-    ("v9.direction.accuracy", (0.80, 0.79, 0.81), 0.75, "beaten by doing nothing"), ("v9.price.mape", (0.003, 0.002, 0.004), 0.003, "beaten by doing nothing"),
-    ("v9.price.rmse", (300.0, 290.0, 310.0), 290.0, "not reproduced"), ("v9.price.rmse", (150.0, 140.0, 170.0), 290.0, "reproduced"),
-    ("v9.direction.accuracy", None, 0.75, "not yet measured"), ("v9.training.total_minutes", (100.0, 90.0, 110.0), None, "not testable"),
+    ("v9.direction.accuracy", (0.53, 0.52, 0.54), 0.51, "not reproduced"),
+    ("v9.direction.accuracy", (0.72, 0.71, 0.73), 0.51, "reproduced"),
+    ("v9.direction.accuracy", (0.80, 0.79, 0.81), 0.75, "beaten by doing nothing"),
+    ("v9.price.mape", (0.003, 0.002, 0.004), 0.003, "beaten by doing nothing"),
+    ("v9.price.rmse", (300.0, 290.0, 310.0), 290.0, "not reproduced"),
+    ("v9.price.rmse", (150.0, 140.0, 170.0), 290.0, "reproduced"),
+    ("v9.direction.accuracy", None, 0.75, "not yet measured"),
+    ("v9.training.total_minutes", (100.0, 90.0, 110.0), None, "not testable"),
 ])
 def test_verdicts(claim, system, nothing, verdict):
     found = ([(claim, "system", "V9", *system)] if system else []) + (
@@ -214,8 +227,11 @@ def test_scores_are_scikit_learns():
     rng = np.random.default_rng(1)
     y, p = (rng.random(800) < 0.5).astype(float), rng.random(800)
     found = direction_scores(y, p, 50)
-    for name, value in (("accuracy", accuracy_score(y, p > 0.5)), ("precision", precision_score(y, p > 0.5)), ("recall", recall_score(y, p > 0.5)),
-                        ("f1", f1_score(y, p > 0.5)), ("roc_auc", roc_auc_score(y, p))):
+    up = p > 0.5
+    for name, value in (
+        ("accuracy", accuracy_score(y, up)), ("precision", precision_score(y, up)), ("recall", recall_score(y, up)),
+        ("f1", f1_score(y, up)), ("roc_auc", roc_auc_score(y, p)),
+    ):
         assert abs(found[name][0] - value) < 1e-12 and found[name][1] <= value <= found[name][2]
     level = 100 + rng.standard_normal(500)
     errors = error_scores(level, level + 0.5, 50)
@@ -330,10 +346,10 @@ def test_ablation_on_real_candles(shared_data):
 
 def test_audit_resumes_where_it_stopped(tmp_path, monkeypatch):
     tables = {"candles": sample_market(n=3000)[OHLCV]}
-    from cryptolab.audit.claims import measurements as m
+    from cryptolab.audit.claims import v9
     whole = audit(tables, **SMALL)
     with monkeypatch.context() as broken:
-        broken.setattr(m, "price_measurements", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr(v9, "price_measurements", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             audit(tables, **SMALL, work=tmp_path)
     done = json.loads(next(tmp_path.glob("steps-*.json")).read_text())
@@ -374,7 +390,7 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
         return measurements("hybrid.ensemble", "system", "hybrid (smoke)", {"roc_auc": (0.55, 0.52, 0.58)}, 180, "here")
 
     monkeypatch.setattr("cryptolab.systems.v9.system.V9", Toy)
-    monkeypatch.setattr("cryptolab.audit.claims.trading.hybrid_measurements", hybrid)
+    monkeypatch.setattr("cryptolab.audit.claims.hybrid.hybrid_measurements", hybrid)
     result = audit({"candles": sample_market(n=3000)[OHLCV]}, **{**SMALL, "profile": "smoke"})
     claims = audit_tables(result)["claims"]
     assert set(claims.verdict) <= set(VERDICTS)
@@ -393,10 +409,11 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
 
 
 def test_few_trades_decide_nothing():
-    "Two lucky trades reach every claim; they are shown, and the claim stays unmeasured. A veto is compared with one at random."
-    from cryptolab.audit.claims.trading import _avoided, _engine_rows, _said
+    "Two lucky trades reach every claim: they are shown, but decide nothing. A veto is compared with one at random."
+    from cryptolab.audit.claims.measurements import trade_measurements
+    from cryptolab.audit.claims.v2 import _avoided, _engine_rows
 
-    few, many = (_said("v2.engine", "V2", {"win_rate": (0.5, 0.1, 0.9)}, n, "here") for n in (2, 200))
+    few, many = (trade_measurements("v2.engine", "V2", {"win_rate": (0.5, 0.1, 0.9)}, n, "here") for n in (2, 200))
     assert (few[0]["role"], few[0]["note"], many[0]["role"]) == ("stand-in", "only 2 trades", "system")
     judged = judge_claims(claims_table(("v2",)), pd.DataFrame(few))
     assert (
@@ -439,7 +456,8 @@ def test_command_stores_and_renders(tmp_path):
     assert {p.name for p in (tmp_path / "claims").iterdir()} >= {"claims.json", "report.html", "report.ipynb"}
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
     page = (tmp_path / "claims" / "report.html").read_text()
-    assert "Five promises, audited" in page and str(tmp_path) not in (tmp_path / "claims" / "report.ipynb").read_text()
+    assert "The claims of five documents, audited" in page
+    assert str(tmp_path) not in (tmp_path / "claims" / "report.ipynb").read_text()
     assert audit_tables(tmp_path / "claims" / "claims.json")["claims"].shape[0] == len(claims_table())
 
 
@@ -453,7 +471,7 @@ def test_command_refuses_kindly(tmp_path):
 
 
 def test_stored_audit_keeps_its_promise():
-    "The audit that is kept with the code: honest near one half, at least three single leaks above 0.70, every claim judged."
+    "The stored audit: honest near one half, at least three single leaks above 0.70, every claim judged."
     path = stored_audit()
     if path is None:
         pytest.skip("no stored audit")

@@ -63,14 +63,18 @@ def test_program_answers_as_a_program():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("args", [["run", "BTCUSDT", "1h", "--sorce", "hub"], ["fly"], ["run", "BTCUSDT", "1h", "--limit", "many"], ["predict"]])
+@pytest.mark.parametrize("args", [
+    ["run", "BTCUSDT", "1h", "--sorce", "hub"], ["fly"], ["run", "BTCUSDT", "1h", "--limit", "many"], ["predict"],
+])
 def test_wrong_usage_ends_with_2(cli, args):
     assert cli(*args)[0] == 2
 
 
 @pytest.mark.parametrize("args, text", [
-    (["--source", "ftp"], "unknown source"), (["--profile", "huge"], "unknown profile"), (["--limit", "0"], "out of range"),
-    (["--set", "dropout"], "key=value"), (["--set", "a=1", "--set", "a=2"], "given twice"), (["--source", "local", "--data-dir", "no"], "no does not exist"),
+    (["--source", "ftp"], "unknown "
+                          "source"), (["--profile", "huge"], "unknown profile"), (["--limit", "0"], "out of range"),
+    (["--set", "dropout"], "key=value"), (["--set", "a=1", "--set", "a=2"], "given twice"),
+    (["--source", "local", "--data-dir", "no"], "no does not exist"),
     (["--system", "v99"], "no report notebook"), (["--template", "no.ipynb"], "does not exist"),
 ])
 def test_bad_input_is_four_lines_and_code_1(cli, args, text):

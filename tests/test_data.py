@@ -106,7 +106,10 @@ def test_resampling_real_hours(shared_data, target):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("coin,when,move", [("DOGEUSDT", "2021-01-29 03:00", 0.5), ("BTCUSDT", "2020-03-12 10:00", -0.15), ("ADAUSDT", "2025-03-02 15:00", 0.25)])
+@pytest.mark.parametrize("coin,when,move", [
+    ("DOGEUSDT", "2021-01-29 03:00", 0.5), ("BTCUSDT", "2020-03-12 10:00", -0.15),
+    ("ADAUSDT", "2025-03-02 15:00", 0.25),
+])
 def test_great_real_moves_stay(shared_data, coin, when, move):
     candles = read_candles(shared_data / f"{coin}_1h.parquet")
     row = candles.loc[pd.Timestamp(when, tz="UTC")]
@@ -134,7 +137,7 @@ def test_raw_files_are_the_truth(shared_data, name):
         assert (both[column] == both[f"{column}_truth"]).all(), column
     for column in set(got) & set(truth) - set(PRICES):
         different = (both[column] / both[f"{column}_truth"] - 1).abs() > 1e-6
-        # three hours of this file were recorded before the exchange had added their last trades; the account says that can be
+        # three hours of this file were recorded before their last trades were added; the account says that can be
         assert different.sum() == (3 if name == "BTCUSDT-1h-data.csv" else 0), column
     found = counts(got)
     if name == "BTCUSDT-1h-data.csv":
@@ -306,9 +309,12 @@ def test_shifted_grids():
 
 def test_wrong_forms_are_refused():
     truth = market()
-    for wrong, message in ((truth.iloc[:0], "no candles"), (truth.reset_index(), "not a time"), (truth.tz_localize(None), "no time zone"),
-                           (truth.drop(columns="low"), "missing column low"), (truth.astype(object).replace(truth["open"].iloc[7], "x"), "row [67]"),
-                           (truth[PRICES + ["volume"]] * np.nan, "no usable candle"), ([1, 2], "must be a table")):
+    for wrong, message in (
+        (truth.iloc[:0], "no candles"), (truth.reset_index(), "not a time"), (truth.tz_localize(None), "no time zone"),
+        (truth.drop(columns="low"), "missing column low"), ([1, 2], "must be a table"),
+        (truth.astype(object).replace(truth["open"].iloc[7], "x"), "row [67]"),
+        (truth[PRICES + ["volume"]] * np.nan, "no usable candle"),
+    ):
         with pytest.raises(DataError, match=message):
             clean_candles(wrong)
     with pytest.raises(DataError, match="another timeframe"):
@@ -385,29 +391,19 @@ def csv_of(table, times, name="timestamp", columns=CANDLE_COLUMNS, rename=None, 
 
 
 NAMES = {
-    "archive": "open_time open high low close volume close_time quote_volume count taker_buy_volume taker_buy_quote_volume ignore".split(),
+    "archive": """open_time open high low close volume close_time quote_volume count taker_buy_volume
+        taker_buy_quote_volume ignore""".split(),
     "spaced": [
-        "Open time",
-        "Open",
-        "High",
-        "Low",
-        "Close",
-        "Volume",
-        "Close time",
-        "Quote asset volume",
-        "Number of trades",
-        "Taker buy base asset volume",
-        "Taker buy quote asset volume",
-        "Ignore",
+        "Open time", "Open", "High", "Low", "Close", "Volume", "Close time", "Quote asset volume", "Number of trades",
+        "Taker buy base asset volume", "Taker buy quote asset volume", "Ignore",
     ],
     "short": "timestamp open high low close volume close_time quote_av trades tb_base_av tb_quote_av ignore".split(),
-    "camel": "openTime open high low close volume closeTime quoteAssetVolume numberOfTrades takerBuyBaseAssetVolume takerBuyQuoteAssetVolume ignore".split(),
-    "shout": [
-        n.upper()
-        for n in "open_time open high low close volume close_time quote_asset_volume number_of_trades taker_base_volume "
-        "taker_quote_volume ignore".split()
-    ],
-    "close first": "open_time open high low close volume close_time quote_volume trades taker_base_vol taker_quote_vol ignore".split(),
+    "camel": """openTime open high low close volume closeTime quoteAssetVolume numberOfTrades takerBuyBaseAssetVolume
+        takerBuyQuoteAssetVolume ignore""".split(),
+    "shout": """OPEN_TIME OPEN HIGH LOW CLOSE VOLUME CLOSE_TIME QUOTE_ASSET_VOLUME NUMBER_OF_TRADES TAKER_BASE_VOLUME
+        TAKER_QUOTE_VOLUME IGNORE""".split(),
+    "close first": """open_time open high low close volume close_time quote_volume trades taker_base_vol
+        taker_quote_vol ignore""".split(),
 }
 
 

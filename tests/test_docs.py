@@ -14,7 +14,8 @@ BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None,
 )
 QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update "
     "--disable-sync --hide-scrollbars --virtual-time-budget=8000 --enable-logging=stderr --dump-dom"
 ).split()
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome found")
@@ -71,7 +72,8 @@ def test_names_imported_from_elsewhere_are_links():
 
 @pytest.mark.parametrize("source, tags, shown", [
     ("#| export\ndef f(): pass", ["export"], "def f(): pass"),
-    ("#| export\nimport os\nfrom a import (\n    b,\n    c,\n)", ["export", "hide-input"], "import os\nfrom a import (\n    b,\n    c,\n)"),
+    ("#| export\nimport os\nfrom a import (\n    b,\n    "
+     "c,\n)", ["export", "hide-input"], "import os\nfrom a import (\n    b,\n    c,\n)"),
     ("#| echo: false\nf()", ["remove-input"], "f()"),
     ("import os\nos.getcwd()", [], "import os\nos.getcwd()"),
 ])
@@ -125,8 +127,11 @@ def test_links_between_notebooks_become_links_between_pages(tmp_path):
 def test_a_room_inside_a_room_is_a_chapter_of_it(tmp_path, monkeypatch):
     monkeypatch.setitem(build_docs.INNER, "features/sets", ("Sets", "The sets."))
     monkeypatch.setitem(build_docs.INNER, "features/sets/v3", ("V3", "Its columns."))
-    for name, module in (("20_features/10_rolling", "features.rolling"), ("20_features/40_sets/40_v3/10_rows", "features.sets.v3.rows"),
-                         ("20_features/40_sets/40_v3/90_v3", "features.sets.v3.__init__"), ("70_systems/10_lines", "systems.lines")):
+    modules = {
+        "20_features/10_rolling": "features.rolling", "20_features/40_sets/40_v3/10_rows": "features.sets.v3.rows",
+        "20_features/40_sets/40_v3/90_v3": "features.sets.v3.__init__", "70_systems/10_lines": "systems.lines",
+    }
+    for name, module in modules.items():
         path = tmp_path / "nbs" / f"{name}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": f"#| default_exp {module}"}]}))

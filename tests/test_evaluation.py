@@ -1,4 +1,4 @@
-"""Metrics, significance, baselines and plots against independent code: scikit-learn, SciPy, statsmodels, or a few lines by hand."""
+"""Metrics, significance, baselines and plots against scikit-learn, SciPy, statsmodels, or a few lines by hand."""
 import json
 
 import numpy as np
@@ -142,7 +142,7 @@ def test_mirror_forecasts_share_a_confidence_group():
 
 @pytest.mark.parametrize(("phi", "n"), [(0.5, 1491), (0.8, 1491), (0.95, 3000)])
 def test_block_length_near_the_theory(phi, n):
-    "The optimal length of an AR(1) is (G/g)^(2/3) n^(1/3) with G/g = 2 phi / (1 - phi^2), from its true autocovariances."
+    "The optimal length of an AR(1) is (G/g)^(2/3) n^(1/3) with G/g = 2 phi / (1 - phi^2)."
     lengths = [metrics.block_length(autoregressive(np.random.default_rng(i), phi, n)) for i in range(20)]
     assert np.median(lengths) == pytest.approx((4 * phi**2 / (1 - phi**2) ** 2 * n) ** (1 / 3), rel=0.3)
 
@@ -373,6 +373,35 @@ def test_target_and_baseline_of_volatility_are_one_quantity_across_a_gap(candles
     assert published.max() < 0.1  # the jump over the gap is no range of any candle
 
 
+def test_published_target_and_its_persistence_agree_row_by_row(candles):
+    "natr_next of a row is persistence of the next row, to the last bit, after gaps too."
+    gap = candles.iloc[:400].drop(candles.index[[100, 101, 180]]).copy()
+    gap.iloc[100:] *= 3.0
+    label, forecast = natr_next(gap)["y"], baselines.persistence_vol(gap, target="natr_next")
+    known = label.notna()
+    assert known.sum() == len(gap) - 1 - 12 - 2
+    np.testing.assert_array_equal(forecast.shift(-1)[known], label[known])
+    with pytest.raises(SettingsError, match="target"):
+        baselines.persistence_vol(gap, target="natr")
+
+
+def test_six_candles_with_a_gap_by_hand():
+    "The market doubles in the missing hour; 205 − 195 is that candle's range, and Wilder's average goes on."
+    hours = pd.DatetimeIndex([f"2024-01-01 0{h}:00" for h in (0, 1, 2, 4, 5, 6)], tz="UTC", name="open_time")
+    close = np.array([100.0, 102, 101, 200, 206, 204])
+    six = pd.DataFrame(
+        {"high": close + [1, 1, 2, 5, 1, 3], "low": close - [1, 1, 2, 5, 1, 3], "close": close}, index=hours,
+    )
+    ranges = np.array([2.0, 3, 4, 10, 7, 6])  # 103 − 100 and 207 − 200 reach back to the last close, 205 − 195 does not
+    np.testing.assert_array_equal(true_range(six, "1h"), ranges)
+    wilder = np.array([np.nan, 2.5, 3.25, 6.625, 6.8125, 6.40625])
+    np.testing.assert_array_equal(baselines.persistence_vol(six, 2, "natr_next"), wilder / close)
+    np.testing.assert_array_equal(
+        natr_next(six, 2)["y"], [2.5 / 102, 3.25 / 101, np.nan, 6.8125 / 206, 6.40625 / 204, np.nan],
+    )
+    np.testing.assert_allclose(baselines.persistence_vol(six, 2), np.array([np.nan, 2.5, 3.5, 7, 8.5, 6.5]) / close)
+
+
 def test_ewma_is_the_riskmetrics_recursion(candles):
     label = baselines.persistence_vol(candles).shift(-14).dropna()[1:2000]
     ours, square = baselines.ewma_vol(candles, label), np.log(candles["close"]).diff().to_numpy() ** 2
@@ -417,7 +446,10 @@ def test_volatility_baselines_stand_still_candles(candles):
         baselines.ewma_vol(dead, label)
 
 
-@pytest.mark.parametrize(("step", "bars"), [("15min", (1, 14, 96, 672)), ("4h", (1, 6, 14, 42)), ("12h", (1, 2, 14)), ("1D", (1, 5, 22)), ("7D", (1, 5, 22))])
+@pytest.mark.parametrize(
+    ("step", "bars"),
+    [("15min", (1, 14, 96, 672)), ("4h", (1, 6, 14, 42)), ("12h", (1, 2, 14)), ("1D", (1, 5, 22)), ("7D", (1, 5, 22))],
+)
 def test_har_bars_of_every_timeframe(step, bars):
     assert baselines.har_bars(pd.Timedelta(step)) == bars
 

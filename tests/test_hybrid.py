@@ -1,4 +1,4 @@
-"""The hybrid ensemble as a whole: rows, honesty, votes, files, strategy, gain, commands, errors. Models are the smallest that show the behaviour."""
+"""The hybrid ensemble as a whole: rows, honesty, votes, files, strategy, gain, commands, errors; smallest models."""
 
 import json
 import logging
@@ -15,9 +15,8 @@ from cryptolab.backtest.engine import backtest
 from cryptolab.config import DataError, ModelError, SettingsError, seed_everything
 from cryptolab.data import load_candles, null_market, sample_market
 from cryptolab.audit.controls import controls
-from cryptolab.audit.pipelines.hybrid import (
-    direction_content, good_gate, hybrid_control, hybrid_pipeline, mirrored, ml_gain, signal_trades, trades_needed,
-)
+from cryptolab.audit.claims.hybrid import good_gate, ml_gain, signal_trades, trades_needed
+from cryptolab.audit.pipelines.hybrid import direction_content, hybrid_control, hybrid_pipeline, mirrored
 from cryptolab.audit.leaks.audit import audit_pipeline
 from cryptolab.labels.walk import exits_of_trades
 from cryptolab.systems.hybrid import Hybrid
@@ -50,7 +49,7 @@ def folder(fitted, tmp_path_factory):
     return fitted.save(tmp_path_factory.mktemp("hybrid") / "model")
 
 
-# --- rows and labels ----------------------------------------------------------------------------------------------------------
+# --- rows and labels --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("label", ["touch", "barrier"])
@@ -89,14 +88,14 @@ def test_windows_never_span_a_gap(shared_data):
 
 
 def test_base_rates_are_those_of_the_touch(shared_data):
-    "The document's own numbers imply 45.5 %; on real candles the touch is rarer at 15 minutes and commoner at one hour."
+    "The document's own numbers imply 45.5 %; real candles touch more rarely at 15 minutes, more often at one hour."
     for timeframe, low, high in (("15m", 0.10, 0.35), ("1h", 0.40, 0.65)):
         table = load_candles("BTCUSDT", timeframe, source="local", data_dir=shared_data, limit=20_000)
         assert low < hybrid_labels(table).y.mean() < high
         assert hybrid_labels(table, "barrier").y.mean() < hybrid_labels(table).y.mean()
 
 
-# --- resampling, votes, tuning ------------------------------------------------------------------------------------------------
+# --- resampling, votes, tuning ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["smote", "oversample", "weights", "none"])
@@ -171,7 +170,7 @@ def test_tuning_sees_training_rows_only(candles):
     pd.testing.assert_frame_equal(found[0][1], found[1][1])
 
 
-# --- honesty ------------------------------------------------------------------------------------------------------------------
+# --- honesty ----------------------------------------------------------------------------------------------------------
 
 
 def test_training_never_sees_test_rows(candles, fitted):
@@ -233,7 +232,7 @@ def test_the_pipeline_passes_the_audit(learner, label):
     assert list(found.kind) == [] and found.attrs["failed"] == 0
 
 
-# --- files --------------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def test_stored_and_loaded_it_says_the_same(candles, fitted, folder):
@@ -243,7 +242,10 @@ def test_stored_and_loaded_it_says_the_same(candles, fitted, folder):
     assert json.loads((folder / "manifest.json").read_text())["system"] == "hybrid"
 
 
-@pytest.mark.parametrize("name", ["random_forest.skops", "xgboost.json", "lstm.keras", "logistic.skops", "svm.skops", "svm_line.json", "scaler.json", "ensemble.json"])
+@pytest.mark.parametrize("name", [
+    "random_forest.skops", "xgboost.json", "lstm.keras", "logistic.skops", "svm.skops", "svm_line.json", "scaler.json",
+    "ensemble.json",
+])
 @pytest.mark.parametrize("damage", ["missing", "altered"])
 def test_a_missing_or_altered_file_is_refused(folder, tmp_path, name, damage):
     copy = shutil.copytree(folder, tmp_path / "model")
@@ -293,7 +295,7 @@ def test_an_interrupted_fit_goes_on(candles, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(again.forecast(candles), whole.forecast(candles))
 
 
-# --- strategy -----------------------------------------------------------------------------------------------------------------
+# --- strategy ---------------------------------------------------------------------------------------------------------
 
 
 def test_points_sum_to_nine_and_the_bonus_is_the_documents():
@@ -387,7 +389,7 @@ def test_each_signal_is_the_trade_of_the_kernel(candles):
     np.testing.assert_allclose(trades.ret, price / entry - 1, atol=1e-12)
 
 
-# --- gate and gain ------------------------------------------------------------------------------------------------------------
+# --- gate and gain ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate, good", [(0.22, False), (0.526, False), (0.60, True), (0.75, True)])
@@ -436,7 +438,7 @@ def test_coins_that_fall_together_are_resampled_together():
     assert b.smallest["win rate"] == pytest.approx(a.smallest["win rate"], rel=1e-6)
 
 
-# --- commands -----------------------------------------------------------------------------------------------------------------
+# --- commands ---------------------------------------------------------------------------------------------------------
 
 
 def run(*words):
@@ -481,13 +483,18 @@ def test_mistakes_end_in_a_sentence(words, said, tmp_path, monkeypatch):
     assert done.exit_code == 1 and said in done.output and "Traceback" not in done.output
 
 
-# --- errors -------------------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("params, words", [
-    ({"label": "close"}, "unknown label"), ({"weights": "best"}, "unknown weights"), ({"resample": "adasyn"}, "unknown resample"), ({"members": "catboost"}, "unknown member"),
-    ({"lookahead": 0}, "`lookahead`"), ({"window": 1}, "`window`"), ({"stop_loss": 0}, "`stop_loss`"), ({"profile": "huge"}, "unknown profile"), ({"svm_rows": -1}, "`svm_rows`"),
-    ({"select": 115}, "`select`"), ({"profit_threshold": -0.1}, "out of range"), ({"test_start": "2030-01-01"}, "leaves a part empty"),
+    ({"label": "close"}, "unknown label"), ({"weights": "best"}, "unknown weights"),
+    ({"resample": "adasyn"}, "unknown resample"),
+    ({"members": "catboost"}, "unknown member"),
+    ({"lookahead": 0}, "`lookahead`"), ({"window": 1}, "`window`"), ({"stop_loss": 0}, "`stop_loss`"),
+    ({"profile": "huge"}, "unknown profile"),
+    ({"svm_rows": -1}, "`svm_rows`"),
+    ({"select": 115}, "`select`"), ({"profit_threshold": -0.1}, "out of range"),
+    ({"test_start": "2030-01-01"}, "leaves a part empty"),
 ])
 def test_wrong_parameters_are_named(candles, params, words):
     with pytest.raises((SettingsError, DataError), match=words):

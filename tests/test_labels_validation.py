@@ -203,7 +203,9 @@ def jumpy(rows=400, seed=0, gaps=()):
 
 @pytest.mark.parametrize("side", ["long", "short"])
 @pytest.mark.parametrize(("unit", "target", "stop", "trailing"), [
-    ("fraction", 0.015, 0.012, None), ("atr", 2.0, 1.0, None), ("atr", 2.0, 1.5, (1.3, 0.8)), ("fraction", 0.02, 0.012, (0.013, 0.004))])
+    ("fraction", 0.015, 0.012, None), ("atr", 2.0, 1.0, None), ("atr", 2.0, 1.5, (1.3, 0.8)),
+    ("fraction", 0.02, 0.012, (0.013, 0.004)),
+])
 def test_triple_barrier_equals_the_slow_loop(side, unit, target, stop, trailing):
     candles = jumpy(600, gaps=GAPS)
     trail, trail_from = trailing or (None, None)
@@ -276,8 +278,10 @@ CALM = (100, 101, 99, 100)
     ([CALM, (95, 103, 94, 95)], {"side": "short"}, ("target", 0.05, 2)),
     ([CALM, CALM, CALM, (100, 101, 99, 100.5)], {"side": "short"}, ("timeout", -0.005, 4)),
     ([(100, 102.5, 99.5, 102), (102, 102.2, 100.5, 101)], {"trailing": 0.01}, ("trailing", 0.015, 2)),
-    ([(100, 102.5, 99.5, 102), (101, 102.2, 100.5, 101)], {"trailing": 0.01}, ("trailing", 0.01, 2)),  # opens beyond the trailing stop
-    ([(100, 102.5, 99, 102), (102, 102.2, 100.5, 101), CALM, CALM], {"trailing": 0.01, "trailing_from": 0.028}, ("timeout", 0.0, 4)),
+    # opens beyond the trailing stop
+    ([(100, 102.5, 99.5, 102), (101, 102.2, 100.5, 101)], {"trailing": 0.01}, ("trailing", 0.01, 2)),
+    ([(100, 102.5, 99, 102), (102, 102.2, 100.5, 101), CALM, CALM], {"trailing": 0.01, "trailing_from": 0.028},
+     ("timeout", 0.0, 4)),
     ([(100, 100.5, 97.5, 98), (98, 99.5, 98, 99)], {"side": "short", "trailing": 0.015}, ("trailing", 0.01, 2)),
     ([(100, 103, 90, 101)], {"stop": None}, ("target", 0.03, 1)),
     ([(100, 103, 90, 101), *[CALM] * 3], {"stop": None, "target": None}, ("timeout", 0.0, 4)),
@@ -514,8 +518,10 @@ def test_purge_counts(hours, embargo, purged):
     assert len(split.train) == 6_958 - purged // 2 and len(split.val) == 1_491 - purged // 2
 
 
-@pytest.mark.parametrize(("fractions", "sizes"), [((0.7, 0.15, 0.15), (6_958, 1_491, 1_491)), ((0.5, 0.25, 0.25), (4_970, 2_485, 2_485)),
-                                                  ((1 / 3, 1 / 3, 1 / 3), (3_313, 3_313, 3_314))])
+@pytest.mark.parametrize(("fractions", "sizes"), [
+    ((0.7, 0.15, 0.15), (6_958, 1_491, 1_491)), ((0.5, 0.25, 0.25), (4_970, 2_485, 2_485)),
+    ((1 / 3, 1 / 3, 1 / 3), (3_313, 3_313, 3_314)),
+])
 def test_sizes(fractions, sizes):
     t0 = pd.date_range("2024", periods=9_940, freq="h", tz="UTC")
     assert tuple(chronological_split(t0, t0 + HOUR, fractions).sizes.values())[:3] == sizes
@@ -591,8 +597,9 @@ def test_minmax_json_round_trip():
 
 
 @pytest.mark.parametrize("damage", [
-    lambda d: d.pop("names"), lambda d: d["data_min"].pop(), lambda d: d.update(data_max="x"), lambda d: d.update(data_max=[np.nan] * 3),
-    lambda d: d.update(data_min=d["data_max"], data_max=d["data_min"])])
+    lambda d: d.pop("names"), lambda d: d["data_min"].pop(), lambda d: d.update(data_max="x"),
+    lambda d: d.update(data_max=[np.nan] * 3), lambda d: d.update(data_min=d["data_max"], data_max=d["data_min"]),
+])
 def test_damaged_scalers_are_refused(damage):
     stored = fit_minmax(table(50)).to_json()
     damage(stored)

@@ -1,4 +1,5 @@
-"""The house: every notebook where its module is, modules that use only what is below them, and code keys that miss no module."""
+"""The house: every notebook where its module is, modules that use only what is below them, and code keys that miss no
+module."""
 import json
 import re
 import shutil

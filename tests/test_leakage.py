@@ -12,7 +12,8 @@ from sklearn.tree import DecisionTreeClassifier
 from cryptolab.config import DataError
 from cryptolab.data.market import null_market, planted_market, sample_market
 from cryptolab.audit.leaks.audit import DETECTORS, TAXONOMY, audit_pipeline, audit_text
-from cryptolab.audit.pipeline import Pipeline, run_pipeline, v9_pipeline
+from cryptolab.audit.pipeline import Pipeline, run_pipeline
+from cryptolab.audit.pipelines.v9 import v9_pipeline
 from cryptolab.labels.barriers import triple_barrier
 from cryptolab.labels.targets import horizon_direction, next_direction, three_class
 from cryptolab.validation.splitters import CombinatorialPurgedKFold, PurgedKFold, WalkForward
@@ -199,8 +200,10 @@ def beside(rule, lag):
     )
 
 
-@pytest.mark.parametrize("lag, timeframe, expected", [(-1, "1h", {"contemporaneous coin"}), (0, "1h", set()), (1, "1h", set()),
-                                                      (0, "4h", {"higher timeframe on open"}), (1, "4h", set())])
+@pytest.mark.parametrize("lag, timeframe, expected", [
+    (-1, "1h", {"contemporaneous coin"}), (0, "1h", set()), (1, "1h", set()), (0, "4h", {"higher timeframe on open"}),
+    (1, "4h", set()),
+])
 def test_a_candle_of_another_table_is_known_when_it_closes(candles, lag, timeframe, expected):
     other = sample_market("ETHUSDT", timeframe=timeframe, n=N)
     made = pipeline(beside("ffill", lag), context={"other": other})
@@ -208,10 +211,14 @@ def test_a_candle_of_another_table_is_known_when_it_closes(candles, lag, timefra
 
 
 def test_features_one_candle_late_allow_a_label_of_the_own_candle_but_not_another_coins(candles):
-    own = lambda c: (c["close"] > c["close"].shift(1)).astype(float).where(c["close"].shift(1).notna())
-    late = lambda lag: lambda c, context: base(c).shift(1).assign(
-        x=context["other"]["close"].pct_change().shift(lag).reindex(c.index)
-    )
+    def own(c):
+        return (c["close"] > c["close"].shift(1)).astype(float).where(c["close"].shift(1).notna())
+
+    def late(lag):
+        return lambda c, context: base(c).shift(1).assign(
+            x=context["other"]["close"].pct_change().shift(lag).reindex(c.index)
+        )
+
     context = {"other": sample_market("ETHUSDT", n=N)}
     assert {kind for kind, _ in kinds(pipeline(late(0), own, context=context), candles)[0]} == {"contemporaneous coin"}
     assert not kinds(pipeline(late(1), own, context=context), candles)[0]

@@ -1,4 +1,4 @@
-"""The generated markets keep their promises: a rule that no single feature shows, and nothing to find where nothing is planted."""
+"""Generated markets hold what they promise: a rule that no single feature shows, and nothing where none is planted."""
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,10 @@ def test_no_single_feature_shows_the_rule(planted):
 def test_the_rule_is_a_function_of_lagged_features(planted):
     candles, f, _ = planted
     wick = f.close_location - f.body
-    z = lambda x, mean, sd: (x - mean) / sd
+
+    def z(x, mean, sd):
+        return (x - mean) / sd
+
     ratio = f.volume_20
     score = (z(ratio.shift(1), -0.19, 0.70) - z(ratio.shift(3), -0.19, 0.70) - z(f.true_range_atr.shift(2), -0.11, 0.47)
              + 0.7 * f.body.shift(2) / 0.51 + wick.shift(1) / 0.28 - wick.shift(2) / 0.28)

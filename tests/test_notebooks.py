@@ -1,4 +1,5 @@
-"""Every notebook's examples, run against the exported library; report templates are run by papermill (tools/check_report.py)."""
+"""Every notebook's examples, run against the exported library; report templates are run by papermill
+(tools/check_report.py)."""
 import json
 from pathlib import Path
 

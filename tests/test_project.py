@@ -205,7 +205,10 @@ def test_help_answers_at_once():
 
 @pytest.mark.parametrize("given, expected", [
     ([], "cryptolab run"),
-    (["SYMBOL=ETHUSDT", "TIMEFRAME=15m", "SOURCE=hub", "PROFILE=full"], 'cryptolab run ETHUSDT 15m --source "hub" --profile "full"'),
+    (
+        ["SYMBOL=ETHUSDT", "TIMEFRAME=15m", "SOURCE=hub", "PROFILE=full"],
+        'cryptolab run ETHUSDT 15m --source "hub" --profile "full"',
+    ),
     (["LIMIT=500", "SEED=3", "OUT=my reports", "DATA_DIR=candles"],
      'cryptolab run --data-dir "candles" --limit "500" --seed "3" --out "my reports"'),
 ])
@@ -261,8 +264,16 @@ def test_setup_without_uv_falls_back_to_pip(tmp_path, monkeypatch):
     assert calls[-1][1:3] == ["-m", "pip"] and calls[-1][-2:] == ["-e", ".[dev]"]
 
 
+@pytest.mark.parametrize("extras, compiled", [("dev,peers,docs", True), ("hub,exchange,lab", False)])
+def test_packages_of_the_tests_are_compiled_once(tmp_path, monkeypatch, extras, compiled):
+    calls = []
+    monkeypatch.setattr(make_venv, "run", lambda *command: calls.append([str(c) for c in command]))
+    make_venv.install(tmp_path / "bin" / "python", "constraints.txt", extras)
+    assert ("--compile-bytecode" in calls[-1]) == compiled and calls[-1][-2:] == ["-e", f".[{extras}]"]
+
+
 def mixed_cells(path):
-    "Cells that import something and do something else too. The documentation builder runs every import, but not what it depends on."
+    "Cells that import something and do something else too: the site's builder runs imports and nothing else."
     for number, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):
         if cell.cell_type != "code" or re.search(r"^#\s*\|\s*(export\w*\b|eval:\s*false)", cell.source, re.M):
             continue
@@ -384,6 +395,14 @@ def test_a_module_needs_its_notebook(checkout, tmp_path):
     assert "by hand" in check_modules.problem(top / "cryptolab" / "hand.py", top)
     (top / "nbs" / "00_maths.ipynb").rename(top / "nbs" / "01_other.ipynb")
     assert "does not exist" in check_modules.problem(module, top)
+
+
+def test_a_step_lets_bytecode_be_stored(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    asks = [sys.executable, "-c", "import sys; sys.exit(sys.dont_write_bytecode)"]
+    assert subprocess.run(asks).returncode == 1
+    assert subprocess.run([sys.executable, str(tmp_path / "tools" / "step.py"), "1/1 ask", *asks]).returncode == 0
 
 
 def test_a_failing_step_is_loud(tmp_path):

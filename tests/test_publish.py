@@ -1,4 +1,5 @@
-"""Publishing: listed before uploaded, one commit, nothing altered, no token and no private folder anywhere; and the notebook for many coins on Colab."""
+"""Publishing: listed before uploaded, one commit, nothing altered, no token and no private folder anywhere; and the
+notebook for many coins on Colab."""
 import json
 import os
 import shutil
@@ -255,7 +256,10 @@ def test_links_and_files_outside_are_refused(run):
         publication(run, REPO)
 
 
-@pytest.mark.parametrize("repo", ["", "v9", "a/b/c", "a b/c", "../x/y", "a/..", "https://hub.example/a/b", "a/b.git", "a/" + "b" * 100, "-a/b", "a/b\n"])
+@pytest.mark.parametrize("repo", [
+    "", "v9", "a/b/c", "a b/c", "../x/y", "a/..", "https://hub.example/a/b", "a/b.git", "a/" + "b" * 100, "-a/b",
+    "a/b\n",
+])
 def test_repository_names(run, repo):
     with pytest.raises(SettingsError, match="not a repository"):
         publish(run, repo, api=Untouchable())
@@ -309,8 +313,11 @@ def answer(status):
     return error
 
 
-@pytest.mark.parametrize("error, words", [(answer(401), "nobody is logged in"), (answer(403), "may not write"), (answer(412), "by somebody else"), (answer(400), "not published"),
-                                          (ConnectionError("refused"), "cannot be reached"), (TimeoutError(), "cannot be reached"), (ValueError("bad card"), "bad card")])
+@pytest.mark.parametrize("error, words", [
+    (answer(401), "nobody is logged in"), (answer(403), "may not write"), (answer(412), "by somebody else"),
+    (answer(400), "not published"), (ConnectionError("refused"), "cannot be reached"),
+    (TimeoutError(), "cannot be reached"), (ValueError("bad card"), "bad card"),
+])
 def test_errors_of_the_hub_say_what_to_do(run, error, words):
     with pytest.raises(SourceError, match=words) as e:
         publish(run, REPO, dry_run=False, api=Hub(error=error))
@@ -328,8 +335,10 @@ except SourceError as e:
 """
 
 
-@pytest.mark.parametrize("env, words", [({"HF_HUB_OFFLINE": "1", "HF_TOKEN": TOKEN}, "cannot be reached"), ({"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": TOKEN}, "cannot be reached"),
-                                        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "nobody is logged in")])
+@pytest.mark.parametrize("env, words", [
+    ({"HF_HUB_OFFLINE": "1", "HF_TOKEN": TOKEN}, "cannot be reached"),
+    ({"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": TOKEN}, "cannot be reached"),
+    ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "nobody is logged in")])
 def test_real_client_without_network_or_login(run, tmp_path, env, words):
     pytest.importorskip("huggingface_hub")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))} | {
@@ -384,8 +393,12 @@ def test_card_is_filled_from_the_result(run):
     manifest = json.loads((run / "model" / "manifest.json").read_text())
     front, text = parts(model_card(RESULT, manifest, REPO))
     assert "BTCUSDT" in front["tags"] and "v9" in front["tags"] and "model-index" not in front
-    for number in ("53.7 (51.2 to 56.2)", "3.4 (0.1 to 6.6)", "&lt; 0.001", "2.46 (0.68 to 4.34)", "2.4 (0.7 to 4.2)", "-12.72", "15 per side", "0.9992 (0.9986 to 0.9998)", "Stated: 90 %",
-                   "1,491 rows", "c99750cee2b4abdf", "46 of 46", "10 on 1,500 candles, findings: 0", "e63f46659e26", '"seed": 7', manifest["sha256"], "2024-05-10", "keras 3.15.1", "3; probability"):
+    for number in (
+        "53.7 (51.2 to 56.2)", "3.4 (0.1 to 6.6)", "&lt; 0.001", "2.46 (0.68 to 4.34)", "2.4 (0.7 to 4.2)", "-12.72",
+        "15 per side", "0.9992 (0.9986 to 0.9998)", "Stated: 90 %", "1,491 rows", "c99750cee2b4abdf", "46 of 46",
+        "10 on 1,500 candles, findings: 0", "e63f46659e26", '"seed": 7', manifest["sha256"], "2024-05-10",
+        "keras 3.15.1", "3; probability",
+    ):
         assert number in text, number
     assert "heads" not in text and "None" not in text and "nan" not in text
     other = json.loads(
@@ -401,8 +414,12 @@ def test_card_warns_before_the_first_number():
             "candles": 1500, "detectors": 10, "found": [{"kind": "label overlap", "step": "split", "evidence": "x"}],
         }
     }
-    for result, words in ((leaky, "A leak was found (label overlap)"), ({k: v for k, v in RESULT.items() if k != "leaks"}, "not searched for leaks"),
-                          (RESULT | {"certificate": {"columns": 46, "passed": 44, "sha256": "a"}}, "2 of 46"), (RESULT | {"data": DATA | {"source": "sample"}}, "generated")):
+    unsearched = {k: v for k, v in RESULT.items() if k != "leaks"}
+    for result, words in (
+        (leaky, "A leak was found (label overlap)"), (unsearched, "not searched for leaks"),
+        (RESULT | {"certificate": {"columns": 46, "passed": 44, "sha256": "a"}}, "2 of 46"),
+        (RESULT | {"data": DATA | {"source": "sample"}}, "generated"),
+    ):
         card = model_card(result, {"sha256": "a"}, REPO)
         assert words in card and card.index(words) < card.index("## Numbers")
     assert "FOUND: label overlap (split)" in model_card(leaky, {"sha256": "a"}, REPO)
@@ -453,7 +470,8 @@ def test_colab_batch_is_clean_and_has_its_parts():
     assert sum("parameters" in c.metadata.get("tags", []) for c in book.cells) == 1
     text = "\n".join(cells())
     for part in (
-        "diagnose()", 'drive.mount("/content/drive")', "--no-deps", '"batch"', "leaderboard(out)", "leaderboard_summary",
+        "diagnose()", 'drive.mount("/content/drive")', "--no-deps", '"batch"', "leaderboard(out)",
+        "leaderboard_summary",
     ):
         assert part in text, part
     installs = [
@@ -469,7 +487,7 @@ def test_colab_batch_is_clean_and_has_its_parts():
 
 @pytest.fixture
 def opened(tmp_path, monkeypatch, capsys):
-    "The names of the notebook after the cell that builds the command, with a smoke profile on the sample market; nothing was run."
+    "The names of the notebook after the cell that builds the command, smoke profile, sample market; nothing was run."
     monkeypatch.chdir(BATCH.parent)
     monkeypatch.setattr(
         "cryptolab.cli.doctor.gpu",

@@ -1,4 +1,4 @@
-"""Reports as whole programs: made completely or not at all, readable offline, resumable; small stand-in templates keep it quick."""
+"""Reports as whole programs: made completely or not at all, readable offline, resumable; small templates stand in."""
 import json
 import os
 import re
@@ -51,15 +51,16 @@ RICH = [
     "import plotly.graph_objects as go\ngo.Figure(go.Scatter(y=[1, float('nan'), 3], name='</script><b>'))",
     "go.Figure(go.Candlestick(open=[1, 2], high=[3, 3], low=[1, 1], close=[2, 1]), {'title': {'text': 'two'}}).show()",
     "## Run information",
-    "seen = dict(python=sys.executable, cwd=os.getcwd(), data_dir=data_dir, work=work, out=out, hash=os.environ['PYTHONHASHSEED'])\n"
-    "seen |= dict(symbol=symbol, timeframe=timeframe, params=params, limit=limit, offline=os.environ.get('HF_HUB_OFFLINE'))\n"
+    "seen = dict(python=sys.executable, cwd=os.getcwd(), data_dir=data_dir, work=work, out=out)\n"
+    "seen |= dict(hash=os.environ['PYTHONHASHSEED'], offline=os.environ.get('HF_HUB_OFFLINE'))\n"
+    "seen |= dict(symbol=symbol, timeframe=timeframe, params=params, limit=limit)\n"
     "_ = (Path(out) / 'result.json').write_text(json.dumps(seen))",
 ]
 
 
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory):
-    "A finished report with charts, and the news its execution told. A foreign kernel named python3 comes first on Jupyter's path."
+    "A finished report with charts, and its news. A foreign kernel named python3 comes first on Jupyter's path."
     home = tmp_path_factory.mktemp("rich {x}")  # spaces and braces in a path must not matter
     spec = home / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True)
@@ -240,7 +241,10 @@ def test_a_template_without_result_is_an_error(tmp_path):
 
 
 def test_interrupted_work_is_found_again_by_the_same_parameters_only(tmp_path):
-    source = "mark = Path(work) / 'model.txt'\nfound = mark.exists()\nmark.write_text('trained')\nassert found, 'not trained yet'"
+    source = (
+        "mark = Path(work) / 'model.txt'\nfound = mark.exists()\nmark.write_text('trained')\n"
+        "assert found, 'not trained yet'"
+    )
     mine = template(tmp_path / "t.ipynb", source, END)
     ask = lambda seed: run_report("BTCUSDT", "1h", "mine", out=tmp_path / "out", template=mine, seed=seed)
     for seed in (1, 2):  # the second fails too: other parameters, other folder
@@ -253,7 +257,10 @@ def test_interrupted_work_is_found_again_by_the_same_parameters_only(tmp_path):
 
 # ---- a report that is interrupted
 
-SLOW = "print('at work', os.getpid(), flush=True)\n(Path(work) / 'model.txt').write_text('trained')\ntime.sleep(120 if seed == 0 else 0)"
+SLOW = (
+    "print('at work', os.getpid(), flush=True)\n(Path(work) / 'model.txt').write_text('trained')\n"
+    "time.sleep(120 if seed == 0 else 0)"
+)
 
 
 def alive(pid):
@@ -265,7 +272,9 @@ def alive(pid):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of this kind exist on POSIX systems only")
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=lambda v: getattr(v, "name", ""))
+@pytest.mark.parametrize("number, code", [
+    (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9),
+], ids=lambda v: getattr(v, "name", ""))
 def test_interruption_leaves_nothing_half_written(tmp_path, number, code):
     mine, out = template(tmp_path / "mine.ipynb", SLOW, END), tmp_path / "out"
     old = run_report("BTCUSDT", "1h", "mine", out=out, template=mine, seed=1)
@@ -323,7 +332,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("change, error, text", BAD, ids=[f"{next(iter(c))}={next(iter(c.values()))}" for c, _, _ in BAD])
+@pytest.mark.parametrize(
+    "change, error, text", BAD, ids=[f"{next(iter(c))}={next(iter(c.values()))}" for c, _, _ in BAD],
+)
 def test_bad_input_is_refused_before_anything_runs(tmp_path, change, error, text):
     mine = template(tmp_path / "t.ipynb", END)
     asked = dict(symbol="BTCUSDT", timeframe="1h", system="mine", template=mine, out=tmp_path / "out") | change
@@ -361,9 +372,11 @@ def test_installed_templates_fulfil_the_contract():
 
 # ---- doctor
 
-@pytest.mark.parametrize("code, message", [("raise ImportError('libcudart.so is missing')", "libcudart.so is missing"),
-                                           ("import os; os._exit(134)", "ended with code 134"),
-                                           ("import time; time.sleep(60)", "did not answer within")], ids=["broken", "crashing", "hanging"])
+@pytest.mark.parametrize("code, message", [
+    ("raise ImportError('libcudart.so is missing')", "libcudart.so is missing"),
+    ("import os; os._exit(134)", "ended with code 134"),
+    ("import time; time.sleep(60)", "did not answer within"),
+], ids=["broken", "crashing", "hanging"])
 def test_doctor_survives_a_sick_backend(tmp_path, monkeypatch, code, message):
     (tmp_path / "tensorflow.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The model against its rivals, the information sheet, the ledger in a report: against statsmodels and arch, and by hand."""
+"""Rivals, information sheet and the ledger in a report: against statsmodels and arch, and by hand."""
 import json
 
 import numpy as np
@@ -8,10 +8,13 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from cryptolab.config import DataError, SettingsError
+from cryptolab.data import planted_market
+from cryptolab.evaluation import baselines
 from cryptolab.evaluation.comparison import direction_comparison, finding
 from cryptolab.evaluation.costs import cost_comparison, sign_position
 from cryptolab.audit.leaks.audit import DETECTORS, TAXONOMY
-from cryptolab.evaluation.rivals import best_methods, rival_comparison, rival_words
+from cryptolab.evaluation.rivals import baseline_forecasts, best_methods, rival_comparison, rival_words
+from cryptolab.labels import natr_future, next_direction, next_log_return
 from cryptolab.reports.info_sheet import record_trial, leakage_info_sheet, text_table
 
 
@@ -113,3 +116,32 @@ def test_a_ledger_counts_configurations_and_survives_between_reports(tmp_path):
     assert len(path.read_text().splitlines()) == 6 and all(
         json.loads(line)["kind"] == "trial" for line in path.read_text().splitlines()
     )
+
+
+def test_the_baselines_equal_each_method_called_by_hand():
+    "Row by row and to the last bit: labels of different rows, and learners only where features are given."
+    candles = planted_market(0.1, 3_000, seed=2)
+    makers = {"direction": next_direction, "volatility": natr_future, "price": next_log_return}
+    labels = {name: make(candles) for name, make in makers.items()}
+    ret = np.log(candles["close"]).diff()
+    X = pd.DataFrame({k: ret.rolling(k).sum() for k in (1, 3, 10)})
+    rows = dict(zip(("train", "val", "test"), np.split(candles.index[20:-14], [1_800, 2_400])))
+    wide = {part: index[5:] for part, index in rows.items()}
+    found = baseline_forecasts(candles, labels, {"direction": rows, "price": rows, "volatility": wide}, X, 3, 1)
+    (train, val, test), up, v = rows.values(), labels["direction"]["y"], labels["volatility"]["y"]
+    by_hand = {
+        "majority": baselines.majority(up[train], len(test)), "last move": baselines.last_move(ret[test]),
+        "reversal": baselines.reversal(ret[test]),
+        "logistic regression": baselines.logistic_baseline(X.loc[train], up[train], X.loc[test]),
+        "LightGBM": baselines.lightgbm_baseline(
+            X.loc[train], up[train], X.loc[val], up[val], X.loc[test], seed=3, num_threads=1,
+        ),
+    }
+    pd.testing.assert_frame_equal(found["direction"], pd.DataFrame(by_hand, index=test), check_exact=True)
+    v_train, v_test = v[wide["train"]], wide["test"]
+    assert (found["volatility"]["persistence"] == baselines.persistence_vol(candles)[v_test]).all()
+    assert (found["volatility"]["EWMA"] == baselines.ewma_vol(candles, v_train)[v_test]).all()
+    assert (found["volatility"]["HAR"] == baselines.har_vol(candles, v_train)[v_test]).all()
+    assert found["price"]["drift"].eq(baselines.drift(labels["price"]["y"][train])[0]).all()
+    assert found["price"]["persistence"].eq(0).all() and found["price"].index.equals(test)
+    assert list(baseline_forecasts(candles, {"direction": labels["direction"]}, rows)["direction"]) == list(by_hand)[:3]

@@ -36,7 +36,10 @@ def klines(table, unit="ms"):
     step = table.index[1] - table.index[0]
     out = table.reset_index()
     closes = out["open_time"] + step - pd.Timedelta("1ms")
-    ms = lambda times: (times - pd.Timestamp(0, tz="UTC")) // pd.Timedelta("1ms")
+
+    def ms(times):
+        return (times - pd.Timestamp(0, tz="UTC")) // pd.Timedelta("1ms")
+
     out = out.assign(close_time=ms(closes), quote_asset_volume=out.volume * out.close, number_of_trades=9,
                      taker_buy_base_asset_volume=out.volume / 2, taker_buy_quote_asset_volume=1.0, ignore=0)
     return out.assign(open_time=ms(out["open_time"]))
@@ -55,7 +58,7 @@ def touch(folder, *names):
     return folder
 
 
-# ---- names -------------------------------------------------------------------------------------------------------------------
+# ---- names -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name, symbol, timeframe", [
@@ -167,7 +170,7 @@ def test_missing_and_empty_places(tmp_path):
         load_candles("BTCUSDT", "1h", data_dir=tmp_path / "BTCUSDT_1h.csv")
 
 
-# ---- files -------------------------------------------------------------------------------------------------------------------
+# ---- files -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "feather", "json"])
@@ -253,7 +256,7 @@ def test_unclosed_last_candle_is_dropped(tmp_path):
     assert len(load_candles("ETHUSDT", "1h", data_dir=tmp_path)) == 47
 
 
-# ---- the stretch asked for ---------------------------------------------------------------------------------------------------
+# ---- the stretch asked for ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -312,7 +315,7 @@ def test_wrong_requests(folder, request_, kind, words):
         load_candles(**{"symbol": "BTCUSDT", "timeframe": "1h", "data_dir": folder, **request_})
 
 
-# ---- sample ------------------------------------------------------------------------------------------------------------------
+# ---- sample ------------------------------------------------------------------------------------------------------
 
 
 def test_sample_source():
@@ -349,7 +352,7 @@ def test_sample_edge_is_an_option():
     assert set(got.true_p_up.round(6)) <= {0.4, 0.5, 0.6}
 
 
-# ---- hub ---------------------------------------------------------------------------------------------------------------------
+# ---- hub ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -458,7 +461,7 @@ def test_hub_with_the_real_package_offline(tmp_path, monkeypatch):
         load_candles("BTCUSDT", "1h", source="hub", data_dir=tmp_path)
 
 
-# ---- a slice of a hub file ------------------------------------------------------------------------------------------
+# ---- a slice of a hub file ---------------------------------------------------------------------------------------
 
 
 class CountedFile:
@@ -564,7 +567,10 @@ def test_repairs_in_the_slice_are_counted(streamed):
     rows = made_up(20_000, "15min").reset_index()
     rows.loc[19_800, "high"] = -1.0
     write(rows)
-    count = lambda t: {r["check"]: r["count"] for r in t.attrs["quality"]}
+
+    def count(candles):
+        return {r["check"]: r["count"] for r in candles.attrs["quality"]}
+
     got, want = by_stream(root, limit=500), by_file(path, limit=500)
     pd.testing.assert_frame_equal(got, want, check_freq=False)
     bad = {check: n for check, n in count(want).items() if n and not check.startswith(("rows", "missing"))}
@@ -637,7 +643,7 @@ def test_streaming_without_the_package(streamed, monkeypatch):
         by_stream(root, limit=10)
 
 
-# ---- exchange ----------------------------------------------------------------------------------------------------------------
+# ---- exchange ----------------------------------------------------------------------------------------------------
 
 
 class FakeExchange:
@@ -659,10 +665,9 @@ class FakeExchange:
         raise AssertionError("the exchange's clock is to be used")
 
     def rows(self):
-        close = lambda i: 100.0 + i % 11
-        return [
-            [T0 + i * HOUR, close(i - 1), 115.0, 95.0, close(i), 2.0 + i] for i in range((self.clock - T0) // HOUR + 1)
-        ]
+        closes = [100.0 + i % 11 for i in range(-1, (self.clock - T0) // HOUR + 1)]
+        pairs = enumerate(zip(closes, closes[1:]))
+        return [[T0 + i * HOUR, before, 115.0, 95.0, close, 2.0 + i] for i, (before, close) in pairs]
 
     def fetch_ohlcv(self, symbol, timeframe, since=None, limit=None):
         self.calls.append(since)
@@ -893,10 +898,12 @@ def test_real_ccxt_objects_have_the_face_we_use():
     assert _market(line.load_markets(), "BTCUSDT", "binance") == "BTC/USDT"
 
 
-# ---- real candles ------------------------------------------------------------------------------------------------------------
+# ---- real candles ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("symbol, timeframe", [("BTCUSDT", "1h"), ("SOLUSDT", "1d"), ("ETHUSDT", "15m"), ("ETHUSDT", "4h")])
+@pytest.mark.parametrize("symbol, timeframe", [
+    ("BTCUSDT", "1h"), ("SOLUSDT", "1d"), ("ETHUSDT", "15m"), ("ETHUSDT", "4h"),
+])
 def test_shared_folder(shared_data, symbol, timeframe):
     got = load_candles(symbol, timeframe, data_dir=shared_data, limit=1000, warmup=200)
     assert len(got) == 1200 and got.attrs["warmup"] == 200
@@ -920,7 +927,8 @@ def test_shared_folder_exchanges_and_contracts(shared_data):
 
 @pytest.mark.parametrize("name, timeframe", [
     ("BTCUSDT-1h-data.csv", "1h"), ("BTCUSDT_1h_open_time_ms.csv", "1h"), ("BTCUSDT_1h_2024-01-01.json", "1h"),
-    ("BTCUSDT_1h_cryptodatadownload.csv", "1h"), ("BTCUSDT-1m-2024-12-31.csv", "1m"), ("BTCUSDT-1m-2025-01-01.csv", "1m"),
+    ("BTCUSDT_1h_cryptodatadownload.csv", "1h"), ("BTCUSDT-1m-2024-12-31.csv", "1m"),
+    ("BTCUSDT-1m-2025-01-01.csv", "1m"),
 ])
 def test_raw_files_one_by_one(shared_data, tmp_path, name, timeframe):
     (tmp_path / name).symlink_to(shared_data / "raw" / name)
@@ -929,7 +937,7 @@ def test_raw_files_one_by_one(shared_data, tmp_path, name, timeframe):
     assert len(got) == 200 and got.attrs["timeframe"] == timeframe
 
 
-# ---- the room ----------------------------------------------------------------------------------------------------------------
+# ---- the room ----------------------------------------------------------------------------------------------------
 
 
 def test_import_is_light():
@@ -943,8 +951,8 @@ def test_import_is_light():
 def test_all_names():
     import cryptolab.data as room
 
-    public = """load_candles read_candles validate_candles clean_candles resample_candles sample_market null_market planted_market
-        quality_table timeframe_delta infer_timeframe segments find_gaps fingerprint find_candle_file load_local load_hub load_exchange
-        TIMEFRAMES""".split()
+    public = """load_candles read_candles validate_candles clean_candles resample_candles sample_market null_market
+        planted_market quality_table timeframe_delta infer_timeframe segments find_gaps fingerprint find_candle_file
+        load_local load_hub load_exchange TIMEFRAMES""".split()
     assert set(public) <= set(room.__all__)
     assert all(hasattr(room, name) for name in room.__all__)

@@ -15,7 +15,7 @@ HOUR = pd.Timedelta("1h")
 
 
 def labels(rows=600, ahead=15, seed=None, gaps=(), unknown=0, start="2024-01-01"):
-    "Label table of hourly rows; `seed` gives intervals of random length up to `ahead`, `unknown` blanks the last outcomes."
+    "Hourly label table; `seed` draws the lengths of intervals up to `ahead`, `unknown` blanks the last outcomes."
     clock = pd.date_range(start, periods=rows, freq="h", tz="UTC", name="open_time").delete(list(gaps))
     rng = np.random.default_rng(seed or 0)
     length = np.full(len(clock), ahead) if seed is None else rng.integers(1, ahead + 1, len(clock))
@@ -49,7 +49,7 @@ def hours(table):
 
 
 def since_test(t0, t1, rows, test):
-    "Hours from the last test outcome known at each row's decision to that decision; a large number where there is none."
+    "Hours from the last test outcome known at each row's decision to that decision; large where there is none."
     over = np.where(t1[test] <= t0[rows][:, None], t1[test], -10**6).max(axis=1)
     return t0[rows] - over, over
 
@@ -419,7 +419,8 @@ def changed(**columns):
     (lambda: PurgedKFold(labels(50), 1), SettingsError, "`n_splits`"),
     (lambda: PurgedKFold(labels(50), 5, -1), SettingsError, "`embargo`"),
     (lambda: PurgedKFold(labels(50), 5, "soon"), SettingsError, "`embargo`"),
-    (lambda: list(PurgedKFold(labels(50), 2, 100).split()) and list(PurgedKFold(labels(50, 40), 5).split()), DataError, "empty after the purge"),
+    (lambda: list(PurgedKFold(labels(50), 2, 100).split()) and list(PurgedKFold(labels(50, 40), 5).split()), DataError,
+     "empty after the purge"),
     (lambda: CombinatorialPurgedKFold(labels(50), 5, 5), SettingsError, "`n_test`"),
     (lambda: WalkForward(labels(50), 40, 20), DataError, "fewer rows than one fold"),
     (lambda: WalkForward(labels(50), 0, 20), SettingsError, "`train`"),

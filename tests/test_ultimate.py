@@ -42,7 +42,7 @@ def context(shared_data):
 
 @pytest.fixture(scope="module")
 def made(hourly):
-    "Small tables of the documented form for what the shared folder lacks: three fields of OnChainMetrics, and a triangle."
+    "Small tables of the documented form: three fields of OnChainMetrics, and a triangle of prices."
     rng, close = np.random.default_rng(0), hourly["close"]
     days = pd.date_range("2021-11-01", "2022-07-01", freq="D", tz="UTC", name="timestamp")
     onchain = pd.DataFrame(
@@ -77,10 +77,13 @@ def test_the_document_s_groups_are_all_filled():
 
 def test_the_document_s_names_are_there():
     names = feature_names("ultimate")
-    for name in ("active_addresses transaction_count gas_fees exchange_inflows exchange_outflows whale_movements stablecoin_supply long_term_holder_supply "
-                 "book_imbalance_5 book_imbalance_10 book_imbalance_20 book_spread book_depth_ratio trade_flow return_1 return_5 return_15 return_24 return_30 "
+    for name in ("active_addresses transaction_count gas_fees exchange_inflows exchange_outflows whale_movements "
+                 "stablecoin_supply long_term_holder_supply "
+                 "book_imbalance_5 book_imbalance_10 book_imbalance_20 book_spread book_depth_ratio trade_flow "
+                 "return_1 return_5 return_15 return_24 return_30 "
                  "weekend quarter basis triangular "
-                 "ma_7 ma_25 ma_99 ma_200 vol_5 vol_10 vol_20 vol_50 rsi_7 rsi_14 rsi_28 doji hammer shooting_star engulfing").split():
+                 "ma_7 ma_25 ma_99 ma_200 vol_5 vol_10 vol_20 vol_50 rsi_7 rsi_14 rsi_28 "
+                 "doji hammer shooting_star engulfing").split():
         assert name in names, name
 
 

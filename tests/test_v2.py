@@ -1,4 +1,4 @@
-"""V2 as a whole: rows and purge, both readings of model B, the engine, honesty, files, errors, orders for the backtester."""
+"""V2 as a whole: rows and purge, both readings of model B, the engine, honesty, files, errors, orders."""
 
 import json
 import pickle
@@ -37,7 +37,7 @@ def bitcoin(shared_data):
     return load_candles("BTCUSDT", "15m", source="local", data_dir=shared_data, start="2024-07-01", warmup=200)
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------------
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("side", ["long", "short"])
@@ -59,7 +59,7 @@ def test_warm_up_candles_are_no_candidates():
 
 
 def test_base_rates_of_real_touches(bitcoin):
-    "Touches of the lower band reach the target in about a fifth of the cases and lose before costs or earn next to nothing."
+    "Touches of the lower band reach the target in about a fifth of the cases and earn nothing or little before costs."
     asked = touches(bitcoin)
     label = trade_labels(bitcoin)[asked].dropna(subset="y")
     ends = label["exit"].value_counts(normalize=True)
@@ -67,7 +67,7 @@ def test_base_rates_of_real_touches(bitcoin):
     assert -0.2 < label["r"].mean() < 0.1
 
 
-# --- model B ------------------------------------------------------------------------------------------------------------------
+# --- model B ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("candidates", ["touch", "all"])
@@ -111,7 +111,7 @@ def test_mirror_threshold_is_what_the_rule_does():
             assert found["void"] == (not (table["reason"] == "TREND_VETO")[clear].any())
 
 
-# --- honesty ------------------------------------------------------------------------------------------------------------------
+# --- honesty ----------------------------------------------------------------------------------------------------------
 
 
 def test_same_seed_same_numbers(candles, fitted):
@@ -177,7 +177,7 @@ def test_controls_on_null_markets():
     assert abs(own["mean_r"].mean()) < 0.05
 
 
-# --- the forecast and the backtester ------------------------------------------------------------------------------------------
+# --- the forecast and the backtester ----------------------------------------------------------------------------------
 
 
 def test_orders_trade_exactly_what_the_label_says(candles, fitted):
@@ -223,7 +223,7 @@ def test_a_date_divides_as_it_says(candles):
     assert system.index_["long"]["test"][0] + step >= start > system.index_["long"]["val"][-1] + 17 * step - step
 
 
-# --- files --------------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_saved_system_says_the_same(candles, fitted, tmp_path):
@@ -277,13 +277,17 @@ def test_the_documents_names_hold_together(tmp_path, monkeypatch):
     assert engine.get_statistics(batch)["trend_veto"] == 0
 
 
-# --- errors -------------------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("given, words", [
-    (dict(side="up"), "unknown side"), (dict(filter="inverse"), "unknown filter"), (dict(stop=0), "out of range"), (dict(size=-1), "out of range"),
-    (dict(risk=1.5), "out of range"), (dict(trees=0), "must be positive"), (dict(candidates="some"), "unknown candidates"), (dict(features="v3"), "unknown `features`"),
-    (dict(test_start="tomorrow"), "not a time"), (dict(test_start="1999-01-01"), "leaves a part empty"), (dict(cost=1.2), "out of range"),
+    (dict(side="up"), "unknown side"), (dict(filter="inverse"), "unknown filter"), (dict(stop=0), "out of range"),
+    (dict(size=-1), "out of range"),
+    (dict(risk=1.5), "out of range"), (dict(trees=0), "must be positive"),
+    (dict(candidates="some"), "unknown candidates"),
+    (dict(features="v3"), "unknown `features`"),
+    (dict(test_start="tomorrow"), "not a time"), (dict(test_start="1999-01-01"), "leaves a part empty"),
+    (dict(cost=1.2), "out of range"),
 ])
 def test_wrong_choices_are_named(candles, given, words):
     with pytest.raises((SettingsError, DataError), match=words):
@@ -308,7 +312,7 @@ def test_probabilities_that_are_none():
         decide([0.5, 0.4], [0.1])
 
 
-# --- numbers ------------------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def test_auc_is_that_of_scikit_learn():

@@ -9,7 +9,8 @@ from cryptolab.features.sets.hybrid import hybrid
 from cryptolab.features.sets.v2 import v2, v2_published
 
 V2_02 = (
-    "basis dev upper lower bandwidth bandwidth_percentile is_squeeze is_expansion z_score last_ph last_pl bear_sweep bull_sweep bull_bos bear_bos"
+    "basis dev upper lower bandwidth bandwidth_percentile is_squeeze is_expansion z_score last_ph last_pl bear_sweep "
+    "bull_sweep bull_bos bear_bos"
 ).split()
 HOURS = ["hour_sin", "hour_cos", "session_asia", "session_europe", "session_america"]  # constant on daily candles
 
@@ -131,7 +132,8 @@ def test_patterns_equal_ta_lib(btc_1h):
     for name, there in (
         ("piercing", theirs("PIERCING") + theirs("DARKCLOUDCOVER", penetration=0.5)),
         ("three_inside", theirs("3INSIDE")), ("three_outside", theirs("3OUTSIDE")),
-        ("star", theirs("MORNINGSTAR", penetration=0.3) + theirs("EVENINGSTAR", penetration=0.3)), ("soldiers", theirs("3WHITESOLDIERS")),
+        ("star", theirs("MORNINGSTAR", penetration=0.3) + theirs("EVENINGSTAR", penetration=0.3)),
+        ("soldiers", theirs("3WHITESOLDIERS")),
     ):
         found = rows & (there != 0)
         assert found.any() and (ours[name][found] == np.sign(there[found])).all(), name
@@ -244,3 +246,15 @@ def test_certificate(btc_1h, found):
     assert (table["verdict"] == "pass").all(), table[table["verdict"] != "pass"]
     if found is not v2_published:
         assert (table["scale"] == "invariant").all()
+
+
+@pytest.mark.data
+def test_sets_agree_where_their_thresholds_do(btc_1h):
+    "One definition of a pattern serves three sets; thresholds that say the same give the same column."
+    tables = {name: features(btc_1h, name, dtype="float64").iloc[20:] for name in ("hybrid", "v3", "ultimate")}
+    for name in ("hybrid", "ultimate"):  # prices in cents: a billionth of the price is less than a tick
+        np.testing.assert_array_equal(tables[name]["engulfing"], tables["v3"]["engulfing"], name)
+    within, deep = tables["ultimate"]["harami"], tables["v3"]["piercing"] != 0
+    np.testing.assert_array_equal(tables["v3"]["harami"], within.mask(deep, 0.0))
+    np.testing.assert_array_equal(tables["v3"]["inside_bar"] == 1, tables["hybrid"]["inside_bar"] == 1)
+    assert (within[deep] != 0).sum() > 100 and (tables["v3"]["doji"] > 0.5)[tables["ultimate"]["doji"] == 0].sum() == 0

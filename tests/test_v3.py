@@ -51,7 +51,9 @@ def test_270_means_270():
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name, rows, columns", [("BTCUSDT_15m", 40_000, 262), ("BTCUSDT_1h", None, 270), ("SOLUSDT_1d", None, 255)])
+@pytest.mark.parametrize(
+    "name, rows, columns", [("BTCUSDT_15m", 40_000, 262), ("BTCUSDT_1h", None, 270), ("SOLUSDT_1d", None, 255)],
+)
 def test_no_copies_no_constants(shared_data, name, rows, columns):
     candles = read(shared_data, name, rows)
     table = features(candles, "v3", context_of(shared_data, name))

@@ -1,4 +1,4 @@
-"""The own-candle columns of V3 (price, momentum, volatility, volume) on real candles: distinct, honest and equal to `ta` and TA-Lib."""
+"""V3's price, momentum, volatility and volume on real candles: distinct, honest, equal to `ta` and TA-Lib."""
 import numpy as np
 import pandas as pd
 import pytest

@@ -30,7 +30,7 @@ def folder(fitted, tmp_path_factory):
     return fitted.save(tmp_path_factory.mktemp("v9") / "model")
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------------
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 def test_ten_thousand_candles_give_the_documents_rows(shared_data):
@@ -63,7 +63,7 @@ def test_rows_of_a_part_end_before_the_next_begins(candles):
         assert t1[at["train"]].max() <= t0[at["val"]].min() and t1[at["val"]].max() <= t0[at["test"]].min()
 
 
-# --- training -----------------------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def test_training_learns_what_kerass_own_fit_learns():
@@ -107,7 +107,7 @@ def test_training_learns_what_kerass_own_fit_learns():
     np.testing.assert_allclose(history.val_loss.iloc[-1], loss, rtol=1e-5)
 
 
-# --- honesty ------------------------------------------------------------------------------------------------------------------
+# --- honesty ----------------------------------------------------------------------------------------------------------
 
 
 def test_quick_direction_finds_a_planted_edge():
@@ -169,7 +169,7 @@ def test_the_published_form_runs(candles):
     assert list(published.results_["price_metrics"]) == ["rmse", "mae", "mape", "r2"]
 
 
-# --- forecasts ------------------------------------------------------------------------------------------------------------------
+# --- forecasts --------------------------------------------------------------------------------------------------------
 
 
 def test_forecast_of_candles_it_was_not_fitted_on(fitted):
@@ -190,7 +190,8 @@ def test_forecast_refuses_what_does_not_fit(fitted, candles):
         V9().forecast(candles)
 
 
-@pytest.mark.parametrize("wrong", [{"profile": "huge"}, {"variant": "secret"}, {"dropout": 2}, {"coverage": 1.0}, {"window": 0}, {"vol_target": "rsi"},
+@pytest.mark.parametrize("wrong", [{"profile": "huge"}, {"variant": "secret"}, {"dropout": 2}, {"coverage": 1.0},
+                                   {"window": 0}, {"vol_target": "rsi"},
                                    {"batch_size": 0}, {"weights": "mine"}, {"fractions": (0.5, 0.5)}])
 def test_impossible_parameters_are_refused_before_training(candles, wrong):
     with pytest.raises(SettingsError):
@@ -209,7 +210,7 @@ def test_sizes_can_be_anything(candles):
     assert system.models_["direction"].input_shape == (None, 40, 46)
 
 
-# --- files ----------------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def test_folder_holds_the_documents_files(folder):
@@ -242,7 +243,10 @@ def test_the_documents_loading_code_works(folder, fitted, candles):
     assert vol_model.predict(x.reshape(3, -1)).shape == (3,)
 
 
-@pytest.mark.parametrize("name", ["direction_model_v9.keras", "volatility_model_v9.json", "price_model_v9.h5", "scaler_v9.json", "ensemble_v9.json", "manifest.json"])
+@pytest.mark.parametrize("name", [
+    "direction_model_v9.keras", "volatility_model_v9.json", "price_model_v9.h5", "scaler_v9.json", "ensemble_v9.json",
+    "manifest.json",
+])
 def test_one_changed_byte_is_found(folder, tmp_path, name):
     copy = shutil.copytree(folder, tmp_path / "copy")
     data = bytearray((copy / name).read_bytes())

@@ -1,4 +1,4 @@
-"""The leak zoo: every pipeline runs, the leaky ones really leak where they say, and the clean ones use nothing of the future.
+"""The leak zoo: every pipeline runs, the leaky ones leak where they say, and the clean ones use nothing of the future.
 
 The proofs here know what they look for (the step of each entry); a detector does not.
 """
@@ -173,7 +173,7 @@ def reach(animal):
 
 
 def reached(animal, candles, labels):
-    "Row number of the last candle each label needs: the claimed one, or the measured one if there is no claim or it is too early."
+    "Row of the last candle each label needs: the claimed one, or the measured one if no claim or one too early."
     rows = np.arange(len(candles))
     if isinstance(labels, pd.DataFrame):
         close = candles.index + (candles.index[1] - candles.index[0])
@@ -246,7 +246,7 @@ def waits_for_later_tests(animal):
 
 @once
 def known_already(animal):
-    "How much more often than the commoner class a label equals the label of a market that stands still after the decision."
+    "How much more often than the commoner class a label equals that of a market that stands still after the decision."
     candles = candles_of(animal)
     pipeline = animal.make(candles)
     y, agree = outcome(pipeline.labels(candles)).to_numpy(), []

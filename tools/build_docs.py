@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Build the documentation site from the notebooks and the outputs stored in them: build_docs.py [FOLDER] [--only TEXT …].
+"""Build the documentation site from the notebooks and their stored outputs: build_docs.py [FOLDER] [--only TEXT …].
 
-No notebook is executed and nothing is fetched; the site works from the file system. `--only` takes pages whose name contains one
-of the texts, for a quick look. The folder is replaced in whole, and only by a site without warnings and without broken links.
+No notebook is executed and nothing is fetched; the site works from the file system. `--only` takes pages whose name
+contains one of the texts, for a quick look. The folder is replaced in whole, and only by a site without warnings and
+without broken links.
 """
 import argparse
 import importlib
@@ -31,17 +32,20 @@ ROOMS = {
     "files": ("Files", "A file or a folder is there whole or not at all: written beside its place and then renamed."),
     "data": (
         "Data",
-        "Candles from a file, a public history, an exchange or a made-up market, as one checked table. Missing candles stay missing, and every "
+        "Candles from a file, a public history, an exchange or a made-up market, as one checked table. Missing candles "
+        "stay missing, and every "
         "repair is counted.",
     ),
     "features": (
         "Features",
-        "The columns of the five systems from one registry, computed for whole tables, in pieces and candle by candle, and the "
+        "The columns of the five systems from one registry, computed for whole tables, in pieces and candle by candle, "
+        "and the "
         "certificates that say whether a column can see the future.",
     ),
     "labels": (
         "Labels",
-        "What is to be forecast, with the interval of candles from the decision to the moment when the outcome is known.",
+        "What is to be forecast, with the interval of candles from the decision to the moment when the outcome is "
+        "known.",
     ),
     "validation": (
         "Validation",
@@ -51,16 +55,19 @@ ROOMS = {
     "systems": ("Systems", "Models put together behind one protocol: `fit`, `forecast`, `save`, `load`."),
     "evaluation": (
         "Evaluation",
-        "Every number beside its baseline, its interval and its costs; detectors of leaks; markets on which nothing can be found; the "
+        "Every number beside its baseline, its interval and its costs; detectors of leaks; markets on which nothing "
+        "can be found; the "
         "audit of the documents' claims.",
     ),
     "backtest": (
         "Trading",
-        "Trades simulated with costs by the loop that makes the labels: orders, account, statistics with their intervals, sweeps.",
+        "Trades simulated with costs by the loop that makes the labels: orders, account, statistics with their "
+        "intervals, sweeps.",
     ),
     "audit": (
         "Audit",
-        "Could it fool you? Detectors of leaks and a zoo to test them, markets on which nothing can be found, and the audit of the "
+        "Could it fool you? Detectors of leaks and a zoo to test them, markets on which nothing can be found, and the "
+        "audit of the "
         "documents' claims.",
     ),
     "reports": ("Reports", "One parameterised notebook run for any coin, rendered as a page that opens offline."),
@@ -105,7 +112,8 @@ INNER = {  # rooms inside rooms
     ),
     "audit/zoo": (
         "The zoo of leaks",
-        "Pipelines with one known leak each, and clean ones that look alike, to measure how often the detectors are right.",
+        "Pipelines with one known leak each, and clean ones that look alike, to measure how often the detectors are "
+        "right.",
     ),
     "audit/pipelines": ("Pipelines of the systems", "Each system as the steps that the detectors of leaks take apart."),
     "audit/claims": (
@@ -124,12 +132,14 @@ PARTS = {
     ),
     "studies": (
         "Studies",
-        "Longer questions, answered with stored numbers: which indicators of three libraries know the future, and what is left of published "
+        "Longer questions, answered with stored numbers: which indicators of three libraries know the future, and what "
+        "is left of published "
         "claims when they are measured.",
     ),
     "report": (
         "Report templates",
-        "The notebooks that `cryptolab run` fills in for a coin and a timeframe, here with what they found on the sample market.",
+        "The notebooks that `cryptolab run` fills in for a coin and a timeframe, here with what they found on the "
+        "sample market.",
     ),
     "colab": ("Colab", "Notebooks for Google Colab that run anywhere else too."),
 }
@@ -247,7 +257,7 @@ def page_output(output: dict) -> dict | None:  # the output as the site shows it
     return {"output_type": "display_data", "data": data, "metadata": {}}
 
 
-def page_cell(cell: dict, link, folded: bool = False) -> dict | None:  # the cell as the site shows it; None to leave it out
+def page_cell(cell: dict, link, folded: bool = False) -> dict | None:  # as the site shows it; None to leave it out
     "One cell without directives, tagged for the builder."
     if cell["cell_type"] == "markdown":
         source = link(BADGE.sub("", cell["source"]).strip())
@@ -325,7 +335,10 @@ def source_line(page: Page, book: dict) -> dict:  # a markdown cell
     )
     badge = next((match[1] for c in book["cells"] if (match := BADGE.search(c["source"]))), None)
     colab = f' · <a href="{badge}">open Colab</a>' if badge else ""
-    text = f'<p class="source">Notebook <a href="{up}/notebooks/{page.name}.ipynb" download>{page.path.relative_to(ROOT)}</a>{colab} · {about}</p>'
+    text = (
+        f'<p class="source">Notebook <a href="{up}/notebooks/{page.name}.ipynb" '
+        f'download>{page.path.relative_to(ROOT)}</a>{colab} · {about}</p>'
+    )
     return {"cell_type": "markdown", "metadata": {}, "source": text}
 
 
@@ -342,7 +355,10 @@ def page_notebook(page: Page, links: Links) -> dict:  # notebook for the builder
         cells += [{"cell_type": "markdown", "metadata": {}, "source": text} for text in reference(page.module)]
     if any('class="plot"' in o.get("data", {}).get("text/html", "") for c in cells for o in c.get("outputs", [])):
         up = os.path.relpath("_static", Path(page.name).parent)
-        scripts = f'<script>{(ASSETS / "guard.js").read_text().strip()}</script><script src="{up}/plotly.min.js"></script><script src="{up}/charts.js"></script>'
+        scripts = (
+            f'<script>{(ASSETS / "guard.js").read_text().strip()}</script><script '
+            f'src="{up}/plotly.min.js"></script><script src="{up}/charts.js"></script>'
+        )
         cells.append({"cell_type": "markdown", "metadata": {}, "source": scripts})
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
@@ -375,7 +391,7 @@ def short(value) -> str:  # Python as one would write it
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def parameters(function) -> list:  # (name, kind, default text or None, type, comment), then the return value under the name "return"
+def parameters(function) -> list:  # (name, kind, default text or None, type, comment); the return value comes last
     "The parameters of a function with the comments beside them."
     from fastcore.docments import docments
 
@@ -563,7 +579,10 @@ def start_trees(parts: list) -> dict:  # a markdown cell
         inside = [f"{name}/index" for name in names if name in parts]
         if inside:
             trees.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *inside, "```"]))
-    text = "## All names\n\nThe {ref}`index <genindex>` lists every function and class; the search field finds words in all pages.\n\n"
+    text = (
+        "## All names\n\nThe {ref}`index <genindex>` lists every function and class; the search field finds words in "
+        "all pages.\n\n"
+    )
     return {"cell_type": "markdown", "metadata": {}, "id": "contents", "source": text + "\n\n".join(trees)}
 
 
@@ -654,7 +673,8 @@ def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's
             out.replace(old)
         html.replace(out)
     log(
-        f"{out / 'index.html'}: {len(pages)} notebooks, {sum(1 for _ in out.rglob('*.html'))} pages, {time.perf_counter() - began:.0f} s"
+        f"{out / 'index.html'}: {len(pages)} notebooks, {sum(1 for _ in out.rglob('*.html'))} pages, "
+        f"{time.perf_counter() - began:.0f} s"
     )
     return out
 

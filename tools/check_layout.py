@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Fail when a notebook does not stand where its module is, or a module uses one above it: check_layout.py [ROOT]. Reads files only.
+"""Fail when a notebook does not stand where its module is, or a module uses one above it: check_layout.py [ROOT].
+Reads files only.
 
-`nbs/70_systems/30_v9/90_system.ipynb` exports `systems.v9.system`; `NN_<room>.ipynb` in a room's folder exports its face `<room>.__init__`.
-A module uses only modules with smaller numbers, compared folder by folder from the top; an import inside a function counts too.
+`nbs/70_systems/30_v9/90_system.ipynb` exports `systems.v9.system`; `NN_<room>.ipynb` in a room's folder exports its
+face `<room>.__init__`. A module uses only modules with smaller numbers, compared folder by folder from the top; an
+import inside a function counts too.
 """
 import ast
 import re
@@ -203,7 +205,8 @@ def climbs(source: Module, target: Module) -> bool:
 def arrows(house: House) -> list:  # one line per import
     "Imports to larger numbers."
     return [
-        f"{m.path.relative_to(house.root)}:{line}: {m.notebook} uses {house.modules[name].notebook}, whose number is not smaller"
+        f"{m.path.relative_to(house.root)}:{line}: {m.notebook} uses {house.modules[name].notebook}, whose number is "
+        "not smaller"
         for m in house.modules.values()
         for name, line in m.uses.items()
         if climbs(m, house.modules[name])
@@ -241,7 +244,7 @@ def private_names(house: House) -> list:  # one line per use
 
 
 def mentions(house: House) -> list:  # one line per mention
-    "Dotted names in the text of library, tools, benchmarks, notebooks and README that lead nowhere, and imports of what does not exist."
+    "Dotted names in library, tools, benchmarks, notebooks and README that lead nowhere, and imports of nothing."
     problems = [
         f"{m.path.relative_to(house.root)}:{line}: `{LIBRARY}.{name}` does not exist" for m in house.modules.values()
         for line, name in m.missing

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Run every report template by papermill as it stands, with its default parameters (a tiny sample), in its own folder."""
+"""Run every report template by papermill as it stands, with its default parameters (a tiny sample), in its own
+folder."""
 import os
 import sys
 import tempfile
@@ -29,7 +30,8 @@ if __name__ == "__main__":
     for template in sorted(TEMPLATES.glob("*.ipynb")):
         with tempfile.TemporaryDirectory() as folder:
             print(
-                f"{template.name}: {run_template(template, Path(folder) / template.name)} cells ran with default parameters"
+                f"{template.name}: {run_template(template, Path(folder) / template.name)} cells ran with default "
+                "parameters"
             )
     if left := sorted(set(TEMPLATES.rglob("*")) - set(before)):
         sys.exit(f"a template that is only looked at must write nothing, but left {', '.join(p.name for p in left)}")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Fail when notebooks are not clean or the library is not what they export: check_sync.py [ROOT].
 
-Works in a temporary copy of the working tree: the library is deleted there, exported anew and compared with what is here, so
-that edited, missing and left-over modules are all found, tracked by git or not.
+Works in a temporary copy of the working tree: the library is deleted there, exported anew and compared with what is
+here, so that edited, missing and left-over modules are all found, tracked by git or not.
 """
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Build the wheel, install it into a clean environment and import every module there, one by one, away from the checkout."""
+"""Build the wheel, install it into a clean environment and import every module there, one by one, away from the
+checkout."""
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,10 +13,12 @@ from tree import ROOT, copy_tree
 HERE = Path(sys.executable).parent
 
 
-# Each module in a fork of a process that has imported only declared packages: on its own, but without paying for them a hundred times.
+# Each module in a fork of a process that has imported only declared packages: on its own, but without paying for them
+# a hundred times.
 ALONE = """
-import os, sys
-import ast, matplotlib, nbformat, numba, pandas, typer
+import gc, os, sys
+import matplotlib, nbformat, numba, pandas, scipy.stats, typer
+gc.freeze()
 for name in sys.argv[1:]:
     child = os.fork()
     if not child:
@@ -30,9 +34,10 @@ for name in sys.argv[1:]:
 
 
 def run(*command, cwd):
-    "Run one command; its output is shown when it fails."
+    "Run one command, with nothing of the checkout on its path; its output is shown when it fails."
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")}
     done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [str(c) for c in command], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}")
@@ -47,7 +52,7 @@ def build(tmp: Path) -> Path:  # the wheel
 
 
 def module_names(wheel: Path) -> list:  # dotted names
-    "Every module in the wheel; fails when it lacks a module or report template of the checkout, or holds anything but the library."
+    "Every module in the wheel; fails when it lacks one, or a report template, or holds anything else."
     inside = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     wanted = {str(p.relative_to(ROOT)) for p in (ROOT / "cryptolab").rglob("*.py") if "__pycache__" not in p.parts}
     wanted |= {f"cryptolab/reports/templates/{p.name}" for p in (ROOT / "nbs" / "templates").glob("*.ipynb")}
@@ -62,13 +67,15 @@ def module_names(wheel: Path) -> list:  # dotted names
 
 def install(wheel: Path, tmp: Path) -> Path:  # the clean environment's Python
     "The wheel and what it declares, nothing else, in the pinned versions."
-    run(sys.executable, "-m", "venv", tmp / "venv", cwd=tmp)
-    python, pins = tmp / "venv" / "bin" / "python", ROOT / "constraints.txt"
-    if (HERE / "uv").exists():
-        run(HERE / "uv", "pip", "install", "--python", python, "-c", pins, wheel, cwd=tmp)
+    python, pins, uv = tmp / "venv" / "bin" / "python", ROOT / "constraints.txt", HERE / "uv"
+    if uv.exists():  # links what its cache holds, in seconds
+        run(uv, "venv", "--python", sys.executable, tmp / "venv", cwd=tmp)
+        run(uv, "pip", "install", "--python", python, "-c", pins, wheel, cwd=tmp)
+        run(uv, "pip", "check", "--python", python, cwd=tmp)
     else:
+        run(sys.executable, "-m", "venv", tmp / "venv", cwd=tmp)
         run(python, "-m", "pip", "install", "-q", "-c", pins, wheel, cwd=tmp)
-    run(python, "-m", "pip", "check", cwd=tmp)
+        run(python, "-m", "pip", "check", cwd=tmp)
     return python
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Write constraints.txt (newest allowed versions) and constraints-oldest.txt (lower bounds of pyproject.toml) as exact pins.
+"""Write constraints.txt (newest allowed versions) and constraints-oldest.txt (lower bounds of pyproject.toml) as exact
+pins.
 
 make_constraints.py newest|oldest      Needs uv beside this Python, and the package index it is set up for.
 """

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Write README.md from nbs/index.ipynb: make_readme.py [--check]. Same notebook, same text; stored outputs are used, nothing runs."""
+"""Write README.md from nbs/index.ipynb: make_readme.py [--check]. Same notebook, same text; stored outputs are used,
+nothing runs."""
 import re
 import sys
 from pathlib import Path

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Make a virtual environment with exactly the pinned packages: make_venv.py FOLDER CONSTRAINTS [EXTRAS].
 
-Run by the system's Python, so it uses the standard library only. `FOLDER/.stamp` is written last: an environment without it was
-interrupted and is made afresh; one whose stamp is old is brought up to date in place.
+Run by the system's Python, so it uses the standard library only. `FOLDER/.stamp` is written last: an environment
+without it was interrupted and is made afresh; one whose stamp is old is brought up to date in place. With the extra
+`dev` all packages are compiled to bytecode once: uv leaves that to the first import, which may not be allowed to
+write, and the tests start hundreds of processes.
 """
 import shutil
 import subprocess
@@ -20,9 +22,10 @@ def install(python, constraints, extras):
     "The project, editable, with its pinned packages: by uv in seconds, by pip in minutes when uv cannot."
     pip = (python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-c", constraints)
     project = ("-e", f".[{extras}]" if extras else ".")
+    bytecode = ("--compile-bytecode",) if "dev" in extras.split(",") else ()  # pip always does
     try:
         run(*pip, "uv")
-        run(python.with_name("uv"), "pip", "install", "-q", "--python", python, "-c", constraints, *project)
+        run(python.with_name("uv"), "pip", "install", "-q", *bytecode, "--python", python, "-c", constraints, *project)
     except (subprocess.CalledProcessError, OSError) as e:
         print(f"uv could not install ({e}); pip does it now, which takes some minutes", flush=True)
         run(*pip, *project)
@@ -43,7 +46,8 @@ def make_venv(folder, constraints, extras=""):
 if __name__ == "__main__":
     if not (3, 11) <= sys.version_info < (3, 14):
         sys.exit(
-            f"cryptolab needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; choose one: make setup PYTHON=python3.12"
+            f"cryptolab needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; choose one: make setup "
+            "PYTHON=python3.12"
         )
     try:
         make_venv(*sys.argv[1:])

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Run a notebook's examples against the exported library: run_notebook.py NOTEBOOK …
 
-Cells that are exported are not executed. The names they would define come from the exported module instead (private ones too),
-so what is tested is what users import. Cells marked `#| eval: false` are skipped. The rest runs in a fresh IPython kernel, a
-process of its own, in the notebook's folder. On Linux `run_forked` forks that kernel from a server that has imported the usual libraries,
-which saves a hundred notebooks their imports.
+Cells that are exported are not executed. The names they would define come from the exported module instead (private
+ones too), so what is tested is what users import. Cells marked `#| eval: false` are skipped. The rest runs in a fresh
+IPython kernel, a process of its own, in the notebook's folder. On Linux `run_forked` forks that kernel from a server
+that has imported the usual libraries, which saves a hundred notebooks their imports.
 """
+import gc
 import multiprocessing
 import os
 import re
@@ -108,6 +109,7 @@ def _in_fork(answers, path, package, cwd, timeout):
     "The life of a forked process: a kernel forked before any thread exists, then the notebook."
     from cryptolab.runs.kernel import SpareKernel
 
+    gc.freeze()  # what the server imported is never garbage, and looking through it would copy its pages
     spare = SpareKernel()
     try:
         answers.send((True, run_notebook(path, package, cwd, timeout, spare)))
@@ -125,7 +127,7 @@ def run_forked(
     cwd: Path | None = None,  # working folder of the kernel; the notebook's own when None
     timeout: int = 900,  # seconds one cell may take
 ) -> int:  # number of cells run; raises NotebookError
-    "Run the examples of one notebook in a kernel that need not import the usual libraries; elsewhere than on Linux in a fresh one."
+    "Run the examples of one notebook in a kernel that has the usual libraries; in a fresh one where there is no fork."
     if not sys.platform.startswith("linux"):
         return run_notebook(path, package, cwd, timeout)
     context = multiprocessing.get_context("forkserver")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Take the README's picture of a report with a headless browser: screenshot.py [REPORT.html] [PICTURE.png] [WIDTHxHEIGHT]."""
+"""Take the README's picture of a report with a headless browser: screenshot.py [REPORT.html] [PICTURE.png]
+[WIDTHxHEIGHT]."""
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update "
     "--disable-sync --hide-scrollbars --virtual-time-budget=8000"
 ).split()
 

@@ -1,4 +1,5 @@
-"""What must hold for a built site: every internal link leads somewhere, nothing is fetched from a network, every page says something."""
+"""What must hold for a built site: every internal link leads somewhere, nothing is fetched from a network, every page
+says something."""
 import re
 from html.parser import HTMLParser
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""An extension of the site's builder: formulas as MathML, which browsers draw without a script and without a network."""
+"""An extension of the site's builder: formulas as MathML, which browsers draw without a script and without a
+network."""
 import html
 import re
 from xml.etree import ElementTree

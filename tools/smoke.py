@@ -22,7 +22,10 @@ ROOMS = {
     "evaluation": ("55_evaluation/10_metrics", "test_evaluation.py"),
     "backtest": ("60_backtest/90_backtest", "test_backtest_stats.py"),
     "systems": ("70_systems/40_v2/30_veto", "test_v2.py::test_a_saved_system_says_the_same"),
-    "audit": ("75_audit/30_leaks/10_case", "test_leakage.py::test_oversampling_before_the_split_is_found_and_after_it_not"),
+    "audit": (
+        "75_audit/30_leaks/10_case",
+        "test_leakage.py::test_oversampling_before_the_split_is_found_and_after_it_not",
+    ),
     "reports": ("80_reports/30_results", "test_leaderboard.py"),
     "runs": ("85_runs/20_plan", "test_publish.py"),
     "serving": ("90_serving/10_forecast", "test_cli.py::test_predict_prints_one_json_object"),

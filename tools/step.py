@@ -26,6 +26,7 @@ def run_step(heading, command, show=print):
     show(f"\n==> {heading}", flush=True)
     start, closing = time.time(), ""
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of processes would compile the library anew
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env,
     ) as process:
@@ -43,7 +44,7 @@ def run_step(heading, command, show=print):
 
 
 def run_together(steps):
-    "Steps side by side: the first is shown as it runs, the others when they are done; the first exit status that is not 0."
+    "Steps side by side; the first is shown as it runs, the others when they are done. The first bad exit status."
     if len(steps) == 1:
         return run_step(steps[0][0], steps[0][1:])
     texts = [io.StringIO() for _ in steps]

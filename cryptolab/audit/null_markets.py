@@ -14,7 +14,7 @@ from ..data.market import null_market, planted_market
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #c673c068
 def _parts(candles):
-    "Jump, body, reach above and below the open (logs) and volume of every candle; a candle that stood still moves by the smallest step seen."
+    "Jump, body, reach above and below the open (logs), volume; a still candle moves by the smallest step seen."
     missing = [c for c in ("open", "high", "low", "close", "volume") if c not in candles.columns]
     if missing or not isinstance(candles.index, pd.DatetimeIndex):
         raise DataError(

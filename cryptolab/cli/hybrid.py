@@ -159,7 +159,7 @@ def evaluate_ensemble(
 ) -> str:  # text
     "Judge a stored ensemble on candles it has not seen."
     from cryptolab.evaluation.events import event_comparison
-    from cryptolab.audit.pipelines.hybrid import good_gate
+    from cryptolab.audit.claims.hybrid import good_gate
     from cryptolab.systems.hybrid import Hybrid
     from cryptolab.systems.hybrid.system import event_words
     from cryptolab.systems.hybrid.fit import tree_importance

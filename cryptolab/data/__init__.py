@@ -43,9 +43,9 @@ def _count(value, name, lowest):
         raise SettingsError(f"`{name}` must be a whole number", f"at least {lowest}", repr(value), f"correct `{name}`")
     return int(value)
 
-# %% ../../nbs/10_data/90_data.ipynb #02c22f94
+# %% ../../nbs/10_data/90_data.ipynb #5589274c
 def _stretch(candles, start, end, limit, warmup):
-    "The rows asked for, the warm-up in front of them; DataError when there are none."
+    "The requested rows with the warm-up in front of them; DataError when there are none."
     index = candles.index
     low = 0 if start is None else index.searchsorted(start)
     high = len(index) if end is None else index.searchsorted(end)
@@ -118,7 +118,7 @@ def _checked_options(source, options):
             ", ".join(unknown), "correct or remove it",
         )
 
-# %% ../../nbs/10_data/90_data.ipynb #dc5aac95
+# %% ../../nbs/10_data/90_data.ipynb #ed23b9aa
 def load_candles(
     symbol: str,  # a pair such as BTCUSDT (also btc-usdt, BTC/USDT)
     timeframe: str,  # such as 15m, 1h, 1d (also 1H, 60min)
@@ -126,18 +126,17 @@ def load_candles(
     data_dir: object = None,  # local: folder or file (None = "data"); hub: mirror; exchange: store
     start: object = None,  # first open time wanted; without a zone it is UTC
     end: object = None,  # open times before this one (exclusive)
-    limit: int | None = None,  # the newest so many candles of [start, end); None = all there are (exchange: 1000 or what is stored)
+    limit: int | None = None,  # the newest so many candles of [start, end); None = all (exchange: 1000 or those stored)
     warmup: int = 0,  # up to so many older candles in front of them; attrs["warmup"] says how many there were
     seed: int = 0,  # of the sample market
     now: object = None,  # the present, to know unclosed candles; None = the clock
     **options,  # edge (sample); refresh, download, stream, root (hub); exchange, page, retries, sleep (exchange)
-) -> pd.DataFrame:  # candle table; attrs: symbol, timeframe, source, path, quality, fingerprint, warmup, seed; raises a CryptolabError
-    "Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the stretch asked for."
+) -> pd.DataFrame:  # candle table; attrs say where it comes from and what was done; raises a CryptolabError
+    "Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the request."
     _checked_options(source, options)
     symbol, timeframe = canonical_request(symbol, timeframe)
-    start, end, now = (
-        None if time is None else utc_time(time, name) for name, time in (("start", start), ("end", end), ("now", now))
-    )
+    times = {"start": start, "end": end, "now": now}
+    start, end, now = (None if time is None else utc_time(time, name) for name, time in times.items())
     limit, warmup, seed = _count(limit, "limit", 1), _count(warmup, "warmup", 0), _count(seed, "seed", 0)
     if start is not None and end is not None and start >= end:
         raise SettingsError("`start` must be before `end`", f"a start before {end}", start, "exchange or correct them")
@@ -152,9 +151,8 @@ def load_candles(
         since, wanted = _since(timeframe, start, end, limit, warmup), None if limit is None else limit + warmup
         candles = load_exchange(symbol, timeframe, data_dir=data_dir, start=since, limit=wanted, now=now, **options)
     used = _stretch(candles, start, end, limit, warmup)
-    used.attrs.update(
-        quality=list(candles.attrs.get("quality") or []) + _account(used, len(candles)), fingerprint=fingerprint(used),
-    )
+    quality = list(candles.attrs.get("quality") or []) + _account(used, len(candles))
+    used.attrs.update(quality=quality, fingerprint=fingerprint(used))
     used.attrs["seed"] = seed if source == "sample" else None
     return used
 

@@ -28,10 +28,10 @@ def bad_values(
         taken |= mask
     return tests
 
-# %% ../../nbs/10_data/09_defects.ipynb #040c954a
+# %% ../../nbs/10_data/09_defects.ipynb #dd744abe
 def resolve_duplicates(
     table: pd.DataFrame,  # candles sorted by time, without rows that fail `bad_values`
-) -> dict:  # bool arrays `identical` and `conflicting` (rows to drop), int `snapshots` (twins with one open and a smaller volume)
+) -> dict:  # bool arrays `identical`, `conflicting` (rows to drop); int `snapshots` (same open, smaller volume)
     "Which rows to drop so that every time occurs once."
     n, times = len(table), table.index.asi8
     out = {"identical": np.zeros(n, bool), "conflicting": np.zeros(n, bool), "snapshots": 0}
@@ -56,7 +56,7 @@ def resolve_duplicates(
     out["snapshots"] = int(((o[ranked] == o[best]) & (v[ranked] < v[best]))[~winner].sum())
     return out
 
-# %% ../../nbs/10_data/09_defects.ipynb #68d121d4
+# %% ../../nbs/10_data/09_defects.ipynb #6c572cb5
 _FAR, _NEAR = np.log(2.2), np.log(1.5)
 
 
@@ -74,14 +74,14 @@ def _contradicted(o, l, c, adjacent, intraday):
     sudden, huge = np.log(4), np.log(5)
     if adjacent[0]:  # the first candle: its close is refuted by the next open, or its open by everything else
         bad[0] = abs(c[0] - o[1]) > _FAR or (o[0] - max(c[0], l[0]) > huge and abs(c[0] - o[1]) < _NEAR)
-    if adjacent[-1]:  # the last candle: its open is refuted, or its close left the open by a factor 4 (daily: only upwards)
+    if adjacent[-1]:  # the last candle: its open is refuted, or its close is a factor 4 away (daily: only upwards)
         move = c[-1] - o[-1]
         bad[-1] = abs(o[-1] - c[-2]) > _FAR or move > sudden or (intraday and move < -sudden)
     return bad
 
-
+# %% ../../nbs/10_data/09_defects.ipynb #d205b8c7
 def _blocks(o, c):
-    "Stretches that start and end with opposite jumps of one size: short ones, and longer ones in a unit of 10, 100, 1000, ..."
+    "Stretches between opposite jumps of one size: short ones, and longer ones in a unit of 10, 100, 1000, …"
     n, spike, unit = len(o), np.zeros(len(o), bool), np.zeros(len(o), bool)
     jump = o[1:] - c[:-1]
     at = np.flatnonzero(np.abs(jump) > _FAR) + 1
@@ -120,7 +120,7 @@ def find_spikes(
         left = left[~(new_spike | new_unit)]
     return spike, unit
 
-# %% ../../nbs/10_data/09_defects.ipynb #b24ed133
+# %% ../../nbs/10_data/09_defects.ipynb #db3b6efe
 def odd_rows(
     table: pd.DataFrame,  # cleaned candles
 ) -> dict:  # name -> bool array, True where something is remarkable; the rows stay
@@ -149,7 +149,7 @@ def _frozen(o, h, l, c):
 
 
 def _volume_units(table, block=50):
-    "First rows of stretches whose typical volume is another power of ten than before, and rows whose quote volume fits no price."
+    "First rows where the typical volume jumps by powers of ten, and rows whose quote volume fits no price."
     v, out = table["volume"].to_numpy(), np.zeros(len(table), bool)
     count = len(v) // block
     if count >= 8:

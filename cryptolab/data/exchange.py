@@ -39,7 +39,7 @@ def _ask(call, *args, name="exchange", retries=3, sleep=time.sleep):
                                   "check the network, or use source=local (stored candles) or source=sample") from error
             sleep(2.0**attempt)
 
-# %% ../../nbs/10_data/60_exchange.ipynb #e8b2747a
+# %% ../../nbs/10_data/60_exchange.ipynb #70d132e5
 def open_exchange(
     exchange: object = "binance",  # a name that ccxt knows, or an exchange object (used as it is)
 ) -> object:  # an exchange with ccxt's methods, its rate limit on; raises SourceError or SettingsError
@@ -62,43 +62,35 @@ def open_exchange(
 def _market(markets, symbol, name):
     "The exchange's own name of a symbol."
     plain = {}
-    for market in sorted(markets, key=lambda m: (":" in m, m)):  # spot first: contracts have a settlement coin behind a colon
+    for market in sorted(markets, key=lambda m: (":" in m, m)):  # spot first: contracts end in `:COIN`
         plain.setdefault(re.sub(r"[^A-Za-z0-9]", "", market).upper(), market)
     if symbol not in plain:
         near = difflib.get_close_matches(symbol, list(plain), n=3, cutoff=0.6)
-        raise SourceError(
-            f"{name}: unknown symbol {symbol}",
-            f"one of its {len(plain)} markets",
-            symbol,
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else f"{name} does not trade it; choose another exchange or symbol",
-        )
+        remedy = f"{name} does not trade it; choose another exchange or symbol"
+        if near:
+            remedy = f"did you mean {' or '.join(near)}?"
+        raise SourceError(f"{name}: unknown symbol {symbol}", f"one of its {len(plain)} markets", symbol, remedy)
     return plain[symbol]
 
-# %% ../../nbs/10_data/60_exchange.ipynb #b2254984
+# %% ../../nbs/10_data/60_exchange.ipynb #fe372ec4
 _FIELDS = ["open", "high", "low", "close", "volume"]
 
 
 def _rows(reply, name):
     "A reply in ccxt's form as a table, oldest first."
     try:
-        values = np.array(
-            [[np.nan if v is None else float(v) for v in row[:6]] for row in reply], dtype=float,
-        ).reshape(-1, 6)
+        numbers = [[np.nan if v is None else float(v) for v in row[:6]] for row in reply]
+        values = np.array(numbers, dtype=float).reshape(-1, 6)
         opens = pd.to_datetime(values[:, 0].astype("int64"), unit="ms", utc=True).as_unit("ns")
     except (TypeError, ValueError) as e:
         raise SourceError(
-            f"{name}: a reply that is not candles",
-            "rows [milliseconds, open, high, low, close, volume]",
-            repr(reply)[:120],
-            "check that the exchange object follows ccxt",
+            f"{name}: a reply that is not candles", "rows [milliseconds, open, high, low, close, volume]",
+            repr(reply)[:120], "check that the exchange object follows ccxt",
         ) from e
-    return pd.DataFrame(
-        values[:, 1:], index=pd.DatetimeIndex(opens, name="open_time"), columns=_FIELDS,
-    ).sort_index(kind="stable")
+    table = pd.DataFrame(values[:, 1:], index=pd.DatetimeIndex(opens, name="open_time"), columns=_FIELDS)
+    return table.sort_index(kind="stable")
 
-# %% ../../nbs/10_data/60_exchange.ipynb #d6862e35
+# %% ../../nbs/10_data/60_exchange.ipynb #aafeb761
 def _to_ms(time):
     "Milliseconds of a time; without a time zone it is UTC."
     return int(utc_time(time).timestamp() * 1000)
@@ -108,8 +100,8 @@ def _present(exchange, now, ask):
     "The present in milliseconds: as given, else the exchange's clock."
     if now is not None:
         return _to_ms(now)
-    told = ask(exchange.fetch_time) if getattr(exchange, "has", {}).get("fetchTime") else None
-    return int(told if told is not None else exchange.milliseconds())
+    time = ask(exchange.fetch_time) if getattr(exchange, "has", {}).get("fetchTime") else None
+    return int(time if time is not None else exchange.milliseconds())
 
 
 def _pages(ask, exchange, market, timeframe, page, since, until):
@@ -173,10 +165,14 @@ def _write_store(path, table):
     with whole_file(path) as new:
         table.reset_index().to_parquet(new, index=False)
 
-# %% ../../nbs/10_data/60_exchange.ipynb #5e182ff4
+# %% ../../nbs/10_data/60_exchange.ipynb #6a33920a
 def _extend(table, pages_of, since, until, path):
     "The stored table, completed to [since, until); what was received is stored even when the line breaks."
-    save = (lambda t: _write_store(path, t)) if path is not None else (lambda t: None)
+
+    def save(table):
+        if path is not None:
+            _write_store(path, table)
+
     where = path or "exchange"
     if table is not None and len(table) and since < _to_ms(table.index[0]):
         older = list(pages_of(since, _to_ms(table.index[0])))
@@ -193,7 +189,7 @@ def _extend(table, pages_of, since, until, path):
             save(table)
     return table
 
-# %% ../../nbs/10_data/60_exchange.ipynb #0b32d82c
+# %% ../../nbs/10_data/60_exchange.ipynb #54942a13
 def load_exchange(
     symbol: str,  # such as BTCUSDT
     timeframe: str,  # one that the exchange offers, such as 1h
@@ -205,7 +201,7 @@ def load_exchange(
     page: int = 1000,  # candles to ask for at once
     retries: int = 3,  # further attempts after a network error
     sleep=time.sleep,  # pause between attempts, a function of seconds
-) -> pd.DataFrame:  # clean candle table, closed candles only, all that is stored and new; raises SourceError or SettingsError
+) -> pd.DataFrame:  # clean closed candles, all that is stored and new; raises SourceError or SettingsError
     "Recent closed candles of an exchange, extending the stored ones."
     symbol, timeframe = canonical_request(symbol, timeframe)
     line = open_exchange(exchange)

@@ -36,10 +36,10 @@ def hub_files(
         (repo, path.format(symbol=symbol, base=base, timeframe=timeframe)) for repo, path in HUB_REPOSITORIES.items()
     ]
 
-# %% ../../nbs/10_data/50_hub.ipynb #bdadae06
-HUB_SYMBOLS = """AAVEUSDT ADAUSDT ALGOUSDT ARBUSDT ATOMUSDT AVAXUSDT BALUSDT BATUSDT BCHUSDT BNBUSDT BTCUSDT COMPUSDT CRVUSDT
-    DOGEUSDT DOTUSDT ENJUSDT ENSUSDT ETCUSDT ETHUSDT FILUSDT GALAUSDT GRTUSDT IMXUSDT KAVAUSDT LINKUSDT LTCUSDT MANAUSDT MATICUSDT
-    MKRUSDT NEARUSDT OPUSDT SANDUSDT SNXUSDT SOLUSDT SPELLUSDT UNIUSDT XRPUSDT ZRXUSDT""".split()
+# %% ../../nbs/10_data/50_hub.ipynb #68fcf7ad
+HUB_SYMBOLS = """AAVEUSDT ADAUSDT ALGOUSDT ARBUSDT ATOMUSDT AVAXUSDT BALUSDT BATUSDT BCHUSDT BNBUSDT BTCUSDT COMPUSDT
+    CRVUSDT DOGEUSDT DOTUSDT ENJUSDT ENSUSDT ETCUSDT ETHUSDT FILUSDT GALAUSDT GRTUSDT IMXUSDT KAVAUSDT LINKUSDT LTCUSDT
+    MANAUSDT MATICUSDT MKRUSDT NEARUSDT OPUSDT SANDUSDT SNXUSDT SOLUSDT SPELLUSDT UNIUSDT XRPUSDT ZRXUSDT""".split()
 HUB_TIMEFRAMES = ["15m", "1h", "1d"]
 
 # %% ../../nbs/10_data/50_hub.ipynb #4e72e606
@@ -66,13 +66,12 @@ def _cause(error):
         error = error.__cause__ or error.__context__
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120] if str(error).strip() else 'no details'}"
 
-# %% ../../nbs/10_data/50_hub.ipynb #af93df34
+# %% ../../nbs/10_data/50_hub.ipynb #49907000
 def _mirrored(data_dir, repo, path):
     "The copy of a hub file in a local mirror, or None."
     folder = Path(data_dir)
-    return next(
-        (p for p in (folder / path, folder / repo / path, folder / repo.split("/")[-1] / path) if p.is_file()), None,
-    )
+    candidates = (folder / path, folder / repo / path, folder / repo.split("/")[-1] / path)
+    return next((p for p in candidates if p.is_file()), None)
 
 
 def find_hub_file(
@@ -83,22 +82,22 @@ def find_hub_file(
     download=None,  # function in the manner of huggingface_hub.hf_hub_download; None = that function
 ) -> Path:  # the file on this machine; raises SourceError
     "The file with the candles of a request, fetched from the hub if it is not on this machine yet."
-    places = hub_files(symbol, timeframe)
-    copies = [] if data_dir is None else [p for repo, path in places if (p := _mirrored(data_dir, repo, path))]
+    files = hub_files(symbol, timeframe)
+    copies = [] if data_dir is None else [p for repo, path in files if (p := _mirrored(data_dir, repo, path))]
     if copies and not refresh:
         return copies[0]
     download = download or _downloader()
     into = {} if data_dir is None else {"local_dir": str(data_dir)}
     trouble = None
-    for repo, path in places:
+    for repo, path in files:
         only_cached = {"local_files_only": True} if trouble else {}
         try:
             return Path(download(repo_id=repo, filename=path, repo_type="dataset", **into, **only_cached))
         except Exception as error:  # whatever the client raises becomes one of our two errors
             trouble = trouble or (None if _is_absent(error) else error)
-    raise (
-        _unreachable(symbol, timeframe, data_dir, trouble, copies) if trouble else _unknown(symbol, timeframe)
-    ) from trouble
+    if trouble:
+        raise _unreachable(symbol, timeframe, data_dir, trouble, copies) from trouble
+    raise _unknown(symbol, timeframe)
 
 # %% ../../nbs/10_data/50_hub.ipynb #287e68d2
 def _unreachable(symbol, timeframe, data_dir, error, copies=()):
@@ -172,16 +171,16 @@ def groups_needed(
         first = max(first, _reaches_back(groups["rows"].to_numpy(), before, warmup))
     return range(min(first, last), last)
 
-# %% ../../nbs/10_data/50_hub.ipynb #00637538
+# %% ../../nbs/10_data/50_hub.ipynb #8c8f430c
 def _suffices(index, start, end, limit, warmup, before):
-    "Whether the slice holds all candles asked for; `before` is the time of the newest row that was left out."
+    "Whether the slice holds all candles of the request; `before` is the time of the newest row that was left out."
     low = 0 if start is None else index.searchsorted(start)
     high = len(index) if end is None else index.searchsorted(end)
     if limit is not None and high - limit >= low:
         return high - limit >= warmup
     return start is not None and before < start and low >= warmup
 
-# %% ../../nbs/10_data/50_hub.ipynb #19de2082
+# %% ../../nbs/10_data/50_hub.ipynb #aca25863
 HUB_ROOT = "hf://datasets"  # as fsspec names it
 
 
@@ -195,11 +194,11 @@ def _load_dataset():
     return load_dataset
 
 
-def _first_there(places, root):
-    "The first place of a request that exists: (its address, file system, path in it), or None."
+def _first_there(files, root):
+    "The first file of a request that exists: (its address, file system, path in it), or None."
     import fsspec
 
-    for repo, path in places:
+    for repo, path in files:
         system, inner = fsspec.core.url_to_fs(f"{root}/{repo}/{path}")
         try:
             system.info(inner)
@@ -219,7 +218,7 @@ def _footer(system, inner):
         parquet = pq.ParquetFile(file)
         return parquet.metadata, parquet.schema_arrow.metadata
 
-
+# %% ../../nbs/10_data/50_hub.ipynb #f1b95089
 def _stream_rows(url, column, first, last):
     "The rows of a Parquet file whose `column` lies from first to last; other row groups are not read."
     import pyarrow as pa
@@ -230,13 +229,25 @@ def _stream_rows(url, column, first, last):
 
 
 def _try(step, *inputs):
-    "A step that reads from afar, or None: whatever went wrong, the download that follows says it in our words."
+    "A step that reads over the network, or None: the download that follows reports what went wrong."
     try:
         return step(*inputs)
     except Exception:
         return None
 
-# %% ../../nbs/10_data/50_hub.ipynb #23f6834c
+# %% ../../nbs/10_data/50_hub.ipynb #debbcc78
+def _read_slice(table, url, symbol, timeframe, now):
+    "Rows of a file through the same checks as a whole file."
+    import pyarrow.parquet as pq
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / url.rsplit("/", 1)[1]
+        pq.write_table(table, path)
+        candles = read_checked(path, symbol, timeframe, source="hub", now=now)
+    candles.attrs["path"] = url
+    return candles
+
+# %% ../../nbs/10_data/50_hub.ipynb #e4b99405
 def stream_hub(
     symbol: str,  # such as BTCUSDT
     timeframe: str,  # such as 15m
@@ -270,23 +281,11 @@ def stream_hub(
     candles.attrs["quality"] = [*(candles.attrs.get("quality") or []), note]
     return candles
 
-
-def _read_slice(table, url, symbol, timeframe, now):
-    "Rows of a file through the same checks as a whole file."
-    import pyarrow.parquet as pq
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / url.rsplit("/", 1)[1]
-        pq.write_table(table, path)
-        candles = read_checked(path, symbol, timeframe, source="hub", now=now)
-    candles.attrs["path"] = url
-    return candles
-
-# %% ../../nbs/10_data/50_hub.ipynb #492bbfef
+# %% ../../nbs/10_data/50_hub.ipynb #87306b66
 def load_hub(
     symbol: str,  # such as BTCUSDT; 38 pairs against USDT
     timeframe: str,  # 15m, 1h or 1d
-    data_dir: str | Path | None = None,  # mirror folder, used as it is when it has the file; None = the package's own cache
+    data_dir: str | Path | None = None,  # mirror folder, used as it is when it has the file; None = the package's cache
     now: str | pd.Timestamp | None = None,  # the present (UTC), to know an unclosed last candle; None = the clock
     refresh: bool = False,  # ask the hub even if the mirror has a copy
     download=None,  # function in the manner of huggingface_hub.hf_hub_download; None = that function
@@ -299,7 +298,7 @@ def load_hub(
 ) -> pd.DataFrame:  # clean candle table with symbol, timeframe, source and path in attrs; raises SourceError
     "Candles from the public dataset repositories, cached on this machine."
     symbol, timeframe = canonical_request(symbol, timeframe)
-    copy = data_dir is not None and any(_mirrored(data_dir, *place) for place in hub_files(symbol, timeframe))
+    copy = data_dir is not None and any(_mirrored(data_dir, *file) for file in hub_files(symbol, timeframe))
     if stream and (refresh or not copy):
         candles = stream_hub(symbol, timeframe, start, end, limit, warmup, now, root)
         if candles is not None:

@@ -19,7 +19,7 @@ from .formats import KNOWN_ENDINGS
 from .readers import read_candles
 from .timegrid import TIMEFRAMES, canonical_timeframe, infer_timeframe, timeframe_delta
 
-# %% ../../nbs/10_data/40_local.ipynb #e08e6af1
+# %% ../../nbs/10_data/40_local.ipynb #708cbe4a
 _OTHER_UNITS = {u: u[0] for u in "s sec second seconds m min h hr hour hours d day days w week weeks".split()}
 _OTHER_UNITS |= dict.fromkeys("mo mon mth month months".split(), "M")
 _NAMED = {"minutely": "1m", "hourly": "1h", "daily": "1d", "weekly": "1w", "monthly": "1M", "mn1": "1M"}
@@ -28,7 +28,7 @@ _NAMED |= {f"{t[-1]}{t[:-1]}": t for t in TIMEFRAMES}  # MetaTrader writes H1 fo
 
 def _timeframe_of(
     word: str,  # one word of a file name or of a request, such as `1H`, `60min`, `daily`
-) -> str | None:  # the timeframe in this library's spelling (`1M` = month, `3d` if it has no name here), None if it is none
+) -> str | None:  # this library's spelling (`1M` = month, `3d`: no candle table has it), None if it is none
     "The timeframe a word stands for."
     if word.lower() in _NAMED:
         return _NAMED[word.lower()]
@@ -79,25 +79,28 @@ def _words(path):
             words.append(word)
     return words
 
-# %% ../../nbs/10_data/40_local.ipynb #ce429b00
+# %% ../../nbs/10_data/40_local.ipynb #372e3840
 _MARKETS = set(
-    "perp perpetual swap future futures fut um cm usdm coinm delivery quarter quarterly mark index premium funding".split()
+    """perp perpetual swap future futures fut um cm usdm coinm delivery quarter quarterly mark index premium
+    funding""".split()
 )
 _NOT_CANDLES = set(
-    "depth trades aggtrades orderbook book metrics features labels forecast forecasts predictions signals results".split()
+    """depth trades aggtrades orderbook book metrics features labels forecast forecasts predictions signals
+    results""".split()
 )
 _EXCHANGES = set(
     """binance binanceus us coinbase coinbasepro kraken bitstamp bitfinex bybit okx okex kucoin gate gateio gemini
     huobi htx mexc bitget poloniex bittrex cryptocom deribit bitmex cryptodatadownload""".split()
 )
 _PLAIN = set(
-    "data candles candle klines kline ohlcv ohlc prices history historical hist spot raw clean full all the open time ms utc".split()
+    """data candles candle klines kline ohlcv ohlc prices history historical hist spot raw clean full all the open
+    time ms utc""".split()
 )
 _QUOTES = ("USDT", "USDC", "BUSD", "FDUSD", "TUSD", "USD", "EUR", "GBP", "TRY", "BTC", "ETH", "BNB")
 
 
 def _timeframe_in(words, after):
-    "The timeframe among words: the first after the symbol, else the last before it, else a bare number of minutes behind the symbol."
+    "The timeframe among words: the first after the symbol, else the last before it, else minutes without a unit."
     spans = [(i, t) for i, w in enumerate(words) if (t := _timeframe_of(w))]
     behind = [t for i, t in spans if i >= after]
     if behind or spans:
@@ -133,7 +136,7 @@ def _offer(path, symbol):
     bare = len(words) == 2 and f"{words[0]}USDT".upper() == symbol
     return _timeframe_of(words[1]) if bare else None
 
-# %% ../../nbs/10_data/40_local.ipynb #b574dd67
+# %% ../../nbs/10_data/40_local.ipynb #0f27a0eb
 def _not_found(folder, files, symbol, timeframe):
     "The SourceError for a folder without the wanted candles."
     what, wanted = f"{folder}: no candles of {symbol} in {timeframe}", f"a file such as {symbol}_{timeframe}.csv"
@@ -147,16 +150,15 @@ def _not_found(folder, files, symbol, timeframe):
     offers = {p.name: offer for p in files if (offer := _offer(p, symbol))}
     if offers:
         frames, step = set(offers.values()), timeframe_delta(timeframe)
-        finer = [
-            t for t in TIMEFRAMES if t in frames and step > timeframe_delta(t)
-            and step % timeframe_delta(t) == pd.Timedelta(0)
-        ]
+        shorter = {t: timeframe_delta(t) for t in TIMEFRAMES if t in frames and timeframe_delta(t) < step}
+        finer = [t for t, length in shorter.items() if step % length == pd.Timedelta(0)]
         nameless = [name for name, offer in offers.items() if offer == "?"]
         remedy = "choose one of these timeframes, or add the file"
         if finer:
             remedy = f"load {finer[-1]} and use resample_candles(candles, '{timeframe}')"
         if nameless:
-            remedy = f"give {nameless[0]} itself as data_dir (its name states no timeframe), or rename it to SYMBOL_TIMEFRAME"
+            remedy = f"give {nameless[0]} itself as data_dir (its name states no timeframe), "
+            remedy += "or rename it to SYMBOL_TIMEFRAME"
         return SourceError(what, wanted, f"{symbol} in {', '.join(sorted(frames))}", remedy)
     symbols = sorted({s for s, t in listing if s and t == timeframe})
     if symbols:
@@ -169,7 +171,7 @@ def _not_found(folder, files, symbol, timeframe):
         what, wanted, ", ".join(sorted(p.name for p in files)[:12]), "add the file, or rename one to SYMBOL_TIMEFRAME",
     )
 
-# %% ../../nbs/10_data/40_local.ipynb #0b91d029
+# %% ../../nbs/10_data/40_local.ipynb #093dbb88
 def find_candle_file(
     data_dir: str | Path,  # a folder (its own files, not its subfolders) or one file
     symbol: str,  # such as BTCUSDT
@@ -177,34 +179,33 @@ def find_candle_file(
 ) -> Path:  # the one file that fits; raises SourceError when none or several do
     "The file that holds the candles of a symbol in a timeframe."
     symbol, timeframe = canonical_request(symbol, timeframe)
-    place = Path(data_dir)
-    if place.is_file():
-        return _direct(place, symbol)
-    if not place.exists():
+    folder = Path(data_dir)
+    if folder.is_file():
+        return _direct(folder, symbol)
+    if not folder.exists():
         raise SourceError(
-            f"{place} does not exist", "a folder of candle files, or one candle file",
+            f"{folder} does not exist", "a folder of candle files, or one candle file",
             f"nothing, seen from {os.getcwd()}", "correct data_dir, or use source=sample, which needs no files",
         )
     try:
-        files = sorted(p for p in place.iterdir() if _is_candle_file(p))
+        files = sorted(p for p in folder.iterdir() if _is_candle_file(p))
     except OSError as e:
-        raise SourceError(f"{place} cannot be read", "a readable folder", str(e), "check its permissions") from e
+        raise SourceError(f"{folder} cannot be read", "a readable folder", str(e), "check its permissions") from e
     fitting = [p for p in files if _offer(p, symbol) == timeframe]
     if len(fitting) > 1:
         raise SourceError(
-            f"{place}: {len(fitting)} files fit {symbol} in {timeframe}", "exactly one",
+            f"{folder}: {len(fitting)} files fit {symbol} in {timeframe}", "exactly one",
             ", ".join(p.name for p in fitting), "give one of them as data_dir, or move the others to a subfolder",
         )
     if not fitting:
-        raise _not_found(place, files, symbol, timeframe)
+        raise _not_found(folder, files, symbol, timeframe)
     return fitting[0]
 
 
 def _direct(path, symbol):
     "A file named directly: taken, unless its name speaks of another pair."
-    pair = next(
-        (w.upper() for w in _words(path) if re.fullmatch(r"(?i)[a-z0-9]{2,}(" + "|".join(_QUOTES[:7]) + ")", w)), None,
-    )
+    pattern = r"(?i)[a-z0-9]{2,}(" + "|".join(_QUOTES[:7]) + ")"
+    pair = next((w.upper() for w in _words(path) if re.fullmatch(pattern, w)), None)
     if pair and pair != symbol and not _offer(path, symbol):
         raise SourceError(
             f"{path}: the name speaks of {pair}, the request of {symbol}", f"candles of {symbol}", path.name,
@@ -212,7 +213,7 @@ def _direct(path, symbol):
         )
     return path
 
-# %% ../../nbs/10_data/40_local.ipynb #c1b5c972
+# %% ../../nbs/10_data/40_local.ipynb #df096cf3
 def read_checked(
     path: str | Path,  # a candle file
     symbol: str,  # the symbol asked for
@@ -237,11 +238,9 @@ def read_checked(
             ) from e
         if timeframe_delta(found) != timeframe_delta(timeframe):
             finer = timeframe_delta(timeframe) % timeframe_delta(found) == pd.Timedelta(0)
-            remedy = (
-                f"resample_candles(read_candles('{path.name}'), '{timeframe}')"
-                if finer
-                else f"ask for {found}, or give another file"
-            )
+            remedy = f"ask for {found}, or give another file"
+            if finer:
+                remedy = f"resample_candles(read_candles('{path.name}'), '{timeframe}')"
             raise DataError(
                 f"{path.name}: its candles have another timeframe", f"{timeframe}, as asked for", found, remedy,
             )
@@ -250,13 +249,13 @@ def read_checked(
     candles.attrs.update(symbol=symbol, timeframe=timeframe, source=source, path=str(path))
     return candles
 
-# %% ../../nbs/10_data/40_local.ipynb #d32ae23f
+# %% ../../nbs/10_data/40_local.ipynb #2942ad4c
 def load_local(
     symbol: str,  # such as BTCUSDT
     timeframe: str,  # such as 1h
     data_dir: str | Path = "data",  # a folder (its own files only) or one file
     now: str | pd.Timestamp | None = None,  # the present (UTC), to know an unclosed last candle; None = the clock
-) -> pd.DataFrame:  # clean candle table with symbol, timeframe, source and path in attrs; SourceError or DataError otherwise
+) -> pd.DataFrame:  # clean candle table; attrs: symbol, timeframe, source, path; raises SourceError or DataError
     "Candles of one symbol and timeframe from a folder or file."
     symbol, timeframe = canonical_request(symbol, timeframe)
     return read_checked(find_candle_file(data_dir, symbol, timeframe), symbol, timeframe, now=now)

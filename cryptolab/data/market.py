@@ -15,7 +15,7 @@ import pandas as pd
 from ..config import DataError, SettingsError
 from .candles import timeframe_delta
 
-# %% ../../nbs/10_data/30_market.ipynb #79e2069f
+# %% ../../nbs/10_data/30_market.ipynb #389bf19c
 _HALF = 2**-0.5  # mean absolute value of a unit-variance Student t with 4 degrees of freedom
 
 
@@ -26,7 +26,7 @@ def _decay(shocks, half_life, hours, weight):
     phi = 0.5 ** (1 / max(half_life / hours, 2))
     return lfilter([weight], [1, -phi], np.r_[0.0, (np.minimum(shocks, 6) - _HALF)[:-1]])
 
-
+# %% ../../nbs/10_data/30_market.ipynb #7d347dac
 def _sizes(m, start, hours, streams):
     "Direction-free part of `m` candles: volatility, move size, extremes along and against the move, volume."
     t, r = start + np.arange(m) * hours, [np.random.default_rng(s) for s in streams]
@@ -91,7 +91,7 @@ def _walk(sigma, size, along, against, volume, draw, edge, price):
         o = c
     return np.array(rows), np.array(p_up)
 
-# %% ../../nbs/10_data/30_market.ipynb #9a02f4e8
+# %% ../../nbs/10_data/30_market.ipynb #8e5c121f
 def _market(n, timeframe, seed, edge, end, symbol, price):
     "One generated market; see `planted_market` for the parameters."
     if not 0 <= edge < 0.5:
@@ -108,9 +108,7 @@ def _market(n, timeframe, seed, edge, end, symbol, price):
         index = pd.date_range(end=last, periods=n, freq=step, name="open_time", unit="ns")
     except (pd.errors.OutOfBoundsDatetime, OverflowError) as e:
         raise DataError(
-            f"{n} candles of {timeframe} reach back before the calendar begins",
-            "fewer candles",
-            n,
+            f"{n} candles of {timeframe} reach back before the calendar begins", "fewer candles", n,
             "lower n or the timeframe",
         ) from e
     start = (index[0] - monday) / pd.Timedelta(hours=1) - _BURN * hours

@@ -37,7 +37,7 @@ def epoch_to_ns(
     plausible &= (ns >= _EARLIEST) & (ns < _LATEST)
     return np.where(plausible, ns, _NAT), np.where(plausible, unit, -1)
 
-# %% ../../nbs/10_data/21_parsing.ipynb #ad6f9569
+# %% ../../nbs/10_data/21_parsing.ipynb #150bf1f5
 _CLOCK = (r"(?:[T ,_-]+(?P<H>\d{1,2})(?:[:.h]?(?P<M>\d{2}))?(?::?(?P<S>\d{2})(?:[.,](?P<F>\d{1,9}))?)?"
           r"(?:\s*-?\s*(?P<half>[AaPp])\.?[Mm]\.?)?)?")
 _DATE = (r"^\s*(?:[A-Z][a-z]{2,8},?\s+(?=\d|[A-Z]))?(?:(?P<year>\d{4})[-/. ]?(?P<month>\d{1,2})[-/. ]?(?P<day>\d{1,2})"
@@ -56,15 +56,8 @@ def _whole(column):
 def _days(year, month, day):
     "Nanoseconds of calendar days, NaN where there is no such day."
     year = np.where(year < 100, year + 2000, year)
-    known = (
-        np.isfinite(year + month + day)
-        & (month >= 1)
-        & (month <= 12)
-        & (day >= 1)
-        & (day <= 31)
-        & (year > 1900)
-        & (year < 2200)
-    )
+    known = np.isfinite(year + month + day) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    known &= (year > 1900) & (year < 2200)
     y, m, d = (np.where(known, v, 1970).astype("int64") for v in (year, month, day))
     m, d = np.where(known, m, 1), np.where(known, d, 1)
     first = ((y - 1970) * 12 + (m - 1)).astype("datetime64[M]")
@@ -79,7 +72,7 @@ def _typical_step(days):
     return np.median(np.abs(np.diff(days))) / 86_400e9 if len(days) > 1 else np.inf
 
 
-def _day_or_month(a, b, year, place):
+def _day_or_month(a, b, year, where):
     "Days from two numbers in an order the column itself must reveal; every day once, in file order."
     seen = np.isfinite(a + b)
     day_first, month_first = _days(year, b, a), _days(year, a, b)
@@ -93,18 +86,18 @@ def _day_or_month(a, b, year, place):
     found = f"for example {int(a[seen][0]):02}/{int(b[seen][0]):02}"
     if all(high):
         raise DataError(
-            f"{place}: dates change between day first and month first", "one order", found,
+            f"{where}: dates change between day first and month first", "one order", found,
             "write the dates as YYYY-MM-DD",
         )
     dense = (_typical_step(day_first) <= 7, _typical_step(month_first) <= 7)
     if dense[0] != dense[1]:
         return day_first if dense[0] else month_first
     raise DataError(
-        f"{place}: day and month cannot be told apart", "dates as YYYY-MM-DD", found,
+        f"{where}: day and month cannot be told apart", "dates as YYYY-MM-DD", found,
         "write the dates as YYYY-MM-DD or add more rows",
     )
 
-# %% ../../nbs/10_data/21_parsing.ipynb #2830aca4
+# %% ../../nbs/10_data/21_parsing.ipynb #6927900e
 def _clock_to_ns(text):
     "Clock and zone of a text that starts with a date, as float nanoseconds."
     p = text.str.extract(_PATTERN)
@@ -118,29 +111,28 @@ def _clock_to_ns(text):
     )
     sane = p["H"].notna().to_numpy() | (text.str.strip().str.len() == 10).to_numpy()
     sane &= ~((hour > 24) | (minute > 59) | (second > 60))
-    parts = (
-        np.nan_to_num(hour) * 3600e9
-        + np.nan_to_num(minute) * 60e9
-        + np.nan_to_num(second) * 1e9
-        - np.nan_to_num(offset)
-    )
+    parts = np.nan_to_num(hour) * 3600e9 + np.nan_to_num(minute) * 60e9 + np.nan_to_num(second) * 1e9
+    parts -= np.nan_to_num(offset)
     return np.where(sane, parts + np.nan_to_num(fine), np.nan)
 
-
-def _date_to_ns(text, place):
+# %% ../../nbs/10_data/21_parsing.ipynb #12fd5933
+def _date_to_ns(text, where):
     "Dates without clock, each once, as float nanoseconds."
     p = text.str.extract(_DATE + r"\s*$")
-    month = lambda column: p[column].str[:3].str.lower().map(_MONTHS).to_numpy("float64", na_value=np.nan)
+
+    def month(column):
+        return p[column].str[:3].str.lower().map(_MONTHS).to_numpy("float64", na_value=np.nan)
+
     days = _days(_whole(p["year"]), _whole(p["month"]), _whole(p["day"]))
     for column, day, year in (("name2", "d2", "y2"), ("name3", "d3", "y3")):
         if p[column].notna().any():
             days = np.where(np.isnan(days), _days(_whole(p[year]), month(column), _whole(p[day])), days)
     if p["a"].notna().any():
-        days = np.where(np.isnan(days), _day_or_month(_whole(p["a"]), _whole(p["b"]), _whole(p["c"]), place), days)
+        days = np.where(np.isnan(days), _day_or_month(_whole(p["a"]), _whole(p["b"]), _whole(p["c"]), where), days)
     return days
 
 
-def _text_to_ns(text, place):
+def _text_to_ns(text, where):
     "Times in words and figures as int64 nanoseconds, NaT where the pattern does not fit."
     cut = re.compile("(" + re.sub(r"\?P<\w+>", "?:", _DATE) + ")(.*)$", re.S).match
     pieces = [m.groups() if m else (None, None) for m in map(cut, text.tolist())]
@@ -148,23 +140,44 @@ def _text_to_ns(text, place):
     clocks, clock = pd.factorize(np.array([b for _, b in pieces], dtype=object))
     if len(date) == 0:
         return np.full(len(text), _NAT)
-    day = _date_to_ns(pd.Series(date, dtype="str"), place)[dates]
+    day = _date_to_ns(pd.Series(date, dtype="str"), where)[dates]
     t = day + _clock_to_ns("2000-01-01" + pd.Series(clock, dtype="str"))[clocks]
     good = (dates >= 0) & (clocks >= 0) & np.isfinite(t)
     return np.where(good, np.round(np.where(good, t, 0)).astype("int64"), _NAT)
 
-# %% ../../nbs/10_data/21_parsing.ipynb #785907c3
+# %% ../../nbs/10_data/21_parsing.ipynb #53c194e0
+def _compact_to_ns(text):
+    "Dates written as one number (20240101, 202401010400, 20240101040000) as float nanoseconds, NaN for others."
+    digits = text.str.replace(r"\.0$", "", regex=True)
+    dated = digits.str.fullmatch(r"\d{8}|\d{12}|\d{14}")
+    year, month, day = (_whole(digits.str[a:b].where(dated)) for a, b in ((0, 4), (4, 6), (6, 8)))
+    hour, minute, second = (np.nan_to_num(_whole(digits.str[a:a + 2])) for a in (8, 10, 12))
+    return _days(year, month, day) + hour * 3600e9 + minute * 60e9 + second * 1e9
+
+
+def _written_to_ns(text, where):
+    "Times as text as int64 nanoseconds: ISO 8601 the fast way, the rest by the pattern; NaT outside 1990 … 2100."
+    ns = np.full(len(text), _NAT, dtype="int64")
+    zoned = text.str.contains(r"(?:[zZ]|[+-]\d{2}:?\d{2})$", regex=True).to_numpy(bool)
+    for group in (zoned, ~zoned):  # apart: pandas before 2.3 carries the offset over to times without one
+        got = pd.to_datetime(text[group], format="ISO8601", utc=True, errors="coerce").dt.as_unit("ns")
+        ns[group] = pd.DatetimeIndex(got).asi8
+    rest = ns == _NAT
+    if rest.any():
+        ns[rest] = _text_to_ns(text[rest], where)
+    return np.where((ns >= _EARLIEST) & (ns < _LATEST), ns, _NAT)
+
+# %% ../../nbs/10_data/21_parsing.ipynb #c9cd2e9e
 def parse_times(
     values: pd.Series,  # a column as it stands in a file: datetimes, epochs, dates, text, or a mix
-    place: str = "times",  # how errors call the column
-) -> tuple:  # int64 nanoseconds UTC (NaT where unreadable), bool array of rows in another unit than the first, words about the units
+    where: str = "times",  # what errors call the column
+) -> tuple:  # int64 ns UTC (NaT where unreadable), bool per row: another unit than the first, words about the units
     "Open times from any way of writing them; times without a zone are taken as UTC."
     n, none = len(values), np.zeros(len(values), bool)
     if isinstance(values.dtype, pd.DatetimeTZDtype) or values.dtype.kind == "M":
         index = pd.DatetimeIndex(values)
-        return (
-            index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
-        ).as_unit("ns").asi8.copy(), none, ""
+        index = index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
+        return index.as_unit("ns").asi8.copy(), none, ""
     numeric = pd.api.types.is_numeric_dtype(values) and values.dtype.kind != "b"
     numbers = values if numeric else pd.to_numeric(values, errors="coerce")
     if isinstance(numbers.dtype, pd.api.extensions.ExtensionDtype):
@@ -173,26 +186,11 @@ def parse_times(
     compact = (unit < 0) & numbers.notna().to_numpy()
     written = numbers.isna().to_numpy() & values.notna().to_numpy()
     text = values.astype("str").str.strip() if compact.any() or written.any() else None  # slow, and seldom needed
-    if compact.any():  # 20240101, 202401010400, 20240101040000
-        digits = text.str.replace(r"\.0$", "", regex=True)
-        parts = [
-            _whole(digits.str[a:b].where(digits.str.fullmatch(r"\d{8}|\d{12}|\d{14}")))
-            for a, b in ((0, 4), (4, 6), (6, 8))
-        ]
-        late = [np.nan_to_num(_whole(digits.str[a:a + 2])) for a in (8, 10, 12)]
-        t = _days(*parts) + late[0] * 3600e9 + late[1] * 60e9 + late[2] * 1e9
+    if compact.any():
+        t = _compact_to_ns(text)
         ns = np.where(compact & (t >= _EARLIEST) & (t < _LATEST), np.nan_to_num(t).astype("int64"), ns)
     if written.any():
-        some = text[written]
-        iso = np.full(len(some), _NAT, dtype="int64")
-        zoned = some.str.contains(r"(?:[zZ]|[+-]\d{2}:?\d{2})$", regex=True).to_numpy(bool)
-        for group in (zoned, ~zoned):  # apart: pandas before 2.3 gives a time without a zone the offset of the row above
-            got = pd.to_datetime(some[group], format="ISO8601", utc=True, errors="coerce").dt.as_unit("ns")
-            iso[group] = pd.DatetimeIndex(got).asi8
-        rest = iso == _NAT
-        if rest.any():
-            iso[rest] = _text_to_ns(some[rest], place)
-        ns[written] = np.where((iso >= _EARLIEST) & (iso < _LATEST), iso, _NAT)
+        ns[written] = _written_to_ns(text[written], where)
     kind = np.where(written, 4, unit)
     kind = np.where(ns == _NAT, -1, kind)
     seen = kind[kind >= 0]
@@ -201,14 +199,14 @@ def parse_times(
     words = " and ".join(names[k] for k in pd.unique(seen)) if other.any() else ""
     return ns, other[:n], words
 
-# %% ../../nbs/10_data/21_parsing.ipynb #3d041bb4
+# %% ../../nbs/10_data/21_parsing.ipynb #989287fd
 _MISSING = {"", "nan", "null", "none", "na", "n/a", "nat", "<na>", "-", "--"}
 _SUFFIX = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
 
 def decimal_mark(
     columns: list,  # Series of one file; only those of text matter
-    place: str = "numbers",  # how errors call the file
+    where: str = "numbers",  # what errors call the file
 ) -> str:  # "." or ","; raises DataError where the file does not tell
     "Which mark is the decimal point of this file."
     text = [c.dropna().astype("str").str.strip() for c in columns if not pd.api.types.is_numeric_dtype(c)]
@@ -225,16 +223,15 @@ def decimal_mark(
     if decimal.any() and point.any():
         found = [text[decimal].iloc[0], text[point].iloc[0]]
         raise DataError(
-            f"{place}: two decimal marks", "one decimal mark in all columns", found,
+            f"{where}: two decimal marks", "one decimal mark in all columns", found,
             "write numbers with a point and without separators",
         )
     if decimal.any() or point.any():
         return "," if decimal.any() else "."
-    if (text.str.fullmatch(r"\d{1,3},\d{3}")).all() and len(text) == sum(
-        c.notna().sum() for c in columns if not pd.api.types.is_numeric_dtype(c)
-    ):
+    values = sum(c.notna().sum() for c in columns if not pd.api.types.is_numeric_dtype(c))
+    if (text.str.fullmatch(r"\d{1,3},\d{3}")).all() and len(text) == values:
         raise DataError(
-            f"{place}: `{text.iloc[0]}` can be read in two ways", "a decimal point", text.iloc[0],
+            f"{where}: `{text.iloc[0]}` can be read in two ways", "a decimal point", text.iloc[0],
             "write numbers with a decimal point",
         )
     return "."
@@ -243,7 +240,7 @@ def decimal_mark(
 def parse_numbers(
     values: pd.Series,  # a column as it stands in a file
     decimal: str = ".",  # the file's decimal mark
-) -> tuple:  # float64 array (NaN where empty or unreadable), and position of the first unreadable value (None: all are numbers)
+) -> tuple:  # float64 array (NaN where empty or unreadable), position of the first unreadable value or None
     "Numbers from text: thousands separators, currency signs, 12.5K."
     if pd.api.types.is_numeric_dtype(values):
         return values.to_numpy("float64", na_value=np.nan), None
@@ -253,11 +250,9 @@ def parse_numbers(
     if decimal == "," or left.any():
         at = np.ones(len(text), bool) if decimal == "," else left
         some = text[at].str.replace(r"[\s'_$€£\u00a0]", "", regex=True)
-        some = (
-            some.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
-            if decimal == ","
-            else some.str.replace(",", "", regex=False)
-        )
+        some = some.str.replace("." if decimal == "," else ",", "", regex=False)
+        if decimal == ",":
+            some = some.str.replace(",", ".", regex=False)
         factor = some.str[-1:].str.lower().map(_SUFFIX)
         some = some.where(factor.isna(), some.str[:-1])
         numbers[at] = (pd.to_numeric(some, errors="coerce") * factor.fillna(1.0)).to_numpy("float64", na_value=np.nan)

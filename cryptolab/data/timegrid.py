@@ -37,7 +37,7 @@ def canonical_timeframe(
             return name
     raise SettingsError(f"unknown timeframe {timeframe!r}", " ".join(TIMEFRAMES), repr(timeframe), "choose one of them")
 
-# %% ../../nbs/10_data/08_timegrid.ipynb #058ca2b9
+# %% ../../nbs/10_data/08_timegrid.ipynb #cefa8332
 def timeframe_delta(
     timeframe: str,  # any spelling that `canonical_timeframe` knows
 ) -> pd.Timedelta:  # length of one candle; raises SettingsError
@@ -45,13 +45,17 @@ def timeframe_delta(
     return pd.Timedelta(minutes=_MINUTES[canonical_timeframe(timeframe)]).as_unit("ns")
 
 
-def timeframe_ns(timeframe):
-    "Length of one candle in nanoseconds."
+def timeframe_ns(
+    timeframe: str,  # any spelling that `canonical_timeframe` knows
+) -> int:  # length of one candle; raises SettingsError
+    "How long a candle lasts, in nanoseconds."
     return timeframe_delta(timeframe).value
 
 
-def index_ns(index):
-    "A time index as int64 nanoseconds, whatever unit pandas stores it in."
+def index_ns(
+    index: pd.DatetimeIndex,  # times, whatever unit pandas stores them in
+) -> np.ndarray:  # int64 nanoseconds since 1970
+    "A time index as nanoseconds."
     return pd.DatetimeIndex(index).as_unit("ns").asi8
 
 # %% ../../nbs/10_data/08_timegrid.ipynb #0568ee9c
@@ -77,7 +81,7 @@ def utc_index(
     index = pd.DatetimeIndex(times)
     return index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
 
-# %% ../../nbs/10_data/08_timegrid.ipynb #a601784f
+# %% ../../nbs/10_data/08_timegrid.ipynb #a7160368
 def infer_timeframe(
     candles: pd.DataFrame | pd.DatetimeIndex,  # candle table or its time index, in any order
 ) -> str:  # one of TIMEFRAMES; raises DataError when the steps fit none
@@ -98,13 +102,13 @@ def infer_timeframe(
     if label:
         return canonical_timeframe(label)
     found = f"{len(times)} candle(s)" if not len(steps) else f"most candles are {pd.Timedelta(common)} apart"
-    place = getattr(candles, "attrs", {}).get("path")
+    path = getattr(candles, "attrs", {}).get("path")
     raise DataError(
-        f"{place + ': ' if place else ''}the timeframe cannot be told from the rows", "one of " + " ".join(TIMEFRAMES),
+        f"{path + ': ' if path else ''}the timeframe cannot be told from the rows", "one of " + " ".join(TIMEFRAMES),
         found, "pass `timeframe=...`",
     )
 
-# %% ../../nbs/10_data/08_timegrid.ipynb #74a0df8c
+# %% ../../nbs/10_data/08_timegrid.ipynb #6272efca
 def segments(
     index: pd.DatetimeIndex,  # sorted open times without duplicates, or a candle table
     timeframe: str,  # length of one candle
@@ -117,7 +121,7 @@ def segments(
 def find_gaps(
     candles: pd.DataFrame | pd.DatetimeIndex,  # sorted candle table or its index
     timeframe: str | None = None,  # length of one candle; None: inferred
-) -> pd.DataFrame:  # one row per gap: start and end (open times of the first and last missing candle), missing (how many)
+) -> pd.DataFrame:  # one row per gap: start, end (open times of its first and last candle), missing (how many)
     "Every hole in the table."
     index = candles if isinstance(candles, pd.Index) else candles.index
     step = timeframe_ns(timeframe or infer_timeframe(candles))

@@ -74,13 +74,13 @@ def _prepared(values, block, n, level):
 def stationary_bootstrap(
     values,  # (rows,) or (rows, columns), in time order; columns are resampled together
     statistic: Callable = np.mean,  # function of a sample that gives one number; vectorised when it takes `axis`
-    block: float | None = None,  # mean length of a run (in times when `time` is given); None = the longest `block_length` of the columns
+    block: float | None = None,  # mean length of a run (in times, given `time`); None = longest `block_length`
     n: int = 1000,  # number of samples
     seed: int = 0,  # same seed, same numbers
     level: float = 0.95,  # coverage of the interval
     time=None,  # time of each row, sorted, when several rows (coins) share a time
     null: float | None = None,  # value to test against: adds `p_value`, one-sided, "not above null"
-) -> dict:  # n (rows), value, low, high, error (s.d. of the samples), block, and p_value where asked; DataError on NaN
+) -> dict:  # n (rows), value, low, high, error (s.d. of the samples), block, and p_value given `null`; DataError on NaN
     "Value, interval and standard error of a statistic of dependent rows (Politis & Romano 1994)."
     values, columns = _prepared(values, block, n, level)
     if time is None:

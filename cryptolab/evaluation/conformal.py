@@ -22,6 +22,16 @@ def _check_level(level):
         raise SettingsError("coverage of an interval", "between 0 and 1", level, "90 percent is 0.9")
 
 
+def _rank(rows, level):
+    "ceil((rows + 1)·level), which the rounding of the product must not lift: 100 · 0.55 is 55.00000000000001."
+    return int(np.ceil((rows + 1) * level - 1e-9))
+
+
+def _least_rows(level):
+    "Fewest rows whose rank exists."
+    return int(np.ceil(level / (1 - level) - 1e-9))
+
+
 def conformal_quantile(
     scores,  # absolute errors (over sigma) of calibration rows, not negative
     level: float = 0.9,  # promised coverage
@@ -29,18 +39,17 @@ def conformal_quantile(
     "The ceil((n+1)·level)-th smallest score."
     scores = check_column("scores", scores)
     _check_level(level)
-    rank = int(np.ceil((len(scores) + 1) * level - 1e-9))
+    rank = _rank(len(scores), level)
     if (scores < 0).any():
         raise DataError("scores are distances", "not negative", scores.min(), "pass absolute errors")
     if rank > len(scores):
-        least = int(np.ceil(level / (1 - level) - 1e-9))
         raise DataError(
-            "too few calibration rows for this coverage", f"at least {least}", len(scores),
+            "too few calibration rows for this coverage", f"at least {_least_rows(level)}", len(scores),
             "use more rows or a lower level",
         )
     return float(np.partition(scores, rank - 1)[rank - 1])
 
-
+# %% ../../nbs/55_evaluation/61_conformal.ipynb #248f2cd3
 def _sigma(sigma, n, name):
     "Scale per row, above zero; ones where there is none."
     if sigma is None:
@@ -61,7 +70,7 @@ def split_interval(
     sigma_past=None,  # forecast volatility of the calibration rows; None = errors are taken as they are
     sigma=None,  # forecast volatility of the new rows; given exactly when `sigma_past` is
     level: float = 0.9,  # promised coverage
-) -> pd.DataFrame:  # lower, upper per new row, unit of mu (index of `mu` where it has one); attrs["half_width"] in sigma
+) -> pd.DataFrame:  # lower, upper per new row, unit of mu, with the index of `mu`; attrs["half_width"] in sigma
     "Split conformal interval around forecasts."
     mu_past, y_past = aligned_columns(mu_past=mu_past, y_past=y_past)
     if (sigma is None) != (sigma_past is None):
@@ -89,8 +98,8 @@ class AdaptiveInterval:
         horizon: int = 1,  # rows from a forecast until its outcome is known
     ):
         _check_level(level)
-        if not (rate >= 0 and window >= int(np.ceil(level / (1 - level) - 1e-9)) and horizon >= 1):
-            least = int(np.ceil(level / (1 - level) - 1e-9))
+        if not (rate >= 0 and window >= _least_rows(level) and horizon >= 1):
+            least = _least_rows(level)
             raise SettingsError(
                 "adaptive interval", f"rate >= 0, window >= {least}, horizon >= 1", (rate, window, horizon),
                 "correct the argument",
@@ -107,7 +116,7 @@ class AdaptiveInterval:
         mu, y = aligned_columns(mu=mu, y=y)
         scores = np.abs(y - mu) / _sigma(sigma, len(mu), "sigma")
         conformal_quantile(scores, self.level)  # refuses too few rows
-        self.scaled_, self.asked_ = sigma is not None, self.level
+        self.scaled_, self.level_ = sigma is not None, self.level
         self.recent_ = deque(scores[-self.window :])
         self.sorted_ = sorted(self.recent_)
         return self
@@ -115,16 +124,16 @@ class AdaptiveInterval:
     def half_width(self):
         "Half width of the next interval, in sigma."
         n = len(self.sorted_)
-        rank = int(np.ceil((n + 1) * self.asked_ - 1e-9))
+        rank = _rank(n, self.level_)
         return self.sorted_[min(max(rank, 1), n) - 1]
 
     def update(
         self,
         score: float,  # |y - mu| / sigma of a row whose outcome is now known
         missed: bool,  # whether its interval failed to hold the outcome
-    ) -> None:  # nothing; changes the coverage asked for and the window of scores
+    ) -> None:  # changes the current level and the window of scores
         "Learn one outcome."
-        self.asked_ -= self.rate * ((1 - self.level) - float(missed))
+        self.level_ -= self.rate * ((1 - self.level) - float(missed))
         if len(self.recent_) == self.window:
             del self.sorted_[bisect_left(self.sorted_, self.recent_.popleft())]
         self.recent_.append(score)
@@ -136,7 +145,7 @@ def _run(
     mu: pd.Series,  # forecasts in time order
     y: pd.Series,  # what happened, on the same rows; NaN where it is unknown
     sigma=None,  # forecast volatility, given exactly when `fit` had one
-) -> pd.DataFrame:  # lower, upper (unit of mu), asked (coverage asked for at the row), on the index of mu
+) -> pd.DataFrame:  # lower, upper (unit of mu), asked (level at the row), on the index of mu
     "Intervals for rows in time order, each from outcomes known before it."
     if not hasattr(self, "sorted_"):
         raise DataError("the interval is not fitted", "scores of calibration rows", "none", "call fit first")
@@ -154,7 +163,7 @@ def _run(
             off = abs(outcome[known] - middle[known])
             self.update(off / scale[known], not out[known, 0] <= outcome[known] <= out[known, 1])
         half = self.half_width() * scale[t]
-        out[t] = middle[t] - half, middle[t] + half, self.asked_
+        out[t] = middle[t] - half, middle[t] + half, self.level_
     return pd.DataFrame(out, columns=["lower", "upper", "asked"], index=mu.index if isinstance(mu, pd.Series) else None)
 
 
@@ -203,7 +212,7 @@ def plot_coverage(
     level: float = 0.9,  # promised coverage
     most: int = 1000,  # points per line
 ):  # plotly Figure; a grey band is where 95 percent of the rolling shares of a kept promise lie
-    "Rolling coverage beside the promise."
+    "Rolling coverage and the promised level."
     import plotly.graph_objects as go
 
     _check_level(level)

@@ -70,7 +70,7 @@ def position_turnover(
 def break_even(
     earned,  # gross result, a mean or a sum; arrays allowed
     traded,  # units traded, the same mean or sum
-) -> np.ndarray:  # cost per unit traded, unit of `earned`; ±infinity where something was earned without trades, NaN where nothing was
+) -> np.ndarray:  # cost per unit traded, unit of `earned`; without trades ±infinity, or NaN where nothing was earned
     "The cost per side that would leave nothing."
     none = np.where(np.equal(earned, 0), np.nan, np.copysign(np.inf, earned))
     return np.divide(earned, traded, out=none, where=np.greater(traded, 0))
@@ -87,7 +87,7 @@ def position_break_even(
     n_samples: int = 1000,  # bootstrap samples
     seed: int = 0,  # seed of the bootstrap
     level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, break_even_bp (basis points per unit traded, per side), low, high (may be infinite where trades are few)
+) -> dict:  # n, break_even_bp (basis points per unit traded), low, high (may be infinite where trades are few)
     "The cost per side that would leave nothing of the gross edge."
     returns, position = aligned_columns(returns=returns, position=position)
     traded = units_traded(position)

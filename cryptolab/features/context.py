@@ -217,7 +217,7 @@ def _onchain(table, rows):
 
 # %% ../../nbs/20_features/21_context.ipynb #7dea292a
 def _orderbook(table, rows):
-    "book_mid, book_spread, book_microprice, book_imbalance_5 / 10 / 20, book_depth_ratio, book_depth, book_near_share of the last update."
+    "The book's state at its last update: book_mid, book_spread, book_imbalance_5 and the others by name."
     first = ["bid_px_1", "bid_qty_1", "ask_px_1", "ask_qty_1"]
     data, note = tidy_table("orderbook", table, first, ["update_id"] if "update_id" in table.columns else None)
     known = known_times("orderbook", data, data["_time"].to_numpy(), 0)
@@ -251,7 +251,7 @@ def _orderbook(table, rows):
 
 
 def _trades(table, rows):
-    "trade_flow (−1…1), trade_count, trade_size (mean), trade_top (share of the largest), trade_vwap over each candle."
+    "trade_flow (−1…1), trade_count, trade_size (mean), trade_top (the largest / volume), trade_vwap over each candle."
     data, note = tidy_table(
         "trades", table, ["price", "qty", "is_buyer_maker"], ["trade_id"] if "trade_id" in table.columns else None,
     )
@@ -275,7 +275,8 @@ def _trades(table, rows):
     row = np.searchsorted(opened, known, "right") - 1
     inside = (row >= 0) & (known < opened[np.maximum(row, 0)] + rows["step"]) & ~np.isnan(price + size)
     row, price, size, sold = row[inside], price[inside], size[inside], data["is_buyer_maker"].to_numpy("bool")[inside]
-    total = lambda x: np.bincount(row, x, n)
+    def total(x):
+        return np.bincount(row, x, n)
     volume, count, top = total(size), np.bincount(row, minlength=n), np.zeros(n)
     np.maximum.at(top, row, size)
     covered &= volume > 0
@@ -304,7 +305,7 @@ def align_context(
     candles: pd.DataFrame,  # candle table, UTC open times as index
     context: dict,  # tables by key, see the head of this notebook; a key with None is left out
     step: int,  # length of a candle in ns
-) -> Aligned:  # float64 arrays on the candles' rows, known at each row's close; NaN where unknown or too old; DataError, SettingsError
+) -> Aligned:  # float64 arrays by name, one value per candle; NaN where unknown or too old; DataError, SettingsError
     "Put context tables on the candles' clock, point in time."
     if not isinstance(context, dict):
         raise SettingsError(
@@ -342,7 +343,7 @@ def _unknown(x):
 # %% ../../nbs/20_features/21_context.ipynb #5893c2d6
 def context_report(
     aligned: Aligned,  # result of `align_context`
-) -> pd.DataFrame:  # one row per table: rows, unsorted, doubled, bad, late (candles before all is known), holes (most unknown later), note
+) -> pd.DataFrame:  # one row per table: rows, unsorted, doubled, bad, late (first candles), holes (unknown later), note
     "What was found in the context, and how much of it is unknown."
     lines = []
     for line in aligned.report:

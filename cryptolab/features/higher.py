@@ -77,7 +77,7 @@ class HigherCandles:
         self,
         column: np.ndarray,  # one value per higher candle
         window: int = 1,  # higher candles until the column's first value
-    ) -> np.ndarray:  # one value per row: that of the last complete candle; NaN for the first (window + 1) · factor − 2 rows
+    ) -> np.ndarray:  # one value per row: that of the last complete candle; NaN for (window + 1) · factor − 2 rows
         "Bring a column of the higher timeframe back to the rows."
         return _spread(column, self.count, (window + 1) * self.factor - 1)
 

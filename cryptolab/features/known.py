@@ -19,11 +19,14 @@ from ..data.parsing import epoch_to_ns
 KINDS = ("funding", "perpetual", "exchange", "cross", "coins", "onchain", "orderbook", "trades")
 _AGE = {"funding": "24h", "onchain": "96h", "orderbook": "60s", "trades": "30s"}
 _STAMPS = ("timestamp", "open_time")
-HOUR_NS = 3_600_000_000_000
+HOUR_NS = 3_600_000_000_000  # an hour in ns
 
 
-def stamps_ns(values, place):
-    "Times as int64 ns since 1970; refuses what is no time, has no zone, or is missing."
+def stamps_ns(
+    values,  # times with a zone, or epoch numbers in s, ms, µs or ns
+    place: str,  # what they belong to, for the error
+) -> np.ndarray:  # int64 ns since 1970; raises DataError for no time, no zone, or a missing time
+    "Times as numbers."
     values = pd.Index(values)
     if values.dtype.kind in "iuf":
         numbers = values.to_numpy()
@@ -50,7 +53,10 @@ def stamps_ns(values, place):
     return time
 
 
-def check_table(table, place):
+def check_table(
+    table,  # what the caller gave as a context table
+    place: str,  # its name, for the error
+) -> None:  # raises DataError
     "Refuse what is no table, or an empty one."
     if not isinstance(table, pd.DataFrame):
         raise DataError(
@@ -75,11 +81,15 @@ def _stamps(table, place):
     return stamps_ns(table.index if column is None else table[column], place)
 
 # %% ../../nbs/20_features/20_known.ipynb #8fab5021
+# columns of an on-chain table that say when its rows are known
 META_COLUMNS = ("known", "AssetCompletionTime", "AssetEODCompletionTime")
 
 
-def onchain_known_times(table, time):
-    "ns at which the rows of a daily on-chain table are known."
+def onchain_known_times(
+    table: pd.DataFrame,  # daily on-chain table; `attrs["delay"]` is its delay after the day's end, 24h by default
+    time: np.ndarray,  # stamps of its rows, ns since 1970
+) -> np.ndarray:  # ns since 1970 at which each row is known
+    "When are the rows of a daily on-chain table known?"
     end = (time // (24 * HOUR_NS) + 1) * 24 * HOUR_NS
     if "known" in table.columns:
         return np.maximum(end, stamps_ns(table["known"], "context `onchain`, column `known`"))
@@ -91,8 +101,13 @@ def onchain_known_times(table, time):
     return known
 
 
-def known_times(kind, table, time, step):
-    "ns at which rows with these stamps are known."
+def known_times(
+    kind: str,  # one of KINDS
+    table: pd.DataFrame,  # its table
+    time: np.ndarray,  # stamps of its rows, ns since 1970
+    step: int,  # length of the candles in ns
+) -> np.ndarray:  # ns since 1970 at which each row is known
+    "When are the rows of any context table known?"
     if kind == "funding":
         return time
     if kind == "onchain":
@@ -116,7 +131,9 @@ def known_at(
     return pd.to_datetime(time, utc=True)
 
 
-def check_kind(kind):
+def check_kind(
+    kind: str,  # key of a context
+) -> None:  # raises SettingsError
     "Refuse an unknown key."
     if kind not in KINDS:
         close = difflib.get_close_matches(str(kind), KINDS, 1)
@@ -126,8 +143,13 @@ def check_kind(kind):
         )
 
 # %% ../../nbs/20_features/20_known.ipynb #abcad910
-def tidy_table(kind, table, needed, keys=()):
-    "(rows sorted and unique, with their stamp in `_time`, counts of what was done); `keys=None` lets several rows share a moment."
+def tidy_table(
+    kind: str,  # one of KINDS
+    table: pd.DataFrame,  # its table as given
+    needed: list,  # columns it must have
+    keys=(),  # columns that tell rows of one moment apart; None lets any rows share a moment
+) -> tuple:  # (rows sorted and unique with their stamp in `_time`, dict of counts); raises DataError
+    "Sort a context table and drop its doubled rows."
     place = f"context `{kind}`"
     time = _stamps(table, place)
     missing = [name for name in needed if name not in table.columns]
@@ -155,8 +177,13 @@ def tidy_table(kind, table, needed, keys=()):
     }
 
 
-def number_column(data, name, note, above=-np.inf):
-    "A column as float64; what is infinite or not above a limit is unknown, and counted."
+def number_column(
+    data: pd.DataFrame,  # a tidy table
+    name: str,  # column to read
+    note: dict,  # counts of the table; values that cannot be used are added to `bad`
+    above: float = -np.inf,  # values up to here count as unknown, and so do infinite ones
+) -> np.ndarray:  # float64, NaN where unknown
+    "A column as numbers."
     x = pd.to_numeric(data[name], errors="coerce").to_numpy("float64", na_value=np.nan, copy=True)
     bad = ~((x > above) & (x < np.inf))
     note["bad"] += int((bad & data[name].notna().to_numpy()).sum())
@@ -164,23 +191,36 @@ def number_column(data, name, note, above=-np.inf):
     return x
 
 # %% ../../nbs/20_features/20_known.ipynb #9eacb49d
-def newest_rows(known, close, age):
-    "Position of the last row known at each close, −1 where there is none or it is older than `age` ns; `known` is sorted."
+def newest_rows(
+    known: np.ndarray,  # ns at which the rows are known, sorted
+    close: np.ndarray,  # closes of the candles, ns
+    age: int,  # ns after which a row no longer counts
+) -> np.ndarray:  # position of the last row known at each close; −1 where there is none or it is too old
+    "The newest row known at each close."
     at = np.searchsorted(known, close, "right") - 1
     return np.where((at >= 0) & (close - known[np.maximum(at, 0)] <= age), at, -1)
 
 
-def same_rows(time, wanted):
-    "Position of the row with exactly the wanted stamp, −1 where there is none."
+def same_rows(
+    time: np.ndarray,  # stamps of the rows, ns, sorted
+    wanted: np.ndarray,  # stamps looked for, ns
+) -> np.ndarray:  # position of the row with exactly that stamp; −1 where there is none
+    "The row of the same moment."
     at = np.minimum(np.searchsorted(time, wanted), len(time) - 1)
     return np.where(time[at] == wanted, at, -1)
 
 
-def take_rows(x, at):
-    "x at these positions, NaN at −1."
+def take_rows(
+    x: np.ndarray,  # values of the rows
+    at: np.ndarray,  # positions, −1 for none
+) -> np.ndarray:  # x at these positions, NaN at −1
+    "Values of chosen rows."
     return np.where(at >= 0, x[at], np.nan)
 
 
-def max_age_ns(kind, table):
-    "ns after which a row of this kind no longer means anything."
+def max_age_ns(
+    kind: str,  # funding | onchain | orderbook | trades
+    table: pd.DataFrame,  # its table; `attrs["max_age"]` overrides the usual age
+) -> int:  # ns
+    "Age after which a row no longer counts."
     return pd.Timedelta(table.attrs.get("max_age", _AGE[kind])).value

@@ -101,9 +101,10 @@ def recursive(
     def decorate(function):
         @functools.wraps(function)
         def operator(*args, **named):
-            fresh = lambda: [
-                np.zeros(size(*[a for a in args if not isinstance(a, np.ndarray)], **named) if callable(size) else size)
-            ]
+            def fresh():
+                plain = [a for a in args if not isinstance(a, np.ndarray)]
+                return [np.zeros(size(*plain, **named) if callable(size) else size)]
+
             carry = getattr(_HERE, "carry", None)
             state = (fresh() if carry is None else carry.slot(fresh))[0]
             return function(*args, **named, state=state) if named else function(*args, state)

@@ -38,8 +38,12 @@ class Block:
         return [c["name"] for c in self.columns]
 
 
-def read_definitions(table, group, source):
-    "Lines `name | formula | window | candles | unit | range | source`; what is left out at the end is empty or the block's own source."
+def read_definitions(
+    table: str,  # lines `name | formula | window | candles | unit | range | source`; the last two may be left out
+    group: str,  # group of the columns
+    source: str,  # source of the columns that name none
+) -> tuple:  # one dict per column: FIELDS and group; raises SettingsError for a line that cannot be read
+    "Read a table of features."
     columns = []
     for line in filter(None, map(str.strip, table.strip().splitlines())):
         cells = [cell.strip() for cell in line.split("|")]
@@ -202,8 +206,8 @@ def _check_values(candles, name, x):
 
 def feature_inputs(
     candles: pd.DataFrame,  # candle table
-    context: dict | None = None,  # tables beside the candles, see `cryptolab.features.context`
-) -> SimpleNamespace:  # float64 arrays by name, time (int64, ns since 1970, open of the candle), step (ns per candle), report (on the context)
+    context: dict | None = None,  # context tables, see `cryptolab.features.context`
+) -> SimpleNamespace:  # float64 arrays by name, time (open, int64 ns), step (ns per candle), report (on the context)
     "The arrays that blocks receive."
     _check(candles)
     arrays = {name: np.ascontiguousarray(candles[name].to_numpy(dtype="float64")) for name in _OWN}
@@ -304,7 +308,8 @@ def _matrix(out, shape, dtype):
 
 def _stretches(x, rows):
     "Slices of a long table and the inputs in them."
-    cut = lambda part: SimpleNamespace(**{k: v[part] if isinstance(v, np.ndarray) else v for k, v in vars(x).items()})
+    def cut(part):
+        return SimpleNamespace(**{k: v[part] if isinstance(v, np.ndarray) else v for k, v in vars(x).items()})
     return [(part, cut(part)) for part in (slice(i, i + _ROWS) for i in range(0, rows, _ROWS))]
 
 
@@ -326,13 +331,13 @@ def _fill(block, x, stretches, out, place):
 def features(
     candles: pd.DataFrame,  # candle table with open, high, low, close, volume
     set: str | FeatureSet = "v9",  # v9 | v9_published | v2 | hybrid | v3 | ultimate | ta | user, or a set of your own
-    context: dict | None = None,  # funding, perpetual, exchange, onchain, orderbook, trades, coins: see `cryptolab.features.context`
+    context: dict | None = None,  # tables by kind, e.g. funding, onchain: see `cryptolab.features.context`
     dtype: str = "float32",  # "float32" or "float64"; everything is computed in float64
     columns: list | None = None,  # only these columns of the set
     threads: int | None = None,  # None: all cores for large tables, one for small ones
-    out: np.ndarray | None = None,  # matrix (columns, rows) of that dtype to write into; the table is a view of it. None takes new memory
-) -> pd.DataFrame:  # (rows, columns) on the index of the candles; row t uses nothing after the close of candle t; NaN in warm-up
-    "Compute a feature set; columns whose context is missing are absent, see `attrs['absent']`; `attrs['context']` reports on what was given."
+    out: np.ndarray | None = None,  # matrix (columns, rows) of that dtype to write into; None takes new memory
+) -> pd.DataFrame:  # on the candles' index; row t uses nothing after the close of candle t; NaN in warm-up
+    "Compute a feature set; `attrs['absent']` names columns whose context is missing, `attrs['context']` reports on it."
     if dtype not in ("float32", "float64"):
         raise SettingsError("unknown dtype", "float32 | float64", repr(dtype), "choose one of them")
     x = feature_inputs(candles, context)

@@ -22,7 +22,7 @@ from .stream import FeatureStream
 
 # %% ../../nbs/20_features/61_store.ipynb #d03d8485
 def candle_pieces(
-    candles: pd.DataFrame | str | Path | list,  # candle table, parquet file of candles, or an iterable of candle tables in order
+    candles: pd.DataFrame | str | Path | list,  # candle table, its parquet file, or candle tables in order
     rows: int = 500_000,  # candles per piece
 ):  # yields candle tables of at most `rows` candles
     "Cut candles into pieces without holding all of them."
@@ -189,7 +189,7 @@ def read_store(
     start: str | pd.Timestamp | None = None,  # first open time, inclusive
     end: str | pd.Timestamp | None = None,  # first open time that is left out
     check: bool = True,  # compare each part with its sum
-) -> pd.DataFrame:  # feature table; raises ModelError when a part is missing or altered, DataError for an unfinished store
+) -> pd.DataFrame:  # feature table; ModelError for a part missing or altered, DataError for an unfinished store
     "Read features back."
     folder = Path(folder)
     if not (folder / "manifest.json").exists():

@@ -43,7 +43,7 @@ def _settling(found, names):
 
 def settling(
     set: str | FeatureSet = "v9",  # name of a set, or a set
-) -> pd.Series:  # per column: candles after which the start no longer matters (1e-7 of its s.d.), inf for sums since the first candle
+) -> pd.Series:  # per column: candles after which the start changes < 1e-7 s.d.; inf for sums since the start
     "How long each column remembers where its table began, measured on the sample market."
     found = feature_set(set)
     return pd.Series(_settling(found, tuple(found.names)), name="candles").reindex(found.names)
@@ -176,7 +176,7 @@ def _start(
     self: FeatureStream,
     candles: pd.DataFrame,  # at least `needed` candles up to the newest closed one, or the whole history
     values: dict | None = None,  # value of each column in `never` at the last candle, from a table of the whole history
-) -> FeatureStream:  # itself; raises DataError when the tail is shorter than `needed` and does not claim to be the whole history
+) -> FeatureStream:  # itself; raises DataError when the tail is shorter than `needed` and not the whole history
     "Begin with a tail of candles."
     if self.rows:
         raise DataError(
@@ -218,7 +218,7 @@ def _values(candle):
 
 def _update(
     self: FeatureStream,
-    candle: dict | pd.Series | tuple,  # open_time (zoned), open, high, low, close, volume of the candle that has just closed
+    candle: dict | pd.Series | tuple,  # open_time (zoned), open, high, low, close, volume of the newest closed candle
     context: dict | None = None,  # newer context tables; None keeps those of before
 ) -> pd.Series:  # the newest row of the feature table
     "Take in one closed candle and return its features."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_clock', 'price_arrays', 'check_count', 'check_fraction', 'next_direction', 'next_log_return', 'true_range',
-           'wilder_mean', 'natr_next', 'natr_future', 'rv_future', 'parkinson_future', 'horizon_return',
-           'horizon_direction', 'three_class', 'touch']
+           'wilder_mean', 'normalised_atr', 'natr_next', 'natr_future', 'rv_future', 'parkinson_future',
+           'horizon_return', 'horizon_direction', 'three_class', 'touch']
 
 # %% ../../nbs/30_labels/10_targets.ipynb #ba2819eb
 import numpy as np
@@ -14,8 +14,11 @@ import pandas as pd
 from ..config import DataError, SettingsError
 from ..data.timegrid import canonical_timeframe, infer_timeframe, segments, timeframe_delta
 
-# %% ../../nbs/30_labels/10_targets.ipynb #bb030f44
-def check_clock(candles, timeframe):
+# %% ../../nbs/30_labels/10_targets.ipynb #ae69acd3
+def check_clock(
+    candles: pd.DataFrame,  # candle table, UTC open times
+    timeframe: str | None,  # length of a candle such as "1h"; None reads it from the candles
+) -> tuple:  # timeframe in this library's spelling, and its length (Timedelta); DataError for an unsorted index
     "Name and length of one candle, after checking that the index is a sorted UTC clock."
     index = candles.index
     if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
@@ -31,17 +34,23 @@ def check_clock(candles, timeframe):
     timeframe = canonical_timeframe(timeframe) if timeframe else infer_timeframe(candles)
     return timeframe, timeframe_delta(timeframe)
 
-
-def price_arrays(candles, *names):
-    "The asked columns as float64 arrays, or an error that names the missing one."
+# %% ../../nbs/30_labels/10_targets.ipynb #0a44432e
+def price_arrays(
+    candles: pd.DataFrame,  # candle table
+    *names: str,  # columns to take
+) -> list:  # one float64 array per name; raises DataError for a missing column
+    "Columns of a candle table as arrays."
     missing = [n for n in names if n not in candles.columns]
     if missing:
         found = ", ".join(map(str, candles.columns))
         raise DataError(f"column `{missing[0]}` is missing", ", ".join(names), found, "load complete candles")
     return [candles[n].to_numpy(dtype="float64") for n in names]
 
-
-def check_count(name, value):
+# %% ../../nbs/30_labels/10_targets.ipynb #274cf437
+def check_count(
+    name: str,  # of the setting, for the error
+    value,  # what the caller gave
+) -> int:  # the number; raises SettingsError
     "A whole number of candles, at least one."
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise SettingsError(
@@ -50,7 +59,11 @@ def check_count(name, value):
     return int(value)
 
 
-def check_fraction(name, value, lowest=0.0):
+def check_fraction(
+    name: str,  # of the setting, for the error
+    value,  # what the caller gave
+    lowest: float = 0.0,  # the fraction must be larger
+) -> float:  # the fraction; raises SettingsError
     "A finite fraction above `lowest`."
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not lowest < value < np.inf:
         raise SettingsError(
@@ -122,7 +135,7 @@ def next_log_return(
         y = np.log(_shift(close, 1) / close)
     return _label_table(candles, y, 1, timeframe, "next_log_return")
 
-# %% ../../nbs/30_labels/10_targets.ipynb #80309bd5
+# %% ../../nbs/30_labels/10_targets.ipynb #0fbc3647
 def true_range(
     candles: pd.DataFrame,  # candle table, UTC open times
     timeframe: str | None = None,  # length of a candle; None reads it from the candles
@@ -134,7 +147,7 @@ def true_range(
     before[1:] = np.where(np.diff(run) == 0, close[:-1], np.nan)
     return np.fmax(high - low, np.fmax(np.abs(high - before), np.abs(low - before)))
 
-
+# %% ../../nbs/30_labels/10_targets.ipynb #fcd05e9e
 def wilder_mean(
     x: np.ndarray,  # float64 (n,), such as true ranges
     window: int,  # rows of the average
@@ -146,6 +159,15 @@ def wilder_mean(
         out[window - 1 :] = pd.Series(seeded).ewm(alpha=1 / window, adjust=False).mean()
     return out
 
+# %% ../../nbs/30_labels/10_targets.ipynb #0daf8624
+def normalised_atr(
+    candles: pd.DataFrame,  # candle table, UTC open times
+    window: int = 14,  # candles of Wilder's average
+    timeframe: str | None = None,  # length of a candle; None reads it from the candles
+) -> np.ndarray:  # float64 (n,), fraction of the close; NaN in the first window − 1 rows
+    "ATR(window) / close of each candle: what `natr_next` asks of the next one."
+    return wilder_mean(true_range(candles, timeframe), window) / price_arrays(candles, "close")[0]
+
 
 def natr_next(
     candles: pd.DataFrame,  # candle table, UTC open times
@@ -154,8 +176,7 @@ def natr_next(
 ) -> pd.DataFrame:  # y (fraction of the close), t0, t1; the first window−2 rows are NaN (warm-up of the ATR)
     "The published volatility target: ATR(window) / close of the next candle (`ta` 0.11: average_true_range)."
     window = check_count("window", window)
-    natr = wilder_mean(true_range(candles, timeframe), window) / price_arrays(candles, "close")[0]
-    return _label_table(candles, _shift(natr, 1), 1, timeframe, "natr_next")
+    return _label_table(candles, _shift(normalised_atr(candles, window, timeframe), 1), 1, timeframe, "natr_next")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #f256565f
 def _mean_ahead(x, window):
@@ -191,13 +212,13 @@ def rv_future(
         y = np.sqrt(_mean_ahead(r**2, horizon) * horizon)
     return _label_table(candles, y, horizon, timeframe, f"rv_future{horizon}")
 
-# %% ../../nbs/30_labels/10_targets.ipynb #32edf15e
+# %% ../../nbs/30_labels/10_targets.ipynb #a0618e8d
 def parkinson_future(
     candles: pd.DataFrame,  # candle table, UTC open times
     window: int = 24,  # how many future candles
     timeframe: str | None = None,  # length of a candle; None reads it from the candles
 ) -> pd.DataFrame:  # y (fraction per horizon), t0, t1 = close of candle t+window
-    "Range volatility of the next candles: sqrt of the sum of log(high/low)² / (4 log 2) over t+1 … t+window (Parkinson 1980)."
+    "Range volatility (Parkinson 1980): sqrt of the sum of log(high/low)² / (4 log 2) over t+1 … t+window."
     window = check_count("window", window)
     high, low = price_arrays(candles, "high", "low")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -227,14 +248,14 @@ def horizon_direction(
     "Is the close higher after the horizon? y = 1[close(t+gap+horizon) > close(t+gap)], ties 0."
     return _rise(candles, check_count("horizon", horizon), gap, timeframe, f"horizon_direction{horizon}")
 
-# %% ../../nbs/30_labels/10_targets.ipynb #9546025f
+# %% ../../nbs/30_labels/10_targets.ipynb #9fd06b29
 def three_class(
     candles: pd.DataFrame,  # candle table, UTC open times
     horizon: int,  # candles from the decision to the outcome
     band: float,  # half-width of the dead band as a fraction of the price, such as 0.001 for ±0.1 %
     timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (−1.0 falls, 0.0 stays within the band, 1.0 rises, NaN unknown), t0, t1 = close of candle t+horizon
-    "Does the close leave a dead band? y = sign of close(t+horizon)/close(t) − 1 where its size is above the band, else 0."
+) -> pd.DataFrame:  # y (−1.0 falls, 0.0 within the band, 1.0 rises, NaN unknown), t0, t1 = close of candle t+horizon
+    "Does the close leave a dead band? y = sign of close(t+horizon)/close(t) − 1 where that exceeds the band, else 0."
     horizon, band = check_count("horizon", horizon), check_fraction("band", band)
     (close,) = price_arrays(candles, "close")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -242,7 +263,7 @@ def three_class(
     y = np.where(np.isnan(move), np.nan, np.sign(move) * (np.abs(move) > band))
     return _label_table(candles, y, horizon, timeframe, f"three_class{horizon}")
 
-# %% ../../nbs/30_labels/10_targets.ipynb #6569d03e
+# %% ../../nbs/30_labels/10_targets.ipynb #92149ed0
 def _max_ahead(x, window):
     "Largest of the `window` values after each row, NaN where they do not all exist."
     out = np.full(len(x), np.nan)
@@ -257,7 +278,7 @@ def touch(
     threshold: float = 0.005,  # distance above the decision close, as a fraction of it
     timeframe: str | None = None,  # length of a candle; None reads it from the candles
 ) -> pd.DataFrame:  # y (1.0 touched, 0.0 not, NaN unknown), t0, t1 = close of candle t+lookahead
-    "Does a high of the next candles reach the threshold? y = 1[max(high(t+1 … t+lookahead)) ≥ close(t)·(1 + threshold)]."
+    "Is a threshold reached? y = 1[max(high(t+1 … t+lookahead)) ≥ close(t)·(1 + threshold)]."
     lookahead, threshold = check_count("lookahead", lookahead), check_fraction("threshold", threshold)
     high, close = price_arrays(candles, "high", "close")
     top, level = _max_ahead(high, lookahead), close * (1 + threshold)

@@ -12,22 +12,24 @@ from numba import njit
 
 from ..config import DataError, SettingsError
 
-# %% ../../nbs/30_labels/20_walk.ipynb #d90ac00b
+# %% ../../nbs/30_labels/20_walk.ipynb #d563adeb
 REASONS = ("target", "stop", "trailing", "timeout", "end")
 TARGET, STOP, TRAILING, TIMEOUT, END = range(5)
 
 
-def compiled(function):
+def compiled(
+    function,  # a loop over arrays and numbers, as Numba can compile it
+):  # the compiled function, called like the original
     "Compile a loop; keep the compiled code on disk where that is possible."
     try:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:
         return njit(nogil=True, error_model="numpy")(function)
 
-
+# %% ../../nbs/30_labels/20_walk.ipynb #bf502eeb
 @compiled
 def _first_hit(open, high, low, start, stop, sign, below, above):
-    "In rows start … stop−1 of the lower candles: (1, price) for the target, (0, price) for the stop, (−1, 0) when neither is met."
+    "First barrier met in rows start … stop − 1: (1, price) target, (0, price) stop, (−1, 0) neither."
     for j in range(start, stop):
         o = sign * open[j]
         worst = sign * (low[j] if sign > 0 else high[j])
@@ -38,7 +40,7 @@ def _first_hit(open, high, low, start, stop, sign, below, above):
             return 0, min(o, below)
     return -1, 0.0
 
-# %% ../../nbs/30_labels/20_walk.ipynb #5d73d64b
+# %% ../../nbs/30_labels/20_walk.ipynb #4595d833
 @compiled
 def exit_of_trade(
     open,  # float64, prices of all candles
@@ -56,7 +58,7 @@ def exit_of_trade(
     lower_high,  # float64
     lower_low,  # float64
     first,  # int64, len(open) + 1: the lower rows of candle i are first[i] … first[i + 1] − 1; empty for none
-):  # (row of the exit, price, number of the reason in REASONS, 0 | 1 both barriers met in one candle | 2 the same, decided by lower candles)
+) -> tuple:  # row of the exit, price, position of the reason in REASONS, both barriers in one candle: 0 | 1 | 2
     "Walk one trade to its end."
     entry, best = sign * open[row + 1], sign * open[row + 1]
     fixed, above = sign * stop, sign * target
@@ -89,19 +91,15 @@ def exit_of_trade(
     last = min(row + timeout, len(open) - 1)
     return last, close[last], TIMEOUT if last == row + timeout else END, 0
 
-# %% ../../nbs/30_labels/20_walk.ipynb #e74665a1
+# %% ../../nbs/30_labels/20_walk.ipynb #c864b8ca
 @compiled
 def _walk_all(
     open, high, low, close, rows, sign, stop, target, trail, trail_from, timeout, lower_open, lower_high, lower_low,
     first,
 ):
     n = len(rows)
-    row, price, reason, both = (
-        np.empty(n, dtype=np.int64),
-        np.empty(n),
-        np.empty(n, dtype=np.int8),
-        np.empty(n, dtype=np.int8),
-    )
+    row, price = np.empty(n, dtype=np.int64), np.empty(n)
+    reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
     for k in range(n):
         row[k], price[k], reason[k], both[k] = exit_of_trade(
             open, high, low, close, rows[k], sign[k], stop[k], target[k], trail[k], trail_from[k], timeout[k],
@@ -120,7 +118,14 @@ def _each(name, value, n, dtype="float64"):
         )
     return np.ascontiguousarray(np.broadcast_to(value, n))
 
-# %% ../../nbs/30_labels/20_walk.ipynb #680fbb61
+
+def _lower_arrays(lower):
+    "Contiguous (open, high, low) of the lower candles, and `first`; empty arrays for None."
+    parts = (np.zeros(0),) * 4 if lower is None else lower
+    *below, first = (np.ascontiguousarray(x, dtype=kind) for x, kind in zip(parts, ("float64",) * 3 + ("int64",)))
+    return below, first
+
+# %% ../../nbs/30_labels/20_walk.ipynb #3c7b89d3
 def exits_of_trades(
     prices,  # (open, high, low, close): float64 arrays of equal length
     rows,  # decision rows, each with a row after it
@@ -131,7 +136,7 @@ def exits_of_trades(
     trail_from=0.0,  # gain in price from which the trailing stop begins
     timeout=2**62,  # candles after which a position is closed; one number or one per trade
     lower=None,  # (open, high, low, first) of a lower timeframe, as `exit_of_trade` takes them; None for none
-) -> tuple:  # arrays, one entry per trade: row of the exit (int64), price (float64), reason (int8, place in REASONS), both (int8)
+) -> tuple:  # one entry per trade: row of the exit (int64), price, reason (int8, position in REASONS), both (int8)
     "Walk many trades, each on its own."
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
     if not len(o) == len(h) == len(l) == len(c):
@@ -152,13 +157,9 @@ def exits_of_trades(
             "a trade cannot be walked", "side 1 or −1, timeout of at least 1 candle", f"{side!r}, {timeout!r}",
             "correct them",
         )
-    barriers = [
-        _each(name, value, n)
-        for name, value in (("stop", stop), ("target", target), ("trail", trail), ("trail_from", trail_from))
-    ]
-    empty = np.zeros(0)
-    parts = (empty, empty, empty, empty) if lower is None else lower
-    *below, first = (np.ascontiguousarray(x, dtype=kind) for x, kind in zip(parts, ("float64",) * 3 + ("int64",)))
+    distances = {"stop": stop, "target": target, "trail": trail, "trail_from": trail_from}
+    barriers = [_each(name, value, n) for name, value in distances.items()]
+    below, first = _lower_arrays(lower)
     if lower is not None and (
         len(first) != len(o) + 1 or first.min() < 0 or first.max() > len(below[0]) or len({len(x) for x in below}) > 1
     ):
@@ -168,10 +169,33 @@ def exits_of_trades(
         )
     return _walk_all(o, h, l, c, rows, sides, *barriers, timeouts, *below, first)
 
-# %% ../../nbs/30_labels/20_walk.ipynb #4820fb70
+# %% ../../nbs/30_labels/20_walk.ipynb #69eb932f
 @compiled
-def walk_in_turn(open, high, low, close, bounds, ends, coin, rows, sign, stop, target, stop_by, target_by, trail, trail_from, timeout, most, most_all,
-             lower_open, lower_high, lower_low, first):
+def walk_in_turn(
+    open,  # float64, prices of all candles, the coins one after another
+    high,  # float64
+    low,  # float64
+    close,  # float64
+    bounds,  # int64, coins + 1: where each coin begins, and the end
+    ends,  # int64, time at which each candle closes; empty with one coin
+    coin,  # int64, per order: number of its coin
+    rows,  # int64, per order: decision row within its coin, in order of time
+    sign,  # float64, per order: 1 long, −1 short
+    stop,  # float64, per order: stop price, NaN where `stop_by` applies
+    target,  # float64, per order: target price, NaN where `target_by` applies
+    stop_by,  # float64, per order: distance of the stop from the entry in price
+    target_by,  # float64, per order: distance of the target from the entry in price
+    trail,  # float64, per order: distance of the trailing stop in price, NaN for none
+    trail_from,  # float64, per order: gain in price from which the trailing stop begins
+    timeout,  # int64, per order: candles after which the position is closed
+    most,  # positions of one coin at a time
+    most_all,  # positions of all coins at a time
+    lower_open,  # float64, candles of a lower timeframe; empty for none
+    lower_high,  # float64
+    lower_low,  # float64
+    first,  # int64, one more than candles for every coin; empty for none
+) -> tuple:  # per trade: order, row of the exit, price, reason, both; then how many orders were turned away, by reason
+    "Walk the trades that an account takes; last come the orders that found their coin busy or the account full."
     n, kept, busy, full = len(rows), 0, 0, 0
     order, at, price = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n)
     reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
@@ -201,9 +225,9 @@ def walk_in_turn(open, high, low, close, bounds, ends, coin, rows, sign, stop, t
         order[kept], held, kept = k, held + 1, kept + 1
     return order[:kept], at[:kept], price[:kept], reason[:kept], both[:kept], busy, full
 
-# %% ../../nbs/30_labels/20_walk.ipynb #11d41b7a
+# %% ../../nbs/30_labels/20_walk.ipynb #3c067be3
 def exits_in_turn(
-    prices,  # (open, high, low, close): float64 arrays, coins one behind the other
+    prices,  # (open, high, low, close): float64 arrays, coins one after another
     rows,  # decision rows within their coin, sorted by time, each with a row after it
     side=1.0,  # 1 long, −1 short; one number or one per order
     stop=np.nan,  # stop price, NaN for none
@@ -218,21 +242,15 @@ def exits_in_turn(
     bounds=None,  # int64, coins + 1: where each coin begins, and the end; None for one coin
     coin=0,  # number of the coin of each order
     ends=None,  # int64 times at which the candles close; needed with several coins
-    lower=None,  # as in `exits_of_trades`; `first` has one entry more than candles for every coin, one coin behind the other
-) -> tuple:  # arrays, one entry per trade taken: number of the order, row of the exit, price, reason, both; then how many orders found their coin or the account busy
-    "Walk the trades that an account takes, one after another."
+    lower=None,  # as in `exits_of_trades`; `first` has one entry more than candles for every coin
+) -> tuple:  # per trade taken: order, row of the exit, price, reason, both; then numbers of orders refused
+    "Walk the trades that an account takes; refused orders found their coin busy, or the account full."
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
-    rows, bounds = np.ascontiguousarray(rows, dtype="int64"), np.array(
-        [0, len(o)] if bounds is None else bounds, dtype="int64",
-    )
-    n = len(rows)
-    sides, coins, timeouts = _each("side", side, n), _each("coin", coin, n, "int64"), _each(
-        "timeout", timeout, n, "int64",
-    )
-    if n and not (
-        0 <= coins.min() <= coins.max() < len(bounds) - 1 and rows.min() >= 0
-        and (bounds[coins] + rows + 1 < bounds[coins + 1]).all()
-    ):
+    rows = np.ascontiguousarray(rows, dtype="int64")
+    bounds, n = np.array([0, len(o)] if bounds is None else bounds, dtype="int64"), len(rows)
+    sides, coins = _each("side", side, n), _each("coin", coin, n, "int64")
+    timeouts = _each("timeout", timeout, n, "int64")
+    if n and not _can_enter(rows, coins, bounds):
         raise DataError(
             "a trade cannot be entered", "decision rows of the coins given, each with a row after it",
             f"{rows.min()} … {rows.max()}", "decide on a row that has a next one",
@@ -242,25 +260,23 @@ def exits_in_turn(
             "a trade cannot be walked", "side 1 or −1, timeout of at least 1 candle, room for a position",
             f"{side!r}, {timeout!r}, {most!r}", "correct them",
         )
-    barriers = [
-        _each(name, value, n)
-        for name, value in (
-            ("stop", stop), ("target", target), ("stop_by", stop_by), ("target_by", target_by), ("trail", trail),
-            ("trail_from", trail_from),
-        )
-    ]
+    distances = {"stop": stop, "target": target, "stop_by": stop_by, "target_by": target_by}
+    distances |= {"trail": trail, "trail_from": trail_from}
+    barriers = [_each(name, value, n) for name, value in distances.items()]
     times = np.zeros(0, dtype="int64") if ends is None else np.ascontiguousarray(ends, dtype="int64")
     if len(bounds) > 2 and len(times) != len(o):
         raise DataError("several coins need their times", f"{len(o)} closing times", len(times), "give `ends`")
     decided = times[bounds[coins] + rows] if len(times) else rows
     if (np.diff(decided) < 0).any():
         raise DataError(
-            "orders are not in the order of time", "sorted decisions", "an earlier one behind a later one", "sort them",
+            "orders are not in the order of time", "sorted decisions", "an earlier one after a later one", "sort them",
         )
-    empty = np.zeros(0)
-    *below, first = (
-        np.ascontiguousarray(x, dtype=kind)
-        for x, kind in zip((empty,) * 4 if lower is None else lower, ("float64",) * 3 + ("int64",))
-    )
+    below, first = _lower_arrays(lower)
     room = most * (len(bounds) - 1) if most_all is None else most_all
     return walk_in_turn(o, h, l, c, bounds, times, coins, rows, sides, *barriers, timeouts, most, room, *below, first)
+
+
+def _can_enter(rows, coins, bounds):
+    "Whether every order belongs to a coin and its decision row has a next one there."
+    inside = 0 <= coins.min() <= coins.max() < len(bounds) - 1 and rows.min() >= 0
+    return inside and (bounds[coins] + rows + 1 < bounds[coins + 1]).all()

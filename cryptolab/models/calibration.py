@@ -11,7 +11,7 @@ import numpy as np
 # %% ../../nbs/50_models/50_calibration.ipynb #ceab4842
 def balanced_weights(
     y: np.ndarray,  # (rows,) 0/1
-    learned: np.ndarray | None = None,  # outcomes whose classes are counted, such as those of the training rows; None: `y` itself
+    learned: np.ndarray | None = None,  # outcomes whose classes are counted, such as training rows; None: `y`
 ) -> np.ndarray:  # (rows,) n / (2 · rows of the class); ones where a class is missing
     "Weights that make both classes count the same."
     counted = np.asarray(y if learned is None else learned, dtype=int)

@@ -19,7 +19,7 @@ def build_price(
     price_dense: tuple = (256, 128, 64),  # dense units before the output
     dropout: float = 0.3,  # dropout after every block
     scale: float = 1.0,  # standard deviation of training returns: unit of the last layer
-    mean: np.ndarray | None = None,  # (features,) mean of the scaled training rows; None: no standardisation (as published)
+    mean: np.ndarray | None = None,  # (features,) mean of the scaled training rows; None: as published, none
     variance: np.ndarray | None = None,  # (features,) their variance
 ):  # uncompiled keras.Model: (batch, window, features) -> (batch, 1) next log return
     "V9's price network: stacked LSTMs, batch norm, dense layers, log return out."
@@ -50,7 +50,7 @@ def train_price(
     standard: bool = True,  # standardise inside the network
     seed: int = 0,  # order of training windows
     log=print,  # receives progress lines
-    start=None,  # trained network of another coin whose weights are the beginning (see `transfer_weights`); None begins anew
+    start=None,  # trained network of another coin to start from (see `transfer_weights`); None: from scratch
 ) -> tuple:  # (trained keras model, history DataFrame); epoch 0 of the history is the forecast "no change"
     "Build and train the price model on log returns."
     import keras

@@ -40,7 +40,7 @@ def profile_sizes(
     profile: str = "quick",  # full | quick | smoke
     profiles: dict = PROFILES,  # profile -> sizes by name; those of V9, or of another system
     **overrides,  # sizes by name; None means "as in the profile"
-) -> dict:  # every size; raises SettingsError for an unknown profile or name, and for a size that is not positive (a dropout may be 0)
+) -> dict:  # every size; SettingsError for an unknown profile or name, or a size not above 0 (a dropout may be 0)
     "The sizes of a profile with the caller's changes."
     if profile not in profiles:
         raise SettingsError("unknown profile", " | ".join(profiles), repr(profile), "choose one of them")
@@ -64,7 +64,7 @@ def window_batches(
     batch_size: int = 32,  # windows per batch
     seed: int | None = None,  # shuffles the epoch; None keeps the order
     epoch: int = 0,  # each epoch has an order of its own
-):  # iterator of (batch, window, features), (batch,) targets and (batch,) weights: mean 1 in each batch, zero for what only fills up the last one
+):  # iterator of windows (batch, window, features), targets and weights (batch,): mean 1, zero for filling rows
     "One epoch of windows, batch by batch, without materialising the view."
     n = len(positions)
     order = np.arange(n) if seed is None else np.random.default_rng([seed, epoch]).permutation(n)
@@ -85,8 +85,8 @@ def _mean_loss(step, batches):
     return sums[0] / sums[1]
 
 
-def _keeper(first, label, epochs, patience, log):
-    "Callback: remembers the best weights by validation loss, epoch 0 with its loss `first` included; prints one line per epoch."
+def _best_weights(first, label, epochs, patience, log):
+    "Callback: remembers the best weights by validation loss, from epoch 0 (loss `first`) on; logs a line per epoch."
     import keras
 
     class KeepBest(keras.callbacks.Callback):
@@ -105,7 +105,8 @@ def _keeper(first, label, epochs, patience, log):
             if log:
                 mark = " *" if self.best_epoch == epoch + 1 else ""
                 log(
-                    f"{label:10} epoch {epoch + 1}/{epochs}  loss {logs['loss']:.5f}  val {val:.5f}{mark}  {seconds:.0f} s, at most {left:.0f} s left"
+                    f"{label:10} epoch {epoch + 1}/{epochs}  loss {logs['loss']:.5f}  val {val:.5f}{mark}  "
+                    f"{seconds:.0f} s, at most {left:.0f} s left"
                 )
             if epoch + 1 - self.best_epoch >= patience:
                 self.model.stop_training = True
@@ -144,20 +145,23 @@ def train_network(
     model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1.0), loss=loss, jit_compile=False)
     model.optimizer.build(model.trainable_variables)  # now, or TensorFlow would build the program of a step twice
     few = -(-len(val[0]) // -(-len(val[0]) // 1024))  # batches of at most 1,024, all but filled
-    judge = lambda: _mean_loss(model.test_on_batch, window_batches(view, *val, few))
-    keep = _keeper(judge(), label, epochs, patience, log)
+
+    def judge():
+        return _mean_loss(model.test_on_batch, window_batches(view, *val, few))
+
+    best = _best_weights(judge(), label, epochs, patience, log)
     halve = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=plateau, min_lr=floor, verbose=0)
-    crew = keras.callbacks.CallbackList([halve, keep], model=model)
+    callbacks = keras.callbacks.CallbackList([halve, best], model=model)
     model.stop_training = False
-    crew.on_train_begin()
+    callbacks.on_train_begin()
     for epoch in range(epochs):
         learned = _mean_loss(model.train_on_batch, window_batches(view, *train, batch_size, seed, epoch))
-        crew.on_epoch_end(epoch, {"loss": learned, "val_loss": judge()})
+        callbacks.on_epoch_end(epoch, {"loss": learned, "val_loss": judge()})
         if model.stop_training:
             break
-    crew.on_train_end()
-    history = pd.DataFrame(keep.rows)
-    history.attrs["best_epoch"] = keep.best_epoch
+    callbacks.on_train_end()
+    history = pd.DataFrame(best.rows)
+    history.attrs["best_epoch"] = best.best_epoch
     return history
 
 # %% ../../nbs/50_models/10_training.ipynb #13caa7d1

@@ -16,7 +16,24 @@ from ..config import DataError, SettingsError
 from .intervals import embargoed, interval_arrays, check_length, overlaps, row_positions
 from .windows import Split, part_sizes
 
-# %% ../../nbs/40_validation/40_splitters.ipynb #e1ca5b9c
+# %% ../../nbs/40_validation/40_splitters.ipynb #a901319c
+def _check_rows(X, labels):
+    "Refuse a table of other rows than those of the labels; None passes."
+    if X is None:
+        return
+    if len(X) != len(labels):
+        raise DataError(
+            "X does not belong to these labels", f"{len(labels)} rows", f"{len(X)}",
+            "make the splitter from the labels of X",
+        )
+    index = getattr(X, "index", None)
+    if isinstance(index, pd.DatetimeIndex) and not index.equals(labels.index):
+        raise DataError(
+            "X does not belong to these labels", "the same index",
+            f"another at row {np.argmax(index != labels.index)}", "make the splitter from the labels of X",
+        )
+
+# %% ../../nbs/40_validation/40_splitters.ipynb #40c094fd
 class _Splitter:
     "Folds of a label table, purged by its intervals."
 
@@ -33,22 +50,6 @@ class _Splitter:
         settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "labels"}
         return f"{type(self).__name__}({len(self.labels)} rows, {', '.join(f'{k}={v!r}' for k, v in settings.items())})"
 
-    def _check(self, X):
-        "Refuse a table of other rows."
-        if X is None:
-            return
-        if len(X) != len(self.labels):
-            raise DataError(
-                "X does not belong to these labels", f"{len(self.labels)} rows", f"{len(X)}",
-                "make the splitter from the labels of X",
-            )
-        index = getattr(X, "index", None)
-        if isinstance(index, pd.DatetimeIndex) and not index.equals(self.labels.index):
-            raise DataError(
-                "X does not belong to these labels", "the same index",
-                f"another at row {np.argmax(index != self.labels.index)}", "make the splitter from the labels of X",
-            )
-
     def _at(self, start, stop):
         "Positions of the known rows decided at times start … stop − 1."
         begin, end = (np.append(self._times, self._times[-1] + 1)[i] for i in (start, stop))
@@ -56,28 +57,23 @@ class _Splitter:
 
     def _border(self, start):
         "Latest time at which an outcome may be known before decision time number `start`."
-        return (
-            self._times[max(start - self._gap, 0)]
-            if isinstance(self._gap, int)
-            else self._times[start] - self._gap.value
-        )
+        if isinstance(self._gap, int):
+            return self._times[max(start - self._gap, 0)]
+        return self._times[start] - self._gap.value
 
     def _purged(self, train, test):
         "Training rows that overlap no test row and do not begin within the embargo."
-        a0, a1 = self._t0[train], self._t1[train]
-        gone = overlaps(a0, a1, self._t0[test], self._t1[test]) | embargoed(
-            a0, self._t1[test], self._embargo, self._times,
-        )
-        return train[~gone]
+        a0, a1, b0, b1 = self._t0[train], self._t1[train], self._t0[test], self._t1[test]
+        return train[~(overlaps(a0, a1, b0, b1) | embargoed(a0, b1, self._embargo, self._times))]
 
     def split(
         self,
         X=None,  # table with the rows of the labels; only its length and index are looked at
         y=None,  # not looked at
         groups=None,  # not looked at
-    ):  # yields (training positions, test positions), int64 ascending; raises DataError when the purge leaves nothing to learn from
+    ):  # yields (training positions, test positions), int64 ascending; DataError where the purge empties a fold
         "The folds."
-        self._check(X)
+        _check_rows(X, self.labels)
         for number, (train, test) in enumerate(self._folds()):
             train = self._purged(train, test)
             if not len(train) or not len(test):
@@ -88,18 +84,23 @@ class _Splitter:
                 )
             yield train, test
 
-    def get_n_splits(self, X=None, y=None, groups=None) -> int:  # number of folds
+    def get_n_splits(
+        self,
+        X=None,  # not looked at
+        y=None,  # not looked at
+        groups=None,  # not looked at
+    ) -> int:  # number of folds
         "How many folds `split` yields."
         return len(list(self._folds()))
 
-# %% ../../nbs/40_validation/40_splitters.ipynb #3e039d98
+# %% ../../nbs/40_validation/40_splitters.ipynb #363ed648
 class ChronologicalSplit(_Splitter):
     "One split in time order."
 
     def __init__(
         self,
         labels: pd.DataFrame,  # label table with t0, t1; several coins stacked with a column `symbol`
-        fractions: tuple = (0.70, 0.15, 0.15),  # shares of the decision times: train, val, test, or train, test
+        fractions: tuple = (0.70, 0.15, 0.15),  # of the decision times: train, val, test, or train, test
         gap=0,  # decision times, or a duration, left free before each later part
     ):
         super().__init__(labels)
@@ -110,13 +111,11 @@ class ChronologicalSplit(_Splitter):
     ) -> Split:  # positions of train, val (empty for two fractions), test and purged rows
         "The parts after the purge."
         two = len(self.fractions) == 2
-        shares = (*self.fractions[:1], 1e-12, *self.fractions[1:]) if two else self.fractions
-        edges = np.cumsum([0, *part_sizes(len(self._times), shares)])
+        fractions = (*self.fractions[:1], 1e-12, *self.fractions[1:]) if two else self.fractions
+        edges = np.cumsum([0, *part_sizes(len(self._times), fractions)])
         found = [self._at(a, b) if a < b else np.zeros(0, dtype="int64") for a, b in zip(edges, edges[1:])]
-        kept = [
-            rows[self._t1[rows] <= self._border(b)] if b < len(self._times) else rows
-            for rows, b in zip(found, edges[1:])
-        ]
+        ends = zip(found, edges[1:])
+        kept = [rows[self._t1[rows] <= self._border(b)] if b < len(self._times) else rows for rows, b in ends]
         names = ["train", "test"] if two else ["train", "val", "test"]
         if empty := [name for name in names if not len(kept[["train", "val", "test"].index(name)])]:
             raise DataError(
@@ -129,7 +128,7 @@ class ChronologicalSplit(_Splitter):
         parts = self.parts()
         yield parts.train, parts.test
 
-# %% ../../nbs/40_validation/40_splitters.ipynb #419746a6
+# %% ../../nbs/40_validation/40_splitters.ipynb #fc6548e4
 class WalkForward(_Splitter):
     "Learn from the stretch before, judge the next one, move on."
 
@@ -144,17 +143,10 @@ class WalkForward(_Splitter):
         partial: bool = False,  # True keeps a last test stretch that is cut short by the end of the table
     ):
         super().__init__(labels)
-        self.train, self.test, self.step, self.expanding, self.gap, self.partial = (
-            train,
-            test,
-            step,
-            expanding,
-            gap,
-            partial,
-        )
-        self._sizes = check_length("train", train), check_length("test", test), check_length(
-            "step", test if step is None else step,
-        )
+        self.train, self.test, self.step = train, test, step
+        self.expanding, self.gap, self.partial = expanding, gap, partial
+        lengths = {"train": train, "test": test, "step": test if step is None else step}
+        self._sizes = tuple(check_length(name, length) for name, length in lengths.items())
         self._gap = check_length("gap", gap, zero=True)
         if not list(self._folds()):
             raise DataError(
@@ -162,12 +154,12 @@ class WalkForward(_Splitter):
                 "use shorter stretches",
             )
 
-    def _move(self, place, length, back=False):
-        "Place (a number of decision times, may lie beyond the last) a length away from `place`."
+    def _move(self, position, length, back=False):
+        "The position among the decision times that lies a length away; it may be beyond the last."
         if isinstance(length, int):
-            return place - length if back else place + length
+            return position - length if back else position + length
         times = self._times
-        start = times[place] if place < len(times) else times[-1] + 1
+        start = times[position] if position < len(times) else times[-1] + 1
         return int(np.searchsorted(times, start - length.value if back else start + length.value))
 
     def _whole(self, start, stop):
@@ -188,7 +180,21 @@ class WalkForward(_Splitter):
             yield learn[self._t1[learn] <= self._border(start)], self._at(start, min(stop, n))
             start = max(self._move(start, step), start + 1)
 
-# %% ../../nbs/40_validation/40_splitters.ipynb #38d22452
+# %% ../../nbs/40_validation/40_splitters.ipynb #266f7bc3
+def _stretches(n, n_splits):
+    "Edges of contiguous stretches whose sizes differ by at most one, the longer ones first as in scikit-learn."
+    if isinstance(n_splits, bool) or not isinstance(n_splits, (int, np.integer)) or n_splits < 2:
+        raise SettingsError(
+            "`n_splits` is out of range", "a whole number, at least 2", repr(n_splits), "choose a larger value",
+        )
+    if n < n_splits:
+        raise DataError(
+            "fewer rows than folds", f"at least {n_splits} decision times", f"{n}",
+            "use fewer folds or load more candles",
+        )
+    return np.concatenate([[0], np.cumsum(n // n_splits + (np.arange(n_splits) < n % n_splits))])
+
+
 class PurgedKFold(_Splitter):
     "K stretches of time, each the test once."
 
@@ -208,21 +214,7 @@ class PurgedKFold(_Splitter):
             test = self._at(a, b)
             yield rows[~np.isin(rows, test, kind="table")], test
 
-
-def _stretches(n, n_splits):
-    "Edges of contiguous stretches whose sizes differ by at most one; the first ones are the longer ones, as in scikit-learn."
-    if isinstance(n_splits, bool) or not isinstance(n_splits, (int, np.integer)) or n_splits < 2:
-        raise SettingsError(
-            "`n_splits` is out of range", "a whole number, at least 2", repr(n_splits), "choose a larger value",
-        )
-    if n < n_splits:
-        raise DataError(
-            "fewer rows than folds", f"at least {n_splits} decision times", f"{n}",
-            "use fewer folds or load more candles",
-        )
-    return np.concatenate([[0], np.cumsum(n // n_splits + (np.arange(n_splits) < n % n_splits))])
-
-# %% ../../nbs/40_validation/40_splitters.ipynb #9568279f
+# %% ../../nbs/40_validation/40_splitters.ipynb #e5f03aed
 class CombinatorialPurgedKFold(_Splitter):
     "Every choice of `n_test` out of `n_splits` stretches of time is the test once."
 
@@ -247,7 +239,12 @@ class CombinatorialPurgedKFold(_Splitter):
         "How many paths `paths` returns."
         return comb(self.n_splits - 1, self.n_test - 1)
 
-    def get_n_splits(self, X=None, y=None, groups=None) -> int:  # number of folds
+    def get_n_splits(
+        self,
+        X=None,  # not looked at
+        y=None,  # not looked at
+        groups=None,  # not looked at
+    ) -> int:  # number of folds
         "How many folds `split` yields."
         return comb(self.n_splits, self.n_test)
 
@@ -280,25 +277,24 @@ def _paths(
 
 CombinatorialPurgedKFold.paths = _paths
 
-# %% ../../nbs/40_validation/40_splitters.ipynb #f7e85a19
+# %% ../../nbs/40_validation/40_splitters.ipynb #06aa953f
 def _folds_of(splitter, labels, X):
     "Pairs of positions from a splitter, a Split, or pairs."
     if isinstance(splitter, Split):
-        return [
-            (splitter.train, np.concatenate([splitter.val, splitter.test])), (splitter.val, splitter.test),
-        ][: 2 if len(splitter.val) else 1]
+        train, val, test = splitter.train, splitter.val, splitter.test
+        return [(train, np.concatenate([val, test])), (val, test)][: 2 if len(val) else 1]
     if hasattr(splitter, "split"):
         X = np.zeros((len(labels), 1)) if X is None else X
         return splitter.split(X, labels["y"].to_numpy() if "y" in labels.columns else None)
     return splitter
 
-# %% ../../nbs/40_validation/40_splitters.ipynb #6d967195
+# %% ../../nbs/40_validation/40_splitters.ipynb #9d842af0
 def audit_split(
     splitter,  # object with `split(X, y)`, or a list of (training positions, test positions), or a `Split`
     labels: pd.DataFrame,  # label table with t0, t1, one row per row that is split
     X=None,  # what to hand to `split`; None hands over an empty table of the same length
     embargo=None,  # decision times, or a duration, after each test row; None takes it from the splitter, else 0
-) -> pd.DataFrame:  # per fold: train, test, overlapping (training rows), touched (test rows), both, embargoed, order; attrs["overlapping"] = sum
+) -> pd.DataFrame:  # one row per fold, counts as above and order; attrs["overlapping"], attrs["both"]: their sums
     "Count what training rows know of test outcomes, fold by fold."
     t0, t1, _ = interval_arrays(labels)
     if X is not None and len(X) != len(labels):

@@ -14,13 +14,13 @@ import pandas as pd
 from ..config import DataError, ModelError, SettingsError
 from ..data.timegrid import infer_timeframe, segments
 
-# %% ../../nbs/40_validation/10_windows.ipynb #32eda43d
+# %% ../../nbs/40_validation/10_windows.ipynb #ab186d37
 def _numbers(chosen):
     "Row or window numbers as int64, from numbers or from a mask."
     chosen = np.asarray(chosen)
     return np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype("int64")
 
-
+# %% ../../nbs/40_validation/10_windows.ipynb #3f807e9b
 @dataclass(frozen=True, eq=False)
 class Windows:
     "All usable windows of a feature table, as views into one matrix."
@@ -36,11 +36,13 @@ class Windows:
         return len(self.ends)
 
     @property
-    def index(self) -> pd.DatetimeIndex:  # decision row (open time of the last row) of each usable window
+    def index(self) -> pd.DatetimeIndex:  # decision row of each usable window
+        "Open time of the last row of each usable window."
         return self.times[self.ends]
 
     @property
-    def view(self) -> np.ndarray:  # (rows − length + 1, length, features), no copy; window i starts at row i, usable or not
+    def view(self) -> np.ndarray:  # (rows − length + 1, length, features), no copy
+        "All windows, usable or not; window i starts at row i."
         return np.lib.stride_tricks.sliding_window_view(self.values, self.length, axis=0).transpose(0, 2, 1)
 
     def batch(
@@ -59,7 +61,7 @@ class Windows:
         batch = self.batch(numbers)
         return batch.reshape(len(batch), -1)
 
-# %% ../../nbs/40_validation/10_windows.ipynb #feeaae01
+# %% ../../nbs/40_validation/10_windows.ipynb #758168b3
 def _matrix(features):
     "Values as a C-ordered float32 matrix; a view when they already are one."
     if not features.shape[1]:
@@ -73,6 +75,26 @@ def _span(flags, length):
     first = np.maximum(np.arange(len(flags)) - length + 1, 0)
     return total[1:] > total[first]
 
+# %% ../../nbs/40_validation/10_windows.ipynb #24eadbc8
+def _check_request(features, length):
+    "Refuse a window length that is no count, rows out of order, and a table shorter than one window."
+    if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 1:
+        raise SettingsError(
+            "window `length` is out of range", "a whole number of rows, at least 1", repr(length),
+            "choose a larger value",
+        )
+    index = features.index
+    if not isinstance(index, pd.DatetimeIndex) or not (index.is_monotonic_increasing and index.is_unique):
+        raise DataError(
+            "feature rows are not in order", "a DatetimeIndex, sorted, each once", "another index",
+            "sort the candles first",
+        )
+    if len(features) < length:
+        raise DataError(
+            "too few rows for one window", f"at least {length} rows", f"{len(features)}",
+            "load more candles or use shorter windows",
+        )
+
 
 def make_windows(
     features: pd.DataFrame,  # feature table, one row per candle, UTC open times; NaN where not yet known
@@ -80,25 +102,8 @@ def make_windows(
     timeframe: str | None = None,  # length of a candle such as "1h"; None reads it from the table
 ) -> Windows:  # raises DataError when no window is usable
     "Find every window without a missing value and without a gap in time."
-    if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 1:
-        raise SettingsError(
-            "window `length` is out of range", "a whole number of rows, at least 1", repr(length),
-            "choose a larger value",
-        )
-    if not isinstance(features.index, pd.DatetimeIndex) or not (
-        features.index.is_monotonic_increasing and features.index.is_unique
-    ):
-        raise DataError(
-            "feature rows are not in order", "a DatetimeIndex, sorted, each once", "another index",
-            "sort the candles first",
-        )
-    rows = len(features)
-    if rows < length:
-        raise DataError(
-            "too few rows for one window", f"at least {length} rows", f"{rows}",
-            "load more candles or use shorter windows",
-        )
-    values = _matrix(features)
+    _check_request(features, length)
+    rows, values = len(features), _matrix(features)
     bad = ~np.isfinite(values).all(axis=1)
     run = segments(features.index, timeframe or infer_timeframe(features))
     row = np.arange(rows)
@@ -154,7 +159,7 @@ def _with_values(
 
 Windows.match, Windows.rows, Windows.with_values = _match, _rows, _with_values
 
-# %% ../../nbs/40_validation/10_windows.ipynb #688fbc85
+# %% ../../nbs/40_validation/10_windows.ipynb #3769a87a
 @dataclass(frozen=True, eq=False)
 class Split:
     "Positions of the rows of each part, after the purge."
@@ -166,23 +171,30 @@ class Split:
 
     @property
     def sizes(self) -> dict:  # number of rows of each part and of the purged ones
+        "How many rows each part has."
         return {name: len(getattr(self, name)) for name in ("train", "val", "test", "purged")}
 
-
-def part_sizes(rows, fractions):
+# %% ../../nbs/40_validation/10_windows.ipynb #09d860c8
+def part_sizes(
+    rows: int,  # how many rows, or decision times, there are
+    fractions: tuple,  # fractions of train, val and test: three numbers above 0 whose sum is 1
+) -> tuple:  # rows of train, val and test; raises SettingsError for other fractions
     "Sizes of the three parts; what rounding leaves over goes to the last."
     f = np.asarray(fractions, dtype="float64")
     if f.shape != (3,) or not (f > 0).all() or abs(f.sum() - 1) > 1e-9:
         raise SettingsError(
-            "`fractions` cannot be used", "three shares above 0, sum 1", repr(fractions),
+            "`fractions` cannot be used", "three numbers above 0, sum 1", repr(fractions),
             "for example (0.70, 0.15, 0.15)",
         )
-    train, val = (int(np.floor(rows * share + 1e-6)) for share in f[:2])
+    train, val = (int(np.floor(rows * fraction + 1e-6)) for fraction in f[:2])
     return train, val, rows - train - val
 
-
-def check_intervals(t0, t1):
-    "Both times as UTC indexes, sorted and complete."
+# %% ../../nbs/40_validation/10_windows.ipynb #552f8439
+def check_intervals(
+    t0,  # decision time of each row
+    t1,  # time at which the outcome of each row is known
+) -> tuple:  # both as DatetimeIndex; raises DataError where unsorted, incomplete, or t1 is not after t0
+    "Information intervals that can be split in time."
     t0, t1 = pd.DatetimeIndex(t0), pd.DatetimeIndex(t1)
     if len(t0) != len(t1):
         raise DataError(
@@ -207,12 +219,12 @@ def _border(t0, start, embargo):
         return t0[max(start - int(embargo), 0)]
     return t0[start] - pd.Timedelta(embargo)
 
-# %% ../../nbs/40_validation/10_windows.ipynb #c93482fb
+# %% ../../nbs/40_validation/10_windows.ipynb #1246f00d
 def chronological_split(
     t0,  # decision time of each row, ascending
     t1,  # time at which the outcome of each row is known
-    fractions: tuple = (0.70, 0.15, 0.15),  # shares of train, val and test before the purge
-    embargo: int | str | pd.Timedelta = 0,  # extra distance between parts: a number of rows, or a duration such as "12h"
+    fractions: tuple = (0.70, 0.15, 0.15),  # fractions of train, val and test before the purge
+    embargo: int | str | pd.Timedelta = 0,  # extra distance between parts: rows, or a duration such as "12h"
 ) -> Split:  # raises DataError when a part is left empty
     "Split in time order, then purge the rows of an earlier part whose outcome the next part could see."
     t0, t1 = check_intervals(t0, t1)

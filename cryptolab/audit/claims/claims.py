@@ -16,69 +16,131 @@ from .lint import PRINTED, RULES, claim_lint, lint_context
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #db420da2
 _all_ = ["PRINTED", "RULES", "claim_lint", "lint_context"]
 
-# %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #fe2f4bf5
-_CLAIMS = """
-v9 | direction | accuracy | 0.72 | 0.75 | fraction | direction | V9-14 | Performance Expectations, Direction Model | refit and forecast the rows that follow
-v9 | direction | precision | 0.70 | 0.73 | fraction | direction | V9-14 | Performance Expectations, Direction Model | the same rows
-v9 | direction | recall | 0.70 | 0.73 | fraction | direction | V9-14 | Performance Expectations, Direction Model | the same rows
-v9 | direction | f1 | 0.70 | 0.74 | fraction | direction | V9-14 | Performance Expectations, Direction Model | the same rows
-v9 | direction | roc_auc | 0.80 | 0.83 | fraction | direction | V9-14 | Performance Expectations, Direction Model | the same rows
-v9 | volatility | rmse | 0.00002 | 0.00003 | fraction | volatility | V9-14 | Performance Expectations, Volatility Model | ATR(14)/close of the next candle, as in the document
-v9 | volatility | mae | 0.000012 | 0.00002 | fraction | volatility | V9-14 | Performance Expectations, Volatility Model | the same rows
-v9 | volatility | mape | 0.15 | 0.25 | fraction | volatility | V9-14 | Performance Expectations, Volatility Model | the same rows
-v9 | volatility | r2 | 0.68 | 0.75 | fraction | volatility | V9-14 | Performance Expectations, Volatility Model | the same rows
-v9 | price | rmse | 140 | 160 | USD | price | V9-14 | Performance Expectations, Price Model | next close
-v9 | price | mae | 90 | 110 | USD | price | V9-14 | Performance Expectations, Price Model | next close
-v9 | price | mape | 0.015 | 0.025 | fraction | price | V9-14 | Performance Expectations, Price Model | next close
-v9 | price | r2 | 0.75 | 0.85 | fraction | price | V9-14 | Performance Expectations, Price Model | of the next log return; on price levels repeating the last close scores near 1
-v9 | training | direction_minutes | 45 | 60 | minutes | cost | V9-14 | Training Time | not testable: needs the GPU that the document names; times on the machine at hand are in `benchmarks`
-v9 | training | volatility_minutes | 20 | 30 | minutes | cost | V9-14 | Training Time | not testable: as above
-v9 | training | price_minutes | 60 | 90 | minutes | cost | V9-14 | Training Time | not testable: as above
-v9 | training | total_minutes | 120 | 240 | minutes | cost | V9-14 | Training Time | not testable: as above
-v9 | literature | mse_reduction | 0.204 | 0.204 | fraction | other | V9-14 | References, 2 | not testable: the paper has no author and no identifier
-v9 | literature | mape_improvement | 0.27 | 0.30 | fraction | other | V9-14 | References, 3 | not testable: the paper has no author and no identifier
-v2 | bounce | roc_auc | 0.75 | | fraction | direction | V2-09 | Expected Output | target 3.0 ATR before stop 1.5 ATR within 16 candles of 15m, test rows after the training rows
-v2 | filter | roc_auc | 0.70 | | fraction | direction | V2-09 | Expected Output | inverted labels of the same rows: must equal the bounce model's
-v2 | engine | entry_rate | 0.15 | 0.25 | fraction | trade | V2-09 | Expected Output | share of candidates that both models let pass
-v2 | engine | win_rate | 0.55 | 0.70 | fraction | trade | V2-09 | Expected Output | share of entered trades that reach the target
-v2 | bounce | roc_auc_target | 0.70 | | fraction | direction | V2-09 | Model Performance Guidelines | as the bounce model's AUC
-v2 | filter | roc_auc_target | 0.65 | | fraction | direction | V2-09 | Model Performance Guidelines | as the filter model's AUC
-v2 | engine | fewer_losses | 0.30 | 0.40 | fraction | trade | V2-09 | Model Performance Guidelines | losing trades with and without the filter model, paired
-v3 | ensemble | accuracy | 0.73 | 0.76 | fraction | direction | V3-05 | Expected Results, Training Metrics | 15-candle label on 1m, test rows after the training rows, purged
-v3 | ensemble | roc_auc | 0.73 | 0.78 | fraction | direction | V3-05 | Expected Results, Training Metrics | the same rows
-v3 | ensemble | ece | | 0.03 | fraction | direction | V3-05 | Expected Results, Training Metrics | the same rows, adaptive bins; a constant forecast passes
-v3 | backtest | win_rate | 0.75 | 0.78 | fraction | trade | V3-06 | Overview; Backtest Metrics | test rows only, stop 2 %, target 3 %, 60 candles of 1m, next open
-v3 | backtest | sharpe | 1.8 | 2.5 | ratio | trade | V3-06 | Overview; Backtest Metrics | hourly equity returns, annualised by 365 x 24
-v3 | backtest | max_drawdown | -0.12 | -0.08 | fraction | trade | V3-06 | Backtest Metrics | the same equity
-v3 | backtest | trades | 5000 | 8000 | trades | trade | V3-06 | Backtest Metrics | the same trades
-v3 | backtest | profit_factor | 2.5 | 3.5 | ratio | trade | V3-06 | Backtest Metrics | the same trades
-v3 | backtest | total_return | 1.5 | 3.0 | fraction | trade | V3-06 | Backtest Metrics | the same equity
-v3 | training | total_hours | 49 | 49 | hours | cost | V3-08 | Changelog | not testable: needs the GPU that the document names
-ultimate | direction | accuracy | 0.60 | 0.65 | fraction | direction | UL-10 | Expected Performance | next move beyond half a standard deviation, test rows after the training rows
-ultimate | backtest | sharpe | 2.5 | 3.5 | ratio | trade | UL-10 | Expected Performance | equity of its signals with costs
-ultimate | backtest | max_drawdown | -0.15 | 0 | fraction | trade | UL-10 | Expected Performance | the same equity
-ultimate | backtest | win_rate | 0.55 | 0.60 | fraction | trade | UL-10 | Expected Performance | stop 2 %, target 4 %, next open
-ultimate | backtest | drawdown_reduction | 0.50 | 0.70 | fraction | trade | UL-10 | Expected Performance | not testable: the bot that it is compared with is not described
-ultimate | adaptation | speed_up | 100 | | ratio | cost | UL-03 | Expected Performance | not testable: the bot that it is compared with is not described
-ultimate | adaptation | examples | | 10 | rows | other | UL-03 | Meta-Learning (MAML) | adaptation with ten rows against plain fine-tuning with the same ten
-hybrid | ensemble | accuracy | 0.6512 | 0.6512 | fraction | direction | HY-08 | Expected Results, Training Output | touch of +0.5 % within 5 candles, test rows after the training rows
-hybrid | ensemble | precision | 0.6234 | 0.6234 | fraction | direction | HY-08 | Expected Results, Training Output | the same rows
-hybrid | ensemble | recall | 0.5876 | 0.5876 | fraction | direction | HY-08 | Expected Results, Training Output | the same rows
-hybrid | ensemble | f1 | 0.6049 | 0.6049 | fraction | direction | HY-08 | Expected Results, Training Output | the same rows
-hybrid | ensemble | roc_auc | 0.7123 | 0.7123 | fraction | direction | HY-08 | Expected Results, Training Output | the same rows
-hybrid | ensemble | accuracy_gate | 0.60 | | fraction | direction | HY-07 | Expected Results, Training Output | as the accuracy
-hybrid | ensemble | f1_gate | 0.55 | | fraction | direction | HY-07 | Expected Results, Training Output | as the F1
-hybrid | backtest | win_rate_before | 0.50 | 0.60 | fraction | trade | HY-08 | Backtest Performance Improvement | the rule's entries with its exits, ML off
-hybrid | backtest | win_rate | 0.60 | 0.70 | fraction | trade | HY-08 | Backtest Performance Improvement | the same entries, ML on, paired
-hybrid | backtest | profit_factor_before | 1.5 | 2.0 | ratio | trade | HY-08 | Backtest Performance Improvement | ML off
-hybrid | backtest | profit_factor | 2.0 | 3.0 | ratio | trade | HY-08 | Backtest Performance Improvement | ML on, paired
-hybrid | backtest | fewer_false_signals | 0.20 | 0.30 | fraction | trade | HY-08 | Backtest Performance Improvement | losing entries with ML on against off, paired
-hybrid | backtest | entry_score | 6 | 8 | points | other | HY-08 | Backtest Performance Improvement | mean score of entries; the threshold alone makes it at least 6
+# %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #5971eecc
+_FIELDS = ("system", "part", "metric", "low", "high", "unit", "kind", "spec", "where", "test")
+
+
+def _claims_of(system, text):
+    "Rows of the table from a system's text; raises ValueError for a line without five fields."
+    rows, heading = [], {}
+    for line in text.strip().splitlines():
+        fields = [field.strip() for field in line.removeprefix("# ").split("|")]
+        if line.startswith("# "):
+            heading = dict(zip(("kind", "unit", "spec", "where"), fields, strict=True))
+        else:
+            row = dict(zip(("part", "metric", "low", "high", "test"), fields, strict=True))
+            rows.append({"system": system, **row, **heading})
+    return rows
+
+# %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #aab3497c
+_V9 = """
+# direction | fraction | V9-14 | Performance Expectations, Direction Model
+direction | accuracy | 0.72 | 0.75 | refit and forecast the rows that follow
+direction | precision | 0.70 | 0.73 | the same rows
+direction | recall | 0.70 | 0.73 | the same rows
+direction | f1 | 0.70 | 0.74 | the same rows
+direction | roc_auc | 0.80 | 0.83 | the same rows
+# volatility | fraction | V9-14 | Performance Expectations, Volatility Model
+volatility | rmse | 0.00002 | 0.00003 | ATR(14)/close of the next candle, as in the document
+volatility | mae | 0.000012 | 0.00002 | the same rows
+volatility | mape | 0.15 | 0.25 | the same rows
+volatility | r2 | 0.68 | 0.75 | the same rows
+# price | USD | V9-14 | Performance Expectations, Price Model
+price | rmse | 140 | 160 | next close
+price | mae | 90 | 110 | next close
+# price | fraction | V9-14 | Performance Expectations, Price Model
+price | mape | 0.015 | 0.025 | next close
+price | r2 | 0.75 | 0.85 | of the next log return; on price levels repeating the last close scores near 1
+# cost | minutes | V9-14 | Training Time
+training | direction_minutes | 45 | 60 | not testable: needs the GPU that the document names; times on the \
+machine at hand are in `benchmarks`
+training | volatility_minutes | 20 | 30 | not testable: as above
+training | price_minutes | 60 | 90 | not testable: as above
+training | total_minutes | 120 | 240 | not testable: as above
+# other | fraction | V9-14 | References, 2
+literature | mse_reduction | 0.204 | 0.204 | not testable: the paper has no author and no identifier
+# other | fraction | V9-14 | References, 3
+literature | mape_improvement | 0.27 | 0.30 | not testable: the paper has no author and no identifier
+"""
+
+# %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #038ec520
+_V2 = """
+# direction | fraction | V2-09 | Expected Output
+bounce | roc_auc | 0.75 | | target 3.0 ATR before stop 1.5 ATR within 16 candles of 15m, test rows after the \
+training rows
+filter | roc_auc | 0.70 | | inverted labels of the same rows: must equal the bounce model's
+# trade | fraction | V2-09 | Expected Output
+engine | entry_rate | 0.15 | 0.25 | share of candidates that both models let pass
+engine | win_rate | 0.55 | 0.70 | share of entered trades that reach the target
+# direction | fraction | V2-09 | Model Performance Guidelines
+bounce | roc_auc_target | 0.70 | | as the bounce model's AUC
+filter | roc_auc_target | 0.65 | | as the filter model's AUC
+# trade | fraction | V2-09 | Model Performance Guidelines
+engine | fewer_losses | 0.30 | 0.40 | losing trades with and without the filter model, paired
+"""
+
+_HYBRID = """
+# direction | fraction | HY-08 | Expected Results, Training Output
+ensemble | accuracy | 0.6512 | 0.6512 | touch of +0.5 % within 5 candles, test rows after the training rows
+ensemble | precision | 0.6234 | 0.6234 | the same rows
+ensemble | recall | 0.5876 | 0.5876 | the same rows
+ensemble | f1 | 0.6049 | 0.6049 | the same rows
+ensemble | roc_auc | 0.7123 | 0.7123 | the same rows
+# direction | fraction | HY-07 | Expected Results, Training Output
+ensemble | accuracy_gate | 0.60 | | as the accuracy
+ensemble | f1_gate | 0.55 | | as the F1
+# trade | fraction | HY-08 | Backtest Performance Improvement
+backtest | win_rate_before | 0.50 | 0.60 | the rule's entries with its exits, ML off
+backtest | win_rate | 0.60 | 0.70 | the same entries, ML on, paired
+# trade | ratio | HY-08 | Backtest Performance Improvement
+backtest | profit_factor_before | 1.5 | 2.0 | ML off
+backtest | profit_factor | 2.0 | 3.0 | ML on, paired
+# trade | fraction | HY-08 | Backtest Performance Improvement
+backtest | fewer_false_signals | 0.20 | 0.30 | losing entries with ML on against off, paired
+# other | points | HY-08 | Backtest Performance Improvement
+backtest | entry_score | 6 | 8 | mean score of entries; the threshold alone makes it at least 6
+"""
+
+# %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #1bdede5c
+_V3 = """
+# direction | fraction | V3-05 | Expected Results, Training Metrics
+ensemble | accuracy | 0.73 | 0.76 | 15-candle label on 1m, test rows after the training rows, purged
+ensemble | roc_auc | 0.73 | 0.78 | the same rows
+ensemble | ece | | 0.03 | the same rows, adaptive bins; a constant forecast passes
+# trade | fraction | V3-06 | Overview; Backtest Metrics
+backtest | win_rate | 0.75 | 0.78 | test rows only, stop 2 %, target 3 %, 60 candles of 1m, next open
+# trade | ratio | V3-06 | Overview; Backtest Metrics
+backtest | sharpe | 1.8 | 2.5 | hourly equity returns, annualised by 365 x 24
+# trade | fraction | V3-06 | Backtest Metrics
+backtest | max_drawdown | -0.12 | -0.08 | the same equity
+# trade | trades | V3-06 | Backtest Metrics
+backtest | trades | 5000 | 8000 | the same trades
+# trade | ratio | V3-06 | Backtest Metrics
+backtest | profit_factor | 2.5 | 3.5 | the same trades
+# trade | fraction | V3-06 | Backtest Metrics
+backtest | total_return | 1.5 | 3.0 | the same equity
+# cost | hours | V3-08 | Changelog
+training | total_hours | 49 | 49 | not testable: needs the GPU that the document names
+"""
+
+_ULTIMATE = """
+# direction | fraction | UL-10 | Expected Performance
+direction | accuracy | 0.60 | 0.65 | next move beyond half a standard deviation, test rows after the training rows
+# trade | ratio | UL-10 | Expected Performance
+backtest | sharpe | 2.5 | 3.5 | equity of its signals with costs
+# trade | fraction | UL-10 | Expected Performance
+backtest | max_drawdown | -0.15 | 0 | the same equity
+backtest | win_rate | 0.55 | 0.60 | stop 2 %, target 4 %, next open
+backtest | drawdown_reduction | 0.50 | 0.70 | not testable: the bot that it is compared with is not described
+# cost | ratio | UL-03 | Expected Performance
+adaptation | speed_up | 100 | | not testable: the bot that it is compared with is not described
+# other | rows | UL-03 | Meta-Learning (MAML)
+adaptation | examples | | 10 | adaptation with ten rows against plain fine-tuning with the same ten
 """
 
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #d866275c
-SYSTEMS = ("v9", "v2", "v3", "ultimate", "hybrid")
-_FIELDS = ("system", "part", "metric", "low", "high", "unit", "kind", "spec", "where", "test")
+_TEXTS = {"v9": _V9, "v2": _V2, "v3": _V3, "ultimate": _ULTIMATE, "hybrid": _HYBRID}
+SYSTEMS = tuple(_TEXTS)
 _BETTER_LOW = (
     "rmse", "mae", "mape", "ece", "direction_minutes", "volatility_minutes", "price_minutes", "total_minutes",
     "total_hours", "examples",
@@ -87,18 +149,17 @@ _BETTER_LOW = (
 
 def claims_table(
     systems: tuple = SYSTEMS,  # whose claims
-) -> pd.DataFrame:  # index `claim` = system.part.metric; system, part, metric, low, high (NaN: open), unit, kind, spec, where, test, better
+) -> pd.DataFrame:  # index `claim` = system.part.metric; low and high are NaN where open; raises SettingsError
     "Every performance claim of the five documents."
     unknown = [s for s in systems if s not in SYSTEMS]
     if unknown:
         raise SettingsError("unknown system", ", ".join(SYSTEMS), unknown[0], "choose one of them")
-    table = pd.DataFrame(
-        [[c.strip() for c in line.split("|")] for line in _CLAIMS.strip().splitlines()], columns=list(_FIELDS),
-    )
+    claims = [claim for system in SYSTEMS if system in systems for claim in _claims_of(system, _TEXTS[system])]
+    table = pd.DataFrame(claims, columns=list(_FIELDS))
     table[["low", "high"]] = table[["low", "high"]].apply(lambda x: pd.to_numeric(x.replace("", None)))
     table["better"] = np.where(table["metric"].isin(_BETTER_LOW), "lower", "higher")
     table.index = pd.Index(table["system"] + "." + table["part"] + "." + table["metric"], name="claim")
-    return table[table["system"].isin(systems)]
+    return table
 
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #6a21fc8d
 MEASURED = ("claim", "role", "subject", "value", "low", "high", "n", "data", "note")
@@ -119,6 +180,7 @@ def _best(rows, better):
 
 
 def _verdict(claim, system, nothing):
+    "The verdict on a claim from the best row of the system and of doing nothing; None: there is none."
     if claim["test"].startswith("not testable"):
         return "not testable"
     if system is None:
@@ -128,11 +190,14 @@ def _verdict(claim, system, nothing):
     return "reproduced" if _reaches(claim, system["low"], system["high"]) else "not reproduced"
 
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #e999510a
-def judge_claims(
-    claims: pd.DataFrame,  # of `claims_table`
-    measured: pd.DataFrame,  # columns MEASURED; fractions; low and high equal the value where there is no interval
-) -> pd.DataFrame:  # the claims with verdict, measured, measured_low, measured_high, n, data, subject, nothing, nothing_is, others, note
-    "Set a measurement and a verdict beside each claim."
+_JUDGED = (
+    "verdict", "subject", "measured", "measured_low", "measured_high", "n", "data", "nothing", "nothing_is", "others",
+    "note",
+)
+
+
+def _check_measured(claims, measured):
+    "Raise DataError for a missing column, an unknown claim or an unknown role."
     missing = [c for c in MEASURED if c not in measured.columns]
     if missing:
         raise DataError(
@@ -145,30 +210,28 @@ def judge_claims(
             raise DataError(
                 f"a measurement of an unknown {column}", ", ".join(allowed[:5]) + " …", strange.iloc[0], "correct it",
             )
-    rows = []
-    for name, claim in claims.iterrows():
-        mine = measured[measured["claim"] == name]
-        system, nothing = (_best(mine[mine["role"] == role], claim["better"]) for role in ("system", "nothing"))
-        others = mine[mine["role"].isin(("baseline", "stand-in"))]
-        rows.append(
-            {
-                "verdict": _verdict(claim, system, nothing),
-                **(
-                    {} if system is None
-                    else {
-                        "subject": system["subject"], "measured": system["value"], "measured_low": system["low"],
-                        "measured_high": system["high"], "n": system["n"], "data": system["data"],
-                        "note": system["note"],
-                    }
-                ),
-                **({} if nothing is None else {"nothing": nothing["value"], "nothing_is": nothing["subject"]}),
-                "others": "; ".join(
-                    f"{r.subject} {r.value:.4g}" + (f" ({r.note})" if r.note else "") for r in others.itertuples()
-                ),
-            }
-        )
-    columns = [
-        "verdict", "subject", "measured", "measured_low", "measured_high", "n", "data", "nothing", "nothing_is",
-        "others", "note",
-    ]
-    return pd.concat([claims, pd.DataFrame(rows, index=claims.index).reindex(columns=columns)], axis=1)
+
+
+def _judged(claim, rows):
+    "What is known of one claim from its measurements."
+    system, nothing = (_best(rows[rows["role"] == role], claim["better"]) for role in ("system", "nothing"))
+    judged = {"verdict": _verdict(claim, system, nothing)}
+    if system is not None:
+        judged |= {name: system[name] for name in ("subject", "n", "data", "note")}
+        judged |= {"measured": system["value"], "measured_low": system["low"], "measured_high": system["high"]}
+    if nothing is not None:
+        judged |= {"nothing": nothing["value"], "nothing_is": nothing["subject"]}
+    others = rows[rows["role"].isin(("baseline", "stand-in"))].itertuples()
+    judged["others"] = "; ".join(f"{r.subject} {r.value:.4g}" + (f" ({r.note})" if r.note else "") for r in others)
+    return judged
+
+
+def judge_claims(
+    claims: pd.DataFrame,  # of `claims_table`
+    measured: pd.DataFrame,  # columns MEASURED; fractions; low and high equal the value where there is no interval
+) -> pd.DataFrame:  # claims with verdict, measured (_low, _high), n, data, subject, nothing, nothing_is, others, note
+    "Add a measurement and a verdict to each claim; raises DataError for measurements that cannot be read."
+    _check_measured(claims, measured)
+    judged = [_judged(claim, measured[measured["claim"] == name]) for name, claim in claims.iterrows()]
+    judged = pd.DataFrame(judged, index=claims.index).reindex(columns=list(_JUDGED))
+    return pd.concat([claims, judged], axis=1)

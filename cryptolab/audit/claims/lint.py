@@ -50,8 +50,8 @@ def _ends(value):
 
 def _over(function, *values):
     "Smallest and largest result of a monotone function over all ends; None where it is undefined."
-    found = [function(*corner) for corner in product(*map(_ends, values))]
-    return (min(found), max(found)) if np.isfinite(found).all() else None
+    results = [function(*corner) for corner in product(*map(_ends, values))]
+    return (min(results), max(results)) if np.isfinite(results).all() else None
 
 
 def _apart(printed, needed, slack=1.0):
@@ -59,6 +59,41 @@ def _apart(printed, needed, slack=1.0):
     (a, b), (c, d) = printed, needed
     factor = max(a / d if d > 0 else np.inf, c / b if b > 0 else np.inf, 1.0)
     return factor if factor > slack else 1.0
+
+# %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #fd7d28a0
+def _row(part, check, kind, printed, needed, factor, words):
+    "One finding."
+    return {
+        "part": part, "check": check, "kind": kind, "printed": printed, "needed": needed, "factor": float(factor),
+        "finding": words,
+    }
+
+
+def _num(x, digits=3):
+    "A number in a few digits."
+    return f"{x:,.{digits}g}" if abs(x) < 1000 else f"{x:,.0f}"
+
+
+def _show(ends, digits=3):
+    "An interval in words: `0.5 to 0.6`, or one number."
+    a, b = (_num(x, digits) for x in ends)
+    return a if a == b else f"{a} to {b}"
+
+
+_SHARES = ("accuracy", "precision", "recall", "f1", "roc_auc", "ece", "win_rate", "entry_rate")
+
+
+def _lint_shares(part, m, known):
+    "Fractions must lie between 0 and 1; a calibration error of 0 is free."
+    for name in [name for name in _SHARES if name in m]:
+        ends = m[name] if isinstance(m[name], (tuple, list)) else (m[name], m[name])
+        if not 0 <= ends[0] <= ends[1] <= 1:
+            percent = 1 < ends[1] <= 100
+            words = f"{name} {m[name]} is no fraction" + ("; it reads as percent" if percent else "")
+            yield _row(part, "fraction", "contradiction", str(m[name]), "0 to 1", 100 if percent else np.inf, words)
+    if "ece" in m and "accuracy" in m:
+        words = "a constant forecast at the base rate has a calibration error of 0; the gate asks for no skill"
+        yield _row(part, "calibration", "empty", str(m["ece"]), "0", 1, words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #00677e26
 def implied_base_rate(
@@ -71,124 +106,94 @@ def implied_base_rate(
 
 
 def _f1(precision, recall):
+    "F1 of precision and recall."
     return 2 * precision * recall / (precision + recall)
 
 
 def _auc_bounds(accuracy, precision, recall):
+    "Smallest and largest area under a ROC curve through the point that these three fix."
     base = implied_base_rate(accuracy, precision, recall)
     false = base * recall * (1 / precision - 1) / (1 - base)
     return recall * (1 - false), 1 - false * (1 - recall)
 
-# %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #71e105ad
-def _row(part, check, kind, printed, needed, factor, words):
-    return {
-        "part": part, "check": check, "kind": kind, "printed": printed, "needed": needed, "factor": float(factor),
-        "finding": words,
-    }
-
-
-def _num(x, digits=3):
-    return f"{x:,.{digits}g}" if abs(x) < 1000 else f"{x:,.0f}"
-
-
-def _show(ends, digits=3):
-    a, b = (_num(x, digits) for x in ends)
-    return a if a == b else f"{a} to {b}"
-
-
-_SHARES = ("accuracy", "precision", "recall", "f1", "roc_auc", "ece", "win_rate", "entry_rate")
-
-
-def _lint_shares(part, m, c):
-    for name in [name for name in _SHARES if name in m]:
-        ends = m[name] if isinstance(m[name], (tuple, list)) else (m[name], m[name])
-        if not 0 <= ends[0] <= ends[1] <= 1:
-            percent = 1 < ends[1] <= 100
-            words = f"{name} {m[name]} is no fraction" + ("; it reads as percent" if percent else "")
-            yield _row(part, "fraction", "contradiction", str(m[name]), "0 to 1", 100 if percent else np.inf, words)
-    if "ece" in m and "accuracy" in m:
-        yield _row(
-            part, "calibration", "empty", str(m["ece"]), "0", 1,
-            "a constant forecast at the base rate has a calibration error of 0; the gate asks for no skill",
-        )
-
-
-def _lint_direction(part, m, c):
+# %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #33c65f4e
+def _lint_direction(part, m, known):
+    "F1, base rate, majority class and area under the curve from accuracy, precision and recall."
     if {"precision", "recall", "f1"} <= set(m):
         needed, printed = _over(_f1, m["precision"], m["recall"]), _ends(m["f1"])
         if (factor := _apart(printed, needed)) > 1:
-            yield _row(
-                part, "F1", "contradiction", str(m["f1"]), _show(needed), factor,
-                f"precision and recall give an F1 of {_show(needed)}, printed {m['f1']}",
-            )
+            words = f"precision and recall give an F1 of {_show(needed)}, printed {m['f1']}"
+            yield _row(part, "F1", "contradiction", str(m["f1"]), _show(needed), factor, words)
     if not {"accuracy", "precision", "recall"} <= set(m):
         return
     three = m["accuracy"], m["precision"], m["recall"]
     base = _over(implied_base_rate, *three)
     if base is None or not (0 < base[1] and base[0] < 1):
-        yield _row(
-            part, "base rate", "contradiction", str(three), "0 to 1", np.inf,
-            f"accuracy, precision and recall imply a base rate of {base}, which is no share",
-        )
+        words = f"accuracy, precision and recall imply a base rate of {base}, which is no share"
+        yield _row(part, "base rate", "contradiction", str(three), "0 to 1", np.inf, words)
         return
-    if "base_rate" in c:
-        half = 1.96 * np.sqrt(c["base_rate"] * (1 - c["base_rate"]) / c["n"]) if c.get("n") else 0.0
-        factor = _apart(base, (c["base_rate"] - half, c["base_rate"] + half))
-        if factor > 1:
-            words = f"accuracy, precision and recall imply that {_show(base)} of the rows are positive; the data have {c['base_rate']:.3f} ± {half:.3f}"
-            yield _row(part, "base rate", "contradiction", _show(base), f"{c['base_rate']:.3f}", factor, words)
-    most = max(1 - base[0], base[1])
-    if _ends(m["accuracy"])[1] < min(max(b, 1 - b) for b in base):
-        yield _row(part, "majority", "empty", str(m["accuracy"]), _show((most, most)), most / _ends(m["accuracy"])[1],
-                   f"always guessing the majority class would score {most:.3f}, more than the printed accuracy")
+    yield from _lint_base_rate(part, base, known)
+    most, accuracy = max(1 - base[0], base[1]), _ends(m["accuracy"])
+    if accuracy[1] < min(max(b, 1 - b) for b in base):
+        words = f"always guessing the majority class would score {most:.3f}, more than the printed accuracy"
+        yield _row(part, "majority", "empty", str(m["accuracy"]), _show((most, most)), most / accuracy[1], words)
     bounds = [_auc_bounds(*corner) for corner in product(*map(_ends, three))]
     room = min(b[0] for b in bounds), max(b[1] for b in bounds)
     if "roc_auc" in m and (factor := _apart(_ends(m["roc_auc"]), room)) > 1:
-        yield _row(
-            part, "AUC", "contradiction", str(m["roc_auc"]), _show(room), factor,
-            f"a ROC curve through this point has an area of {_show(room)}",
-        )
+        words = f"a ROC curve through this point has an area of {_show(room)}"
+        yield _row(part, "AUC", "contradiction", str(m["roc_auc"]), _show(room), factor, words)
+
+
+def _lint_base_rate(part, base, known):
+    "Is the implied base rate that of the data, within its sampling error?"
+    if "base_rate" not in known:
+        return
+    rate, n = known["base_rate"], known.get("n")
+    half = 1.96 * np.sqrt(rate * (1 - rate) / n) if n else 0.0
+    if (factor := _apart(base, (rate - half, rate + half))) > 1:
+        words = f"accuracy, precision and recall imply that {_show(base)} of the rows are positive; "
+        words += f"the data have {rate:.3f} ± {half:.3f}"
+        yield _row(part, "base rate", "contradiction", _show(base), f"{rate:.3f}", factor, words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #8e3eeaee
 _SLACK = 1.5
 
 
-def _lint_errors(part, m, c):
+def _lint_errors(part, m, known):
+    "RMSE, MAE, R² and MAPE against each other, the target's mean and spread, and doing nothing."
     if {"rmse", "mae"} <= set(m) and _ends(m["mae"])[0] > _ends(m["rmse"])[1]:
-        yield _row(
-            part, "RMSE and MAE", "contradiction", f"{m['rmse']} and {m['mae']}", "RMSE >= MAE", m["mae"] / m["rmse"],
-            "no error column has a mean above its root mean square",
-        )
-    if {"rmse", "r2"} <= set(m) and "sd" in c and _ends(m["r2"])[1] < 1:
-        sd = _over(lambda e, r: e / np.sqrt(1 - r), m["rmse"], m["r2"])
-        factor = _apart(sd, (c["sd"], c["sd"]), _SLACK)
-        if factor > 1:
-            r2 = 1 - (m["rmse"] / c["sd"]) ** 2
-            words = f"RMSE {m['rmse']:g} with R² {m['r2']} needs a standard deviation of {_show(sd)}; measured {_num(c['sd'])}. With it R² would be {r2:.4f}"
-            yield _row(part, "RMSE and R²", "contradiction", _show(sd), _num(c["sd"]), factor, words)
-    if {"mae", "mape"} <= set(m) and "mean" in c:
-        needed, printed = _over(lambda e: e / c["mean"], m["mae"]), _ends(m["mape"])
-        factor, percent = _apart(printed, needed, _SLACK), _apart(tuple(x / 100 for x in printed), needed, _SLACK)
-        if factor > 1:
-            reading = (
-                "; read as percent it would fit"
-                if percent == 1
-                else f"; read as percent it is still {percent:.2g} times off"
-            )
-            words = (
-                f"MAE {m['mae']:g} at a mean of {_num(c['mean'])} is a MAPE of {_show(needed)}, printed {m['mape']}{reading}. "
-                f"A MAPE of {m['mape']} needs an MAE of {_num(m['mape'] * c['mean'])}"
-            )
-            yield _row(part, "MAE and MAPE", "contradiction", str(m["mape"]), _show(needed), factor, words)
-    for name, value in (c.get("nothing") or {}).items():
+        words = "no error column has a mean above its root mean square"
+        printed = f"{m['rmse']} and {m['mae']}"
+        yield _row(part, "RMSE and MAE", "contradiction", printed, "RMSE >= MAE", m["mae"] / m["rmse"], words)
+    if {"rmse", "r2"} <= set(m) and "sd" in known and _ends(m["r2"])[1] < 1:
+        sd, measured = _over(lambda e, r: e / np.sqrt(1 - r), m["rmse"], m["r2"]), known["sd"]
+        if (factor := _apart(sd, (measured, measured), _SLACK)) > 1:
+            r2 = 1 - (m["rmse"] / measured) ** 2
+            words = f"RMSE {m['rmse']:g} with R² {m['r2']} needs a standard deviation of {_show(sd)}; "
+            words += f"measured {_num(measured)}. With it R² would be {r2:.4f}"
+            yield _row(part, "RMSE and R²", "contradiction", _show(sd), _num(measured), factor, words)
+    if {"mae", "mape"} <= set(m) and "mean" in known:
+        yield from _lint_mape(part, m, known["mean"])
+    for name, value in (known.get("nothing") or {}).items():
         if name in m and (value > _ends(m[name])[1] if name == "r2" else value < _ends(m[name])[0]):
-            yield _row(
-                part, f"nothing: {name}", "empty", str(m[name]), f"{value:.4g}", max(value / m[name], m[name] / value),
-                f"repeating the last value has {name} {value:.4g}",
-            )
+            words, factor = f"repeating the last value has {name} {value:.4g}", max(value / m[name], m[name] / value)
+            yield _row(part, f"nothing: {name}", "empty", str(m[name]), f"{value:.4g}", factor, words)
+
+
+def _lint_mape(part, m, mean):
+    "MAE and MAPE against the target's mean, read as a fraction and as percent."
+    needed, printed = _over(lambda e: e / mean, m["mae"]), _ends(m["mape"])
+    factor, percent = _apart(printed, needed, _SLACK), _apart(tuple(x / 100 for x in printed), needed, _SLACK)
+    if factor == 1:
+        return
+    reading = "it would fit" if percent == 1 else f"it is still {percent:.2g} times off"
+    words = f"MAE {m['mae']:g} at a mean of {_num(mean)} is a MAPE of {_show(needed)}, printed {m['mape']}; "
+    words += f"read as percent {reading}. A MAPE of {m['mape']} needs an MAE of {_num(m['mape'] * mean)}"
+    yield _row(part, "MAE and MAPE", "contradiction", str(m["mape"]), _show(needed), factor, words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #0945b4d4
 def _lint_units(parts, context):
+    "Can every MAPE of a file be read in one unit?"
     fits = {}
     for part, m in parts.items():
         mean = context.get(part, {}).get("mean")
@@ -199,15 +204,17 @@ def _lint_units(parts, context):
                 for unit, scale in (("fraction", 1), ("percent", 100))
             }
             fits[part] = min(distance, key=distance.get), distance
-    if len({unit for unit, _ in fits.values()}) > 1 or any(unit == "percent" for unit, _ in fits.values()):
-        words = "; ".join(
-            f"{part}: {parts[part]['mape']} is {d['fraction']:.2g} times off as a fraction, {d['percent']:.2g} times as percent"
-            for part, (_, d) in fits.items()
-        )
-        yield _row(
-            "all", "fractions and percent", "contradiction", ", ".join(str(parts[p]["mape"]) for p in fits), "one unit",
-            max(d[u] for u, d in fits.values()), f"no single unit fits every MAPE of this file ({words})",
-        )
+    units = {unit for unit, _ in fits.values()}
+    if not units or units == {"fraction"}:
+        return
+    words = "; ".join(
+        f"{part}: {parts[part]['mape']} is {d['fraction']:.2g} times off as a fraction, "
+        f"{d['percent']:.2g} times as percent"
+        for part, (_, d) in fits.items()
+    )
+    printed, worst = ", ".join(str(parts[p]["mape"]) for p in fits), max(d[u] for u, d in fits.values())
+    words = f"no single unit fits every MAPE of this file ({words})"
+    yield _row("all", "fractions and percent", "contradiction", printed, "one unit", worst, words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #54e7680b
 def trade_arithmetic(
@@ -234,76 +241,96 @@ def stops_in_a_row(
     return float(np.log1p(-drawdown) / np.log1p(-size * stop))
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #17872eb1
-def _lint_trades(part, m, c):
-    if not {"stop", "target", "size"} <= set(c) or "win_rate" not in m:
+def _at_hits(m, known, key):
+    "One quantity of `trade_arithmetic` over all readings of the win rate."
+    cost = _round_trip(known)
+    return _over(lambda win: trade_arithmetic(win, known["target"], known["stop"], cost)[key], m["win_rate"])
+
+
+def _round_trip(known):
+    "Costs of a round trip, fraction of the position."
+    return 2 * (known.get("fee", 0.0) + known.get("slippage", 0.0))
+
+
+def _lint_trades(part, m, known):
+    "Profit factor, return, drawdown and Sharpe ratio against win rate, exits and size."
+    if not {"stop", "target", "size"} <= set(known) or "win_rate" not in m:
         return
-    cost, size = 2 * (c.get("fee", 0.0) + c.get("slippage", 0.0)), c["size"]
-    at = lambda key: _over(lambda w: trade_arithmetic(w, c["target"], c["stop"], cost)[key], m["win_rate"])
-    if "profit_factor" in m and (factor := _apart(_ends(m["profit_factor"]), at("profit_factor"), 1.1)) > 1:
-        words = f"these hits at these exits give a profit factor of {_show(at('profit_factor'))}, printed {_show(_ends(m['profit_factor']))}"
-        yield _row(
-            part, "hits and profit factor", "contradiction", _show(_ends(m["profit_factor"])),
-            _show(at("profit_factor")), factor, words,
-        )
+    implied = _at_hits(m, known, "profit_factor")
+    if "profit_factor" in m and (factor := _apart(_ends(m["profit_factor"]), implied, 1.1)) > 1:
+        printed = _show(_ends(m["profit_factor"]))
+        words = f"these hits at these exits give a profit factor of {_show(implied)}, printed {printed}"
+        yield _row(part, "hits and profit factor", "contradiction", printed, _show(implied), factor, words)
     if {"trades", "total_return"} <= set(m):
-        needed = _over(lambda r, n: np.log1p(r) / (n * size), m["total_return"], m["trades"])
-        most = at("edge")[1]
-        if needed[0] > most:
-            yield _row(
-                part, "trades and return", "contradiction", _show(needed), _show(at("edge")), needed[0] / most,
-                f"the return needs {needed[0]:.2%} per trade, more than exits at the target can give ({most:.2%})",
-            )
-        if "edge" in c and needed[0] > c["edge"]:
-            words = (
-                f"the return needs {needed[0]:.2%} to {needed[1]:.2%} per trade after costs; the market's own moves within the timeout, "
-                f"sorted with the claimed hits, give {c['edge']:.2%}"
-            )
-            yield _row(
-                part, "required and available edge", "contradiction", _show(needed), f"{c['edge']:.3g}",
-                needed[0] / c["edge"] if c["edge"] > 0 else np.inf, words,
-            )
-    yield from _lint_risk(part, m, c, cost, size, at)
+        yield from _lint_return(part, m, known)
+    if {"trades", "max_drawdown"} <= set(m):
+        yield from _lint_drawdown(part, m, known)
+    if {"sharpe", "trades"} <= set(m) and "years" in known:
+        yield from _lint_sharpe(part, m, known)
 
 
-def _lint_risk(part, m, c, cost, size, at):
-    if "max_drawdown" in m and "trades" in m:
-        need = stops_in_a_row(min(abs(x) for x in _ends(m["max_drawdown"])), size, c["stop"] + cost)
-        usual = np.log(_ends(m["trades"])[1]) / -np.log(1 - _ends(m["win_rate"])[0])
-        if need > 3 * usual:
-            words = f"at {size:.0%} per trade it takes {need:,.0f} full stops in a row to lose that much; with the claimed hits the longest run is about {usual:.0f}"
-            yield _row(
-                part, "drawdown and size", "contradiction", _show(_ends(m["max_drawdown"])), f"{need:,.0f} stops",
-                need / usual, words,
-            )
-    if {"sharpe", "trades"} <= set(m) and "years" in c:
-        per_year = [n / c["years"] for n in _ends(m["trades"])]
-        implied = at("edge")[0] / at("sd")[1] * np.sqrt(per_year[0]), at("edge")[1] / at("sd")[0] * np.sqrt(per_year[1])
-        if (factor := _apart(_ends(m["sharpe"]), implied, _SLACK)) > 1:
-            words = f"hits, exits and the number of trades give a Sharpe ratio of {_show(implied)} a year, printed {_show(_ends(m['sharpe']))}"
-            yield _row(
-                part, "hits and Sharpe ratio", "contradiction", _show(_ends(m["sharpe"])), _show(implied), factor,
-                words,
-            )
+def _lint_return(part, m, known):
+    "The mean gain per trade that the return needs, against what the exits and the market give."
+    size, edge = known["size"], _at_hits(m, known, "edge")
+    needed, most = _over(lambda r, n: np.log1p(r) / (n * size), m["total_return"], m["trades"]), edge[1]
+    if needed[0] > most:
+        words = f"the return needs {needed[0]:.2%} per trade, more than exits at the target can give ({most:.2%})"
+        yield _row(
+            part, "trades and return", "contradiction", _show(needed), _show(edge), needed[0] / most, words,
+        )
+    if "edge" in known and needed[0] > known["edge"]:
+        available = known["edge"]
+        words = f"the return needs {needed[0]:.2%} to {needed[1]:.2%} per trade after costs; "
+        words += f"the market's own moves within the timeout, sorted with the claimed hits, give {available:.2%}"
+        factor = needed[0] / available if available > 0 else np.inf
+        yield _row(
+            part, "required and available edge", "contradiction", _show(needed), f"{available:.3g}", factor, words,
+        )
+
+# %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #aa343e54
+def _lint_drawdown(part, m, known):
+    "Full stops in a row that the drawdown takes, against the longest run that the hits make likely."
+    drawdown, size = _ends(m["max_drawdown"]), known["size"]
+    need = stops_in_a_row(min(abs(x) for x in drawdown), size, known["stop"] + _round_trip(known))
+    usual = np.log(_ends(m["trades"])[1]) / -np.log(1 - _ends(m["win_rate"])[0])
+    if need > 3 * usual:
+        words = f"at {size:.0%} per trade it takes {need:,.0f} full stops in a row to lose that much; "
+        words += f"with the claimed hits the longest run is about {usual:.0f}"
+        needed = f"{need:,.0f} stops"
+        yield _row(part, "drawdown and size", "contradiction", _show(drawdown), needed, need / usual, words)
+
+
+def _lint_sharpe(part, m, known):
+    "The Sharpe ratio of so many trades with these hits and exits."
+    edge, sd = _at_hits(m, known, "edge"), _at_hits(m, known, "sd")
+    per_year, printed = [n / known["years"] for n in _ends(m["trades"])], _ends(m["sharpe"])
+    implied = edge[0] / sd[1] * np.sqrt(per_year[0]), edge[1] / sd[0] * np.sqrt(per_year[1])
+    if (factor := _apart(printed, implied, _SLACK)) > 1:
+        words = f"hits, exits and the number of trades give a Sharpe ratio of {_show(implied)} a year, "
+        words += f"printed {_show(printed)}"
+        yield _row(
+            part, "hits and Sharpe ratio", "contradiction", _show(printed), _show(implied), factor, words,
+        )
 
 
 def _lint_inverse(parts, context):
-    for part, c in context.items():
-        other = c.get("inverse_of") if isinstance(c, dict) else None
+    "Does a part that learns the inverted labels of another have the same area under the curve?"
+    for part, known in context.items():
+        other = known.get("inverse_of") if isinstance(known, dict) else None
         if other in parts and "roc_auc" in parts.get(part, {}) and "roc_auc" in parts[other]:
             a, b = parts[part]["roc_auc"], parts[other]["roc_auc"]
             if (factor := _apart(_ends(a), _ends(b))) > 1:
-                yield _row(
-                    part,
-                    "inverted labels",
-                    "contradiction",
-                    str(a),
-                    str(b),
-                    factor,
-                    f"`{part}` learns the inverted labels of `{other}` from the same rows and features: the AUC must be equal, printed {a} and {b}",
-                )
+                words = f"`{part}` learns the inverted labels of `{other}` from the same rows and features: "
+                words += f"the AUC must be equal, printed {a} and {b}"
+                yield _row(part, "inverted labels", "contradiction", str(a), str(b), factor, words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #a11a85b8
 _COLUMNS = ["part", "check", "kind", "printed", "needed", "factor", "finding"]
+
+
+def _is_number(value):
+    "Whether a value is a number or a range."
+    return isinstance(value, (int, float, tuple, list, np.number)) and not isinstance(value, bool)
 
 
 def _parts_of(metrics):
@@ -315,8 +342,7 @@ def _parts_of(metrics):
         )
     nested = {k.removesuffix("_metrics"): v for k, v in metrics.items() if isinstance(v, dict)}
     parts = nested or {"": metrics}
-    keep = lambda v: isinstance(v, (int, float, tuple, list, np.number)) and not isinstance(v, bool)
-    parts = {part: {k: v for k, v in m.items() if keep(v)} for part, m in parts.items()}
+    parts = {part: {k: v for k, v in m.items() if _is_number(v)} for part, m in parts.items()}
     for part, m in parts.items():
         for name, value in m.items():
             ends = value if isinstance(value, (tuple, list)) else (value, value)
@@ -329,10 +355,10 @@ def _parts_of(metrics):
 
 
 def claim_lint(
-    metrics: dict,  # metrics by name, or parts {"direction_metrics": {…}, …}; a value is a number or a range (low, high)
-    context: dict | None = None,  # what is known of data and rules, by part (see above); with one part, its entries directly
-) -> pd.DataFrame:  # part, check, kind (contradiction | empty), printed, needed, factor (how far apart), finding; empty when all agrees
-    "Arithmetic that cannot be, and numbers that say nothing."
+    metrics: dict,  # metrics by name, or parts {"direction_metrics": {…}, …}; a value is a number or (low, high)
+    context: dict | None = None,  # what is known of data and rules, by part; with one part, its entries directly
+) -> pd.DataFrame:  # part, check, kind (contradiction | empty), printed, needed, factor, finding; empty when all agrees
+    "Contradictions between metrics, and metrics that say nothing; raises DataError, SettingsError."
     parts, context = _parts_of(metrics), dict(context or {})
     if list(parts) == [""]:
         context = {"": context}
@@ -342,36 +368,40 @@ def claim_lint(
             f"context for a part that is not there: {unknown[0]!r}", ", ".join(parts), unknown[0],
             "name it as the metrics do",
         )
-    found = []
+    rows = []
     for part, m in parts.items():
         for check in (_lint_shares, _lint_direction, _lint_errors, _lint_trades):
-            found += check(part, m, context.get(part, {}))
-    found += [*_lint_units(parts, context), *_lint_inverse(parts, context)]
-    return pd.DataFrame(found, columns=_COLUMNS)
+            rows += check(part, m, context.get(part, {}))
+    rows += [*_lint_units(parts, context), *_lint_inverse(parts, context)]
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #dfa3da5f
+def _naive_scores(y, forecast):
+    "R² and MAPE of a forecast that repeats the last value."
+    return {
+        "r2": float(1 - ((y - forecast) ** 2).sum() / ((y - y.mean()) ** 2).sum()),
+        "mape": float(((y - forecast).abs() / y).mean()),
+    }
+
+
 def lint_context(
     candles: pd.DataFrame,  # candle table
     rows: int = 10_000,  # newest candles that count
-    share: float = 0.15,  # part of them that is the test part
+    share: float = 0.15,  # fraction of them that is the test part
 ) -> dict:  # context for `claim_lint` of V9's three parts
     "Base rate, mean, s.d. and the scores of doing nothing on the test part."
     from cryptolab.labels import natr_next, next_direction
 
     test = candles.index[-rows:][-int(rows * share):]
-    up = next_direction(candles)["y"].loc[test].dropna()
-    now = natr_next(candles)["y"].shift(1).loc[test]  # what is known at the decision
-    then, close = natr_next(candles)["y"].loc[test], candles["close"]
+    up, width, close = next_direction(candles)["y"].loc[test].dropna(), natr_next(candles)["y"], candles["close"]
+    then, now = width.loc[test], width.shift(1).loc[test]  # what happens, what is known at the decision
     after = close.shift(-1).loc[test]
     both, known = now.notna() & then.notna(), after.notna() & up.reindex(test).notna()
-    score = lambda y, f: {
-        "r2": float(1 - ((y - f) ** 2).sum() / ((y - y.mean()) ** 2).sum()), "mape": float(((y - f).abs() / y).mean()),
-    }
+    repeated = _naive_scores(after[known], close.loc[test][known])
     return {
         "direction": {"base_rate": float(up.mean()), "n": len(up)},
-        "volatility": {"mean": float(then.mean()), "sd": float(then.std()), "nothing": score(then[both], now[both])},
-        "price": {
-            "mean": float(after.mean()), "sd": float(after.std()),
-            "nothing": score(after[known], close.loc[test][known]),
+        "volatility": {
+            "mean": float(then.mean()), "sd": float(then.std()), "nothing": _naive_scores(then[both], now[both]),
         },
+        "price": {"mean": float(after.mean()), "sd": float(after.std()), "nothing": repeated},
     }

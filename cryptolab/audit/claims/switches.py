@@ -57,6 +57,7 @@ add_switch("one candle late", "label one candle later than the newest feature ro
 
 # %% ../../../nbs/75_audit/70_claims/60_switches.ipynb #94a28750
 def _ahead(horizon):
+    "Label: the direction over so many candles."
     return lambda candles: horizon_direction(candles, horizon)
 
 
@@ -160,6 +161,7 @@ def _four(candles, late):
 
 
 def _centred(width):
+    "Table: the features and a centred mean of so many closes."
     return lambda candles, features: features.assign(
         centred=candles["close"].rolling(width, center=True).mean() / candles["close"] - 1
     )

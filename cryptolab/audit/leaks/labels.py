@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...config import CryptolabError
 from ...data.timegrid import index_ns, utc_index
-from .case import keys_and_rows, ask_again, note_finding, other_future, when
+from .case import keys_and_rows, rerun_step, note_finding, other_future, when
 from .features import lost_rows
 from ..steps import outcome, row_times
 from ...features.certify.subject import in_words
@@ -26,7 +26,7 @@ def label_view(
     labels,  # what `labels` of a pipeline returned
     candles: pd.DataFrame,  # candle table
 ) -> SimpleNamespace:  # y, keys, at (candle positions), t1 (ns, or None where it is not declared)
-    "Labels as numbers, each with its place in time."
+    "Labels as numbers, each with its position in time."
     declared = (
         isinstance(labels, pd.DataFrame)
         and "t1" in labels.columns
@@ -37,15 +37,15 @@ def label_view(
         t1 = np.where(t1.isna(), -1, index_ns(utc_index(t1)))
     return SimpleNamespace(y=outcome(labels).to_numpy(), t1=t1, **keys_and_rows(row_times(labels, candles), candles))
 
-
+# %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #8f478f8f
 def changed_labels(
     case: SimpleNamespace,  # result of `open_case`
     cut: int,  # last candle that stays
     kind: str,  # of future
     seed: int = 0,  # of what is random
-) -> tuple | None:  # positions of rows whose label changes, of those that become known or unknown, (old, new) values; None if the step fails
+) -> tuple | None:  # positions of changed labels, of those that come or go, (old, new) values; None if the step fails
     "Which labels notice another future?"
-    labels = ask_again(case, "labels", other_future(case.candles, cut + 1, kind, seed))
+    labels = rerun_step(case, "labels", other_future(case.candles, cut + 1, kind, seed))
     if labels is None:
         return None
     try:
@@ -64,13 +64,13 @@ def changed_labels(
     at = base.at[one]
     return at[wrong | turned], np.concatenate([at[turned], gone]), (old[wrong | turned], new[wrong | turned])
 
-
+# %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #85a2701f
 def measure_labels(
     case: SimpleNamespace,  # result of `open_case`, after `try_futures` (case.lag)
     cuts: int = 8,  # places where the future is changed
-) -> None:  # nothing; case.labels, case.reach (candles ahead), case.whole (labels use all candles), case.ahead (per row); findings are noted
-    "Measure the reach of the labels."
-    case.labels = label_view(ask_again(case, "labels", case.candles), case.candles)
+) -> None:  # nothing; sets case.labels, reach (candles ahead), ahead (per row), whole (all candles are used), broken
+    "Measure the reach of the labels; findings are noted."
+    case.labels = label_view(rerun_step(case, "labels", case.candles), case.candles)
     known = case.labels.y[~np.isnan(case.labels.y)]
     case.label_spread = float(np.std(known)) or 1.0
     reach, far, lost, early = [], [], [], 0
@@ -88,8 +88,8 @@ def measure_labels(
             if (turned <= cut).any():
                 lost.append((int(cut), kind, turned[turned <= cut]))
             if case.labels.t1 is not None:
-                place = np.isin(case.labels.at, at[at <= cut]) & (case.labels.t1 >= 0)
-                early += int((case.labels.t1[place] <= case.time[cut] + case.step).sum())
+                declared = np.isin(case.labels.at, at[at <= cut]) & (case.labels.t1 >= 0)
+                early += int((case.labels.t1[declared] <= case.time[cut] + case.step).sum())
     case.whole, case.reach = bool(reach) and np.mean(far or [0]) > 0.15, max(reach) if reach else -case.n
     case.broken = early  # labels changed by candles after their declared end
     case.ahead = _ahead(case)
@@ -118,10 +118,8 @@ def judge_same_bar(
         return
     row = int(np.flatnonzero(~np.isnan(case.labels.y))[len(case.labels.y) // 2])
     at = case.labels.at[row]
-    text = (
-        f"the label of {when(case, at)} is {in_words(case.labels.y[row])} whatever happens after that candle, and the features of the row use the "
-        "candle too: the outcome is settled before the forecast is made"
-    )
+    text = f"the label of {when(case, at)} is {in_words(case.labels.y[row])} whatever happens after that candle, "
+    text += "and the features of the row use the candle too: the outcome is settled before the forecast is made"
     note_finding(case, "same-bar label", "labels", text, int((~np.isnan(case.labels.y)).sum()))
 
 # %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #6481a276
@@ -181,7 +179,7 @@ def _uses_past(case):
             spread = 0.01 * (1 + case.rng.random())
             for name, factor in zip(names, (case.rng.choice([1 - spread / 2, 1 + spread / 2]), 1 + spread, 1 - spread)):
                 changed.iloc[at, changed.columns.get_loc(name)] = changed["close"].iloc[at] * factor
-            labels = ask_again(case, "labels", changed)
+            labels = rerun_step(case, "labels", changed)
             view = None if labels is None else label_view(labels, case.candles)
             if view is None or len(view.keys) != len(case.labels.keys) or (view.keys != case.labels.keys).any():
                 continue
@@ -201,7 +199,7 @@ def judge_smoothed(
     parts = []
     for number in range(markets):
         market = coin_market(case.candles, np.random.default_rng([case.seed, number]))
-        labels = ask_again(case, "labels", market)
+        labels = rerun_step(case, "labels", market)
         if labels is None:
             return
         view = label_view(labels, market)
@@ -216,9 +214,8 @@ def judge_smoothed(
     for x, least, what in ((signed, 0.3, "returns"), (size, 0.8, "sizes of moves")):
         strength = _learned(x, y, group)
         if strength > least and strength * np.sqrt(effective) > 4:
-            text = (
-                f"in a market whose returns are drawn one by one, past {what} forecast this label with a correlation of {strength:.2f}: candles before the "
-                "decision are part of the outcome, such as in the next value of a moving average"
-            )
+            text = f"in a market whose returns are drawn one by one, past {what} forecast this label with a "
+            text += f"correlation of {strength:.2f}: candles before the decision are part of the outcome, such as in "
+            text += "the next value of a moving average"
             note_finding(case, "smoothed label", "labels", text, int((~np.isnan(case.labels.y)).sum()))
             return

@@ -25,18 +25,18 @@ def entry(
     name: str,  # name of an entry
 ) -> Entry:  # what it is; raises SettingsError for an unknown name
     "Look an entry up."
-    found = {e.name: e for e in ZOO}
-    if name not in found:
-        near = difflib.get_close_matches(str(name), found, 3) or list(found)[:3]
+    entries = {e.name: e for e in ZOO}
+    if name not in entries:
+        near = difflib.get_close_matches(str(name), entries, 3) or list(entries)[:3]
         raise SettingsError(
             "no such animal in the zoo", "a name of ZOO, such as " + ", ".join(near), repr(name), "see `table()`",
         )
-    return found[name]
+    return entries[name]
 
 
 def make(
     name: str,  # name of an entry
-    candles: pd.DataFrame | None = None,  # candles of the coin, from which the other coins are made where it needs them; None: its own market
+    candles: pd.DataFrame | None = None,  # candles from which other coins are made; None: its own market
 ) -> Notebook:  # a fresh pipeline
     "Build a pipeline of the zoo."
     return entry(name).make(candles)
@@ -48,12 +48,10 @@ def table() -> pd.DataFrame:  # one line per entry: name, leaky, kind, family, s
     return pd.DataFrame([[getattr(e, f) for f in fields] for e in ZOO], columns=fields)
 
 
-def kinds() -> pd.DataFrame:  # per kind of leak: leaky pipelines with a smooth learner, with trees, clean pipelines that look like it
+def kinds() -> pd.DataFrame:  # by kind of leak: leaky with a smooth learner, leaky with trees, clean ones like it
     "How often each kind of leak appears, by group of learners."
-    all_ = table()
-    count = lambda rows: all_[rows].groupby("kind").size()
-    parts = {
-        "smooth": count(all_["leaky"] & all_["family"].isin(SMOOTH)),
-        "trees": count(all_["leaky"] & all_["family"].isin(TREES)), "clean": count(~all_["leaky"]),
-    }
-    return pd.DataFrame(parts).fillna(0).astype(int).rename_axis("kind")
+    entries = table()
+    leaky, family, kind = entries["leaky"], entries["family"], entries["kind"]
+    groups = {"smooth": leaky & family.isin(SMOOTH), "trees": leaky & family.isin(TREES), "clean": ~leaky}
+    counts = {name: kind[rows].value_counts() for name, rows in groups.items()}
+    return pd.DataFrame(counts).fillna(0).astype(int).sort_index().rename_axis("kind")

@@ -28,7 +28,8 @@ def _leak(trial, found):
     "A look-ahead in words."
     row, stamp = found["row"], trial.candles.index[found["row"]]
     say = f"row {row} ({stamp:%Y-%m-%d %H:%M})" if isinstance(stamp, pd.Timestamp) else f"row {row}"
-    say = f"{say} is {in_words(found['whole'])} in the whole table, {in_words(found['part'])} {found['text']} (cut after row {found['cut'] - 1})"
+    whole, part = in_words(found["whole"]), in_words(found["part"])
+    say = f"{say} is {whole} in the whole table, {part} {found['text']} (cut after row {found['cut'] - 1})"
     if found["share"] > 0.5:
         return f"{say}; {found['share']:.0%} of the earlier rows change: the whole table enters"
     return f"{say}; a row sees at least {found['ahead']} candle{'s' * (found['ahead'] > 1)} ahead"
@@ -91,17 +92,17 @@ def _judge(trial, i):
 
 
 def certify(
-    function,  # name of a feature set, a FeatureSet, or any function candles -> DataFrame, Series or array, or (candles, context) -> …
+    function,  # name of a set, a FeatureSet, or a function of candles (and context) -> DataFrame, Series or array
     candles: pd.DataFrame | None = None,  # candle table; None for 3,000 hours of the sample market
-    context: dict | None = None,  # tables beside the candles, see `cryptolab.features.known`
+    context: dict | None = None,  # context tables, see `cryptolab.features.known`
     *,
     columns: list | None = None,  # only these columns; None for all
     cuts: int = 6,  # random cuts at which every row is compared, and after which the future is changed
     seed: int = 0,  # of the cuts and changes
     scale: bool = True,  # also check what a change of unit does
-    reference: dict | None = None,  # column -> function of candles, values, or a name of `known_references()`; None: known ones for V9
+    reference: dict | None = None,  # column -> function of candles, values, or a name of `known_references()`
     seconds: float = 18.0,  # time for trying rows one by one as the newest; all other checks are always complete
-) -> pd.DataFrame:  # one row per column: group, FACTS, evidence in words; attrs: what was tested, sha256 of the facts; DataError, SettingsError
+) -> pd.DataFrame:  # one row per column: group, FACTS, evidence; attrs: tested, sha256; DataError, SettingsError
     "Certify features: knowledge of the future, warm-up, memory, scale, finiteness, parity."
     if not cuts >= 1:
         raise SettingsError("`cuts` is out of range", "at least 1", cuts, "choose a larger number")
@@ -152,7 +153,7 @@ NOISE_OF_PARITY = 1e-8  # agreement beyond this is rounding, which differs betwe
 # %% ../../../nbs/20_features/50_certify/60_certificate.ipynb #00492b3e
 def certificate_summary(
     table: pd.DataFrame,  # result of `certify`
-) -> pd.DataFrame:  # one row per group: columns, passed, failed, first (latest first value), forgets (longest), never, invariant, parity (worst)
+) -> pd.DataFrame:  # one row per group: columns, passed, failed, first, forgets, never, invariant, parity (the worst)
     "A certificate, group by group."
     lines = []
     for group, part in table.groupby("group", sort=False):
@@ -191,8 +192,10 @@ def certificate_text(
     )
     tried = "every row" if about["tested"] >= about["rows"] - 1 else f"{about['tested']:,} rows"
     lines = [
-        f"{about['name']}: {len(table)} column{'s' * (len(table) > 1)} on {about['rows']:,} {market}: {len(table) - failed} pass, {failed} fail",
-        f"{tried} tried as the newest, every row at {len(about['cuts'])} cuts; sha256 {about['sha256'][:16]}; {about['seconds']:.0f} s",
+        f"{about['name']}: {len(table)} column{'s' * (len(table) > 1)} on {about['rows']:,} {market}: "
+        f"{len(table) - failed} pass, {failed} fail",
+        f"{tried} tried as the newest, every row at {len(about['cuts'])} cuts; "
+        f"sha256 {about['sha256'][:16]}; {about['seconds']:.0f} s",
         "",
     ]
     shown = table.drop(columns=["evidence", "group"]) if every else certificate_summary(table)
@@ -204,7 +207,8 @@ def certificate_text(
     if absent:
         lines += [
             "",
-            f"not tested: {len(absent)} column{'s' * (len(absent) > 1)} whose context was not given ({', '.join(about['absent'])})",
+            f"not tested: {len(absent)} column{'s' * (len(absent) > 1)} "
+            f"whose context was not given ({', '.join(about['absent'])})",
         ]
     marks = ("- **", "**") if markdown else ("FAIL ", "")
     lines += (
@@ -229,9 +233,9 @@ def certifiable_sets() -> list:  # names
 
 
 def read_context(
-    items: list,  # texts KIND=FILE or KIND.KEY=FILE, such as funding=rates.parquet, coins.ETHUSDT=eth.csv; Parquet or CSV
+    items: list,  # texts KIND=FILE or KIND.KEY=FILE, e.g. funding=rates.parquet, coins.ETHUSDT=eth.csv
 ) -> dict:  # context as `certify` takes it; SettingsError, DataError
-    "Read tables beside the candles from files."
+    "Read context tables from files."
     context = {}
     for item in items:
         name, equals, path = str(item).partition("=")
@@ -261,11 +265,12 @@ def certificate_records(
 ) -> dict:  # for JSON: name, rows, cuts, tested, sha256 … and in `columns` one dict per column; what is missing is None
     "A certificate as plain data."
     rows = table.reset_index().astype(object).to_dict("records")
-    clean = lambda v: (
-        None
-        if v is pd.NA or isinstance(v, float) and not np.isfinite(v)
-        else v.item()
-        if isinstance(v, np.generic)
-        else v
-    )
+    def clean(v):
+        return (
+            None
+            if v is pd.NA or isinstance(v, float) and not np.isfinite(v)
+            else v.item()
+            if isinstance(v, np.generic)
+            else v
+        )
     return {**table.attrs, "columns": [{key: clean(value) for key, value in row.items()} for row in rows]}

@@ -29,7 +29,7 @@ def _starts(trial):
 
 def check_memory(
     trial: SimpleNamespace,  # result of `prepare`
-) -> None:  # nothing; trial.forgets: candles until a later start agrees for good (0: never); trial.first: the latest first value
+) -> None:  # sets trial.forgets (candles until a later start agrees for good, 0: never) and trial.first
     "How long a column remembers where its table began."
     forgets, first = np.ones(len(trial.whole), dtype=int), trial.first.copy()
     for start in _starts(trial):
@@ -50,7 +50,7 @@ STARTS = 6  # tables with other starts that must agree on the constant
 
 def check_filler(
     trial: SimpleNamespace,  # result of `prepare`
-) -> dict:  # number of a column -> (constant, count of first rows filled with it, row of the whole table that denies it)
+) -> dict:  # number of a column -> (constant, count of first rows filled with it, a row that denies it)
     "Columns without a declaration whose first rows are filled with a constant."
     open_columns = [i for i, d in enumerate(trial.info) if d is None and trial.first[i] <= trial.rows]
     found, runs, starts = {}, {}, _deniers(trial, open_columns) if open_columns else []
@@ -156,15 +156,16 @@ def check_finite(
             if found.get(i, ("missing",))[0] == "missing" and not (i in found and kind == "missing"):
                 found[i] = (
                     kind,
-                    f"{in_words(values[i, row])} on {name} in row {row}, after {ready[i]} candles of warm-up ({int(bad[i].sum())} rows in all)",
+                    f"{in_words(values[i, row])} on {name} in row {row}, "
+                    f"after {ready[i]} candles of warm-up ({int(bad[i].sum())} rows in all)",
                 )
     return found
 
 # %% ../../../nbs/20_features/50_certify/50_conduct.ipynb #7c16c058
 def check_parity(
     trial: SimpleNamespace,  # result of `prepare`
-    reference: dict | None = None,  # column -> function of candles, values, or a name of `known_references()`; None: the known ones, for the sets of V9
-) -> np.ndarray:  # (columns,) largest distance on the second half of the table, in s.d. of the column; NaN without a reference
+    reference: dict | None = None,  # column -> function of candles, values, or a known name; None: known ones for V9
+) -> np.ndarray:  # (columns,) largest distance in the second half, in s.d. of the column; NaN without a reference
     "Agreement with another library's values."
     out = np.full(len(trial.whole), np.nan)
     if reference is None:

@@ -26,7 +26,7 @@ def compare(
     start: int = 0,  # row of the whole table at which both begin
     chosen: np.ndarray | None = None,  # numbers of the columns in part and base; None for all
 ) -> None:  # nothing; the first difference of each column is noted in trial.evidence
-    "Compare two tables and keep what differs: row, values, how far back, and which share of all rows."
+    "Compare two tables and keep what differs: row, values, how far back, and which fraction of all rows."
     base = base[:, : part.shape[1]]
     chosen = np.arange(len(trial.whole)) if chosen is None else chosen
     differs = unequal(part, base, trial.spread[chosen])
@@ -56,7 +56,7 @@ def check_prefix(
     trial: SimpleNamespace,  # result of `prepare`
     cuts: np.ndarray,  # result of `random_cuts`
 ) -> None:  # nothing; see `compare`
-    "Cut the candles, and with them what was known beside them at that time."
+    "Cut the candles, and with them the context known at that time."
     for cut in cuts:
         compare(trial, trial.subject(*cut_after(trial, int(cut))), trial.whole)
 
@@ -93,7 +93,8 @@ def check_newest(
     found, jobs = trial.subject.set, [(None, np.arange(len(trial.whole)), 0)]
     if found is not None and trial.cost * trial.rows * 0.6 > seconds:
         jobs, place = [], {name: i for i, name in enumerate(trial.subject.names)}
-        length = lambda block: max(c["candles"] for c in block.columns)
+        def length(block):
+            return max(c["candles"] for c in block.columns)
         for low, high in ((0, 64), (64, 256), (256, trial.rows)):
             blocks = [b for b in found.blocks if low < length(b) <= high and any(name in place for name in b.names)]
             if blocks:
@@ -104,7 +105,7 @@ def check_newest(
 
 
 def _try_rows(trial, blocks, chosen, chunk, seconds):
-    "Try rows in the order of `informative_rows`, then the others; with a chunk, tables begin at most 2 · chunk rows earlier."
+    "Try rows as `informative_rows` orders them, then the others; tables begin at most 2 · chunk rows earlier."
     began, tried, bases, place = time.perf_counter(), 0, {}, trial.subject
     # not trial.rng: what follows must not depend on the time that is left
     telling, rng = informative_rows(trial), np.random.default_rng(trial.seed)
@@ -148,7 +149,7 @@ def check_future(
     for cut in (int(cut) for cut in cuts if trial.known.parts):
         values = trial.subject(trial.candles, trial.known.changed(close_of(trial, cut), trial.seed))
         compare(
-            trial, values[:, :cut], trial.whole, "future", "when tables beside the candles say something else later",
+            trial, values[:, :cut], trial.whole, "future", "when context tables say something else later",
         )
 
 

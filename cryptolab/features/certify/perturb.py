@@ -98,7 +98,7 @@ _CLOCKS = (
 
 
 class KnownContext:
-    "Tables beside the candles, with the time at which each row was known."
+    "Context tables, with the time at which each row was known."
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class KnownContext:
                     self.parts.append((kind, key, table, known))
 
     def _rebuild(self, change):
-        "The context with each table replaced by change(kind, key, table, known); an empty table is left out, and with it its pair."
+        "The context with each table replaced by change(kind, key, table, known), empty ones and their pairs left out."
         out, lost = {}, set()
         for kind, key, table, known in self.parts:
             new = change(kind, key, table, known)

@@ -25,7 +25,7 @@ class Subject:
 
     def __init__(
         self,
-        function,  # name of a set, a FeatureSet, or a function candles -> table, column or array (or (candles, context) -> …)
+        function,  # name of a set, a FeatureSet, or a function of candles (and context) -> table, column or array
         columns: list | None = None,  # only these columns
     ):
         self.set = feature_set(function) if isinstance(function, (str, FeatureSet)) else None
@@ -41,7 +41,7 @@ class Subject:
     def __call__(
         self,
         candles: pd.DataFrame,  # candle table
-        context: dict | None = None,  # tables beside the candles
+        context: dict | None = None,  # context tables
     ) -> np.ndarray:  # (columns, rows) float64; DataError if the function fails or breaks its contract
         "Values of all columns."
         if self.set is not None:
@@ -69,11 +69,11 @@ class Subject:
         "Values of a set on prepared inputs."
         here, names, _ = chosen_blocks(self.set, x, self.columns)
         self.names = self.names or names
-        place, out = {name: i for i, name in enumerate(self.names)}, np.full((len(self.names), len(x.close)), np.nan)
+        at, out = {name: i for i, name in enumerate(self.names)}, np.full((len(self.names), len(x.close)), np.nan)
 
         def put(name, column):
-            if name in place:
-                out[place[name]] = column
+            if name in at:
+                out[at[name]] = column
 
         with np.errstate(all="ignore"):
             for block in (b for b in here if blocks is None or any(b is wanted for wanted in blocks)):
@@ -82,7 +82,7 @@ class Subject:
 
 
 def _wants_context(function):
-    "Whether a function has a parameter for the tables beside the candles: named `context`, or a second one without a default."
+    "Whether a function has a parameter for context tables: named `context`, or a second one without a default."
     try:
         parameters = [
             p for p in inspect.signature(function).parameters.values()
@@ -206,11 +206,11 @@ def in_words(
 def prepare(
     function,  # as of `Subject`
     candles: pd.DataFrame | None = None,  # candle table; None for 3,000 hours of the sample market
-    context: dict | None = None,  # tables beside the candles
+    context: dict | None = None,  # context tables
     columns: list | None = None,  # only these columns
     seed: int = 0,  # of cuts and changes
-) -> SimpleNamespace:  # subject, candles, known (context by time), x (inputs), whole (columns, rows), first, need, spread, info, evidence …
-    "What all checks share; raises DataError for too few candles or a function that cannot be certified."
+) -> SimpleNamespace:  # what the checks share: subject, candles, context, inputs, the whole table, facts and evidence
+    "Prepare what all checks use; raises DataError for too few candles or a function that cannot be certified."
     subject = Subject(function, columns)
     if candles is None:
         from cryptolab.data.market import sample_market
@@ -267,7 +267,7 @@ def cut_after(
     trial: SimpleNamespace,  # result of `prepare`
     rows: int,  # count of rows to keep
 ) -> tuple:  # (candles, context)
-    "The first rows, and what was known beside them when the last of them closed."
+    "The first rows, and the context known when the last of them closed."
     candles = trial.candles.iloc[:rows]
     return candles, (trial.known.until(close_of(trial, rows)) if trial.known.parts else trial.context)
 

@@ -71,8 +71,8 @@ trend_ichimoku_a | mean of conv and base | 26 | 26 | price
 trend_ichimoku_b | middle of the range of 52 | 52 | 52 | price
 trend_stc | Schaff trend cycle of EMA23 and EMA50 | ∞ | 89 | percent | 0…100
 trend_adx | Wilder mean14 of the directional index | ∞ | 28 | percent | 0…100
-trend_adx_pos | share of upward movement in the true range of 14 · 100 | ∞ | 16 | percent | ≥ 0
-trend_adx_neg | share of downward movement in the true range of 14 · 100 | ∞ | 16 | percent | ≥ 0
+trend_adx_pos | fraction of upward movement in the true range of 14 · 100 | ∞ | 16 | percent | ≥ 0
+trend_adx_neg | fraction of downward movement in the true range of 14 · 100 | ∞ | 16 | percent | ≥ 0
 trend_cci | typical price − its mean20, over 0.015·mean absolute deviation | 20 | 20 | index
 trend_visual_ichimoku_a | ichimoku_a 26 candles ago | 52 | 52 | price
 trend_visual_ichimoku_b | ichimoku_b 26 candles ago | 78 | 78 | price

@@ -117,7 +117,7 @@ dev | 2·s.d.20 of close | 20 | 20 | price | ≥ 0
 upper | basis + dev | 20 | 20 | price
 lower | basis − dev | 20 | 20 | price
 bandwidth | (upper − lower) / basis | 20 | 20 | fraction | ≥ 0
-bandwidth_percentile | percentile of bandwidth among its last 100, equal ones share their mean rank | 119 | 119 | percent | 0.5…100
+bandwidth_percentile | percentile of bandwidth in its last 100, ties at their mean rank | 119 | 119 | percent | 0.5…100
 is_squeeze | bandwidth_percentile < 20 | 119 | 119 | 0/1 | 0…1
 is_expansion | bandwidth_percentile > 80 | 119 | 119 | 0/1 | 0…1
 z_score | (close − basis) / s.d.20, flat 0 | 20 | 20 | s.d. | ±4.4

@@ -34,23 +34,19 @@ def entry_log(
 ) -> str:  # lines
     "The log of one entry."
     config, s, o = config or CryptoScalpingConfig(), signals.loc[time], orders.loc[time]
-    box = lambda name: "[X]" if s[name] else "[ ]"
+    box = {name: "[X]" if s[name] else "[ ]" for name in s.index if name.endswith("_ok")}
     lines = [
         "=" * 60, f"ENTRY SIGNAL: {_market_name(candles.attrs.get('symbol'))} (Score: {o['score']:.1f})", "=" * 60,
         f"   Price: ${candles['close'].loc[time]:,.2f}", f"   Pattern: {s['pattern']}",
-        f"   RSI: {s['rsi']:.1f} {box('rsi_ok')}", f"   BB Lower: ${s['band']:,.2f} {box('band_ok')}",
-        f"   Volume: {s['volume']:.1f}x {box('volume_ok')}", f"   MACD: {s['macd']:.4f} {box('macd_ok')}",
-        f"   Stoch K/D: {s['stoch_k']:.1f}/{s['stoch_d']:.1f} {box('stoch_ok')}", f"   Support: {box('support_ok')}",
+        f"   RSI: {s['rsi']:.1f} {box['rsi_ok']}", f"   BB Lower: ${s['band']:,.2f} {box['band_ok']}",
+        f"   Volume: {s['volume']:.1f}x {box['volume_ok']}", f"   MACD: {s['macd']:.4f} {box['macd_ok']}",
+        f"   Stoch K/D: {s['stoch_k']:.1f}/{s['stoch_d']:.1f} {box['stoch_ok']}", f"   Support: {box['support_ok']}",
     ]
     if np.isnan(o["ml"]):
         return "\n".join([*lines, f"   ML Ensemble: none ({o['reason'].split('; ')[-1]})"])
-    said = indicator_output(np.array([o["ml"]]), config).iloc[0]
-    return "\n".join(
-        [
-            *lines,
-            f"   ML Ensemble: {o['ml']:.3f} ({said.signal}) [{said.confidence}] {ml_bonus([o['ml']], config)[0]:+.1f} pts",
-        ]
-    )
+    words, points = indicator_output(np.array([o["ml"]]), config).iloc[0], ml_bonus([o["ml"]], config)[0]
+    vote = f"   ML Ensemble: {o['ml']:.3f} ({words.signal}) [{words.confidence}] {points:+.1f} pts"
+    return "\n".join([*lines, vote])
 
 # %% ../../../nbs/70_systems/50_hybrid/95_document.ipynb #aca7e431
 _LOG = logging.getLogger("cryptolab.systems.hybrid.document")
@@ -85,15 +81,15 @@ class CryptoScalpingStrategy:
             self._go_on(e)
 
     def _go_on(self, error):
-        place = model_folder(self.config.ml_model_path)
-        self.silent = str(getattr(error, "what", error)).split("\n")[0].replace(str(place), place.name)
+        folder = model_folder(self.config.ml_model_path)
+        self.silent = str(getattr(error, "what", error)).split("\n")[0].replace(str(folder), folder.name)
         _LOG.warning("the strategy goes on without the ensemble: %s", self.silent)
 
     def votes(
         self,
         candles: pd.DataFrame,  # candle table
     ):  # Series of votes by decision row, or None
-        "The ensemble's votes, if it can be asked."
+        "The ensemble's votes, if it could be loaded."
         if not self.config.use_ml_ensemble or self.model is None:
             return None
         try:

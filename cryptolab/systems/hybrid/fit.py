@@ -12,9 +12,8 @@ import pandas as pd
 
 from ...config import DataError, SettingsError
 from ...models.calibration import balanced_weights
-from cryptolab.systems.hybrid.members import (
-    MEMBERS, PUBLISHED_WEIGHTS, ask_member, fit_boosting, fit_forest, fit_logistic, fit_lstm, fit_svm,
-)
+from ...models.classifiers import fit_boosting, fit_forest, fit_logistic, fit_lstm, fit_svm
+from .members import MEMBERS, PUBLISHED_WEIGHTS, ask_member
 from .rows import HybridRows, held_back, scaled_rows
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #837d3cae
@@ -73,18 +72,16 @@ def fit_member(
     threads: int | None = None,  # None = all cores
     log=None,  # receives a line per epoch of the LSTM; None for silence
 ) -> tuple:  # (model, history: epoch, loss, val_loss; attrs: best_epoch, rows that were learned from)
-    "Train one of the five."
+    "Train one member."
     if name not in MEMBERS:
         raise SettingsError("unknown member", ", ".join(MEMBERS), repr(name), "choose one of them")
     y, balance = rows.y, resample != "none"
     if name == "lstm":
-        pick = (
-            (lambda part: repeated(rows.starts(part), y[part], seed))
-            if balance
-            else lambda part: (rows.starts(part), y[part].astype("float32"))
+        learned, chosen = (
+            repeated(rows.starts(part), y[part], seed) if balance else (rows.starts(part), y[part].astype("float32"))
+            for part in (train, val)
         )
-        learned = pick(train)
-        model, history = fit_lstm(rows.windows.view, learned, pick(val), sizes, seed, log)
+        model, history = fit_lstm(rows.windows.view, learned, chosen, sizes, seed, log)
         history.attrs["rows"] = len(learned[0])
         return model, history
     if name == "svm":
@@ -209,7 +206,7 @@ def tuning_folds(
     rows: HybridRows,  # rows; only the training part is used
     folds: int = 3,  # stretches that are judged
     select: int | None = None,  # columns to keep, chosen inside each fold
-) -> list:  # of (rows scaled for this fold, positions to learn from, positions that say when to stop, positions to judge by)
+) -> list:  # of (rows scaled for this fold, positions to learn from, to stop by, to judge by)
     "Purged folds that move forward through the training part."
     from cryptolab.validation import WalkForward
 
@@ -232,7 +229,7 @@ def _balanced_loss(y, p, balance):
 def tune(
     rows: HybridRows,  # rows; only the training part is used
     sizes: dict,  # of `hybrid_sizes`; trials, folds
-    members: tuple = ("random_forest", "xgboost", "logistic", "svm"),  # whose sizes are searched; the LSTM only where it is named, for it takes longest
+    members: tuple = ("random_forest", "xgboost", "logistic", "svm"),  # whose sizes are searched
     resample: str = "smote",  # as in `resampled`
     select: int | None = None,  # columns to keep
     seed: int = 0,  # of sampler and learners
@@ -272,9 +269,8 @@ def tune(
             for t in study.trials
         ]
         if log:
-            log(
-                f"tuning     {name}: {len(study.trials)} trials, loss {study.trials[0].value:.4f} -> {study.best_value:.4f}  {study.best_params}"
-            )
+            losses = f"loss {study.trials[0].value:.4f} -> {study.best_value:.4f}"
+            log(f"tuning     {name}: {len(study.trials)} trials, {losses}  {study.best_params}")
     table = pd.DataFrame(lines)
     table.attrs = {"folds": len(stretches), "trials": len(table)}
     return best, table
@@ -292,7 +288,7 @@ class _Names:
 def tree_importance(
     models: dict,  # name -> model
     columns: list,  # names of the columns
-) -> pd.DataFrame:  # index column; random_forest, xgboost (shares, sum 1 each), mean; largest first; empty without a tree model
+) -> pd.DataFrame:  # index column; random_forest, xgboost (sum 1 each), mean; largest first; empty without trees
     "Shares of the splits' gain by column."
     found = {
         name: np.asarray(models[name].feature_importances_, dtype="float64") for name in ("random_forest", "xgboost")

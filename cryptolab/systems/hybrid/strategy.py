@@ -73,14 +73,14 @@ def _pattern(x):
     names = np.full(len(x.close), "none", dtype=object)
     for name, column in pattern_columns(x.open, x.high, x.low, x.close):
         if name in BULLISH:
-            names[(column > 0) & (names == "none")] = PATTERNS[name][1]
+            names[(column > 0) & (names == "none")] = PATTERNS[name][0]
     return names, names != "none"
 
 
 def technical_signals(
     candles: pd.DataFrame,  # candle table
     config: CryptoScalpingConfig | None = None,  # None: the defaults
-) -> pd.DataFrame:  # rsi, band, volume, pattern, macd, stoch_k, stoch_d, support (price), each with its …_ok; technical (0 … 9 points, NaN in the first rows)
+) -> pd.DataFrame:  # rsi, band, volume, …, support, each with its …_ok; technical (0 … 9 points, NaN in the first rows)
     "The technical score of every candle."
     from cryptolab.features import indicators as ind
     from cryptolab.features.operators import lag
@@ -120,20 +120,22 @@ CONFIDENCES = ("VERY_HIGH", "HIGH", "MEDIUM", "LOW")
 def indicator_output(
     vote,  # (n,) votes 0 … 1; NaN where the ensemble is silent
     config: CryptoScalpingConfig | None = None,  # thresholds; None: the defaults
-) -> pd.DataFrame:  # probability, signal (STRONG_BUY | BUY | HOLD | AVOID), confidence (VERY_HIGH from 0.20 off one half, HIGH 0.10, MEDIUM 0.05, LOW); text "NONE" where silent
+) -> pd.DataFrame:  # probability, signal (STRONG_BUY | BUY | HOLD | AVOID), confidence (NONE … VERY_HIGH)
     "Votes in words."
     config = config or CryptoScalpingConfig()
     p = np.asarray(vote, dtype="float64")
     steps = (config.ml_strong_threshold, config.ml_entry_threshold, config.ml_avoid_threshold)
     sure = np.round(np.abs(p - 0.5), 12)
-    choose = lambda value, edges, words: np.select(
-        [np.isnan(value), *(value >= e for e in edges)], ["NONE", *words[:-1]], words[-1],
-    )
     table = {
-        "probability": p, "signal": choose(p, steps, SIGNALS),
-        "confidence": choose(sure, (0.20, 0.10, 0.05), CONFIDENCES),
+        "probability": p, "signal": _word(p, steps, SIGNALS),
+        "confidence": _word(sure, (0.20, 0.10, 0.05), CONFIDENCES),
     }
     return pd.DataFrame(table, index=vote.index if isinstance(vote, pd.Series) else None)
+
+
+def _word(value, edges, words):
+    "The word of the highest edge that a value reaches; NONE for NaN."
+    return np.select([np.isnan(value), *(value >= e for e in edges)], ["NONE", *words[:-1]], words[-1])
 
 
 def ml_bonus(
@@ -164,7 +166,7 @@ def scalping_orders(
     config: CryptoScalpingConfig | None = None,  # None: the defaults
     silent: str = "",  # why there is no vote, for the reasons
     signals: pd.DataFrame | None = None,  # of `technical_signals`, where it is known already
-) -> pd.DataFrame:  # action (1 | 0), size, stop_by, target_by, trail_by, trail_from (price distances from the entry, estimated by the close), timeout, reason, score, technical, ml
+) -> pd.DataFrame:  # action, size, stop_by … trail_from (price distances), timeout, reason, score, technical, ml
     "Orders for the backtester, one row per candle."
     config = config or CryptoScalpingConfig()
     signals = technical_signals(candles, config) if signals is None else signals
@@ -181,7 +183,7 @@ def scalping_orders(
     close = candles["close"].to_numpy(dtype="float64")
     why = silent or ("not computed for this row" if use else "")
     reasons = _reasons(signals, bonus, p, enter, why if config.use_ml_ensemble else "")
-    far = {
+    distances = {
         name: close * share
         for name, share in (
             ("stop_by", config.stop_loss), ("target_by", config.take_profit), ("trail_by", config.trail_by),
@@ -190,7 +192,7 @@ def scalping_orders(
     }
     table = pd.DataFrame(
         {
-            "action": enter.astype("int64"), "size": config.position_size, **far, "timeout": config.timeout,
+            "action": enter.astype("int64"), "size": config.position_size, **distances, "timeout": config.timeout,
             "reason": reasons, "score": score, "technical": signals["technical"].to_numpy(), "ml": p,
         },
         index=candles.index,

@@ -73,7 +73,7 @@ def trade_labels(
     timeout: int = 16,  # candles after which the trade is closed
     window: int = 14,  # candles of the ATR
     timeframe: str | None = None,  # None reads it from the candles
-) -> pd.DataFrame:  # label table y, t0, t1, exit, ret; and risk (distance of the stop, fraction of the entry), r = ret / risk
+) -> pd.DataFrame:  # y, t0, t1, exit, ret, risk (distance of the stop, fraction of the entry), r = ret / risk
     "The fate of the trade that each candle could have begun."
     from cryptolab.labels import triple_barrier
 
@@ -129,17 +129,17 @@ def candidate_rows(
         )
     bounce, trend = bounce_columns(candles, columns), trend_columns(candles)
     label = trade_labels(candles, side, timeframe=timeframe, **barriers) if labelled else None
-    asked = touches(candles, side, tolerance) if candidates == "touch" else np.ones(len(candles), dtype=bool)
+    chosen = touches(candles, side, tolerance) if candidates == "touch" else np.ones(len(candles), dtype=bool)
     seen = np.isfinite(bounce.to_numpy()).all(axis=1) & np.isfinite(trend.to_numpy()).all(axis=1)
     until = candles.attrs.get("warmup_until")
     warm = np.zeros(len(candles), dtype=bool) if until is None else np.asarray(candles.index < pd.Timestamp(until))
     counts = {
-        "candles": len(candles), "candidates": int((asked & ~warm).sum()),
-        "columns not known yet": int((asked & ~warm & ~seen).sum()),
+        "candles": len(candles), "candidates": int((chosen & ~warm).sum()),
+        "columns not known yet": int((chosen & ~warm & ~seen).sum()),
     }
     if labelled:
-        counts["outcome not known"] = int((asked & ~warm & seen & label["y"].isna().to_numpy()).sum())
-    return SideRows(side, bounce, trend, label, seen & ~warm, np.flatnonzero(asked & seen & ~warm), {}, counts)
+        counts["outcome not known"] = int((chosen & ~warm & seen & label["y"].isna().to_numpy()).sum())
+    return SideRows(side, bounce, trend, label, seen & ~warm, np.flatnonzero(chosen & seen & ~warm), {}, counts)
 
 
 def prepare_side(
@@ -185,7 +185,7 @@ def other_rows(
     tolerance: float = 0.001,  # as in `prepare_side`
     barriers: dict | None = None,  # as in `prepare_side`
     timeframe: str | None = None,  # as in `prepare_side`
-) -> SideRows:  # parts: train (outcome known before `like`'s first validation decision), test (decided after its last validation outcome)
+) -> SideRows:  # train: over before `like`'s first validation decision; test: after its last validation outcome
     "Candidates of another coin, cut by time."
     rows = candidate_rows(candles, like.side, columns, candidates, tolerance, barriers or {}, timeframe)
     known = rows.usable[rows.label["y"].notna().to_numpy()[rows.usable]]

@@ -20,7 +20,7 @@ def choose_thresholds(
     vetoes: tuple = (0.0, 0.25, 0.5),  # shares of all candidates above B's threshold
     least: int = 30,  # fewest entries that a pair must have
     overlap: float = 4.0,  # entries that share one fate, for the standard error
-) -> dict:  # bounce, filter (thresholds), entries, mean, error, score, tried; the document's own pair where no pair has enough entries
+) -> dict:  # bounce, filter, entries, mean, error, score, tried; the document's pair where none has enough entries
     "Thresholds with the best lower bound of the mean net result on validation rows."
     a, b, r = (np.asarray(x, dtype="float64") for x in (p_bounce, p_filter, result))
     if not a.shape == b.shape == r.shape or not np.isfinite(a + b + r).all():
@@ -71,7 +71,7 @@ def kelly_fraction(
     p,  # calibrated probability that the target comes first
     reward: float = 2.0,  # distance of the target in units of the stop
     cost=0.0,  # costs of the round trip in units of the stop
-) -> np.ndarray:  # share of the equity to put at risk, 0 or more; full Kelly for a bet that wins reward − cost or loses 1 + cost
+) -> np.ndarray:  # fraction of the equity to risk; full Kelly for a bet that wins reward − cost or loses 1 + cost
     "Kelly's share at risk."
     p, win, loss = (
         np.asarray(p, dtype="float64"),

@@ -129,7 +129,10 @@ def load_v9(
             f"{folder} was made for another feature set", f"{len(names)} features: {names[:3]}…",
             f"{len(manifest['features'])}: {manifest['features'][:3]}…", "train again with this library version",
         )
-    read = lambda name: json.loads((folder / name).read_text())
+
+    def read(name):
+        return json.loads((folder / name).read_text())
+
     system.scaler_, system.ensemble_, system.results_ = (
         MinMax.from_json(read("scaler_v9.json"), names),
         read("ensemble_v9.json"),

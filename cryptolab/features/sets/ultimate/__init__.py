@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['ultimate']
 
-# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #b3e22f80
+# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #16e2139e
 import numpy as np
 
+from ... import candlesticks as candle
 from ... import indicators as ind
 from ... import oscillators as osc
 from ... import statistics as stat
@@ -22,7 +23,7 @@ from .markets import wide
 # %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #f33dc6f7
 _state = FeatureSet("ultimate_state")
 
-# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #15ebab33
+# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #383ddf95
 @_state.block(
     "patterns",
     """
@@ -31,58 +32,50 @@ _state = FeatureSet("ultimate_state")
     lower_shadow | (lower of open and close − low) / (high − low), flat 0 | 1 | 1 | index | 0…1
     body_20 | log₀(size of the body / its mean20) | 20 | 20 | log | −6.91…3
     shadows_20 | (lower − upper shadows) / ranges, sums of 20, flat 0 | 20 | 20 | index | ±1
-    doji | body at most a tenth of the range | 1 | 1 | 0/1 | 0…1
-    hammer | lower shadow at least two bodies, upper at most a tenth of the range, body above a tenth, after a fall over 5 | 6 | 6 | 0/1 | 0…1
-    shooting_star | upper shadow at least two bodies, lower at most a tenth of the range, body above a tenth, after a rise over 5 | 6 | 6 | 0/1 | 0…1
-    marubozu | body at least 95 % of the range, with its sign | 1 | 1 | −1/0/1 | ±1
-    engulfing | body covers the opposite body before and is larger, with its sign | 2 | 2 | −1/0/1 | ±1
-    harami | body within the opposite body before, with its sign | 2 | 2 | −1/0/1 | ±1
-    inside_outside | −1: range within the range before; 1: range around it | 2 | 2 | −1/0/1 | ±1
-    streak | candles in a row that rose (or fell), at most 10 | 10 | 10 | candles | ±10
-    rising_20 | share of the last 20 candles that rose | 20 | 20 | fraction | 0…1
 """,
 )
-def _patterns(x):
-    tie = 1e-9 * x.close
+def _proportions(x):
     span, size = x.high - x.low, np.abs(x.close - x.open)
     upper, lower = x.high - np.maximum(x.open, x.close), np.minimum(x.open, x.close) - x.low
-    sign = np.sign(x.close - x.open)
     yield "body", safe_ratio(x.close - x.open, span, 0.0)
     yield "upper_shadow", safe_ratio(upper, span, 0.0)
     yield "lower_shadow", safe_ratio(lower, span, 0.0)
     yield "body_20", log_ratio(size / x.close, sma(size / x.close, 20))
     yield "shadows_20", safe_ratio(rolling_sum(lower - upper, 20), rolling_sum(span, 20), 0.0)
-    small = size <= 0.1 * span + tie
-    yield "doji", small.astype("float64")
-    before = lag(change(x.close, 4), 1)
-    hanging = ~small & (lower >= 2 * size - tie) & (upper <= 0.1 * span + tie)
-    shooting = ~small & (upper >= 2 * size - tie) & (lower <= 0.1 * span + tie)
-    yield "hammer", np.where(np.isnan(before), np.nan, hanging & (before < 0))
-    yield "shooting_star", np.where(np.isnan(before), np.nan, shooting & (before > 0))
-    yield "marubozu", np.where(size >= 0.95 * span - tie, sign, 0.0)
-    opened, closed = lag(x.open, 1), lag(x.close, 1)
-    opposite = sign * np.sign(closed - opened) < 0
-    most, least = np.maximum(x.open, x.close), np.minimum(x.open, x.close)
-    covers = (
-        (most >= np.maximum(opened, closed) - tie)
-        & (least <= np.minimum(opened, closed) + tie)
-        & (size > np.abs(closed - opened) + tie)
-    )
-    within = (
-        (most <= np.maximum(opened, closed) + tie)
-        & (least >= np.minimum(opened, closed) - tie)
-        & (size < np.abs(closed - opened) - tie)
-    )
-    unknown = np.isnan(closed)
-    yield "engulfing", np.where(unknown, np.nan, np.where(opposite & covers, sign, 0.0))
-    yield "harami", np.where(unknown, np.nan, np.where(opposite & within, sign, 0.0))
-    top, bottom = lag(x.high, 1), lag(x.low, 1)
-    inside, outside = (x.high <= top) & (x.low >= bottom), (x.high >= top) & (x.low <= bottom)
-    yield "inside_outside", np.where(unknown, np.nan, 1.0 * outside - inside)
+
+# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #b719aedf
+_TIE = 1e-9  # of the price: lengths that differ by less are equal
+
+
+@_state.block(
+    "patterns",
+    """
+    doji | body at most a tenth of the range | 1 | 1 | 0/1 | 0…1
+    hammer | lower shadow ≥ 2 bodies, upper ≤ a tenth of the range < body, after a fall over 5 | 6 | 6 | 0/1 | 0…1
+    shooting_star | the same with the shadows exchanged, after a rise over 5 | 6 | 6 | 0/1 | 0…1
+    marubozu | body at least 95 % of the range, with its sign | 1 | 1 | −1/0/1 | ±1
+    engulfing | body covers the opposite body before and is larger, with its sign | 2 | 2 | −1/0/1 | ±1
+    harami | body within the opposite body before, with its sign | 2 | 2 | −1/0/1 | ±1
+    inside_outside | −1: range within the range before; 1: range around it | 2 | 2 | −1/0/1 | ±1
+    streak | candles in a row that rose (or fell), at most 10 | 10 | 10 | candles | ±10
+    rising_20 | fraction of the last 20 candles that rose | 20 | 20 | fraction | 0…1
+""",
+)
+def _patterns(x):
+    prices, span = (x.open, x.high, x.low, x.close), x.high - x.low
+    doji, past = candle.doji(x.open, x.close, span, 0.1, _TIE), lag(change(x.close, 4), 1)
+    hanging, shooting = candle.hammer(*prices, span, span, 2.0, 0.1, -_TIE)
+    yield "doji", doji
+    yield "hammer", np.where(np.isnan(past), np.nan, (doji == 0) & (hanging == 1) & (past < 0))
+    yield "shooting_star", np.where(np.isnan(past), np.nan, (doji == 0) & (shooting == 1) & (past > 0))
+    yield "marubozu", candle.marubozu(*prices, span, span, 0.95, 1.0, -_TIE)
+    yield "engulfing", candle.engulfing(x.open, x.close, _TIE)
+    yield "harami", candle.harami(x.open, x.close, _TIE, _TIE, True)
+    yield "inside_outside", candle.outside_bar(x.high, x.low, True) - candle.inside_bar(x.high, x.low)
     yield "streak", stat.streak(x.close - x.open, 10)
     yield "rising_20", sma((x.close > x.open).astype("float64"), 20)
 
-# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #d67ecdbd
+# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #e734ac1a
 @_state.block(
     "regime",
     """
@@ -93,17 +86,12 @@ def _patterns(x):
     choppiness_14 | choppiness index 14, flat 50 | 15 | 15 | index | 0…100
     efficiency_20 | efficiency ratio of 20 candles, flat 0 | 21 | 21 | index | 0…1
     hurst_200 | Hurst exponent over 200, flat 0.5 | 200 | 200 | index | 0…1
-    variance_ratio_100 | variance of 5-candle returns / 5 · variance of returns over 100, at most 5, flat 1 | 105 | 105 | ratio | 0…5
+    variance_ratio_100 | var(5-candle returns) / 5·var(returns) over 100, at most 5, flat 1 | 105 | 105 | ratio | 0…5
     autocorrelation_100 | of successive log returns over 100, flat 0 | 102 | 102 | index | ±1
-    above_200 | share of the last 50 closes above their mean200 | 249 | 249 | fraction | 0…1
-    drawdown_200 | close / highest close of 200 − 1 in units of s.d.200·√200, flat 0 | 201 | 201 | s.d. | −14.2…0
-    regime_bull | see above | 220 | 220 | 0/1 | 0…1
-    regime_bear | see above | 220 | 220 | 0/1 | 0…1
-    regime_ranging | see above | 220 | 220 | 0/1 | 0…1
-    regime_high_vol | see above | 220 | 220 | 0/1 | 0…1
+    above_200 | fraction of the last 50 closes above their mean200 | 249 | 249 | fraction | 0…1
 """,
 )
-def _regime(x):
+def _trend(x):
     adx, plus, minus = ind.adx(x.high, x.low, x.close, 14, 1e-12)
     yield "adx_14", adx
     yield "di_14", plus - minus
@@ -112,28 +100,52 @@ def _regime(x):
     for fast, slow in zip(means, means[1:]):
         order = order + np.where(np.abs(fast - slow) <= 1e-12 * slow, 0.0, np.sign(fast - slow)) / 3
     yield "trend_direction", order
-    price, r = np.log(x.close), log_return(x.close)
-    tilt, tight, _ = stat.trend_line(price, 50)
-    yield "trend_strength_50", tight * np.sign(tilt)
+    price = np.log(x.close)
+    slope, r2, _ = stat.trend_line(price, 50)
+    yield "trend_strength_50", r2 * np.sign(slope)
     yield "choppiness_14", osc.choppiness(x.high, x.low, x.close, 14)
     yield "efficiency_20", stat.efficiency(price, 20)
     yield "hurst_200", stat.hurst(price, 200)
     yield "variance_ratio_100", np.minimum(stat.variance_ratio(price, 100, 5), 5.0)
-    yield "autocorrelation_100", stat.autocorrelation(r, 100, 1)
+    yield "autocorrelation_100", stat.autocorrelation(log_return(x.close), 100, 1)
     yield "above_200", sma(np.where(np.isnan(means[3]), np.nan, x.close > means[3] * (1 + 1e-12)), 50)
+
+# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #50e1c6cc
+@_state.block(
+    "regime",
+    """
+    drawdown_200 | close / highest close of 200 − 1 in units of s.d.200·√200, flat 0 | 201 | 201 | s.d. | −14.2…0
+    regime_bull | neither wild nor ranging, return over 200 above 0 | 220 | 220 | 0/1 | 0…1
+    regime_bear | neither wild nor ranging, return over 200 below 0 | 220 | 220 | 0/1 | 0…1
+    regime_ranging | abs(log return over 200) ≤ half of s.d.200·√200, not wild | 220 | 220 | 0/1 | 0…1
+    regime_high_vol | wild: s.d. of 20 log returns ranks above 0.8 in its last 200 | 220 | 220 | 0/1 | 0…1
+""",
+)
+def _regime(x):
+    r = log_return(x.close)
     top, _ = rolling_extremes(x.close, x.close, 200)
     usual = np.sqrt(200 * stat.rolling_var(r, 200))
     yield "drawdown_200", safe_ratio(x.close / top - 1, usual, 0.0)
-    rank, way = stat.rank(rolling_std(r, sma(r, 20), 20), 200), np.log(x.close / lag(x.close, 200))
-    wild, still = rank > 0.8, np.abs(way) <= 0.5 * usual
-    for name, here in (
-        ("bull", ~wild & ~still & (way > 0)), ("bear", ~wild & ~still & (way < 0)), ("ranging", ~wild & still),
-        ("high_vol", wild),
-    ):
-        yield f"regime_{name}", np.where(np.isnan(rank), np.nan, here)
+    rank, moved = stat.rank(rolling_std(r, sma(r, 20), 20), 200), np.log(x.close / lag(x.close, 200))
+    wild, ranging = rank > 0.8, np.abs(moved) <= 0.5 * usual
+    regimes = {
+        "bull": ~wild & ~ranging & (moved > 0), "bear": ~wild & ~ranging & (moved < 0), "ranging": ~wild & ranging,
+        "high_vol": wild,
+    }
+    for name, holds in regimes.items():
+        yield f"regime_{name}", np.where(np.isnan(rank), np.nan, holds)
 
-# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #f9633929
-_DAY = 86_400_000_000_000
+# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #4a7e7cd7
+_DAY = 86_400_000_000_000  # ns
+
+
+def _calendar(x):
+    "At the close: part of the day passed, day of the week (Monday 0), day of the month (1 …), month (0 … 11)."
+    now = x.time + x.step
+    day, in_day = now // _DAY, (now % _DAY) / _DAY
+    month = now.astype("datetime64[ns]").astype("datetime64[M]")
+    month_day = day - month.astype("datetime64[D]").astype("int64") + 1
+    return in_day, (day + 3) % 7, month_day, month.astype("int64") % 12  # 1970 began on a Thursday
 
 
 @_state.block(
@@ -147,6 +159,19 @@ _DAY = 86_400_000_000_000
     month_day_cos | cosine of it | 1 | 1 | index | ±1
     month_sin | sine of the month | 1 | 1 | index | ±1
     month_cos | cosine of it | 1 | 1 | index | ±1
+""",
+)
+def _cycles(x):
+    in_day, weekday, month_day, month = _calendar(x)
+    cycles = {"hour": in_day, "weekday": (weekday + in_day) / 7, "month_day": (month_day - 1) / 31, "month": month / 12}
+    for name, part in cycles.items():
+        yield f"{name}_sin", np.sin(2 * np.pi * part)
+        yield f"{name}_cos", np.cos(2 * np.pi * part)
+
+# %% ../../../../nbs/20_features/40_sets/50_ultimate/90_ultimate.ipynb #0fbc0fb4
+@_state.block(
+    "time",
+    """
     hour | hour of the day at the close | 1 | 1 | hours | 0…24
     weekday | 0 for Monday … 6 for Sunday | 1 | 1 | days | 0…6
     month_day | day of the month | 1 | 1 | days | 1…31
@@ -154,18 +179,11 @@ _DAY = 86_400_000_000_000
     quarter | 1 … 4 | 1 | 1 | quarters | 1…4
     weekend | Saturday or Sunday | 1 | 1 | 0/1 | 0…1
     us_session | 13:30 to 20:00 UTC, Monday to Friday | 1 | 1 | 0/1 | 0…1
-    funding_clock | share of the 8 hours between settlements that has passed | 1 | 1 | fraction | 0…1
+    funding_clock | fraction of the 8 hours between funding payments that has passed | 1 | 1 | fraction | 0…1
 """,
 )
 def _clock(x):
-    now = x.time + x.step
-    day, in_day = now // _DAY, (now % _DAY) / _DAY
-    weekday, month = (day + 3) % 7, now.astype("datetime64[ns]").astype("datetime64[M]")  # 1970 began on a Thursday
-    month_day, month = day - month.astype("datetime64[D]").astype("int64") + 1, month.astype("int64") % 12
-    cycles = {"hour": in_day, "weekday": (weekday + in_day) / 7, "month_day": (month_day - 1) / 31, "month": month / 12}
-    for name, part in cycles.items():
-        yield f"{name}_sin", np.sin(2 * np.pi * part)
-        yield f"{name}_cos", np.cos(2 * np.pi * part)
+    in_day, weekday, month_day, month = _calendar(x)
     yield "hour", 24 * in_day
     yield "weekday", weekday.astype("float64")
     yield "month_day", month_day.astype("float64")

@@ -25,17 +25,17 @@ v3_wide = FeatureSet("v3_wide")
 _HIGHER = """
 return_1 | log(c / c[1]) | 2 | log
 return_6 | log(c / c[6]) | 7 | log
-rsi_14 | 100·rises / (rises + falls) of 14 changes, still 50 | 15 | index | 0…100
+rsi_14 | 100·rises / (rises + falls) of 14 changes, flat 50 | 15 | index | 0…100
 trend_5_20 | mean5 of closes / mean20 − 1 | 20 | fraction
 line_14 | R² of the line through 14 log closes, sign of its slope | 14 | index | −1…1
-efficiency_10 | distance / way of 10 log closes, still 0 | 11 | index | 0…1
+efficiency_10 | abs(change) / sum of abs(changes) of 10 log closes, flat 0 | 11 | index | 0…1
 volatility_20 | s.d. of 20 log returns | 21 | log | ≥ 0
-return_score | log return / s.d. of 20, still 0 | 21 | s.d. | ±4.4
+return_score | log return / s.d. of 20, flat 0 | 21 | s.d. | ±4.4
 range_14 | log₀(range / mean14 of range), range = (high − low) / close | 14 | log | ≥ −6.91
 close_location | (2·close − high − low) / (high − low), flat 0 | 1 | index | −1…1
 volume_20 | log₀(volume / mean20) | 20 | log | ≥ −6.91
-money_flow_14 | volume-weighted mean of close_location, none 0 | 14 | index | −1…1
-progress | log(newest close / c) / s.d. of 20 log returns, still 0 | 21 | s.d.
+money_flow_14 | volume-weighted mean of close_location, no volume 0 | 14 | index | −1…1
+progress | log(newest close / c) / s.d. of 20 log returns, flat 0 | 21 | s.d.
 channel_20 | (newest close − low20) / (high20 − low20), flat 0.5 | 20 | index | 0…1 inside
 pullback_20 | newest close / mean20 of closes − 1 | 20 | fraction
 """
@@ -48,7 +48,8 @@ def _higher_lines(factor):
         name, formula, window, unit, *span = map(str.strip, line.split("|"))
         rows = (int(window) + 1) * factor - 1
         lines.append(
-            f"h{factor}_{name} | {formula} ({factor}-fold candles) | {rows} | {rows} | {unit} | {span[0] if span else ''}"
+            f"h{factor}_{name} | {formula} ({factor}-fold candles) | {rows} | {rows} | {unit} | "
+            f"{span[0] if span else ''}"
         )
     return "\n".join(lines)
 
@@ -153,7 +154,7 @@ def basis_columns(x):
     leader_correlation_168 | the same over 168 candles | 169 | 169 | index | −1…1
     leader_beta_168 | slope of log returns on the leader's, 168 candles, constant 0 | 169 | 169 | ratio
     leader_residual | newest distance from that line / s.d. of the residuals | 169 | 169 | s.d. | ±13
-    leader_lead_168 | correlation of log returns with the leader's one candle before, 168 candles | 170 | 170 | index | −1…1
+    leader_lead_168 | correlation of log returns with the leader's a candle before, 168 | 170 | 170 | index | −1…1
     leader_volume | log₀(volume / mean24) − the same of the leader | 24 | 24 | log | ±6.91
     leader_volatility | log(s.d.48 of log returns / that of the leader), ± 0.1 % of each | 49 | 49 | log | ±6.91
 """,
@@ -185,8 +186,8 @@ def leader_columns(x):
     market_return_1 | mean log return of the other coins | 1 | 1 | log
     market_return_24 | its sum over 24 candles | 24 | 24 | log
     market_strength_24 | log(close / open) − market_return_1, summed over 24 candles | 24 | 24 | log
-    market_correlation_168 | correlation of log(close / open) with market_return_1, 168 candles | 168 | 168 | index | −1…1
-    market_up | share of the other coins that rose | 1 | 1 | fraction | 0…1
+    market_correlation_168 | correlation of log(close / open) with market_return_1, 168 | 168 | 168 | index | −1…1
+    market_up | fraction of the other coins that rose | 1 | 1 | fraction | 0…1
     market_up_24 | its mean over 24 candles | 24 | 24 | fraction | 0…1
     market_dispersion | log₀(s.d. of returns across the other coins / its mean168) | 168 | 168 | log | ≥ −6.91
 """,

@@ -77,13 +77,13 @@ def yang_zhang(
     atr_14 | ATR14 / c | ∞ | 14 | fraction | ≥ 0 | ta
     atr_7_28 | log₀(ATR7 / ATR28) | ∞ | 28 | log | ≥ −6.91
     parkinson_10 | √(mean10 of log(high/low)² / (4·log 2)) | 10 | 10 | s.d. per candle | ≥ 0 | Parkinson 1980
-    garman_klass_20 | √(mean20 of 0.5·log(high/low)² − 0.386·log(c/open)²) | 20 | 20 | s.d. per candle | ≥ 0 | Garman, Klass 1980
-    rogers_satchell_40 | √(mean40 of log(h/c)·log(h/o) + log(l/c)·log(l/o)) | 40 | 40 | s.d. per candle | ≥ 0 | Rogers, Satchell 1991
-    yang_zhang_60 | √(gap variance + 0.143·body variance + 0.857·Rogers–Satchell) over 60 | 61 | 61 | s.d. per candle | ≥ 0 | Yang, Zhang 2000
+    garman_klass_20 | √(mean20 0.5·log(h/l)² − 0.386·log(c/o)²) | 20 | 20 | s.d. per candle | ≥ 0 | Garman, Klass 1980
+    rogers_satchell_40 | √(mean40 log(h/c)·log(h/o) + log(l/c)·log(l/o)) | 40 | 40 | s.d. | ≥ 0 | Rogers, Satchell 1991
+    yang_zhang_60 | √(var60 of gaps + 0.143·of bodies + 0.857·RS²) | 61 | 61 | s.d. per candle | ≥ 0 | Yang, Zhang 2000
     range_variation_20 | s.d.20 / mean20 of the true range, flat 0 | 20 | 20 | ratio | 0…4.4
     chaikin_volatility_10 | log₀(ema10 of high − low / the one 10 candles ago) | ∞ | 20 | log | ≥ −6.91 | Chaikin
     mass_index_25 | sum25 of ema9 / ema9 of ema9 of high − low, flat 25 | ∞ | 41 | index | about 25 | ta
-    choppiness_14 | 100·log(sum14 of true ranges / (high14 − low14)) / log 14, flat 50 | 15 | 15 | index | 0…100 | Dreiss
+    choppiness_14 | 100·log(sum14 true ranges / (high14 − low14)) / log 14, flat 50 | 15 | 15 | index | 0…100 | Dreiss
     ulcer_14 | root mean square of falls from the 14-candle high | 27 | 27 | percent | ≥ 0 | ta
 """)
 def _ranges(x):
@@ -111,10 +111,10 @@ def _ranges(x):
     realised_24_96 | log₀(realised_24 / realised_96) | 97 | 97 | log | −6.91…0.69
     realised_96_288 | log₀(realised_96 / the same over 288) | 289 | 289 | log | −6.91…0.55
     range_to_close_24 | log₀(Parkinson's estimate over 24 / realised_24) | 25 | 25 | log | ≥ −6.91
-    downside_24 | share of the squared returns over 24 that came from falls, none 0.5 | 25 | 25 | share | 0…1
+    downside_24 | fraction of the squared returns over 24 that came from falls, flat 0.5 | 25 | 25 | fraction | 0…1
     semi_deviation_48 | √(mean48 of squared falls) | 49 | 49 | s.d. per candle | ≥ 0
-    largest_move_24 | largest abs(log return) of 24 / √(sum of their squares), flat 0 | 25 | 25 | share | 0…1
-    jump_share_24 | 1 − bipower variation / realised variance over 24, flat 0 | 25 | 25 | share | ≤ 1 | Barndorff-Nielsen, Shephard
+    largest_move_24 | largest abs(log return) of 24 / √(sum of their squares), flat 0 | 25 | 25 | fraction | 0…1
+    jump_share_24 | 1 − bipower / realised variance, 24, flat 0 | 25 | 25 | fraction | ≤ 1 | Barndorff-Nielsen, Shephard
     dorsey_rvi_14 | 100·Wilder mean of s.d.10 on rises / on rises and falls, flat 50 | ∞ | 23 | index | 0…100 | Dorsey
 """)
 def _realised(x):
@@ -141,9 +141,9 @@ def _realised(x):
 # %% ../../../../nbs/20_features/40_sets/40_v3/20_volume.ipynb #453f698b
 @v3_volume.block("volatility", """
     bb_width_20 | 4·s.d.20 / mean20 of close | 20 | 20 | fraction | ≥ 0 | ta
-    bb_place_20 | place of c in mean20 ± 2·s.d.20, flat 0.5 | 20 | 20 | index | 0…1 inside | ta
+    bb_place_20 | position of c in mean20 ± 2·s.d.20, flat 0.5 | 20 | 20 | index | 0…1 inside | ta
     squeeze_20 | log₀(2·s.d.20 / (1.5·ATR20)) | ∞ | 20 | log | ≥ −6.91 | Carter
-    keltner_place_20 | place of c in ema20 ± 2·ATR10, flat 0.5 | ∞ | 20 | index | 0…1 inside | ta
+    keltner_place_20 | position of c in ema20 ± 2·ATR10, flat 0.5 | ∞ | 20 | index | 0…1 inside | ta
     donchian_place_20 | (c − low20) / (high20 − low20), flat 0.5 | 20 | 20 | index | 0…1 | ta
     donchian_width_20 | (high20 − low20) / c | 20 | 20 | fraction | ≥ 0 | ta
 """)
@@ -162,13 +162,13 @@ def _bands(x):
 
 # %% ../../../../nbs/20_features/40_sets/40_v3/20_volume.ipynb #d6552350
 @v3_volume.block("volume", """
-    volume_change | (volume − v[1]) / (volume + v[1]), none 0 | 2 | 2 | index | −1…1
+    volume_change | (volume − v[1]) / (volume + v[1]), no volume 0 | 2 | 2 | index | −1…1
     volume_20 | log₀(volume / mean20) | 20 | 20 | log | ≥ −6.91
     volume_96 | log₀(volume / mean96) | 96 | 96 | log | ≥ −6.91
     volume_trend_20_96 | log₀(mean20 / mean96) | 96 | 96 | log | −6.91…1.57
     volume_score_50 | z-score of volume in its last 50, flat 0 | 50 | 50 | s.d. | ±7
     volume_breakout_50 | log₀(volume / highest of the 50 before) | 51 | 51 | log | ≥ −6.91
-    volume_variation_20 | s.d.20 / mean20 of volume, none 0 | 20 | 20 | ratio | 0…4.4
+    volume_variation_20 | s.d.20 / mean20 of volume, no volume 0 | 20 | 20 | ratio | 0…4.4
     pvo_hist | 100·(ema12 − ema26) / ema26 of volume, minus its ema9 | ∞ | 34 | percent | | ta
     volume_move_correlation_50 | correlation of volume and abs(log return), constant 0 | 51 | 51 | index | −1…1
     volume_price_correlation_20 | correlation of volume and log close, constant 0 | 20 | 20 | index | −1…1
@@ -206,7 +206,7 @@ def _flow_gap(flow, fast, slow, state):
 @recursive(5)
 @kernel
 def _klinger_force(high, low, close, volume, state):
-    "Klinger's volume force: signed volume, weighed by how far the range stands out of the ranges since the trend began."
+    "Klinger's volume force: signed volume, weighted by the range against all ranges since the trend began."
     out = np.empty(len(close))
     seen, last, trend, before, total = state
     for i in range(len(close)):
@@ -224,16 +224,16 @@ def _klinger_force(high, low, close, volume, state):
 # %% ../../../../nbs/20_features/40_sets/40_v3/20_volume.ipynb #1e23b0fa
 @v3_volume.block("volume", """
     obv_score_20 | z-score of on-balance volume in its last 20, flat 0 | 20 | 20 | s.d. | ±4.4 | Granville
-    obv_trend_50 | sum50 of signed volume / sum50 of volume, none 0 | 51 | 51 | share | −1…1 | Granville
-    cmf_20 | volume-weighted close location over 20, none 0 | 20 | 20 | index | −1…1 | ta
-    chaikin_oscillator | (ema3 − ema10 of accumulation/distribution) / ema10 of volume, none 0 | ∞ | 10 | ratio | | Chaikin
-    mfi_14 | share of turnover with rising tp, none 50 | 15 | 14 | percent | 0…100 | ta
-    force_13 | ema13 of (c − c[1])·volume / ema13 of volume / ATR, none 0 | ∞ | 14 | ATR | | Elder
-    ease_of_movement_14 | mean14 of mid move · range / ATR² · mean20 / volume (≥ 5 % of mean20), none 0 | ∞ | 33 | ratio | | Arms
-    vpt_20 | sum20 of volume · return / sum20 of volume · abs(return), none 0 | 21 | 21 | share | −1…1
-    loud_return_20 | sum20 of returns on rising volume / sum20 of abs(returns), flat 0 | 21 | 21 | share | −1…1 | Fosback (PVI)
-    quiet_return_20 | sum20 of returns on falling volume / sum20 of abs(returns), flat 0 | 21 | 21 | share | −1…1 | Fosback (NVI)
-    klinger | (ema34 − ema55 of volume force) / ema55 of volume, none 0 | ∞ | 55 | ratio | | Klinger
+    obv_trend_50 | sum50 of signed volume / sum50 of volume, no volume 0 | 51 | 51 | fraction | −1…1 | Granville
+    cmf_20 | volume-weighted close location over 20, no volume 0 | 20 | 20 | index | −1…1 | ta
+    chaikin_oscillator | (ema3 − ema10 of acc./distribution) / ema10 of volume, no volume 0 | ∞ | 10 | ratio | | Chaikin
+    mfi_14 | fraction of turnover with rising tp, no volume 50 | 15 | 14 | percent | 0…100 | ta
+    force_13 | ema13 of (c − c[1])·volume / ema13 of volume / ATR, no volume 0 | ∞ | 14 | ATR | | Elder
+    ease_of_movement_14 | mean14 of mid move·range/ATR²·mean20/volume (≥ 5 % of it), none 0 | ∞ | 33 | ratio | | Arms
+    vpt_20 | sum20 of volume · return / sum20 of volume · abs(return), no volume 0 | 21 | 21 | fraction | −1…1
+    loud_return_20 | sum20 returns, volume rising / abs(returns), flat 0 | 21 | 21 | fraction | −1…1 | Fosback (PVI)
+    quiet_return_20 | sum20 returns, volume falling / abs(returns), flat 0 | 21 | 21 | fraction | −1…1 | Fosback (NVI)
+    klinger | (ema34 − ema55 of volume force) / ema55 of volume, no volume 0 | ∞ | 55 | ratio | | Klinger
 """)
 def _flows(x):
     before, step, v = lag(x.volume, 1), change(x.close, 1), x.volume
@@ -263,7 +263,7 @@ def _flows(x):
     vwap_14_distance | 1 − volume-weighted mean14 of tp / c | 14 | 14 | fraction | | ta
     vwap_96_distance | 1 − volume-weighted mean96 of tp / c | 96 | 96 | fraction
     vwap_mean_50 | volume-weighted mean50 of tp / plain mean50 − 1 | 50 | 50 | fraction
-    amihud_20_168 | log₀(abs(returns) per turnover over 20 / over 168), no turnover 0 | 169 | 169 | log | ≥ −6.91 | Amihud 2002
+    amihud_20_168 | log₀(abs(returns) / turnover, 20 to 168), silent 0 | 169 | 169 | log | ≥ −6.91 | Amihud 2002
 """)
 def _prices(x):
     yield "vwap_14_distance", -pct_difference(ind.vwap(x.high, x.low, x.close, x.volume, 14), x.close)
