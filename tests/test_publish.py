@@ -414,10 +414,12 @@ def test_card_warns_before_the_first_number():
             "candles": 1500, "detectors": 10, "found": [{"kind": "label overlap", "step": "split", "evidence": "x"}],
         }
     }
-    for result, words in ((leaky, "A leak was found (label "
-                                  "overlap)"), ({k: v for k, v in RESULT.items() if k != "leaks"}, "Nobody has looked"),
-                          (RESULT | {"certificate": {"columns": 46, "passed": 44, "sha256": "a"}}, "2 of 46"),
-                          (RESULT | {"data": DATA | {"source": "sample"}}, "generated")):
+    unsearched = {k: v for k, v in RESULT.items() if k != "leaks"}
+    for result, words in (
+        (leaky, "A leak was found (label overlap)"), (unsearched, "not searched for leaks"),
+        (RESULT | {"certificate": {"columns": 46, "passed": 44, "sha256": "a"}}, "2 of 46"),
+        (RESULT | {"data": DATA | {"source": "sample"}}, "generated"),
+    ):
         card = model_card(result, {"sha256": "a"}, REPO)
         assert words in card and card.index(words) < card.index("## Numbers")
     assert "FOUND: label overlap (split)" in model_card(leaky, {"sha256": "a"}, REPO)

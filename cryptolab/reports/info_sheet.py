@@ -46,7 +46,7 @@ def record_trial(
     config: dict,  # everything that could have been chosen otherwise
     score: float,  # what trials are compared by
     returns,  # returns per candle of the strategy that is judged, in time order, before costs
-) -> dict:  # kept, trials (count), sharpe (per candle), benchmark (best of useless trials), probabilistic, deflated
+) -> dict:  # kept, trials, sharpe (per candle), benchmark (expected best of useless trials), probabilistic, deflated
     "Record a configuration in the ledger and deflate its Sharpe ratio by the number of trials."
     returns = np.asarray(returns, dtype="float64")
     sharpe = sharpe_ratio(returns)

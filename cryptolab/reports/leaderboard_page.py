@@ -225,9 +225,8 @@ white-space:nowrap;text-align:inherit}
 [aria-sort=descending] button::after{content:" ↓"!important;opacity:1!important}
 tr[data-sure="1"] td:nth-child(3),tr[data-sure="1"] td:nth-child(4){font-weight:700}small{font-weight:400}
 td.bad a,td.bad small,em.bad{color:var(--warn);font-style:normal}
-#filters{display:flex;flex-wrap:wrap;gap:.5rem 1.2rem;align-items:center;margin:1rem 0;
-color:var(--soft);font-size:.92rem}
-#filters[hidden]{display:none}
+#filters{display:flex;flex-wrap:wrap;gap:.5rem 1.2rem;align-items:center;margin:1rem 0;color:var(--soft);
+font-size:.92rem}#filters[hidden]{display:none}
 select,input{font:inherit;color:var(--ink);background:var(--back);border:1px solid var(--line);border-radius:4px;
 padding:.15em .3em;accent-color:var(--mark)}
 .forest{max-width:60rem;font-size:.88rem}.line{display:flex;align-items:center;min-height:1.55rem}

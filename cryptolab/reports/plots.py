@@ -21,13 +21,23 @@ OTHER_COLORS = ("#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def apply_layout(fig, title, height=380):
+def _legend_rows(names):
+    "Rows of the legend on a phone, which leaves about 280 pixels; wrapped entries stand in columns."
+    widths = [50 + 6.5 * len(name) for name in names]
+    if sum(widths) <= 280:
+        return int(sum(widths) > 0)
+    return int(np.ceil(len(widths) / max(1, 280 // max(widths))))
+
+
+def apply_layout(
+    fig,  # plotly Figure; it is changed
+    title: str,  # sentence above the chart
+    height: int = 380,  # pixels
+):  # the same Figure
     "The shared look: title in short lines, legend above the chart, small margins, width of the page."
     lines = textwrap.wrap(title, 44)
     names = dict.fromkeys(t.name for t in fig.data if t.name and t.showlegend is not False)
-    # pixels; a phone leaves about 280, and wrapped entries stand in columns
-    widths = [50 + 6.5 * len(name) for name in names]
-    rows = int(sum(widths) > 0) if sum(widths) <= 280 else int(np.ceil(len(widths) / max(1, 280 // max(widths))))
+    rows = _legend_rows(names)
     fig.update_layout(
         template="plotly_white", autosize=True, height=height,
         margin={"l": 8, "r": 14, "t": 26 + 19 * len(lines) + 20 * rows, "b": 8},
@@ -46,12 +56,16 @@ def apply_layout(fig, title, height=380):
     return fig
 
 # %% ../../nbs/80_reports/10_plots.ipynb #2251871d
-def plain_numbers(values):
+def plain_numbers(
+    values,  # numbers
+) -> list:  # of floats and None
     "Plain floats of six significant digits; NaN becomes a break in the line."
     return [float(f"{v:.6g}") if np.isfinite(v) else None for v in np.asarray(values, dtype=float)]
 
 
-def time_labels(index):
+def time_labels(
+    index,  # times or other row labels
+) -> list:  # such as "2025-01-01 13:00"
     "Times as short text (UTC), other row labels as they are."
     index = pd.Index(index)
     if isinstance(index, pd.DatetimeIndex):
@@ -60,11 +74,14 @@ def time_labels(index):
     return index.tolist()
 
 
-def thinned_rows(n, most):
-    "Evenly spaced row numbers, first and last kept, at most `most`."
+def thinned_rows(
+    n: int,  # number of rows
+    most: int,  # rows to keep at most
+) -> np.ndarray:  # row numbers, first and last among them
+    "Evenly spaced row numbers."
     return np.arange(n) if n <= most else np.unique(np.linspace(0, n - 1, most).round().astype(int))
 
-
+# %% ../../nbs/80_reports/10_plots.ipynb #fdf92941
 def _same_length(index, **columns):
     "The columns as float arrays, one value per row of the index."
     arrays = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
@@ -77,7 +94,13 @@ def _same_length(index, **columns):
     return arrays
 
 
-def line_trace(name, x, y, color, **more):
+def line_trace(
+    name: str,  # for the legend
+    x,  # labels
+    y,  # numbers
+    color: str,  # CSS color
+    **more,  # further properties of the line, such as width
+):  # plotly Scatter
     "One thin line."
     import plotly.graph_objects as go
 
@@ -147,8 +170,7 @@ def plot_volatility(
     forecast=None,  # forecast of the model, fraction; None = only what happened
     baselines: dict | None = None,  # name -> forecast, fraction
     max_points: int = 500,  # rows drawn at most
-    title: str = "Volatility: the blue line should follow the black one better than the baselines "
-                 "do",  # what is to be seen
+    title: str = "Volatility: the blue line should follow the black one better than the baselines do",  # of the chart
 ):  # plotly Figure; percent of the price
     "Forecast and actual volatility over time."
     import plotly.graph_objects as go
@@ -169,7 +191,7 @@ def plot_volatility(
 def plot_learning_curves(
     histories: dict,  # name of the model -> DataFrame with columns epoch, loss, val_loss (one row per epoch or tree)
     max_points: int = 300,  # epochs drawn at most
-    title: str = "Learning curves: the validation loss must fall too, not only the training loss",  # what is to be seen
+    title: str = "Learning curves: the validation loss must fall too, not only the training loss",  # of the chart
 ):  # plotly Figure, one panel per model below each other
     "Training and validation loss per epoch."
     import plotly.graph_objects as go
@@ -200,7 +222,16 @@ def plot_learning_curves(
     return apply_layout(fig, title, 110 + 190 * len(histories))
 
 # %% ../../nbs/80_reports/10_plots.ipynb #b382ae37
-def interval_points(x, y, low, high, name, color=BLUE, along="y", **more):
+def interval_points(
+    x,  # positions
+    y,  # positions
+    low,  # lower ends of the intervals
+    high,  # upper ends of the intervals
+    name: str,  # for the legend
+    color: str = BLUE,  # CSS color
+    along: str = "y",  # direction of the intervals: x | y
+    **more,  # further properties of the Scatter
+):  # plotly Scatter
     "Points with their intervals."
     import plotly.graph_objects as go
 
@@ -213,10 +244,10 @@ def interval_points(x, y, low, high, name, color=BLUE, along="y", **more):
         x=x, y=y, mode="markers", name=name, marker={"color": color, "size": 8}, **{f"error_{along}": error}, **more,
     )
 
-
+# %% ../../nbs/80_reports/10_plots.ipynb #3aee0358
 def plot_reliability(
     table: pd.DataFrame,  # of `reliability_table`: forecast, share, low, high
-    title: str = "Reliability: points on the dashed line mean that the probabilities are true",  # what is to be seen
+    title: str = "Reliability: points on the dashed line mean that the probabilities are true",  # of the chart
 ):  # plotly Figure
     "Forecast probability against what happened."
     import plotly.graph_objects as go
@@ -239,8 +270,8 @@ def plot_deciles(
     table: pd.DataFrame,  # of `confidence_deciles`: index decile; accuracy, low, high
     base: float,  # accuracy of always guessing one class, fraction
     best=None,  # best possible accuracy (generated markets): one fraction, or one per row of the table
-    title: str = "Accuracy by confidence: a model that knows something rises to the right, above the dashed "
-                 "line",  # what is to be seen
+    # of the chart
+    title: str = "Accuracy by confidence: a model that knows something rises to the right, above the dashed line",
 ):  # plotly Figure
     "Accuracy per confidence group."
     import plotly.graph_objects as go
@@ -262,7 +293,7 @@ def plot_accuracy_bars(
     rows,  # DataFrame or list of dicts: name, accuracy, low, high (fractions); drawn from top to bottom
     base: float,  # accuracy of always guessing the majority, fraction
     best: float | None = None,  # best possible accuracy (generated markets), fraction
-    title: str = "Direction: an interval right of the dashed line beats the base rate",  # what is to be seen
+    title: str = "Direction: an interval right of the dashed line beats the base rate",  # of the chart
 ):  # plotly Figure; the first row is the model (blue)
     "Accuracy per method, with intervals."
     import plotly.graph_objects as go
@@ -290,7 +321,7 @@ def plot_accuracy_bars(
 # %% ../../nbs/80_reports/10_plots.ipynb #72d0792f
 def plot_rivals(
     board: pd.DataFrame,  # of `rival_comparison`: index rival; edge, edge_low, edge_high in points
-    title: str = "Points of accuracy ahead of each rival: an interval right of zero is an edge",  # what is to be seen
+    title: str = "Points of accuracy ahead of each rival: an interval right of zero is an edge",  # of the chart
 ):  # plotly Figure
     "Differences of accuracy with intervals."
     import plotly.graph_objects as go
@@ -350,7 +381,7 @@ def plot_price_error(
     next_close,  # close that followed
     forecasts: dict,  # name -> forecast price per row; the first is the model (blue)
     max_points: int = 700,  # rows drawn at most
-    title: str = "Price: a line that rises steadily is better than repeating the last close",  # what is to be seen
+    title: str = "Price: a line that rises steadily is better than repeating the last close",  # of the chart
 ):  # plotly Figure; sum of |error of persistence| - |error|, log returns shown in percent
     "Accumulated gain in absolute error over persistence."
     import plotly.graph_objects as go

@@ -46,18 +46,17 @@ def _no_nan(value):
 
 def chart_html(
     figure: dict,  # a plotly figure as plain JSON: data, layout and perhaps frames
-) -> str:  # a place for the chart and the data it is drawn from
+) -> str:  # an empty element for the chart, and the data it is drawn from
     "A plotly figure as HTML; the script at the end of the page draws it."
     layout = dict(figure.get("layout", {}))
     layout.pop("width", None)  # as wide as the page
     height = layout.get("height") or 420
     kept = {"data": figure.get("data", []), "layout": layout, "frames": figure.get("frames", [])}
-    text = json.dumps(
-        _no_nan(kept), allow_nan=False, separators=(",", ":"),
-    ).replace("<", "\\u003c").replace("&", "\\u0026")
+    text = json.dumps(_no_nan(kept), allow_nan=False, separators=(",", ":"))
+    text = text.replace("<", "\\u003c").replace("&", "\\u0026")
+    missing = "<noscript>This chart needs JavaScript.</noscript>"
     return (
-        f'<div class="plot" style="height:{float(height):.0f}px"><noscript>This chart needs '
-        'JavaScript.</noscript></div>'
+        f'<div class="plot" style="height:{float(height):.0f}px">{missing}</div>'
         f'<script type="application/json" class="figure">{text}</script>'
     )
 
@@ -90,15 +89,15 @@ def place_plotly(
 
 # %% ../../nbs/80_reports/20_render.ipynb #5be411ea
 _TAG = re.compile(r"<(?!a\b|/|!)[a-zA-Z][^>]*>")
-_ASKING = re.compile(r"(\s)(src|srcset|href|data|poster|background)(\s*=\s*[\"']?\s*(?:https?:)?//)", re.I)
+_LOADING = re.compile(r"(\s)(src|srcset|href|data|poster|background)(\s*=\s*[\"']?\s*(?:https?:)?//)", re.I)
 _STYLE = re.compile(r"(@import\s+|url\(\s*)([\"']?)(?:https?:)?//", re.I)
 
 
 def without_requests(
     page: str,  # HTML
 ) -> str:  # the same HTML; addresses on a network that the browser would load by itself no longer work
-    "Disarm addresses that a browser would load unasked."
-    page = _TAG.sub(lambda tag: _ASKING.sub(r"\1data-left-out-\2\3", tag[0]), page)
+    "Disable addresses that a browser would load by itself."
+    page = _TAG.sub(lambda tag: _LOADING.sub(r"\1data-left-out-\2\3", tag[0]), page)
     return _STYLE.sub(r"\1\2about:blank#", page)
 
 # %% ../../nbs/80_reports/20_render.ipynb #24c74be9
@@ -117,22 +116,25 @@ def _joined(value):
     return "".join(value) if isinstance(value, list) else value
 
 
+def _stream_html(output):
+    "Printed text: folded away unless it is short."
+    text = _joined(output["text"])
+    if not text.strip():
+        return ""
+    lines = text.strip("\n").count("\n") + 1
+    if output["name"] == "stdout" and lines <= 3:
+        return text_html(text)
+    title = "Printed output" if output["name"] == "stdout" else "Messages"
+    summary = f"<summary>{title} ({lines} line{'s' * (lines > 1)})</summary>"
+    return f'<details class="log">{summary}{text_html(text)}</details>'
+
+
 def output_html(
     output: dict,  # one output of a code cell, as the notebook format stores it
 ) -> str:  # HTML; empty if there is nothing to show
     "One output of a cell as HTML."
     if output["output_type"] == "stream":
-        text = _joined(output["text"])
-        if not text.strip():
-            return ""
-        lines = text.strip("\n").count("\n") + 1
-        if output["name"] == "stdout" and lines <= 3:
-            return text_html(text)
-        what = "Printed output" if output["name"] == "stdout" else "Messages"
-        return (
-            f'<details class="log"><summary>{what} ({lines} '
-            f'line{"s" * (lines > 1)})</summary>{text_html(text)}</details>'
-        )
+        return _stream_html(output)
     if output["output_type"] == "error":
         return f'<div class="error">{text_html(chr(10).join(output["traceback"]))}</div>'
     data = output.get("data", {})
@@ -151,8 +153,8 @@ def output_html(
 
 # %% ../../nbs/80_reports/20_render.ipynb #184e2c80
 _NOISE = re.compile(
-    r"^(([IW]\d{4}|E\d{4}(?=.*cuInit)) \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before "
-    r"absl).*\n?",
+    r"^(([IW]\d{4}|E\d{4}(?=.*cuInit)) \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d [\d:.]+: I "
+    r"|WARNING: All log messages before absl).*\n?",
     re.M,
 )
 
@@ -194,8 +196,8 @@ def notebook_body(
 CSS = """
 :root{color-scheme:light dark;--ink:#1d2330;--soft:#5c6575;--line:#dfe3ea;--back:#fff;--tint:#f5f7fa;--link:#1a5fb4}
 @media (max-width: 600px) { .modebar { display: none !important } }
-@media(prefers-color-scheme:dark){
-:root{--ink:#e3e6ec;--soft:#9aa3b2;--line:#353b47;--back:#15181e;--tint:#1e222a;--link:#8ab4f8}}
+@media(prefers-color-scheme:dark){:root{--ink:#e3e6ec;--soft:#9aa3b2;--line:#353b47;--back:#15181e;--tint:#1e222a;
+--link:#8ab4f8}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--back);color:var(--ink);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
@@ -208,8 +210,8 @@ a{color:var(--link)} .anchor-link{display:none}
 nav{font-size:.92rem;color:var(--soft);line-height:1.9} nav a{margin-right:1.1em;white-space:nowrap}
 pre{white-space:pre-wrap;overflow-x:auto;background:var(--tint);padding:.7em .9em;border-radius:6px;
 font:13px/1.45 ui-monospace,Menlo,Consolas,monospace}
-code{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.9em;
-background:var(--tint);padding:.1em .3em;border-radius:4px}
+code{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.9em;background:var(--tint);padding:.1em .3em;
+border-radius:4px}
 pre code{padding:0;background:none;font-size:1em}
 blockquote{margin:1em 0;padding:.1em 1em;border-left:4px solid var(--line);color:var(--soft)}
 .scroll{overflow-x:auto;margin:1em 0} img,svg{max-width:100%;height:auto} img{background:#fff}
@@ -231,16 +233,14 @@ footer td{text-align:left;word-break:break-word}
 
 # %% ../../nbs/80_reports/20_render.ipynb #8e9f10e7
 _GUARD = (
-    "document.head.appendChild = function (n) { return n.tagName === 'LINK' ? n : "
-    "Node.prototype.appendChild.call(this, n); };"
+    "document.head.appendChild = function (n) "
+    "{ return n.tagName === 'LINK' ? n : Node.prototype.appendChild.call(this, n); };"
 )
 _SCRIPT = """
 delete document.head.appendChild;
 const narrow = window.innerWidth < 600;
-const unwanted = [
-  "sendChartToCloud", "sendDataToCloud", "editInChartStudio", "downloadJson", "lasso2d", "select2d", "zoomIn2d",
-  "zoomOut2d",
-];
+const unwanted = ["sendChartToCloud", "sendDataToCloud", "editInChartStudio", "downloadJson", "lasso2d", "select2d",
+                  "zoomIn2d", "zoomOut2d"];
 for (const holder of document.querySelectorAll("div.plot")) {
   const figure = JSON.parse(holder.nextElementSibling.textContent);
   const layout = Object.assign({}, figure.layout, {autosize: true});
@@ -265,26 +265,23 @@ def _contents(body):
     heads = re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', body, re.S)
     if len(heads) < 3:
         return ""
-    clean = [(i, re.sub(r"<a class=\"anchor-link\".*?</a>", "", text, flags=re.S)) for i, text in heads]
-    return (
-        "<nav>" + " ".join(f'<a href="#{i}">{re.sub("<[^>]+>", "", text).strip()}</a>' for i, text in clean) + "</nav>"
-    )
+    links = []
+    for anchor, text in heads:
+        text = re.sub(r"<a class=\"anchor-link\".*?</a>", "", text, flags=re.S)
+        links.append(f'<a href="#{anchor}">{re.sub("<[^>]+>", "", text).strip()}</a>')
+    return f"<nav>{' '.join(links)}</nav>"
 
 
 def _footer(notebook):
     "The parameters of a papermill run as a folded table."
     run = notebook.get("metadata", {}).get("papermill", {})
-    rows = [
-        (k, v if isinstance(v, str) else json.dumps(v)) for k, v in run.get("parameters", {}).items() if v is not None
-    ]
+    parameters = {k: v for k, v in run.get("parameters", {}).items() if v is not None}
+    rows = [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in parameters.items()]
     if run.get("duration"):
         rows += [("started", run["start_time"]), ("duration", f"{run['duration']:.0f} s")]
     cells = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in rows)
-    table = (
-        f'<details><summary>Parameters of this run</summary><div class="scroll"><table>{cells}</table></div></details>'
-        if rows
-        else ""
-    )
+    table = f'<div class="scroll"><table>{cells}</table></div>'
+    table = f"<details><summary>Parameters of this run</summary>{table}</details>" if rows else ""
     return f"<footer>{table}<p>The code behind this page: <code>report.ipynb</code> in the same folder.</p></footer>"
 
 # %% ../../nbs/80_reports/20_render.ipynb #ee2fff7a
