@@ -212,11 +212,11 @@ def model_card(
     "The page of a published model, filled from its result."
     try:
         facts = _card_facts(result, manifest)
+        system, symbol, timeframe = (result[key] for key in ("system", "symbol", "timeframe"))
     except (KeyError, TypeError, AttributeError, ValueError) as e:
         raise DataError(
             "the result lacks what a card must say", "a result.json of `cryptolab run`", repr(e), "run the report again"
         ) from e
-    system, symbol, timeframe = (result[key] for key in ("system", "symbol", "timeframe"))
     tags = json.dumps(["cryptolab", system, symbol, timeframe, "crypto", "time-series-forecasting"])
     folder = _word(repo.split("/")[-1])
     market = f"{_word(symbol)} {_word(timeframe)} --source {_word(result['data']['source'])}"
