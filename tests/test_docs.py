@@ -58,7 +58,7 @@ def test_every_public_name_is_in_the_reference_once():
         text.count(f"{{py:function}} {name}(") == 1 for name in rolling.__all__ if callable(getattr(rolling, name))
     )
     text = "\n".join(build_docs.reference(v9.__name__.removeprefix("cryptolab.")))
-    assert v9.__all__ == ["V9", "v9_results"] and "{py:class} V9(*, profile='quick'" in text
+    assert v9.__all__[0] == "V9" and "v9_results" in v9.__all__ and "{py:class} V9(*, profile='quick'" in text
     assert all(f"{{py:method}} {name}(" in text for name in ("fit", "forecast", "save", "load"))
     inherited = next(line for line in text.splitlines() if "From {py:obj}`cryptolab.systems.base.System`" in line)
     assert "`get_params`" in inherited and "`fit`" not in inherited
