@@ -52,7 +52,7 @@ test: .venv/.dev-stamp  ## all checks and tests, in the order of README.md
 	@$(SUITE) "2/7 layout: every module its notebook, rooms, arrows, private names" $(BIN)/python tools/check_layout.py
 	@$(SUITE) "3/7 ruff" $(BIN)/ruff check $(STYLED)
 	@$(SUITE) "4/7 notebook examples against the exported library" $(BIN)/pytest tests/test_notebooks.py -n 2 --dist loadgroup --no-loadscope-reorder --durations=5
-	@$(SUITE) "5/7 whole-program tests" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
+	@$(SUITE) "5/7 whole-program tests" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 	@$(SUITE) "6/7 wheel in a clean environment" $(BIN)/python tools/check_wheel.py ++ \
 		"7/7 report notebook by papermill on a tiny sample" $(BIN)/python tools/check_report.py
 	@$(SUITE) --summary
@@ -63,7 +63,7 @@ test-oldest: .venv-oldest/.stamp  ## notebooks, tests and report with the oldest
 _suite_oldest:
 	@$(SUITE) --start
 	@$(SUITE) "1/3 notebook examples, oldest versions" $(BIN)/pytest tests/test_notebooks.py -n 2 --dist loadgroup --no-loadscope-reorder
-	@$(SUITE) "2/3 whole-program tests, oldest versions" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(SUITE) "2/3 whole-program tests, oldest versions" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2 --dist loadfile --no-loadscope-reorder
 	@$(SUITE) "3/3 report notebook, oldest versions" $(BIN)/python tools/check_report.py
 	@$(SUITE) --summary
 

@@ -37,16 +37,6 @@ LONG = (
 )
 
 
-def pytest_collection_modifyitems(config, items):
-    """Tests of one file stay together (`--dist loadgroup`): what it fits or builds once is not fitted once per worker.
-
-    Notebooks are each on their own; tests marked `own_worker` need nothing of their file and may go elsewhere.
-    """
-    def place(item):
-        name = item.nodeid
-        return next((k for k, known in enumerate(LONG) if known in name), len(LONG))
-
-    items.sort(key=place)
-    for item in items:
-        if "test_notebooks" not in item.nodeid and not item.get_closest_marker("own_worker"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+def pytest_collection_modifyitems(items):
+    "Long ones first."
+    items.sort(key=lambda item: next((k for k, known in enumerate(LONG) if known in item.nodeid), len(LONG)))
