@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from run_notebook import NotebookError, run_forked
+from run_notebook import NotebookError, run_notebook
 
 NBS = Path(__file__).parents[1] / "nbs"
 NOTEBOOKS = [
@@ -40,7 +40,7 @@ def small_report(tmp_path, monkeypatch):
 def test_notebook(path, small_report):
     problem = None
     try:
-        run_forked(path, cwd=NBS)
+        run_notebook(path, cwd=NBS)
     except NotebookError as e:
         problem = str(e)
     if problem:  # the cell and its error say it all; the runner's own frames would only hide them

@@ -2,148 +2,141 @@
 """Run a notebook's examples against the exported library: run_notebook.py NOTEBOOK …
 
 Cells that are exported are not executed. The names they would define come from the exported module instead (private
-ones too), so what is tested is what users import. Cells marked `#| eval: false` are skipped. The rest runs in a fresh
-IPython kernel, a process of its own, in the notebook's folder. On Linux `run_forked` forks that kernel from a server
-that has imported the usual libraries, which saves a hundred notebooks their imports.
+ones too), so what is tested is what users import. Cells marked `#| eval: false` are skipped. The rest runs in an
+IPython shell in a process of its own, in the notebook's folder. On Linux that process is forked from a server that has
+imported the usual libraries, which saves two hundred notebooks their imports; no Jupyter kernel has to be started.
 """
 import gc
+import importlib
 import multiprocessing
 import os
 import re
 import sys
-import tempfile
+import traceback
 from pathlib import Path
 
-import nbformat
 from fastcore.nbio import read_nb
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 EXPORTS = {"export", "exporti", "exports", "exportd", "default_exp"}
-LOAD = """import importlib as _importlib
-for _name in {modules!r}:
-    globals().update({{k: v for k, v in vars(_importlib.import_module(_name)).items() if not k.startswith("__")}})
-"""
-
-
-class ThisPython(AsyncKernelManager):
-    "Starts the running interpreter; the name `python3` could be that of another one."
-
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=40"]
-    kernel_spec = property(lambda self: KernelSpec(argv=self.argv, display_name="this Python", language="python"))
+PRELOAD = [
+    "IPython.core.interactiveshell", "numpy", "pandas", "scipy.stats", "numba", "sklearn.linear_model",
+    "plotly.graph_objects", "matplotlib.pyplot", "fastcore.test", "cryptolab.data", "cryptolab.features",
+    "cryptolab.labels", "cryptolab.validation", "run_notebook",
+    # imported, not used, before the fork: a child finds them ready and starts its own threads
+    "xgboost", "lightgbm", "arch", "tensorflow", "keras",
+]
 
 
 class NotebookError(AssertionError):
     "A cell that failed: names the notebook, the cell, its source and the error."
 
 
-def plan(path: Path, package: str) -> tuple:  # names of modules, numbers of cells to run (from 0)
+def plan(path: Path, package: str) -> tuple:  # names of modules, cells to run: (place, source)
     "What a notebook exports to, and which of its cells are examples."
-    modules, runnable = [], []
-    for number, cell in enumerate(read_nb(path).cells):
+    cells, modules, runnable = read_nb(path).cells, [], []
+    for number, cell in enumerate(cells, 1):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
         directives = cell.directives
         modules += [v.split()[0] for k, v in directives.items() if k in EXPORTS and v and v.split()]
         if not EXPORTS & set(directives) and str(directives.get("eval", "")).strip().lower() != "false":
-            runnable.append(number)
+            runnable.append((f"{path.name}, cell {number} of {len(cells)}", cell.source))
     dotted = [f"{package}.{m}".removesuffix(".__init__") for m in dict.fromkeys(modules)]
     return dotted, runnable
+
+
+def _shell(modules):
+    "An IPython shell that holds the names of the modules, as a fresh notebook would after its exported cells."
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    class Shell(InteractiveShell):
+        "Errors are returned, not printed; there is no window to draw in."
+
+        def showtraceback(self, *args, **kw):
+            pass
+
+        def enable_gui(self, gui=None):
+            pass
+
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    shell = Shell.instance(config=config)
+    shell.display_formatter.active = True  # what a notebook would show is made, then thrown away
+    for name in modules:
+        names = vars(importlib.import_module(name))
+        shell.user_ns.update({k: v for k, v in names.items() if not k.startswith("__")})
+    return shell
+
+
+def _error(cell, error):
+    "The error as the notebook would show it: the frames of the cell and below, without those of the shell."
+    frames = traceback.extract_tb(error.__traceback__)
+    first = next((i for i, f in enumerate(frames) if re.search(r"ipykernel_|<ipython-input", f.filename)), 0)
+    text = traceback.format_exception(error)
+    return f"{cell}\n" + "".join(text[:1] + traceback.format_list(frames[first:]) + text[-1:])
+
+
+def _child(answers, path, package, cwd, env):
+    "The life of the process of a notebook: a message before each cell, and one at the end: number of cells, problem."
+    gc.freeze()  # what the server imported is never garbage, and looking through it would copy its pages
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.path[:0] = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
+    sys.argv = [str(path)]
+    os.chdir(cwd)
+    modules, runnable = plan(path, package)
+    try:
+        where = f"{path.name}: the exported library cannot be imported"
+        shell = _shell(modules)
+        for where, source in runnable:
+            answers.send(f"{where}\n\n{source}")
+            done = shell.run_cell(source, store_history=True)
+            if error := done.error_before_exec or done.error_in_exec:
+                answers.send((0, _error(f"{where}\n\n{source}\n", error)))
+                return
+        answers.send((len(runnable), None))
+    except BaseException as e:
+        answers.send((0, _error(where, e)))
 
 
 def run_notebook(
     path: Path,  # the notebook
     package: str = "cryptolab",  # the library it exports to
-    cwd: Path | None = None,  # working folder of the kernel; the notebook's own when None
-    timeout: int = 900,  # seconds one cell may take
-    spare=None,  # forked process that becomes the kernel (`cryptolab.runs.kernel.SpareKernel`); None starts one
-) -> int:  # number of cells run; raises NotebookError
-    "Run the examples of one notebook in a fresh kernel."
-    path = Path(path)
-    modules, runnable = plan(path, package)
-    book = nbformat.read(path, as_version=4)
-    with tempfile.TemporaryDirectory() as home:
-        env = os.environ | {
-            "MPLBACKEND": "Agg", "IPYTHONDIR": home, "TF_CPP_MIN_LOG_LEVEL": "2", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        }
-        where = {"metadata": {"path": str(cwd or path.parent)}}
-        manager = ThisPython
-        if spare is not None:
-            from cryptolab.runs.kernel import forked_kernel_class
-
-            manager = forked_kernel_class(spare)(env, None)
-        client = NotebookClient(
-            book, timeout=timeout, kernel_manager_class=manager, kernel_name="python3", resources=where,
-        )
-        with client.setup_kernel(env=env):
-            load = nbformat.v4.new_code_cell(LOAD.format(modules=modules))
-            _run_cell(client, load, 0, f"{path.name}: the exported library cannot be imported")
-            for number in runnable:
-                where = f"{path.name}, cell {number + 1} of {len(book.cells)}"
-                _run_cell(client, book.cells[number], number, where)
-    return len(runnable)
-
-
-def _run_cell(client, cell, number, where):
-    "Run one cell; its failure says where it is and shows its source."
-    try:
-        client.execute_cell(cell, number)
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as e:
-        # without colours and the cell
-        error = re.sub(r"\x1b\[[0-9;]*m", "", str(e)).split("------------------\n")[-1].strip()
-        raise NotebookError(f"{where}\n\n{cell.source}\n\n{error}") from None
-
-
-PRELOAD = [
-    "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "numpy", "pandas", "scipy.stats", "numba",
-    "sklearn.linear_model", "plotly.graph_objects", "fastcore.test", "cryptolab.data", "cryptolab.features",
-    "cryptolab.labels", "cryptolab.validation", "cryptolab.runs.kernel", "run_notebook",
-    # imported, not used, before the fork: a child finds them ready and starts its own threads
-    "xgboost", "lightgbm", "arch", "tensorflow", "keras",
-]
-
-
-def _in_fork(answers, path, package, cwd, timeout):
-    "The life of a forked process: a kernel forked before any thread exists, then the notebook."
-    from cryptolab.runs.kernel import SpareKernel
-
-    gc.freeze()  # what the server imported is never garbage, and looking through it would copy its pages
-    spare = SpareKernel()
-    try:
-        answers.send((True, run_notebook(path, package, cwd, timeout, spare)))
-    except NotebookError as e:
-        answers.send((False, str(e)))
-    except BaseException as e:
-        answers.send((None, f"{type(e).__name__}: {e}"))
-    finally:
-        spare.kill()
-
-
-def run_forked(
-    path: Path,  # the notebook
-    package: str = "cryptolab",  # the library it exports to
-    cwd: Path | None = None,  # working folder of the kernel; the notebook's own when None
+    cwd: Path | None = None,  # working folder; the notebook's own when None
     timeout: int = 900,  # seconds one cell may take
 ) -> int:  # number of cells run; raises NotebookError
-    "Run the examples of one notebook in a kernel that has the usual libraries; in a fresh one where there is no fork."
-    if not sys.platform.startswith("linux"):
-        return run_notebook(path, package, cwd, timeout)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    "Run the examples of one notebook in a process of its own."
+    path = Path(path).resolve()
+    context = multiprocessing.get_context("forkserver" if sys.platform.startswith("linux") else "spawn")
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload(PRELOAD)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    env = os.environ | {"MPLBACKEND": "Agg"}
     receiving, sending = context.Pipe(duplex=False)
-    child = context.Process(target=_in_fork, args=(sending, path, package, cwd, timeout))
+    child = context.Process(target=_child, args=(sending, path, package, str(cwd or path.parent), env))
     child.start()
     sending.close()
+    answer, cell = None, path.name
     try:
-        good, answer = receiving.recv()
+        while not isinstance(answer, tuple):
+            if isinstance(answer, str):
+                cell = answer
+            if not receiving.poll(timeout):
+                raise NotebookError(f"{cell}\n\nstopped: the cell took longer than {timeout} seconds")
+            answer = receiving.recv()
     except EOFError:
-        good, answer = None, "the process of the notebook died"
-    child.join()
-    if good is not True:
-        raise NotebookError(answer if good is False else f"{Path(path).name}: {answer}")
-    return answer
+        raise NotebookError(f"{cell}\n\nthe process of the notebook died") from None
+    finally:
+        child.kill()
+        child.join()
+    if answer[1]:
+        raise NotebookError(answer[1])
+    return answer[0]
 
 
 if __name__ == "__main__":
