@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError
-from ..labels.walk import compiled
+from ..features.operators import kernel
 
 # %% ../../nbs/60_backtest/20_account.ipynb #a11f81b8
 # what a size of 1 means: the account's worth then, its worth at the start, one coin
 MODES = ("equity", "capital", "units")
 
 
-@compiled
+@kernel
 def trade_results(
     open,  # float64, prices of all coins, one coin behind the other
     high,  # float64
@@ -92,7 +92,7 @@ def trade_results(
     return out
 
 # %% ../../nbs/60_backtest/20_account.ipynb #cc0117fb
-@compiled
+@kernel
 def equity_curve(
     close,  # float64, prices of all coins
     bounds,  # int64, coins + 1

@@ -13,10 +13,10 @@ import pandas as pd
 
 from ..config import DataError, SettingsError
 from ..data.timegrid import infer_timeframe, timeframe_delta
-from ..labels.walk import compiled
+from ..features.operators import kernel
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #4bf43951
-@compiled
+@kernel
 def _first_bad(open, high, low, close):
     "Row of the first impossible candle, or −1."
     for i in range(len(open)):

@@ -15,10 +15,11 @@ import pandas as pd
 
 from .orders import make_market
 from ..config import DataError, SettingsError
-from ..labels.walk import END, TIMEOUT, compiled, walk_in_turn
+from ..features.operators import kernel
+from ..labels.walk import END, TIMEOUT, walk_in_turn
 
 # %% ../../nbs/60_backtest/70_sweep.ipynb #f612cfa3
-@compiled
+@kernel
 def _account(open, close, row, sign, at, price, timed, size, fee, slippage):
     "Trades, wins, gains, losses, final equity; sums of returns, squares, squared losses; drawdown; candles held."
     n, equity, top, depth = len(row), 1.0, 1.0, 0.0

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ChronologicalSplit', 'CombinatorialPurgedKFold', 'MinMax', 'PurgedKFold', 'Split', 'WalkForward', 'Windows',
-           'audit_split', 'chronological_split', 'fit_minmax', 'make_windows', 'overlap_rows', 'split_borders',
-           'split_rows']
+           'audit_split', 'chronological_split', 'fit_minmax', 'hold_out', 'make_windows', 'overlap_rows',
+           'split_borders', 'split_rows']
 
 # %% ../../nbs/40_validation/90_validation.ipynb #bbf72b6d
-from .borders import split_borders, split_rows
+from .borders import hold_out, split_borders, split_rows
 from .intervals import overlap_rows
 from cryptolab.validation.splitters import (
     ChronologicalSplit, CombinatorialPurgedKFold, PurgedKFold, WalkForward, audit_split,
@@ -18,5 +18,6 @@ from .windows import MinMax, Split, Windows, chronological_split, fit_minmax, ma
 # %% ../../nbs/40_validation/90_validation.ipynb #2aed158f
 _all_ = [
     "ChronologicalSplit", "CombinatorialPurgedKFold", "MinMax", "PurgedKFold", "Split", "WalkForward", "Windows",
-    "audit_split", "chronological_split", "fit_minmax", "make_windows", "overlap_rows", "split_borders", "split_rows",
+    "audit_split", "chronological_split", "fit_minmax", "hold_out", "make_windows", "overlap_rows", "split_borders",
+    "split_rows",
 ]

@@ -18,6 +18,7 @@ from scipy import stats
 from ...config import DataError, SettingsError
 from ...evaluation.metrics import auc_interval, confusion_scores
 from .switches import SWITCHES, Switch
+from ...validation.borders import hold_out
 
 # %% ../../../nbs/75_audit/70_claims/61_ablation.ipynb #2770c272
 _TREES = {
@@ -65,17 +66,14 @@ def fit_logistic(
 FAMILIES = {"LightGBM": fit_lightgbm, "logistic": fit_logistic}
 
 # %% ../../../nbs/75_audit/70_claims/61_ablation.ipynb #914e4873
-def _parts(label, split, seed, share=0.15):
+def _parts(label, split, seed, fraction=0.15):
     "Positions of training and test rows of a label table without unknown rows."
     n = len(label)
-    cut = n - int(n * share)
-    if split == "random":
-        order = np.random.default_rng(seed).permutation(n)
-        return np.sort(order[:cut]), np.sort(order[cut:])
-    train, test = np.arange(cut), np.arange(cut, n)
     if split == "time":
-        train = train[(label["t1"].iloc[:cut] <= label["t0"].iloc[cut]).to_numpy()]
-    return train, test
+        return hold_out(label, np.arange(n), fraction)
+    order = np.random.default_rng(seed).permutation(n) if split == "random" else np.arange(n)
+    cut = n - int(n * fraction)
+    return np.sort(order[:cut]), np.sort(order[cut:])
 
 
 def _auc(y, p):

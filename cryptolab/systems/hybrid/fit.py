@@ -14,7 +14,8 @@ from ...config import DataError, SettingsError
 from ...models.calibration import balanced_weights
 from ...models.classifiers import fit_boosting, fit_forest, fit_logistic, fit_lstm, fit_svm
 from .members import MEMBERS, PUBLISHED_WEIGHTS, ask_member
-from .rows import HybridRows, held_back, scaled_rows
+from .rows import HybridRows, scaled_rows
+from ...validation import hold_out
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #837d3cae
 RESAMPLE = ("smote", "oversample", "weights", "none")
@@ -85,7 +86,7 @@ def fit_member(
         history.attrs["rows"] = len(learned[0])
         return model, history
     if name == "svm":
-        train, val = held_back(rows.labels, train[-sizes["svm_rows"] :])
+        train, val = hold_out(rows.labels, train[-sizes["svm_rows"] :])
     x, target, weight = resampled(rows.x(train), y[train], resample, seed)
     later = rows.x(val), y[val], balanced_weights(y[val]) if balance else np.ones(len(val))
     history = pd.DataFrame({"epoch": [1]})
@@ -215,7 +216,7 @@ def tuning_folds(
     step = len(table) // (folds + 1)
     found = []
     for learn, judge in WalkForward(table, step + len(table) % (folds + 1), step, expanding=True).split():
-        older, newer = held_back(rows.labels, train[learn])
+        older, newer = hold_out(rows.labels, train[learn])
         found.append((scaled_rows(rows, older, select), older, newer, train[judge]))
     return found
 
