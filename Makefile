@@ -7,6 +7,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUITE := $(BIN)/python tools/step.py
 STYLED := cryptolab nbs tests tools benchmarks colab setup.py
+# as a recipe, so that test-oldest runs it with its own environment
+TESTS = $(BIN)/pytest tests -n 2 --no-loadscope-reorder
 
 # An option reaches `cryptolab run` only when it was given on make's command line, so that settings.ini decides otherwise.
 given = $(if $(findstring command,$(origin $1)),$($1))
@@ -48,13 +50,10 @@ check: .venv/.dev-stamp  ## two minutes for the daily loop: sync, style, layout,
 
 test: .venv/.dev-stamp  ## all checks and tests, in the order of README.md
 	@$(SUITE) --start
-	@$(SUITE) "1/7 notebooks clean, library in sync with them" $(BIN)/python tools/check_sync.py
-	@$(SUITE) "2/7 layout: every module its notebook, rooms, arrows, private names" $(BIN)/python tools/check_layout.py
-	@$(SUITE) "3/7 ruff" $(BIN)/ruff check $(STYLED)
-	@$(SUITE) "4/7 notebook examples against the exported library" $(BIN)/pytest tests/test_notebooks.py -n 2 --dist loadgroup --no-loadscope-reorder --durations=5
-	@$(SUITE) "5/7 whole-program tests" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2 --dist loadfile --no-loadscope-reorder --durations=10
-	@$(SUITE) "6/7 wheel in a clean environment" $(BIN)/python tools/check_wheel.py ++ \
-		"7/7 report notebook by papermill on a tiny sample" $(BIN)/python tools/check_report.py
+	@$(SUITE) "1/4 notebooks clean, library in sync with them" $(BIN)/python tools/check_sync.py ++ \
+		"2/4 layout: every module its notebook, rooms, arrows, private names" $(BIN)/python tools/check_layout.py ++ \
+		"3/4 ruff" $(BIN)/ruff check $(STYLED)
+	@$(SUITE) "4/4 examples of all notebooks, whole-program tests, wheel, report templates" $(TESTS) --durations=15
 	@$(SUITE) --summary
 
 test-oldest: .venv-oldest/.stamp  ## notebooks, tests and report with the oldest allowed versions (Python 3.11 or 3.12)
@@ -62,9 +61,7 @@ test-oldest: .venv-oldest/.stamp  ## notebooks, tests and report with the oldest
 
 _suite_oldest:
 	@$(SUITE) --start
-	@$(SUITE) "1/3 notebook examples, oldest versions" $(BIN)/pytest tests/test_notebooks.py -n 2 --dist loadgroup --no-loadscope-reorder
-	@$(SUITE) "2/3 whole-program tests, oldest versions" $(BIN)/pytest tests --ignore=tests/test_notebooks.py -n 2 --dist loadfile --no-loadscope-reorder
-	@$(SUITE) "3/3 report notebook, oldest versions" $(BIN)/python tools/check_report.py
+	@$(SUITE) "1/1 examples, tests and report templates with the oldest versions" $(TESTS) --deselect tests/test_whole.py::test_the_wheel_in_a_clean_environment
 	@$(SUITE) --summary
 
 lab: setup  ## open the notebooks in JupyterLab

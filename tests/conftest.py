@@ -28,11 +28,11 @@ def shared_data():
     return folder
 
 
-# Files and notebooks that take longest are started first, so that no worker is left with a long one at the end.
+# Files, notebooks and tests that take longest are started first, so that no worker is left with a long one at the end.
 LONG = (
-    "test_v9", "test_transfer", "test_batch", "test_reports", "test_docs", "test_leakage", "test_claims", "test_hybrid",
-    "test_v2", "test_controls", "test_backtest", "test_certified", "test_certificate", "test_zoo",
-    "30_v9/90_system", "studies/certificates", "06_colab", "40_worker", "50_batch", "40_sets/10_v9", "20_direction",
+    "test_v9.py", "test_transfer", "test_docs", "30_v9/90_system", "studies/certificates", "test_reports", "test_batch",
+    "test_claims", "test_whole", "test_hybrid.py", "test_v2.py", "test_controls", "test_backtest.py", "test_zoo",
+    "test_certified", "test_certificate", "06_colab", "40_worker", "50_batch", "40_sets/10_v9", "20_direction",
     "40_price", "04_own_model", "50_hybrid/90_system", "61_classifiers", "50_hybrid/30_fit", "70_faults",
 )
 
@@ -40,3 +40,20 @@ LONG = (
 def pytest_collection_modifyitems(items):
     "Long ones first."
     items.sort(key=lambda item: next((k for k, known in enumerate(LONG) if known in item.nodeid), len(LONG)))
+
+
+# Tests of one file go to one worker, because they share what it fits and builds; in these files they share nothing.
+ONE_BY_ONE = ("test_notebooks.py", "test_whole.py", "test_leakage.py", "test_zoo.py", "test_certified.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Distribute by file, but for files whose tests share nothing."
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::", 1)[0]
+            return nodeid if file.endswith(ONE_BY_ONE) else file
+
+    return ByFile(config, log)

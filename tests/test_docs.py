@@ -194,6 +194,19 @@ def test_the_check_finds_pages_without_prose(tmp_path):
     assert site_check.check_site(tmp_path) == ["page.html: a page without prose"]
 
 
+def test_the_side_bar_marks_the_page_and_what_it_lies_in():
+    tree = (
+        '<li class="toctree-l1"><a class="reference internal" href="data/index.html">Data</a><input type="checkbox"/>'
+        '<ul><li class="toctree-l2"><a class="reference internal" href="data/market.html">Market</a></li></ul></li>'
+    )
+    assert build_docs.navigation(tree, "data/market") == (
+        '<li class="toctree-l1 current"><a class="reference internal" href="index.html">Data</a>'
+        '<input checked="" type="checkbox"/><ul><li class="toctree-l2 current current-page">'
+        '<a class="current reference internal" href="#">Market</a></li></ul></li>'
+    )
+    assert build_docs.navigation(tree, "index") == tree
+
+
 # ---- the whole site
 
 @pytest.fixture(scope="module")
@@ -201,7 +214,12 @@ def site(tmp_path_factory):
     "The site, built by the program as `make docs` does, from everything."
     for name in ("sphinx", "myst_nb", "furo"):
         pytest.importorskip(name, reason="the extra `docs` is not installed")
-    return build_docs.build(tmp_path_factory.mktemp("site") / "docs")
+    with pytest.MonkeyPatch.context() as patch:
+        found = []
+        patch.setattr(build_docs, "check_site", lambda html: found.append(site_check.check_site(html)) or found[-1])
+        folder = build_docs.build(tmp_path_factory.mktemp("site") / "docs")
+    assert found == [[]], "the program checks the whole site before it puts it in place"
+    return folder
 
 
 def opened(address, width=1280):
@@ -214,7 +232,6 @@ def opened(address, width=1280):
 
 @pytest.mark.slow
 def test_the_site_is_whole(site):
-    assert site_check.check_site(site) == []
     names = {p.relative_to(site).with_suffix("").as_posix() for p in site.rglob("*.html")}
     pages = build_docs.site_pages()
     assert {p.name for p in pages} | {f"{folder}/index" for folder in build_docs.chapters(pages)} <= names

@@ -1,5 +1,4 @@
-"""Every notebook's examples, run against the exported library; report templates are run by papermill
-(tools/check_report.py)."""
+"""Every notebook's examples, run against the exported library; `test_whole.py` runs the report templates."""
 import json
 from pathlib import Path
 

@@ -104,10 +104,15 @@ def test_pooled_fit_learns_from_more_rows_and_repeats(own, alone):
 # ---------------------------------------------------------------- begin with another coin's networks
 
 
-def test_networks_are_taken_over_whole(own, source):
+@pytest.fixture(scope="module")
+def begun(own, source):
+    "A V9 that begins with the source's networks and then learns next to nothing."
+    return V9(profile="smoke", init_from=str(source), direction_rate=1e-12, price_rate=1e-12).fit(own, **QUIET)
+
+
+def test_networks_are_taken_over_whole(source, begun):
     "With a rate of nearly zero the fine-tuned networks say what the source's networks say on the same rows."
-    old = V9.load(source)
-    system = V9(profile="smoke", init_from=str(source), direction_rate=1e-12, price_rate=1e-12).fit(own, **QUIET)
+    old, system = V9.load(source), begun
     for name in ("direction", "price"):
         for before, after in zip(old.models_[name].layers, system.models_[name].layers):
             if before.name in ("scale", "standard", "normalize") or not before.trainable_weights:
@@ -116,17 +121,16 @@ def test_networks_are_taken_over_whole(own, source):
             assert all(np.allclose(x.numpy(), y.numpy(), atol=1e-6) for x, y in pairs), (name, before.name)
 
 
-def test_epoch_zero_is_the_source(own, source, alone):
-    system = V9(profile="smoke", init_from=str(source)).fit(own, **QUIET)
+def test_epoch_zero_is_the_source(begun, alone):
     first = lambda s: s.histories_["direction"].iloc[0].drop(labels="epoch", errors="ignore").to_numpy(dtype=float)
-    assert not np.allclose(first(system), first(alone), equal_nan=True)
+    assert not np.allclose(first(begun), first(alone), equal_nan=True)
 
 
-def test_source_that_has_seen_the_test_period_is_refused(own, tmp_path):
-    later = coin(2, start=own.index[0] + pd.Timedelta("400h"))
-    folder = V9(profile="smoke").fit(later, **QUIET).save(tmp_path / "model")
+def test_source_that_has_seen_the_test_period_is_refused(own, alone, tmp_path):
+    folder = alone.save(tmp_path / "model")
+    older = coin(2, start=own.index[0] - pd.Timedelta("400h"))
     with pytest.raises(DataError, match="candles of this test period"):
-        V9(profile="smoke", init_from=str(folder)).fit(own, **QUIET)
+        V9(profile="smoke", init_from=str(folder)).fit(older, log=lambda line: pytest.fail("training had begun"))
 
 
 def test_source_of_another_size_or_altered_is_refused(own, source, tmp_path):

@@ -113,7 +113,8 @@ def test_training_learns_what_kerass_own_fit_learns():
 def test_quick_direction_finds_a_planted_edge():
     seed_everything(11)
     candles = planted_market(edge=0.15, seed=11)
-    system = V9(profile="quick", seed=11, price_epochs=1, trees=5).fit(candles, log=None)
+    small = dict(price_epochs=1, price_units=(2, 2), price_dense=(2, 2, 2), trees=5)  # what is not asked about
+    system = V9(profile="quick", seed=11, **small).fit(candles, log=None)
     test = system.index_["direction"]["test"]
     up = (candles.close.shift(-1) > candles.close)[test]
     assert ((system.forecast(candles).p_up[test] > 0.5) == up).mean() >= 0.60

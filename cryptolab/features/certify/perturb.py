@@ -18,10 +18,8 @@ FUTURES = ("times seven", "shuffled", "random", "standing still", "after an outa
 
 def number_columns(candles):
     "Names of the columns that hold numbers."
-    return [
-        name for name in candles.columns if pd.api.types.is_numeric_dtype(candles[name])
-        and not pd.api.types.is_bool_dtype(candles[name])
-    ]
+    numeric, boolean = pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype
+    return [name for name, kind in candles.dtypes.items() if numeric(kind) and not boolean(kind)]
 
 
 def _random_candles(candles, rng):
