@@ -11,7 +11,7 @@ from cryptolab.config import DataError, ModelError, SettingsError
 from cryptolab.data.market import sample_market
 from cryptolab.features.registry import FeatureSet, feature_inputs, feature_set, features, run_block
 from cryptolab.features.store import build_store, candle_pieces, read_store
-from cryptolab.features.stream import FeatureStream, features_in_pieces, settling
+from cryptolab.features.stream import FeatureStream, features_in_pieces, settling_time
 
 SETS = ("v9", "v9_published", "v2", "hybrid", "v3", "ultimate")
 
@@ -90,8 +90,8 @@ def test_code_that_needs_the_whole_table_gets_it_and_is_not_streamed():
         FeatureStream(own).extend(candles)
 
 
-def test_settling_is_measured():
-    memory = settling("v9")
+def test_settling_time_is_measured():
+    memory = settling_time("v9")
     assert memory["sma_50_ratio"] == 49 and memory["body"] == 0 and 190 < memory["atr_ratio"] < 400
 
 

@@ -177,11 +177,11 @@ def evaluate_ensemble(
             "give candles from after the training period",
         )
     votes = {"ensemble": forecast.p_event[rows], **{n: forecast[f"p_{n}"][rows] for n in system.models_}}
-    board = event_comparison(y[rows], votes, system.fitted_["base_rate"]["train"], 3 * system.lookahead)
+    comparison = event_comparison(y[rows], votes, system.fitted_["base_rate"]["train"], 3 * system.lookahead)
     gate = good_gate(y[rows], forecast.p_ml[rows])
     text = [
         f"{event_words(system)}: {len(rows):,} of {len(forecast):,} rows lie after {seen:%Y-%m-%d %H:%M} and count",
-        board[["roc_auc", "auc_low", "auc_high"]].round(4).to_string(), "", gate.round(4).to_string(),
+        comparison[["roc_auc", "auc_low", "auc_high"]].round(4).to_string(), "", gate.round(4).to_string(),
     ]
     if feature_importance:
         text += ["", tree_importance(system.models_, system.scaler_.chosen).head(15).round(4).to_string()]

@@ -145,7 +145,7 @@ def _run(
     mu: pd.Series,  # forecasts in time order
     y: pd.Series,  # what happened, on the same rows; NaN where it is unknown
     sigma=None,  # forecast volatility, given exactly when `fit` had one
-) -> pd.DataFrame:  # lower, upper (unit of mu), asked (level at the row), on the index of mu
+) -> pd.DataFrame:  # lower, upper (unit of mu), level (in force at the row), on the index of mu
     "Intervals for rows in time order, each from outcomes known before it."
     if not hasattr(self, "sorted_"):
         raise DataError("the interval is not fitted", "scores of calibration rows", "none", "call fit first")
@@ -164,7 +164,7 @@ def _run(
             self.update(off / scale[known], not out[known, 0] <= outcome[known] <= out[known, 1])
         half = self.half_width() * scale[t]
         out[t] = middle[t] - half, middle[t] + half, self.level_
-    return pd.DataFrame(out, columns=["lower", "upper", "asked"], index=mu.index if isinstance(mu, pd.Series) else None)
+    return pd.DataFrame(out, columns=["lower", "upper", "level"], index=mu.index if isinstance(mu, pd.Series) else None)
 
 
 AdaptiveInterval.run = _run

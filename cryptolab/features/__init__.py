@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['FeatureSet', 'FeatureStream', 'build_store', 'certificate_hash', 'certify', 'feature', 'feature_names', 'feature_set',
-           'feature_table', 'features', 'read_store', 'settling']
+           'feature_table', 'features', 'read_store', 'settling_time']
 
 # %% ../../nbs/20_features/90_features.ipynb #c1c36806
 from .certify.certificate import certificate_hash, certify
 from .registry import FeatureSet, feature, feature_names, feature_set, feature_table, features
 from .store import build_store, read_store
-from .stream import FeatureStream, settling
+from .stream import FeatureStream, settling_time
 
 # %% ../../nbs/20_features/90_features.ipynb #d19ddd63
 _all_ = [
     "FeatureSet", "FeatureStream", "build_store", "certificate_hash", "certify", "feature", "feature_names",
-    "feature_set", "feature_table", "features", "read_store", "settling",
+    "feature_set", "feature_table", "features", "read_store", "settling_time",
 ]

@@ -320,21 +320,21 @@ def plot_accuracy_bars(
 
 # %% ../../nbs/80_reports/10_plots.ipynb #72d0792f
 def plot_rivals(
-    board: pd.DataFrame,  # of `rival_comparison`: index rival; edge, edge_low, edge_high in points
+    rivals: pd.DataFrame,  # of `rival_comparison`: index rival; edge, edge_low, edge_high in points
     title: str = "Points of accuracy ahead of each rival: an interval right of zero is an edge",  # of the chart
 ):  # plotly Figure
     "Differences of accuracy with intervals."
     import plotly.graph_objects as go
 
-    names = board.index.tolist()
+    names = rivals.index.tolist()
     fig = go.Figure(
         interval_points(
-            plain_numbers(board["edge"]), names, board["edge_low"], board["edge_high"], "edge", BLUE, "x",
+            plain_numbers(rivals["edge"]), names, rivals["edge_low"], rivals["edge_high"], "edge", BLUE, "x",
             showlegend=False,
         )
     )
     fig.add_vline(x=0, line={"color": GREY, "dash": "dash", "width": 1.2})
-    labels = [f"{name} {edge:+.1f}" for name, edge in zip(names, board["edge"])]
+    labels = [f"{name} {edge:+.1f}" for name, edge in zip(names, rivals["edge"])]
     fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], tickvals=names, ticktext=labels)
     fig.update_xaxes(title_text="points, 95 % interval", ticksuffix="")
     return apply_layout(fig, title, 170 + 36 * len(names)).update_layout(hovermode="closest")

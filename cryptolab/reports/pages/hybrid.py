@@ -44,7 +44,7 @@ def _skill_verdict(row):
 
 # %% ../../../nbs/80_reports/70_pages/30_hybrid.ipynb #4f4c9509
 def event_finding(
-    board: pd.DataFrame,  # of `event_comparison`; rows ensemble, volatility alone
+    comparison: pd.DataFrame,  # of `event_comparison`; rows ensemble, volatility alone
     event: str,  # what is forecast, in words
     over_volatility: dict,  # of `evaluation.events.auc_difference`: ensemble less volatility alone
     over_best: dict,  # of `evaluation.events.auc_difference`: ensemble less the best member
@@ -52,10 +52,10 @@ def event_finding(
     which_way: pd.DataFrame,  # of `direction_content`
 ) -> str:  # five sentences
     "What the ensemble knows of its event."
-    e, v, w = board.loc["ensemble"], board.loc["volatility alone"], which_way.iloc[2]
+    e, v, w = comparison.loc["ensemble"], comparison.loc["volatility alone"], which_way.iloc[2]
     auc = _range(e, 1, ".3f", "auc_low", "auc_high")
     return (
-        f"Event: that {event} happened in {board.attrs['happened']:.1%} of {int(e.n):,} test rows."
+        f"Event: that {event} happened in {comparison.attrs['happened']:.1%} of {int(e.n):,} test rows."
         f" The vote ranks them with an AUC of {e.roc_auc:.3f} ({auc}); three measures of volatility alone reach"
         f" {v.roc_auc:.3f}, and the ensemble {_lead_verdict(over_volatility, 'adds nothing visible')}"
         f" ({over_volatility['value']:+.3f}, {_range(over_volatility)}, p = {over_volatility['p_value']:.2f})."

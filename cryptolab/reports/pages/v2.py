@@ -162,11 +162,11 @@ def v2_info_sheet(
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #1acb8489
 def bounce_finding(
-    board: pd.DataFrame,  # of `event_comparison`, the model first
+    comparison: pd.DataFrame,  # of `event_comparison`, the model first
     event: str,  # what is forecast
 ) -> str:  # one or two sentences
     "What A knows of its event."
-    row, a = board.iloc[0], board.attrs
+    row, a = comparison.iloc[0], comparison.attrs
     words = (
         f"Bounce: of {int(row.n):,} test candidates {a['happened']:.1%} reached their target"
         f" ({event}; training rows {a['base_rate']:.1%}). AUC {row.roc_auc:.3f}"
@@ -194,20 +194,20 @@ def _gain_verdict(row):
 
 
 def veto_finding(
-    board: pd.DataFrame,  # of `veto_comparison`
+    comparison: pd.DataFrame,  # of `veto_comparison`
     reading: str,  # the fitted system's own reading
 ) -> str:  # two sentences
     "What the veto is worth."
-    words, readings = "", board.index.get_level_values(0)
+    words, readings = "", comparison.index.get_level_values(0)
     if "as_written" in readings:
-        w = board.loc[("as_written", "0.65 and 0.40")]
+        w = comparison.loc[("as_written", "0.65 and 0.40")]
         words = (
             f"Veto: as written it is void: P_filter = 1 − P_bounce (largest difference {w.mirror:.0e}),"
             f" {int(w.trend_veto)} vetoes among {int(w.candidates):,} candidates. "
         )
     if reading == "as_written" or reading not in readings:
         return words.strip()
-    fixed, row = board.loc[(reading, "0.65 and 0.40")], board.loc[(reading, "shares 30 % and 1/3")]
+    fixed, row = comparison.loc[(reading, "0.65 and 0.40")], comparison.loc[(reading, "shares 30 % and 1/3")]
     return (
         f"{words or 'Veto: '}{reading.capitalize()}, it forbids {int(fixed.trend_veto)} of {int(fixed.n_a)} entries"
         f" at the document's thresholds; at quantiles of the validation rows it forbids {_percent(row.veto_rate)}"
