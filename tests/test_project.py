@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from run_notebook import NotebookError, run_notebook
+from store_outputs import store
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -295,6 +296,31 @@ def test_imports_have_cells_of_their_own():
     assert not found, "imports mixed with other code (give them a cell of their own):\n" + "\n".join(found)
 
 
+SILENT = re.compile(r"(test|assert|register)_|seed_everything$|cleanup$|close$|unlink$|use_template$")
+
+
+def bare_examples(path):
+    "Examples that end in a value whose picture, table or number is not stored: the site would show nothing."
+    for number, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):
+        hidden = re.search(r"^#\s*\|\s*(export\w*\b|default_exp|hide\b|eval:\s*false)", cell.source, re.M)
+        if cell.cell_type != "code" or hidden or cell.outputs or cell.source.rstrip().endswith(";"):
+            continue
+        try:
+            statements = ast.parse(re.sub(r"^[%!].*", "", cell.source, flags=re.M)).body
+        except SyntaxError:
+            continue
+        if statements and isinstance(last := statements[-1], ast.Expr):
+            name = ast.unparse(last.value.func).rsplit(".", 1)[-1] if isinstance(last.value, ast.Call) else ""
+            if not SILENT.match(name):
+                yield number
+
+
+def test_an_example_that_ends_in_a_value_shows_it():
+    notebooks = [p for p in (ROOT / "nbs").rglob("[0-9]*.ipynb") if "default_exp" in p.read_text()]
+    found = [f"{path.relative_to(ROOT)}: cell {number}" for path in sorted(notebooks) for number in bare_examples(path)]
+    assert not found, "outputs that are not stored (run the notebook in place):\n" + "\n".join(found)
+
+
 # ---- the checks of `make test` find what they are for
 
 def notebook(path, *cells):
@@ -328,6 +354,14 @@ def test_examples_run_and_eval_false_is_skipped(tiny):
     assert run_notebook(tiny / "nbs" / "00_maths.ipynb", "tinylab") == 1
 
 
+def test_what_examples_show_is_stored(tiny):
+    path = tiny / "nbs" / "00_maths.ipynb"
+    sources = [c.source for c in nbformat.read(path, as_version=4).cells]
+    assert store(path, "tinylab") == 1 and [c.source for c in nbformat.read(path, as_version=4).cells] == sources
+    cells = nbformat.read(path, as_version=4).cells
+    assert [c.outputs[-1]["data"]["text/plain"] for c in cells if c.get("outputs")] == ["6.0"]
+
+
 def test_a_failing_cell_is_named_and_shown(tiny):
     book = notebook(tiny / "nbs" / "01_wrong.ipynb", *LESSON, "assert twice(2) == 5, 'two times two'")
     with pytest.raises(NotebookError, match=r"01_wrong.ipynb, cell 6 of 6\n\nassert twice\(2\) == 5") as e:
@@ -339,6 +373,15 @@ def test_the_exported_module_is_tested_not_the_notebook(tiny):
     (tiny / "tinylab" / "maths.py").write_text("def _half(x): return x / 2\ndef twice(x): return 3 * x\n")
     with pytest.raises(NotebookError, match="cell 4 of 5"):
         run_notebook(tiny / "nbs" / "00_maths.ipynb", "tinylab")
+
+
+def test_a_cell_that_ends_the_process_or_takes_too_long_is_named(tiny):
+    book = notebook(tiny / "nbs" / "02_dead.ipynb", *LESSON, "import os; os._exit(3)")
+    with pytest.raises(NotebookError, match=r"(?s)02_dead.ipynb, cell 6 of 6.*_exit.*the process of the notebook died"):
+        run_notebook(book, "tinylab")
+    book = notebook(tiny / "nbs" / "03_slow.ipynb", *LESSON, "import time; time.sleep(60)")
+    with pytest.raises(NotebookError, match=r"(?s)03_slow.ipynb, cell 6 of 6.*longer than 2 seconds"):
+        run_notebook(book, "tinylab", timeout=2)
 
 
 def test_a_name_that_is_not_exported_is_missed(tiny):

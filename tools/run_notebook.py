@@ -31,7 +31,7 @@ class NotebookError(AssertionError):
     "A cell that failed: names the notebook, the cell, its source and the error."
 
 
-def plan(path: Path, package: str) -> tuple:  # names of modules, cells to run: (place, source)
+def plan(path: Path, package: str) -> tuple:  # names of modules, cells to run: (number from 1, source)
     "What a notebook exports to, and which of its cells are examples."
     cells, modules, runnable = read_nb(path).cells, [], []
     for number, cell in enumerate(cells, 1):
@@ -40,7 +40,7 @@ def plan(path: Path, package: str) -> tuple:  # names of modules, cells to run: 
         directives = cell.directives
         modules += [v.split()[0] for k, v in directives.items() if k in EXPORTS and v and v.split()]
         if not EXPORTS & set(directives) and str(directives.get("eval", "")).strip().lower() != "false":
-            runnable.append((f"{path.name}, cell {number} of {len(cells)}", cell.source))
+            runnable.append((number, cell.source))
     dotted = [f"{package}.{m}".removesuffix(".__init__") for m in dict.fromkeys(modules)]
     return dotted, runnable
 
@@ -92,12 +92,13 @@ def _child(answers, path, package, cwd, env):
     modules, runnable = plan(path, package)
     try:
         where = f"{path.name}: the exported library cannot be imported"
-        shell = _shell(modules)
-        for where, source in runnable:
-            answers.send(f"{where}\n\n{source}")
+        shell, cells = _shell(modules), len(read_nb(path).cells)
+        for number, source in runnable:
+            where = f"{path.name}, cell {number} of {cells}\n\n{source}\n"
+            answers.send(where)
             done = shell.run_cell(source, store_history=True)
             if error := done.error_before_exec or done.error_in_exec:
-                answers.send((0, _error(f"{where}\n\n{source}\n", error)))
+                answers.send((0, _error(where, error)))
                 return
         answers.send((len(runnable), None))
     except BaseException as e:
@@ -121,17 +122,18 @@ def run_notebook(
     child = context.Process(target=_child, args=(sending, path, package, str(cwd or path.parent), env))
     child.start()
     sending.close()
-    answer, cell = None, path.name
+    answer, cell = None, f"{path.name}\n"
     try:
         while not isinstance(answer, tuple):
             if isinstance(answer, str):
                 cell = answer
             if not receiving.poll(timeout):
-                raise NotebookError(f"{cell}\n\nstopped: the cell took longer than {timeout} seconds")
+                raise NotebookError(f"{cell}\nstopped: the cell took longer than {timeout} seconds")
             answer = receiving.recv()
     except EOFError:
-        raise NotebookError(f"{cell}\n\nthe process of the notebook died") from None
+        raise NotebookError(f"{cell}\nthe process of the notebook died") from None
     finally:
+        child.join(5 if isinstance(answer, tuple) else 0)
         child.kill()
         child.join()
     if answer[1]:

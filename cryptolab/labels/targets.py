@@ -179,11 +179,11 @@ def natr_next(
     return _label_table(candles, _shift(normalised_atr(candles, window, timeframe), 1), 1, timeframe, "natr_next")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #f256565f
-def _mean_ahead(x, window):
-    "Mean of the `window` values after each row, NaN where they do not all exist."
+def _ahead(x, window, function):
+    "A function of the `window` values after each row, NaN where they do not all exist."
     out = np.full(len(x), np.nan)
     if len(x) > window:
-        out[:-window] = np.lib.stride_tricks.sliding_window_view(x[1:], window).mean(axis=1)
+        out[:-window] = function(np.lib.stride_tricks.sliding_window_view(x[1:], window), axis=1)
     return out
 
 
@@ -195,7 +195,7 @@ def natr_future(
     "Honest volatility target: mean true range of candles t+1 … t+window, divided by close(t+window)."
     window = check_count("window", window)
     (close,) = price_arrays(candles, "close")
-    y = _mean_ahead(true_range(candles, timeframe), window) / _shift(close, window)
+    y = _ahead(true_range(candles, timeframe), window, np.mean) / _shift(close, window)
     return _label_table(candles, y, window, timeframe, f"natr_future{window}")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #14a4dd94
@@ -209,7 +209,7 @@ def rv_future(
     (close,) = price_arrays(candles, "close")
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.concatenate([[np.nan], np.diff(np.log(close))]) if len(close) else close
-        y = np.sqrt(_mean_ahead(r**2, horizon) * horizon)
+        y = np.sqrt(_ahead(r**2, horizon, np.mean) * horizon)
     return _label_table(candles, y, horizon, timeframe, f"rv_future{horizon}")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #a0618e8d
@@ -222,7 +222,7 @@ def parkinson_future(
     window = check_count("window", window)
     high, low = price_arrays(candles, "high", "low")
     with np.errstate(divide="ignore", invalid="ignore"):
-        y = np.sqrt(_mean_ahead(np.log(high / low) ** 2, window) * window / (4 * np.log(2)))
+        y = np.sqrt(_ahead(np.log(high / low) ** 2, window, np.mean) * window / (4 * np.log(2)))
     return _label_table(candles, y, window, timeframe, f"parkinson_future{window}")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #d46f3adf
@@ -264,14 +264,6 @@ def three_class(
     return _label_table(candles, y, horizon, timeframe, f"three_class{horizon}")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #92149ed0
-def _max_ahead(x, window):
-    "Largest of the `window` values after each row, NaN where they do not all exist."
-    out = np.full(len(x), np.nan)
-    if len(x) > window:
-        out[:-window] = np.lib.stride_tricks.sliding_window_view(x[1:], window).max(axis=1)
-    return out
-
-
 def touch(
     candles: pd.DataFrame,  # candle table, UTC open times
     lookahead: int = 5,  # how many future candles may touch
@@ -281,6 +273,6 @@ def touch(
     "Is a threshold reached? y = 1[max(high(t+1 … t+lookahead)) ≥ close(t)·(1 + threshold)]."
     lookahead, threshold = check_count("lookahead", lookahead), check_fraction("threshold", threshold)
     high, close = price_arrays(candles, "high", "close")
-    top, level = _max_ahead(high, lookahead), close * (1 + threshold)
+    top, level = _ahead(high, lookahead, np.max), close * (1 + threshold)
     y = np.where(np.isnan(top) | np.isnan(level), np.nan, top >= level)
     return _label_table(candles, y, lookahead, timeframe, f"touch{lookahead}")
