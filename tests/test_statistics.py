@@ -542,7 +542,7 @@ def test_adaptive_interval_follows_the_update_rule():
             asked += rate * (missed - 0.2)
             scores = (scores + [abs(y[t - 3])])[-100:]
         rank = min(max(int(np.ceil(101 * asked - 1e-9)), 1), 100)
-        assert found.asked[t] == pytest.approx(asked) and found.upper[t] == pytest.approx(np.sort(scores)[rank - 1])
+        assert found.level[t] == pytest.approx(asked) and found.upper[t] == pytest.approx(np.sort(scores)[rank - 1])
 
 
 def test_adaptive_interval_holds_its_promise_where_the_split_one_does_not():
@@ -560,7 +560,7 @@ def test_unknown_outcomes_teach_nothing():
     holes = y.copy()
     holes[50:60] = np.nan
     found = conformal.AdaptiveInterval(0.9).fit(np.zeros(100), y[:100]).run(np.zeros(200), holes)
-    assert np.isfinite(found.to_numpy()).all() and found.asked[51:61].nunique() == 1
+    assert np.isfinite(found.to_numpy()).all() and found.level[51:61].nunique() == 1
 
 
 def test_coverage_over_time_by_hand():

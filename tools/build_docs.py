@@ -670,12 +670,12 @@ def share_navigation(app) -> None:
 
 def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's folder; raises SiteError
     "Build the site and put it in place, all or nothing."
-    from sphinx.application import Sphinx
-    from sphinx.util.docutils import docutils_namespace, patch_docutils
-
     began, out = time.perf_counter(), Path(out).resolve()
     if out.exists() and any(out.iterdir()) and not (out / "searchindex.js").exists():
         raise SiteError(f"{out} is not a site of this program; choose another folder")
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
     pages = [p for p in site_pages() if not only or p.name == "index" or any(text in p.name for text in only)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".docs-") as work:
