@@ -8,7 +8,7 @@ import pytest
 from scipy import stats as st
 
 from cryptolab.backtest import backtest, equity as e, forecasts, outcomes as o, random_entries_p, stats
-from cryptolab.backtest.chance import _elsewhere
+from cryptolab.backtest.chance import displaced_entries
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data.market import sample_market
 from cryptolab.reports import trade_plots as plots
@@ -66,7 +66,7 @@ def test_sharpe_is_a_gmm_estimate(returns):
         and found["high"] > found["sharpe"]
     )
     hac = sm.OLS(returns, np.ones(n)).fit(
-        cov_type="HAC", cov_kwds={"maxlags": e._lags(returns), "use_correction": False},
+        cov_type="HAC", cov_kwds={"maxlags": e.newey_west_lags(returns), "use_correction": False},
     )
     assert found["adjusted"] == pytest.approx(returns.mean() / (hac.bse[0] * math.sqrt(n)) * math.sqrt(8760), rel=1e-6)
     by_day = curve(returns).resample("1D").last().pct_change().dropna()
@@ -230,7 +230,7 @@ def test_random_entries_keep_all_but_timing():
     rows = np.sort(rng.choice(np.arange(50, 900), 60, replace=False))
     wait = np.sort(np.diff(np.r_[rows, rows[0] + 900]))
     for _ in range(50):
-        new, order = _elsewhere(rows, 20, 919, rng)
+        new, order = displaced_entries(rows, 20, 919, rng)
         assert len(set(new)) == 60 and new.min() >= 20 and new.max() <= 919 and sorted(order) == list(range(60))
         ordered = np.sort(new)
         assert (np.sort(np.diff(np.r_[ordered, ordered[0] + 900])) == wait).all()

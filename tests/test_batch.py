@@ -375,7 +375,8 @@ def collected(client, plan, monkeypatch):
     moment = iter(range(0, 10_000, 3))
     monkeypatch.setattr(batch, "time", SimpleNamespace(sleep=client.sleep, monotonic=lambda: next(moment)))
     answers, missing = [], {job.name: job for job in plan}
-    batch._collect(client, missing, ("out", "b", False, None, 1, None), lambda name, answer: answers.append(name))
+    ask = "out", "b", False, None, 1, None
+    batch.collect_answers(client, missing, ask, lambda name, answer: answers.append(name))
     assert not missing
     return answers
 

@@ -285,13 +285,13 @@ def test_ablation_is_repeatable_whatever_the_workers():
 
 
 def test_purge_and_split_of_the_honest_pipeline():
-    from cryptolab.audit.claims.ablation import _parts
+    from cryptolab.audit.claims.ablation import train_and_test
     label = SWITCHES["15 candles"].label(sample_market(n=1200)).dropna()
-    train, test = _parts(label, "time", 0)
+    train, test = train_and_test(label, "time", 0)
     assert label["t1"].iloc[train].max() <= label["t0"].iloc[test[0]] and len(np.intersect1d(train, test)) == 0
-    train, test = _parts(label, "touching", 0)
+    train, test = train_and_test(label, "touching", 0)
     assert label["t1"].iloc[train].max() > label["t0"].iloc[test[0]]
-    one, other = (_parts(label, "random", s)[1] for s in (0, 1))
+    one, other = (train_and_test(label, "random", s)[1] for s in (0, 1))
     assert len(one) == len(test) and not np.array_equal(one, other)
 
 
@@ -411,7 +411,7 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
 def test_few_trades_decide_nothing():
     "Two lucky trades reach every claim: they are shown, but decide nothing. A veto is compared with one at random."
     from cryptolab.audit.claims.measurements import trade_measurements
-    from cryptolab.audit.claims.v2 import _avoided, _engine_rows
+    from cryptolab.audit.claims.v2 import engine_measurements, losses_avoided
 
     few, many = (trade_measurements("v2.engine", "V2", {"win_rate": (0.5, 0.1, 0.9)}, n, "here") for n in (2, 200))
     assert (few[0]["role"], few[0]["note"], many[0]["role"]) == ("stand-in", "only 2 trades", "system")
@@ -428,14 +428,14 @@ def test_few_trades_decide_nothing():
             "y": (rng.random(2000) < 0.3).astype(float),
         }
     )
-    rows = pd.DataFrame(_engine_rows(test, (0.4, 0.6), 0.001, "V2", "here")).set_index(["claim", "role"])
+    rows = pd.DataFrame(engine_measurements(test, (0.4, 0.6), 0.001, "V2", "here")).set_index(["claim", "role"])
     veto, chance = rows.value["v2.engine.fewer_losses", "system"], rows.value["v2.engine.fewer_losses", "nothing"]
     assert (
         abs(veto - chance) < 0.05
         and rows.low["v2.engine.fewer_losses", "system"] < chance < rows.high["v2.engine.fewer_losses", "system"]
     )
     assert rows.value["v2.engine.entry_rate", "system"] == ((test.p_bounce > 0.4) & (test.p_filter < 0.6)).mean()
-    assert _avoided(np.array([[1, 1], [1, 0], [0, 0], [1, 0]]), 0) == pytest.approx(2 / 3)
+    assert losses_avoided(np.array([[1, 1], [1, 0], [0, 0], [1, 0]]), 0) == pytest.approx(2 / 3)
 
 
 def test_missing_tables_are_named_not_invented(tmp_path):

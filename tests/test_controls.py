@@ -12,7 +12,9 @@ from cryptolab.config import DataError, SettingsError
 from cryptolab.data import load_candles
 from cryptolab.data.market import null_market, planted_market, sample_market
 from cryptolab.audit import controls as c
-from cryptolab.audit.null_markets import _chained, _parts, control_market, flipped_market, shuffled_market
+from cryptolab.audit.null_markets import (
+    candle_parts, chain_candles, control_market, flipped_market, shuffled_market,
+)
 from cryptolab.evaluation.significance import p_value_majority
 from cryptolab.labels import next_direction
 
@@ -102,12 +104,13 @@ class Coin:
 
 def test_parts_chain_back_to_the_same_candles():
     candles = reversing()
-    again = _chained(_parts(candles), candles["open"].iloc[0])
+    again = chain_candles(candle_parts(candles), candles["open"].iloc[0])
     moved = (candles["close"] != candles["close"].shift(1)).to_numpy()
     assert moved.sum() < len(candles) - 20  # some stood still; those move by the smallest step
     np.testing.assert_allclose(again[PRICES], candles[PRICES], rtol=1e-3)
     np.testing.assert_allclose(
-        _chained(_parts(candles[moved]), candles["open"].iloc[0])[PRICES], candles.loc[moved, PRICES], rtol=1e-9,
+        chain_candles(candle_parts(candles[moved]), candles["open"].iloc[0])[PRICES], candles.loc[moved, PRICES],
+        rtol=1e-9,
     )
 
 
@@ -271,7 +274,7 @@ def test_another_study_is_another_key(tmp_path, change):
 def test_a_system_learns_on_the_first_rows_and_is_judged_on_the_rest():
     candles = null_market(1_000, 5)
     system = Coin(seed=77)
-    y, p, majority = c._by_system(system, candles, 5, 0.7)
+    y, p, majority = c.fit_and_judge(system, candles, 5, 0.7)
     assert y.index[0] == candles.index[700] and y.index[-1] == candles.index[-2] and y.index.equals(p.index)
     # a fresh system with the market's number
     np.testing.assert_array_equal(p, np.random.default_rng(5).random(1_000)[700:-1])

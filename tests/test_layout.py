@@ -142,7 +142,7 @@ def test_stored_benchmarks_name_the_code_that_shapes_them(house, copied):
 
 
 def test_a_store_of_features_is_made_again_after_an_edit_of_any_module_of_features(house, copied):
-    assert unseen(store._code, [name for name in house.modules if name.startswith("features.")], copied) == []
+    assert unseen(store.feature_code, [name for name in house.modules if name.startswith("features.")], copied) == []
 
 
 # ---- names written as texts
@@ -287,6 +287,15 @@ FAULTS = {
         {"20_models/40_a": ("models.a", "from ..data.rows import gone")}, ["`cryptolab.data.rows.gone` does not exist"],
     ),
 }
+
+
+def test_tests_and_tools_use_public_names_too(tmp_path):
+    for folder in ("tests", "benchmarks"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test_rows.py").write_text("from cryptolab.data import rows\nrows._own()\n")
+    problems, _ = tiny(tmp_path)
+    words = "test_rows.py:2: `data.rows._own` is private to its module"
+    assert problems == [f"{folder}/{words}" for folder in ("tests", "benchmarks")]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

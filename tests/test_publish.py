@@ -247,10 +247,11 @@ def test_links_and_files_outside_are_refused(run):
         publication(run, REPO)
     (run / "model" / "scaler.json").unlink()
     manifest = write_manifest(run / "model", system="v9", fitted=DATA)
-    from cryptolab.systems.artefacts import _own_sum, _sum
+    from cryptolab.files import file_sum
+    from cryptolab.systems.artefacts import manifest_sum
 
-    manifest["files"]["../../secret.txt"] = _sum(secret)
-    manifest["sha256"] = _own_sum(manifest)
+    manifest["files"]["../../secret.txt"] = file_sum(secret)
+    manifest["sha256"] = manifest_sum(manifest)
     (run / "model" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match="outside"):
         publication(run, REPO)

@@ -881,7 +881,7 @@ def test_exchange_package_missing(monkeypatch):
 
 def test_real_ccxt_objects_have_the_face_we_use():
     ccxt = pytest.importorskip("ccxt")
-    from cryptolab.data.exchange import _market, open_exchange
+    from cryptolab.data.exchange import market_name, open_exchange
 
     line = open_exchange("binance")
     assert line.enableRateLimit and {"1m", "15m", "1h", "4h", "1d", "1w"} <= set(line.timeframes)
@@ -895,7 +895,7 @@ def test_real_ccxt_objects_have_the_face_we_use():
     )
     line.fetch_markets = lambda params=None: [market]
     line.fetch_currencies = lambda params=None: {}
-    assert _market(line.load_markets(), "BTCUSDT", "binance") == "BTC/USDT"
+    assert market_name(line.load_markets(), "BTCUSDT", "binance") == "BTC/USDT"
 
 
 # ---- real candles ------------------------------------------------------------------------------------------------

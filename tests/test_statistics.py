@@ -316,7 +316,7 @@ def test_corrected_parts_are_unbiased():
     for _ in range(200):
         p = rng.choice([0.4, 0.5, 0.6], 300)
         y = (rng.random(300) < p).astype(float)
-        parts = calibration._parts(y, p, np.unique(p, return_inverse=True)[1])
+        parts = calibration.brier_parts(y, p, np.unique(p, return_inverse=True)[1])
         reliability.append(parts["reliability_corrected"])
         resolution.append(parts["resolution_corrected"])
         raw.append(parts["reliability"])
@@ -404,7 +404,7 @@ def test_random_entries_are_a_fair_null():
     for i in range(150):
         returns = 0.01 * rng.standard_normal(300) + 0.001
         position = np.repeat(rng.choice([0.0, 1.0], 60, p=[0.3, 0.7]), 5)
-        p.append(costs._luck(returns, position, 60, i)[1])
+        p.append(costs.edge_among_random_entries(returns, position, 60, i)[1])
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 

@@ -146,8 +146,8 @@ def test_source_of_another_size_or_altered_is_refused(own, source, tmp_path):
 
 def test_interrupted_work_is_not_mixed_up(own, source):
     "The key of resumable models knows the pool's candles and the source."
-    keys = {module._key(V9(profile="smoke", pool="C2"), own, {"C2": coin(seed)}) for seed in (2, 3)}
-    keys |= {module._key(V9(profile="smoke"), own), module._key(V9(profile="smoke", init_from=str(source)), own)}
+    keys = {module.v9_fit_key(V9(profile="smoke", pool="C2"), own, {"C2": coin(seed)}) for seed in (2, 3)}
+    keys |= {module.v9_fit_key(V9(profile="smoke", init_from=begin), own) for begin in (None, str(source))}
     assert len(keys) == 4
 
 

@@ -305,7 +305,7 @@ def test_work_of_other_code_is_not_taken_up(monkeypatch):
     from cryptolab.systems.v9 import system as v9
 
     candles = load_candles("BTCUSDT", "1h", source="sample", limit=300)
-    before = v9._key(v9.V9(), candles)
-    assert before == v9._key(v9.V9(), candles)
+    before = v9.v9_fit_key(v9.V9(), candles)
+    assert before == v9.v9_fit_key(v9.V9(), candles)
     monkeypatch.setattr(artefacts, "library_code", lambda: "another state")
-    assert v9._key(v9.V9(), candles) != before
+    assert v9.v9_fit_key(v9.V9(), candles) != before

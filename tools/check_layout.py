@@ -19,6 +19,7 @@ LIBRARY = "cryptolab"
 NUMBERED = re.compile(r"(\d+)_(.+)")
 EXPORTS = re.compile(r"#\s*\|\s*default_exp +([\w.]+)")
 MENTION = re.compile(rf"(?<!getLogger\(\")(?<![\w./-]){LIBRARY}((?:\.[A-Za-z_]\w*)+)(?::([A-Za-z_]\w*))?(?!\w*[/(-])")
+GUESTS = ("tests", "tools", "benchmarks", "colab")  # they use the library's public names, as everybody does
 WITHOUT_MODULES = ("tutorials", "studies", "templates")  # folders of nbs
 
 
@@ -79,6 +80,9 @@ class House:
             self.modules[name].names = top_names(tree)
         for name, tree in trees.items():
             self._read(self.modules[name], tree)
+        self.guests = [Module(path.stem, path) for folder in GUESTS for path in sorted((root / folder).rglob("*.py"))]
+        for guest in self.guests:
+            self._read(guest, ast.parse(guest.path.read_text(encoding="utf-8")))
 
     @staticmethod
     def _exported(path):
@@ -240,7 +244,7 @@ def circles(house: House) -> list:  # lists of module names
 def private_names(house: House) -> list:  # one line per use
     "Underscore names of one module used in another."
     return [f"{m.path.relative_to(house.root)}:{line}: `{name}` is private to its module"
-            for m in house.modules.values() for line, name in m.private]
+            for m in [*house.modules.values(), *house.guests] for line, name in m.private]
 
 
 def mentions(house: House) -> list:  # one line per mention

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sign_position', 'gross_edge', 'units_traded', 'position_turnover', 'break_even', 'position_break_even', 'net_edge',
-           'buy_and_hold', 'random_entries', 'cost_comparison']
+           'buy_and_hold', 'random_entries', 'edge_among_random_entries', 'cost_comparison']
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #0a39bedc
 import numpy as np
@@ -154,7 +154,12 @@ def random_entries(
     return np.stack([_shuffled(position, rng) for _ in range(n)])
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #990af660
-def _luck(returns, position, n, seed):
+def edge_among_random_entries(
+    returns: np.ndarray,  # (rows,) return of the market while the position is held
+    position: np.ndarray,  # (rows,) position
+    n: int,  # random entries to draw
+    seed: int,  # of the draws
+) -> tuple:  # (n,) gross edges of random entries, basis points per row; p-value of the strategy
     "Gross edges of random entries in basis points, and the p-value of the strategy among them."
     earned = 1e4 * random_entries(position, n, seed) @ returns / len(returns)
     own = 1e4 * float(position @ returns) / len(returns)
@@ -172,7 +177,7 @@ def _strategy_row(returns, position, cost, n_random, settings):
         "turnover": traded["turnover"], "turnover_low": traded["low"], "turnover_high": traded["high"],
         "break_even_bp": limit["break_even_bp"], "break_even_low": limit["low"], "break_even_high": limit["high"],
         "net_bp": edge["gross_bp"] - 1e4 * cost * traded["turnover"], "p_gross": edge["p_value"],
-        "p_random": _luck(returns, position, n_random, settings["seed"])[1],
+        "p_random": edge_among_random_entries(returns, position, n_random, settings["seed"])[1],
     }
 
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..config import CryptolabError, DataError, SettingsError
+from ..files import file_sum
 from .report import check_inputs, find_template, report_name
 from ..systems.registry import SYSTEMS
 from ..systems.artefacts import library_code
@@ -53,8 +54,7 @@ class Job:
 @lru_cache(maxsize=1024)
 def _sum(path, size, changed):
     "SHA-256 of a file; size and time of change stand for the file in the cache."
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    return file_sum(path)
 
 
 def candle_identity(
@@ -177,7 +177,7 @@ def make_record(
 ) -> dict:  # JSON-able, to be stored as job.json in the folder
     "Describe a finished report."
     files = sorted(p for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith(".") and p.name != RECORD)
-    sums = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.suffix == ".json"}
+    sums = {p.name: file_sum(p) for p in files if p.suffix == ".json"}
     return {"key": key, **facts, "files": [p.name for p in files], "sums": sums}
 
 
@@ -189,9 +189,7 @@ def read_record(
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         whole = all((folder / name).is_file() for name in record["files"])
-        same = all(
-            hashlib.sha256((folder / name).read_bytes()).hexdigest() == found for name, found in record["sums"].items()
-        )
+        same = all(file_sum(folder / name) == found for name, found in record["sums"].items())
         return record if whole and same and isinstance(record["key"], str) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
