@@ -1,5 +1,6 @@
 """Batches as whole programs: what is killed, cut off or full costs one job at most, and nothing runs twice without
 need. The notebooks are toys."""
+import asyncio
 import errno
 import json
 import os
@@ -12,12 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from cryptolab.config import SettingsError
 from cryptolab.runs import batch, worker as jobs, plan, kernel as runner
-from cryptolab.runs.batch import BatchStatus, batch_text, run_batch, visible_gpus
+from cryptolab.runs.batch import BatchStatus, batch_text, run_batch
+from cryptolab.runs.cluster import FILES, make_certificates, trust_words, visible_gpus
 from cryptolab.runs.plan import Job, job_key, make_plan, read_record
 
 DEFAULTS = dict(
@@ -249,20 +252,22 @@ def test_killed_kernel_and_runner_get_a_second_attempt_and_a_slow_job_none(tmp_p
 
 @needs_fork
 def test_killed_worker_and_restarted_scheduler(tmp_path):
-    mine, out, address = toy(tmp_path, SLOW), tmp_path / "out", "tcp://127.0.0.1:28786"
+    mine, out, address = toy(tmp_path, SLOW), tmp_path / "out", "tls://127.0.0.1:28786"
+    keys = make_certificates(tmp_path / "keys")
+    tls = [f"--tls-{option}={keys / name}" for option, name in zip(("ca-file", "cert", "key"), FILES.values())]
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     center = [
         sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "28786",
-        "--no-dashboard",
+        "--protocol", "tls", "--no-dashboard", *tls,
     ]
     hand = [
         sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny",
-        "--local-directory", str(tmp_path),
+        "--local-directory", str(tmp_path), *tls,
     ]
     running = [subprocess.Popen(center, **quiet), subprocess.Popen(hand, **quiet), subprocess.Popen(hand, **quiet)]
     command = [
         *BATCH, "--symbols", "BTCUSDT,ETHUSDT,SOLUSDT", "--timeframes", "1h", "--template", str(mine), "--out",
-        str(out), "--scheduler", address,
+        str(out), "--scheduler", address, "--certificates", str(keys),
     ]
     try:
         with open(tmp_path / "errors", "w") as errors:
@@ -290,6 +295,65 @@ def test_killed_worker_and_restarted_scheduler(tmp_path):
             process.wait()
     assert sorted(p.name for p in out.iterdir() if p.is_dir()) == ["BTCUSDT-1h-toy", "ETHUSDT-1h-toy", "SOLUSDT-1h-toy"]
     assert runs(tmp_path).count("BTCUSDT 1h") == 1, "what was finished is not made again"
+
+
+# ---- who may talk to the workers
+
+def listening(pid):
+    "Addresses on which a process and its descendants accept connections."
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    sockets = [c for process in processes for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    return {(c.laddr.ip, c.laddr.port) for c in sockets}
+
+
+@needs_fork
+def test_workers_of_this_machine_listen_on_loopback_and_know_their_client(tmp_path):
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    async def knock(protocol, port):
+        comm = await asyncio.wait_for(
+            connect(f"{protocol}://127.0.0.1:{port}", timeout=2, **strangers[protocol]), 4,
+        )
+        comm.abort()
+
+    async def knock_everywhere(ports):
+        doors = [knock(protocol, port) for port in ports for protocol in strangers]
+        return await asyncio.gather(*doors, return_exceptions=True)
+
+
+    mine, out = toy(tmp_path, SLOW), tmp_path / "out"
+    command = [
+        *BATCH, "--symbols", "BTCUSDT,ETHUSDT", "--timeframes", "1h", "--template", str(mine), "--out", str(out),
+        "--jobs", "2",
+    ]
+    with open(tmp_path / "errors", "w") as errors:
+        program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, cwd=tmp_path)
+    try:
+        until(lambda: (tmp_path / "ETHUSDT.started").exists())
+        found = listening(program.pid)
+        assert {host for host, _ in found} == {"127.0.0.1"} and len(found) >= 5  # scheduler, two nannies, two workers
+        strangers = {"tcp": {}, "tls": Security.temporary().get_connection_args("client")}
+        answers = asyncio.run(knock_everywhere([port for _, port in found]))
+        assert answers and all(isinstance(answer, Exception) for answer in answers), "a stranger got in"
+        (tmp_path / "go").touch()
+        assert program.wait(120) == 0, (tmp_path / "errors").read_text()
+    finally:
+        program.kill()
+        program.wait()
+    assert "on loopback only, encrypted" in (tmp_path / "errors").read_text()
+
+
+def test_a_scheduler_without_encryption_is_named_and_wrong_certificates_are_refused(tmp_path):
+    work = make_plan(["BTCUSDT"], ["1h"], ["toy"], template=toy(tmp_path))
+    assert "NOT encrypted" in trust_words("tcp://10.0.0.1:8786")
+    for scheduler, certificates, words in (
+        ("tls://10.0.0.1:8786", None, "do not fit"), (None, tmp_path, "without a scheduler"),
+        ("tls://10.0.0.1:8786", tmp_path / "none", "no folder of certificates"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            run_batch(work, tmp_path / "out", scheduler=scheduler, certificates=certificates)
+    assert not (tmp_path / "out").exists()
 
 
 # ---- a full disk
@@ -411,7 +475,7 @@ def test_command_takes_its_plan_from_settings_and_options_replace_it(tmp_path, m
 
     calls = []
 
-    def fake(work, *rest):
+    def fake(work, *rest, certificates=None):
         calls.append((work, rest))
         return {
             job.name: {"state": "failed", "error": {"name": "E", "message": "m"}} if job.symbol == "BADUSDT"

@@ -267,7 +267,7 @@ def test_batch_takes_several_systems_from_the_plan_file(cli, monkeypatch, tmp_pa
         "cryptolab.runs.plan.make_plan",
         lambda symbols, timeframes, systems, **more: asked.update(systems=systems) or [],
     )
-    monkeypatch.setattr("cryptolab.runs.batch.run_batch", lambda *a: {})
+    monkeypatch.setattr("cryptolab.runs.batch.run_batch", lambda *a, **k: {})
     monkeypatch.setattr("cryptolab.runs.batch.batch_text", lambda states: "")
     assert cli("batch")[0] == 0 and asked["systems"] == ("hybrid", "v9")
     monkeypatch.setattr(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'run_command', 'batch_command', 'leaderboard_command', 'predict_command', 'certify_command', 'audit_command',
-           'doctor_command', 'settings_command', 'publish_command', 'hybrid_command', 'main']
+           'certificates_command', 'doctor_command', 'settings_command', 'publish_command', 'hybrid_command', 'main']
 
 # %% ../../nbs/95_cli/90_main.ipynb #f2c2d096
 import json
@@ -98,7 +98,11 @@ def batch_command(
         int | None, typer.Option(help="reports at a time on this machine; default: workers in settings.ini"),
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786"),
+        str | None, typer.Option(metavar="ADDRESS", help="a running Dask scheduler, such as tls://host:8786"),
+    ] = None,
+    certificates: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="key and certificates of a tls:// scheduler (`cryptolab certificates`)"),
     ] = None,
     out: Annotated[str | None, typer.Option(help="folder for the reports and the leaderboard")] = None,
     force: Annotated[bool, typer.Option("--force", help="make reports also if they are there and unchanged")] = False,
@@ -132,7 +136,9 @@ def batch_command(
             slippage=plan.slippage, template=template,
         )
         with show_progress() as progress:
-            states = run_batch(work, plan.out, plan.workers, scheduler, force, timeout, progress)
+            states = run_batch(
+                work, plan.out, plan.workers, scheduler, force, timeout, progress, certificates=certificates,
+            )
         typer.echo(batch_text(states), err=True)
         page = Path(plan.out).absolute() / "index.html"
         typer.echo(shown_path(page))
@@ -282,6 +288,18 @@ def audit_command(
     typer.echo(shown_path(folder))
 
 # %% ../../nbs/95_cli/90_main.ipynb #bed54064
+@app.command("certificates")
+def certificates_command(
+    folder: Annotated[str, typer.Argument(help="a new folder for ca.pem, cert.pem and key.pem")],
+    debug: Debug = False,
+) -> None:
+    "Make the key and certificate of a Dask cluster of your own."
+    with readable_errors(debug):
+        from cryptolab.runs.cluster import make_certificates
+
+        typer.echo(shown_path(make_certificates(folder)))
+
+
 @app.command("doctor")
 def doctor_command(
     online: Annotated[

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..config import DataError, ModelError
 from .calibration import balanced_weights, calibrate
+from .stored import check_lightgbm, model_errors
 
 # %% ../../nbs/50_models/60_trees.ipynb #e36d2011
 @dataclass
@@ -138,15 +139,8 @@ def trees_from_text(
     "A model from its text."
     import lightgbm as lgb
 
-    try:
-        booster = lgb.Booster(model_str=text)
-    except Exception as e:
-        raise ModelError(
-            "this is no LightGBM model",
-            "the text that was saved",
-            repr(text[:40]),
-            "train again, or copy the file anew",
-        ) from e
+    with model_errors("the LightGBM text"):
+        booster = lgb.Booster(model_str=check_lightgbm(text, "the LightGBM text"))
     found = booster.feature_name()
     if names is not None and found != list(names):
         raise ModelError(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from cryptolab.runs.kernel import SpareKernel, failure, make_report
     from cryptolab.runs.forkserver import ForkServer, modules_of
     from cryptolab.runs.worker import job_environment, run_job
-    from cryptolab.runs.batch import BatchStatus, batch_text, run_batch, visible_gpus
+    from cryptolab.runs.batch import BatchStatus, batch_text, run_batch
+    from cryptolab.runs.cluster import make_certificates, read_certificates, visible_gpus
     from cryptolab.runs.claims import run_audit
 
 # %% ../../nbs/85_runs/99_runs.ipynb #f3e3729e
@@ -28,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "kernel": ["SpareKernel", "failure", "make_report"],
     "forkserver": ["ForkServer", "modules_of"],
     "worker": ["job_environment", "run_job"],
-    "batch": ["BatchStatus", "batch_text", "run_batch", "visible_gpus"],
+    "batch": ["BatchStatus", "batch_text", "run_batch"],
+    "cluster": ["make_certificates", "read_certificates", "visible_gpus"],
     "claims": ["run_audit"],
 })

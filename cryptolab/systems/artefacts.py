@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..config import ModelError
 from ..files import file_sum, write_json
+from ..models.stored import model_errors
 
 # %% ../../nbs/70_systems/10_artefacts.ipynb #c5440e63
 def manifest_sum(
@@ -41,6 +42,7 @@ def write_manifest(
 def check_manifest(
     folder: str | Path,  # model folder
     system: str | None = None,  # system the folder must be of
+    needs: tuple = (),  # names of files that will be read, each of which must have a sum
 ) -> dict:  # the manifest; raises ModelError when anything is missing or altered
     "Verify a model folder against its manifest."
     folder, remedy = Path(folder), "train again, or copy the folder anew from where it was made"
@@ -49,28 +51,38 @@ def check_manifest(
         raise ModelError(
             f"{folder} is no model folder", "a manifest.json in it", "none", "give the folder that `save` wrote",
         )
-    try:
-        manifest = json.loads(path.read_text())
-        files, own = manifest["files"], manifest["sha256"]
-    except (ValueError, KeyError, TypeError) as e:
-        raise ModelError(f"{path} cannot be read", "the manifest that `save` wrote", repr(e), remedy) from e
-    if manifest_sum(manifest) != own:
-        raise ModelError(
-            f"{path} was changed", f"content with the sum {own[:12]}…", f"{manifest_sum(manifest)[:12]}…", remedy,
-        )
-    if system and manifest.get("system") != system:
-        raise ModelError(
-            f"{folder} holds another system", system, manifest.get("system"), "load it with the class it was made by",
-        )
-    for name, expected in files.items():
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder / name} is missing", f"a file with the sum {expected[:12]}…", "nothing", remedy)
-        found = file_sum(folder / name)
-        if found != expected:
+    with model_errors(path):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        files, own = manifest["files"], str(manifest["sha256"])
+        if manifest_sum(manifest) != own:
             raise ModelError(
-                f"{folder / name} was changed since it was written", f"sum {expected[:12]}…", f"{found[:12]}…", remedy,
+                f"{path} was changed", f"content with the sum {own[:12]}…", f"{manifest_sum(manifest)[:12]}…", remedy,
             )
+        if system and manifest.get("system") != system:
+            raise ModelError(
+                f"{folder} holds another system", system, manifest.get("system"),
+                "load it with the class it was made by",
+            )
+        if unlisted := [name for name in needs if name not in files]:
+            raise ModelError(
+                f"{path} has no sum of {unlisted[0]}", f"a sum of each of {', '.join(needs)}", ", ".join(files), remedy,
+            )
+        for name, expected in files.items():
+            _check_sum(folder, name, str(expected), remedy)
     return manifest
+
+
+def _check_sum(folder, name, expected, remedy):
+    "Hold one file against its sum."
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise ModelError(f"{folder} lists a file outside of itself", "files of the folder", name, remedy)
+    if not (folder / name).is_file():
+        raise ModelError(f"{folder / name} is missing", f"a file with the sum {expected[:12]}…", "nothing", remedy)
+    found = file_sum(folder / name)
+    if found != expected:
+        raise ModelError(
+            f"{folder / name} was changed since it was written", f"sum {expected[:12]}…", f"{found[:12]}…", remedy,
+        )
 
 # %% ../../nbs/70_systems/10_artefacts.ipynb #ff6016d4
 def package_versions(

@@ -21,7 +21,10 @@ from .. import artefacts
 from ..base import System, fit_key, fit_or_fetch, fitted_facts, split_names
 from .fit import RESAMPLE, fit_member, member_votes, tune, vote_weights, weighted_vote
 from ...models.calibration import fit_sigmoid, log_odds, sigmoid
-from .members import HYBRID_PROFILES, MEMBERS, ask_member, read_member, write_member
+from ...models.stored import model_errors
+from cryptolab.systems.hybrid.members import (
+    HYBRID_PROFILES, MEMBERS, ask_member, member_files, read_member, write_member,
+)
 from .rows import LABELS, HybridRows, Standard, hybrid_rows, hybrid_windows, scaled_rows
 from .strategy import CryptoScalpingConfig, indicator_output, scalping_orders, technical_signals
 
@@ -289,6 +292,9 @@ def _training_log(system):
 Hybrid.save = _save
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #2bffcafc
+_TABLES = ("scaler", "ensemble", "hybrid_results")
+
+
 def _load(
     folder: str | Path,  # folder that `save` wrote
 ) -> Hybrid:  # a fitted system; raises ModelError for a pickle, or when a file is missing or altered
@@ -301,17 +307,19 @@ def _load(
             f"{folder} is a pickle's name", "a folder written by `save`", "a file that could run code when it is read",
             "train again, or give the folder without that ending",
         )
-    manifest = artefacts.check_manifest(folder, "hybrid")
-    self = Hybrid.from_stored(manifest["params"])
-    scaler, self.ensemble_, self.results_ = (
-        json.loads((folder / f"{name}.json").read_text()) for name in ("scaler", "ensemble", "hybrid_results")
-    )
-    self.scaler_ = Standard.from_json(scaler, feature_names("hybrid"))
-    self.models_ = {name: read_member(folder, name) for name in manifest["members"]}
-    self.fitted_, self.counts_, self.sizes_, self.seconds_ = (
-        manifest[k] for k in ("fitted", "counts", "sizes", "seconds")
-    )
-    self.edges_, self.manifest_, self.trials_ = self.fitted_["parts"], manifest, None
+    manifest = artefacts.check_manifest(folder, "hybrid", tuple(f"{name}.json" for name in _TABLES))
+    with model_errors(folder):
+        self = Hybrid.from_stored(manifest["params"])
+        self.sizes()  # every parameter is allowed
+        artefacts.check_manifest(folder, "hybrid", member_files(manifest["members"]))
+        scaler, self.ensemble_, self.results_ = (json.loads((folder / f"{name}.json").read_text()) for name in _TABLES)
+        self.scaler_ = Standard.from_json(scaler, feature_names("hybrid"))
+        columns = len(self.scaler_.chosen)
+        self.models_ = {name: read_member(folder, name, columns) for name in manifest["members"]}
+        self.fitted_, self.counts_, self.sizes_, self.seconds_ = (
+            manifest[k] for k in ("fitted", "counts", "sizes", "seconds")
+        )
+        self.edges_, self.manifest_, self.trials_ = self.fitted_["parts"], manifest, None
     return self
 
 

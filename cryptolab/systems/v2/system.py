@@ -17,6 +17,7 @@ import pandas as pd
 from ...config import SettingsError
 from ...evaluation.metrics import roc_auc
 from ...files import whole_folder
+from ...models.stored import model_errors
 from .. import artefacts
 from ..base import System, fitted_facts
 from ...models.trees import Trees, trees_from_text, trees_to_text
@@ -367,16 +368,20 @@ def _load(
 ) -> V2:  # a fitted system; raises ModelError when a file is missing, altered, or for other columns
     "Load a model folder after checking every byte of it."
     folder = Path(folder)
-    manifest = artefacts.check_manifest(folder, "v2")
-    self = V2.from_stored(manifest["params"])
-    rest = json.loads((folder / "v2.json").read_text())
-    self.models_ = {
-        side: {name: _read_trees(folder, f"{name}_{side}", rest["models"]) for name in ("bounce", "filter")}
-        for side in self.sides
-    }
-    self.thresholds_, self.results_ = rest["thresholds"], json.loads((folder / "v2_results.json").read_text())
-    self.fitted_, self.counts_, self.seconds_ = manifest["fitted"], manifest["counts"], manifest["seconds"]
-    self.edges_, self.index_, self.histories_, self.manifest_ = manifest["fitted"]["parts"], {}, {}, manifest
+    manifest = artefacts.check_manifest(folder, "v2", ("v2.json", "v2_results.json"))
+    with model_errors(folder):
+        self = V2.from_stored(manifest["params"])
+        self.sizes()  # every parameter is allowed
+        names = [f"{name}_{side}" for side in self.sides for name in ("bounce", "filter")]
+        artefacts.check_manifest(folder, "v2", tuple(f"{name}.txt" for name in names))
+        rest = json.loads((folder / "v2.json").read_text())
+        self.models_ = {
+            side: {name: _read_trees(folder, f"{name}_{side}", rest["models"]) for name in ("bounce", "filter")}
+            for side in self.sides
+        }
+        self.thresholds_, self.results_ = rest["thresholds"], json.loads((folder / "v2_results.json").read_text())
+        self.fitted_, self.counts_, self.seconds_ = manifest["fitted"], manifest["counts"], manifest["seconds"]
+        self.edges_, self.index_, self.histories_, self.manifest_ = manifest["fitted"]["parts"], {}, {}, manifest
     return self
 
 
