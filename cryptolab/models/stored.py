@@ -152,8 +152,10 @@ def check_lightgbm(
         columns = int(facts["max_feature_idx"]) + 1
         if head.split("\n")[0] != "tree" or facts["num_class"] != "1" or facts["num_tree_per_iteration"] != "1":
             _refuse(what, "trees of one output", f"{facts['num_class']} classes")
-        if len(facts["feature_names"].split()) != columns or "\nend of trees" not in text:
-            _refuse(what, f"{columns} names and an end", f"{len(facts['feature_names'].split())} names")
+        names = len(facts["feature_names"].split())
+        ends = [text.count(f"\nend of {part}\n") for part in ("trees", "parameters")]
+        if names != columns or ends != [1, 1]:
+            _refuse(what, f"{columns} names, one end of trees and of parameters", f"{names} names, ends {ends}")
         for number, block in enumerate(blocks):
             facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             leaves = int(facts["num_leaves"])

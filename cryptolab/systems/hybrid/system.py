@@ -315,6 +315,8 @@ def _load(
         scaler, self.ensemble_, self.results_ = (json.loads((folder / f"{name}.json").read_text()) for name in _TABLES)
         self.scaler_ = Standard.from_json(scaler, feature_names("hybrid"))
         columns = len(self.scaler_.chosen)
+        # numbers that a forecast needs
+        [float(x) for x in (*(self.ensemble_["weights"][m] for m in manifest["members"]), *self.ensemble_["line"])]
         self.models_ = {name: read_member(folder, name, columns) for name in manifest["members"]}
         self.fitted_, self.counts_, self.sizes_, self.seconds_ = (
             manifest[k] for k in ("fitted", "counts", "sizes", "seconds")

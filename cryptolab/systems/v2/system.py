@@ -379,7 +379,10 @@ def _load(
             side: {name: _read_trees(folder, f"{name}_{side}", rest["models"]) for name in ("bounce", "filter")}
             for side in self.sides
         }
-        self.thresholds_, self.results_ = rest["thresholds"], json.loads((folder / "v2_results.json").read_text())
+        self.thresholds_ = {
+            side: {name: float(rest["thresholds"][side][name]) for name in ("bounce", "filter")} for side in self.sides
+        }
+        self.results_ = json.loads((folder / "v2_results.json").read_text())
         self.fitted_, self.counts_, self.seconds_ = manifest["fitted"], manifest["counts"], manifest["seconds"]
         self.edges_, self.index_, self.histories_, self.manifest_ = manifest["fitted"]["parts"], {}, {}, manifest
     return self

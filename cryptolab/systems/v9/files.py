@@ -146,6 +146,9 @@ def load_v9(
             read("ensemble_v9.json"),
             read("v9_results.json"),
         )
+        [float(system.ensemble_[name]) for name in ("vol_factor", "size_factor", "coverage", "width")]  # or an error
+        if not isinstance(system.ensemble_["weights"], str):
+            [float(weight) for weight in system.ensemble_["weights"]]
         files = {**NETWORKS, "volatility": "volatility_model_v9.json"}
         shape = system.window, len(names)
         system.models_ = {name: load_part(folder / file, shape) for name, file in files.items()}
