@@ -1,6 +1,7 @@
 """Batches as whole programs: what is killed, cut off or full costs one job at most, and nothing runs twice without
 need. The notebooks are toys."""
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -301,8 +302,10 @@ def test_killed_worker_and_restarted_scheduler(tmp_path):
 
 def listening(pid):
     "Addresses on which a process and its descendants accept connections."
-    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    sockets = [c for process in processes for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    sockets = []
+    for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since it was listed
+            sockets += [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     return {(c.laddr.ip, c.laddr.port) for c in sockets}
 
 
