@@ -68,7 +68,7 @@ lab: setup  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=nbs
 
 export: .venv/.dev-stamp  ## write cryptolab/ from the notebooks and clean the notebooks
-	@$(BIN)/nbdev-export
+	@$(BIN)/python tools/export.py
 	@$(BIN)/nbdev-clean
 	@if [ -d colab ]; then $(BIN)/nbdev-clean --fname colab; fi
 

@@ -2976,6 +2976,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'cryptolab/models/stored.py'),
                                          'cryptolab.models.stored.check_network': ( '50_models/stored.html#check_network',
                                                                                     'cryptolab/models/stored.py'),
+                                         'cryptolab.models.stored.check_numbers': ( '50_models/stored.html#check_numbers',
+                                                                                    'cryptolab/models/stored.py'),
                                          'cryptolab.models.stored.check_svm': ( '50_models/stored.html#check_svm',
                                                                                 'cryptolab/models/stored.py'),
                                          'cryptolab.models.stored.check_xgboost': ( '50_models/stored.html#check_xgboost',

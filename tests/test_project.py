@@ -86,7 +86,7 @@ def test_environment_yml_names_what_pyproject_names():
 
 ASKED = """jupyterlab papermill nbdev pandas numpy matplotlib plotly tensorflow xgboost datasets huggingface-hub ta
     scikit-learn""".split()
-COMMANDS = {"jupyterlab": "jupyter lab", "nbdev": "nbdev-export"}  # used by their commands rather than by import
+COMMANDS = {"jupyterlab": "jupyter lab", "nbdev": "nbdev-clean"}  # used by their commands rather than by import
 
 
 def readme_packages():
@@ -399,9 +399,9 @@ def checkout(tmp_path_factory):
     (top / "cryptolab").mkdir()
     shutil.copy(ROOT / "cryptolab" / "__init__.py", top / "cryptolab")
     notebook(top / "nbs" / "00_maths.ipynb", *LESSON)
-    for command in (["git", "init", "-q"], ["nbdev-export"], ["nbdev-clean"]):
-        tool = Path(sys.executable).with_name(command[0])
-        subprocess.run([str(tool) if tool.exists() else command[0], *command[1:]], cwd=top, check=True)
+    bin = Path(sys.executable).parent
+    for command in (["git", "init", "-q"], [sys.executable, ROOT / "tools" / "export.py"], [bin / "nbdev-clean"]):
+        subprocess.run(command, cwd=top, check=True)
     return top
 
 

@@ -44,7 +44,8 @@ def names(folder):
 # ---- a report that succeeds
 
 RICH = [
-    "# BTCUSDT 1h\n\nWhat was found: **nothing**. [A paper](https://example.org/paper)\n\n![](https://example.org/a.png)",
+    "# BTCUSDT 1h\n\nWhat was found: **nothing**. [A paper](https://example.org/paper)\n\n"
+    "![](https://example.org/a.png)",
     "## Training",
     "for epoch in range(1, 31):\n    print(f'direction  epoch {epoch}/30  loss <0.69>', flush=True)",
     "## Candles",

@@ -25,7 +25,8 @@ def check(root: Path) -> list:  # one line per problem, empty when all is well
             if module != Path("cryptolab/__init__.py"):  # the only file written by hand: it holds the version
                 (copy / module).unlink()
         tools = Path(sys.executable).parent
-        for command in (["nbdev-export"], ["nbdev-clean"], ["nbdev-clean", "--fname", "colab"]):
+        subprocess.run([sys.executable, str(Path(__file__).parent / "export.py")], cwd=copy, check=True)
+        for command in (["nbdev-clean"], ["nbdev-clean", "--fname", "colab"]):
             if command[-1] != "colab" or (copy / "colab").exists():
                 subprocess.run([str(tools / command[0]), *command[1:]], cwd=copy, check=True)
         here, made = modules(root), modules(copy)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['majority_class', 'majority', 'last_move', 'reversal', 'usual_step', 'seasonal_naive', 'logistic_baseline',
-           'lightgbm_baseline', 'persistence_vol', 'check_training', 'ewma_vol', 'har_bars', 'har_features', 'har_vol',
-           'persistence_price', 'zero_return', 'drift']
+           'lightgbm_baseline', 'persistence_vol', 'check_training', 'ewma_vol', 'har_bars', 'har_features',
+           'har_vol', 'persistence_price', 'zero_return', 'drift']
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #3b6f6947
 import numpy as np

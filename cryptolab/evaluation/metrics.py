@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['check_column', 'aligned_columns', 'wilson_interval', 'accuracy_interval', 'block_length', 'block_rows',
            'block_statistics', 'block_interval', 'check_direction', 'auc_interval', 'quantile_groups',
-           'reliability_table', 'confidence_deciles', 'confusion_scores', 'roc_auc', 'log_losses', 'direction_metrics',
-           'error_scores', 'qlike_loss', 'volatility_metrics', 'ratio_of_means', 'mase', 'price_metrics',
-           'interval_coverage']
+           'reliability_table', 'confidence_deciles', 'confusion_scores', 'roc_auc', 'log_losses',
+           'direction_metrics', 'error_scores', 'qlike_loss', 'volatility_metrics', 'ratio_of_means', 'mase',
+           'price_metrics', 'interval_coverage']
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #52cb7338
 import inspect

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['rolling_var', 'score', 'rolling_shape', 'rolling_skew', 'rolling_kurt', 'regression', 'correlation', 'beta',
-           'autocorrelation', 'trend_line', 'slope', 'rsquared', 'rank', 'efficiency', 'variance_ratio', 'hurst',
-           'entropy', 'rows_since', 'streak']
+           'autocorrelation', 'trend_line', 'slope', 'rsquared', 'rank', 'efficiency', 'variance_ratio',
+           'hurst', 'entropy', 'rows_since', 'streak']
 
 # %% ../../nbs/20_features/14_statistics.ipynb #1f2eee35
 import numpy as np

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['CLEAN_FITS', 'clean', 'ScalerOfTheTrainingRows', 'ImputerOfTheTrainingRows', 'RegimesOfTheTrainingRows',
-           'ImportanceOfTheTrainingRows', 'HourMeanOfTheTrainingRows', 'AugmentedTrainingRows', 'SelectionInsideFit',
-           'ComponentsInsideFit', 'SmoteInsideFit', 'OversampledTrainingRows', 'WeightedClasses', 'OneInFifty',
-           'EarlyStoppingOnValidation', 'ThresholdOnValidation', 'CalibratedOnValidation', 'TunedInsideTheTrainingRows',
-           'AverageOfSeeds', 'NoSeed', 'SeedOfTheMoment', 'MemorisingForest', 'OneNeighbour', 'Constant', 'LastMove',
-           'ScalerThatWalks', 'CalendarAndCounter', 'RangeAhead', 'BusyHalfDay', 'PlantedRule']
+           'ImportanceOfTheTrainingRows', 'HourMeanOfTheTrainingRows', 'AugmentedTrainingRows',
+           'SelectionInsideFit', 'ComponentsInsideFit', 'SmoteInsideFit', 'OversampledTrainingRows',
+           'WeightedClasses', 'OneInFifty', 'EarlyStoppingOnValidation', 'ThresholdOnValidation',
+           'CalibratedOnValidation', 'TunedInsideTheTrainingRows', 'AverageOfSeeds', 'NoSeed',
+           'SeedOfTheMoment', 'MemorisingForest', 'OneNeighbour', 'Constant', 'LastMove', 'ScalerThatWalks',
+           'CalendarAndCounter', 'RangeAhead', 'BusyHalfDay', 'PlantedRule']
 
 # %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #9f1025ba
 import numpy as np

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['CLEAN', 'clean', 'TrailingMean', 'TrailingPolynomial', 'OneWayFilter', 'LaggedReturns', 'LongMemory',
-           'WarmUpStaysEmpty', 'DayBefore', 'CarriedForward', 'ExpandingZscore', 'RollingRank', 'SinceTheFirst',
-           'RunningVolume', 'RollingDetrend', 'RollingSpread', 'Kalman', 'OnlineLearner', 'SettledPatternMean',
-           'ConfirmedPivots', 'RunningZigzag', 'FourHoursOnTheClose', 'DayInTheMaking', 'OtherCoinOfTheSameHour',
-           'LaggedCoins', 'LeadingCoin', 'CoinOfThePast', 'PurgedSeam', 'PurgedBlocks', 'WalkForwardWithGap',
-           'ShuffledSingleHours', 'RandomDays', 'OwnCandleFromThePast', 'MeanOfWhatFollows', 'FirstTouch',
-           'ThreeClasses', 'FilteredTrainingRows', 'LiquidHours']
+           'WarmUpStaysEmpty', 'DayBefore', 'CarriedForward', 'ExpandingZscore', 'RollingRank',
+           'SinceTheFirst', 'RunningVolume', 'RollingDetrend', 'RollingSpread', 'Kalman', 'OnlineLearner',
+           'SettledPatternMean', 'ConfirmedPivots', 'RunningZigzag', 'FourHoursOnTheClose', 'DayInTheMaking',
+           'OtherCoinOfTheSameHour', 'LaggedCoins', 'LeadingCoin', 'CoinOfThePast', 'PurgedSeam',
+           'PurgedBlocks', 'WalkForwardWithGap', 'ShuffledSingleHours', 'RandomDays', 'OwnCandleFromThePast',
+           'MeanOfWhatFollows', 'FirstTouch', 'ThreeClasses', 'FilteredTrainingRows', 'LiquidHours']
 
 # %% ../../../nbs/75_audit/40_zoo/21_clean_tables.ipynb #9712f2d7
 import numpy as np

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FIT_LEAKS', 'leak', 'ShuffledDay', 'ShuffledHalfDay', 'UnderstatedInterval', 'PlainKFold', 'ShuffledKFold',
-           'TouchingWalkForward', 'TouchingSeam', 'TrainedOnEverything', 'OverlappingDownloads', 'AugmentedCopies',
-           'SmoteBeforeTheSplit', 'DoubledMinority', 'BorrowedMinority', 'ScaledBeforeTheSplit', 'QuantileBins',
-           'ScaledByTheTest', 'ComponentsOfEverything', 'MixtureOfEverything', 'ImputedOnEverything',
-           'SelectedOnEverything', 'ImportanceOnEverything', 'HourMean', 'StoppedByTheTest', 'CutByTheTest',
-           'CalibratedOnTheTest', 'HalfMustRise', 'BestNeighbours', 'BestDepth', 'LuckySeed', 'BestColumns']
+           'TouchingWalkForward', 'TouchingSeam', 'TrainedOnEverything', 'OverlappingDownloads',
+           'AugmentedCopies', 'SmoteBeforeTheSplit', 'DoubledMinority', 'BorrowedMinority',
+           'ScaledBeforeTheSplit', 'QuantileBins', 'ScaledByTheTest', 'ComponentsOfEverything',
+           'MixtureOfEverything', 'ImputedOnEverything', 'SelectedOnEverything', 'ImportanceOnEverything',
+           'HourMean', 'StoppedByTheTest', 'CutByTheTest', 'CalibratedOnTheTest', 'HalfMustRise',
+           'BestNeighbours', 'BestDepth', 'LuckySeed', 'BestColumns']
 
 # %% ../../../nbs/75_audit/40_zoo/30_leaky_fits.ipynb #50c32ef3
 import numpy as np

@@ -21,7 +21,7 @@ from .. import artefacts
 from ..base import System, fit_key, fit_or_fetch, fitted_facts, split_names
 from .fit import RESAMPLE, fit_member, member_votes, tune, vote_weights, weighted_vote
 from ...models.calibration import fit_sigmoid, log_odds, sigmoid
-from ...models.stored import model_errors
+from ...models.stored import check_numbers, model_errors
 from cryptolab.systems.hybrid.members import (
     HYBRID_PROFILES, MEMBERS, ask_member, member_files, read_member, write_member,
 )
@@ -315,8 +315,7 @@ def _load(
         scaler, self.ensemble_, self.results_ = (json.loads((folder / f"{name}.json").read_text()) for name in _TABLES)
         self.scaler_ = Standard.from_json(scaler, feature_names("hybrid"))
         columns = len(self.scaler_.chosen)
-        # numbers that a forecast needs
-        [float(x) for x in (*(self.ensemble_["weights"][m] for m in manifest["members"]), *self.ensemble_["line"])]
+        check_numbers(*(self.ensemble_["weights"][m] for m in manifest["members"]), *self.ensemble_["line"])
         self.models_ = {name: read_member(folder, name, columns) for name in manifest["members"]}
         self.fitted_, self.counts_, self.sizes_, self.seconds_ = (
             manifest[k] for k in ("fitted", "counts", "sizes", "seconds")

@@ -17,7 +17,7 @@ import pandas as pd
 from ...config import SettingsError
 from ...evaluation.metrics import roc_auc
 from ...files import whole_folder
-from ...models.stored import model_errors
+from ...models.stored import check_numbers, model_errors
 from .. import artefacts
 from ..base import System, fitted_facts
 from ...models.trees import Trees, trees_from_text, trees_to_text
@@ -382,6 +382,7 @@ def _load(
         self.thresholds_ = {
             side: {name: float(rest["thresholds"][side][name]) for name in ("bounce", "filter")} for side in self.sides
         }
+        check_numbers(*(level for levels in self.thresholds_.values() for level in levels.values()))
         self.results_ = json.loads((folder / "v2_results.json").read_text())
         self.fitted_, self.counts_, self.seconds_ = manifest["fitted"], manifest["counts"], manifest["seconds"]
         self.edges_, self.index_, self.histories_, self.manifest_ = manifest["fitted"]["parts"], {}, {}, manifest

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...config import ModelError
 from ...files import whole_folder
-from ...models.stored import check_xgboost, model_errors, read_network
+from ...models.stored import check_numbers, check_xgboost, model_errors, read_network
 from .. import artefacts
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #a9003c5c
@@ -146,9 +146,9 @@ def load_v9(
             read("ensemble_v9.json"),
             read("v9_results.json"),
         )
-        [float(system.ensemble_[name]) for name in ("vol_factor", "size_factor", "coverage", "width")]  # or an error
-        if not isinstance(system.ensemble_["weights"], str):
-            [float(weight) for weight in system.ensemble_["weights"]]
+        e = system.ensemble_
+        own = () if isinstance(e["weights"], str) else e["weights"]  # "equal" and "published" have no numbers here
+        check_numbers(*(e[name] for name in ("vol_factor", "size_factor", "coverage", "width")), *own)
         files = {**NETWORKS, "volatility": "volatility_model_v9.json"}
         shape = system.window, len(names)
         system.models_ = {name: load_part(folder / file, shape) for name, file in files.items()}
