@@ -1,7 +1,7 @@
 # Everything a user or a developer runs. `make help` lists it.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup report check test test-oldest lab export readme screenshot bench-skill bench-features bench-zoo bench-controls bench-batch bench-backtest docs docs-quarto constraints clean
+.PHONY: help setup report check test test-oldest lab export readme screenshot bench-skill bench-features bench-zoo bench-controls bench-batch bench-backtest fuzz docs docs-quarto constraints clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,11 +27,11 @@ help:  ## show this list
 setup: .venv/.stamp  ## make .venv with what a report needs (PYTHON=python3.12 chooses another Python)
 
 .venv/.stamp: pyproject.toml constraints.txt tools/make_venv.py
-	@$(PYTHON) tools/make_venv.py .venv constraints.txt hub,exchange,lab
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt hub,exchange,lab,excel
 
 # What tests, benchmarks and the site need beside it goes into the same environment; the stamp of a report's packages is older.
 .venv/.dev-stamp: .venv/.stamp
-	@$(PYTHON) tools/make_venv.py .venv constraints.txt hub,exchange,lab,dev,peers,docs
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt hub,exchange,lab,excel,dev,peers,docs
 	@touch $@
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt tools/make_venv.py
@@ -55,6 +55,9 @@ test: .venv/.dev-stamp  ## all checks and tests, in the order of README.md
 		"3/4 ruff" $(BIN)/ruff check $(STYLED)
 	@$(SUITE) "4/4 examples of all notebooks, whole-program tests, wheel, report templates" $(TESTS) --durations=15
 	@$(SUITE) --summary
+
+fuzz: .venv/.dev-stamp  ## ten minutes of damaged files, and every altered model folder (SECONDS=600)
+	@CRYPTOLAB_FUZZ_SECONDS=$(if $(call given,SECONDS),$(SECONDS),600) $(BIN)/pytest tests/test_fuzz.py -q -s
 
 test-oldest: .venv-oldest/.stamp  ## notebooks, tests and report with the oldest allowed versions (Python 3.11 or 3.12)
 	@$(MAKE) --no-print-directory _suite_oldest BIN=.venv-oldest/bin

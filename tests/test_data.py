@@ -203,15 +203,16 @@ def test_planted_defects_in_real_candles_are_found_and_counted(shared_data):
 @pytest.mark.parametrize("row", [0, 1, 2, 100, 197, 198, 199])
 @pytest.mark.parametrize("factor", [10, 3, 0.1, 1000])
 @pytest.mark.parametrize("columns", [PRICES, ["high", "close"], ["high", "open"]], ids=["whole", "close", "open"])
-def test_spikes_anywhere(row, factor, columns):
-    truth = market()
+@pytest.mark.parametrize("paid", [True, False], ids=["paid", "unpaid"])
+def test_spikes_anywhere(row, factor, columns, paid):
+    truth = market() if paid else market().drop(columns="quote_volume")
     bad = truth.copy()
     if factor < 1:
         columns = ["low" if c == "high" and len(columns) == 2 else c for c in columns]
     bad.iloc[row, [PRICES.index(c) for c in columns]] *= factor
     clean = clean_candles(bad)
     undecided = (row == 199 and columns != PRICES and factor == 3 and "close" in columns) or (
-        row == 0 and "open" in columns and len(columns) == 2 and factor != 10 and factor != 1000
+        row == 0 and "open" in columns and len(columns) == 2 and (factor == 0.1 or factor == 3 and not paid)
     )
     assert len(clean) == 199 + undecided, counts(clean)[lambda x: x > 0]
     assert counts(clean)[SPIKES] == 1 - undecided
@@ -247,11 +248,22 @@ def test_noise_is_not_eaten_from_the_edges():
     assert len(clean_candles(noise)) == 300
 
 
-def test_redenomination_stays_and_is_reported():
+def test_a_price_that_breaks_is_refused_unless_the_caller_allows_it():
     truth = market()
     truth.iloc[120:, :4] /= 1000
-    clean = clean_candles(truth)
+    truth.loc[truth.index[120:], "quote_volume"] /= 1000
+    with pytest.raises(DataError, match="price breaks 1 times(.|\n)*43|allow_jumps"):
+        clean_candles(truth)
+    assert "unusable" in set(validate_candles(truth)["check"])
+    clean = clean_candles(truth, allow_jumps=True)
     assert len(clean) == 200 and counts(clean)["unit changes of price"] == 1
+    other = market(seed=1)
+    other.iloc[:, :4] /= 14  # another symbol, appended
+    with pytest.raises(DataError, match="one symbol in one unit"):
+        clean_candles(pd.concat([truth.iloc[:100], other.iloc[100:]]))
+    later = other.set_axis(truth.index[-1] + pd.Timedelta("30D") + HOUR * np.arange(200)).iloc[:100]
+    found = counts(clean_candles(pd.concat([market().iloc[:100], later])))
+    assert found["price jumps between candles"] + found["unit changes of price"] == 1  # after a month: counted only
 
 
 def test_constant_price_is_kept_and_reported():
@@ -292,14 +304,93 @@ def test_conflicting_twins():
     same(clean_candles(pd.concat([broken_twin, truth])), truth)
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(100, None), slice(60, 90)], ids=["whole", "half", "stretch"])
+def test_exchanged_open_and_close_are_refused(rows):
+    truth = market()
+    wrong = truth.copy()
+    wrong.iloc[rows, [0, 3]] = truth.iloc[rows, [3, 0]].to_numpy()
+    with pytest.raises(DataError, match="open and close are exchanged"):
+        clean_candles(wrong)
+
+
+def test_few_exchanged_candles_are_counted():
+    truth = market()
+    body = (truth["open"] / truth["close"] - 1).abs()
+    row = int(np.flatnonzero(body > body.quantile(0.9))[5])
+    wrong = truth.copy()
+    wrong.iloc[row, [0, 3]] = truth.iloc[row, [3, 0]].to_numpy()
+    wrong.iloc[100:108, [0, 3]] = truth.iloc[100:108, [3, 0]].to_numpy()
+    assert counts(clean_candles(truth))["open and close exchanged"] == 0
+    assert 3 <= counts(clean_candles(wrong))["open and close exchanged"] <= 9
+
+
+@pytest.mark.data
+def test_real_candles_contradict_nothing(shared_data):
+    for path in _files(shared_data):
+        assert "unusable" not in set(validate_candles(read_candles(path, clean=False))["check"]), path.name
+
+
+def test_two_timeframes_are_refused():
+    hours, quarters = market(100), market(300, "15min", "2024-04-03 09:00", seed=1)
+    quarters.iloc[:, :4] *= hours["close"].iloc[-1] / 43000
+    few = pd.concat([quarters.iloc[:30], hours.set_axis(quarters.index[29] + HOUR * np.arange(1, 101))])
+    for table, message in ((pd.concat([hours, quarters]), "two timeframes"), (few, "off the time grid")):
+        with pytest.raises(DataError, match=message):
+            clean_candles(table)
+    gappy = market(2000, "15min").drop(market(2000, "15min").index[np.random.default_rng(0).random(2000) < 0.5])
+    assert len(clean_candles(gappy)) == len(gappy)  # half of the candles missing at random: gaps
+
+
+def test_more_than_a_share_of_wrong_rows_is_refused():
+    truth = market(600)
+    garbage = truth.copy()
+    garbage.iloc[:587, 1] = truth["low"].iloc[:587] * 0.99
+    spot, day = market(600, seed=0), truth.resample("1D").agg(
+        {"open": "first", "high": "max", "low": "min", "close": "last", **dict.fromkeys(truth.columns[4:], "sum")})
+    perpetual = spot.assign(**{c: spot[c] * 1.001 for c in PRICES}, volume=spot["volume"] * 1.5)
+    perpetual["quote_volume"] = perpetual["volume"] * perpetual["close"]
+    without_clock = truth.set_axis(truth.index.normalize())
+    for wrong in (garbage, pd.concat([spot, perpetual]), pd.concat([truth, day.iloc[1:-1]])):
+        with pytest.raises(DataError, match="two series in one table, or wrong columns"):
+            clean_candles(wrong, "1h")
+    with pytest.raises(DataError, match="two series in one table, or wrong columns"):
+        clean_candles(without_clock, "1d")
+    assert len(clean_candles(garbage, max_wrong=1.0)) == 13
+    # what programs write for candles that do not exist, and pictures of running candles, are no mistakes
+    empty = truth.copy()
+    empty.iloc[50:90] = 0.0
+    empty.iloc[100:120, :4] = np.nan
+    running = truth.iloc[200:300].assign(volume=lambda x: x["volume"] / 3, close=lambda x: x["open"])
+    clean = clean_candles(pd.concat([empty, running]))
+    assert len(clean) == 540 and counts(clean)["conflicting duplicates"] == 100
+
+
+def test_the_first_candle_of_the_oldest_files():
+    truth = market()
+    first = truth.copy()
+    first.iloc[0, [0, 1]] = 16_199.91 / 4_290 * truth["close"].iloc[0]
+    clean = clean_candles(first)
+    same(clean, truth.iloc[1:])
+    assert counts(clean)[SPIKES] == 1
+    alone = clean_candles(first.drop(columns="quote_volume"))  # without a witness it is noted
+    assert len(alone) == 200 and counts(alone)["far from open to close"] == 1
+
+
+def test_a_thin_last_candle_is_noted():
+    truth = market()
+    thin = truth.copy()
+    thin.iloc[-1, truth.columns.get_loc("trades")] = 9.0
+    assert (counts(clean_candles(truth))["thin last candle"], counts(clean_candles(thin))["thin last candle"]) == (0, 1)
+
+
 def test_shifted_grids():
     truth = market(400, "1D", "2023-01-01")
     shifted = truth.set_axis(truth.index + pd.Timedelta("8h"))
     clean = clean_candles(shifted)
     assert len(clean) == 400 and counts(clean)["shifted time grid"] == 400
-    for wrong, message in ((pd.Timedelta("59min 59.999s"), "close times"), (pd.Timedelta("59min 59s"), "close times")):
-        with pytest.raises(DataError, match=message):
-            clean_candles(market().set_axis(market().index + wrong))
+    for wrong in ("59min 59.999s", "59min 59s", "59min"):
+        with pytest.raises(DataError, match="close times"):
+            clean_candles(market().set_axis(market().index + pd.Timedelta(wrong)))
     half = market()
     half.index = half.index.where(np.arange(200) % 3 > 0, half.index + pd.Timedelta("20min"))
     with pytest.raises(DataError, match="off the time grid"):
@@ -611,6 +702,8 @@ def text_layouts():
         columns=[*CANDLE_COLUMNS, "trades"],
     )
     add("only close times", csv_of(t, ms(t) + 3599999, "close_time"))
+    minute = (t.index + pd.Timedelta("59min")).strftime("%Y-%m-%d %H:%M")
+    add("only close times, no seconds", csv_of(t, minute, "close time"))
     add("only close times, next hour", csv_of(t, (t.index + HOUR).strftime("%Y-%m-%d %H:%M"), "Close time"))
     add("row numbers", t[CANDLE_COLUMNS].assign(timestamp=ms(t)).reset_index(drop=True).to_csv())
     add("index without a name", t[CANDLE_COLUMNS].rename_axis(None).to_csv())
@@ -618,6 +711,16 @@ def text_layouts():
     add("spaces after commas", csv_of(t, ms(t)).replace(",", ", "))
     add("quoted", csv_of(t.astype(str), ms(t).astype(str), quoting=1))
     add("comma at the end", "\n".join(x + "," for x in csv_of(t, ms(t)).splitlines()))
+    add("days of Excel", csv_of(t, (ms(t) / 86_400_000 + 25_569).round(5), "Date"))
+    add("days of Excel, no header", csv_of(t, ms(t) / 86_400_000 + 25_569, header=False))
+    add("the years before 1990", csv_of(day, (old := day.set_axis(day.index - pd.Timedelta("14610D"))).index.strftime(
+        "%Y-%m-%d"), "Date"), old)
+    chinese = dict(zip(CANDLE_COLUMNS, ("开盘价", "最高价", "最低价", "收盘价", "成交量")))
+    chinese["quote_volume"] = "成交额"
+    add("Chinese", csv_of(t, t.index.strftime("%Y-%m-%d %H:%M:%S"), "时间", ALL[:6], chinese), columns=ALL[:6])
+    german = dict(zip(CANDLE_COLUMNS, ("Eröffn.", "Hoch", "Tief", "Zuletzt", "Vol.")))
+    add("German", csv_of(t, t.index.strftime("%d.%m.%Y %H:%M"), "Datum", rename=german, sep=";", decimal=","))
+    add("old Macintosh lines", csv_of(t, ms(t)).replace("\n", "\r"))
     add("windows lines", csv_of(t, ms(t)).replace("\n", "\r\n") + "\r\n\r\n")
     half = csv_of(t, ms(t)).splitlines()
     add("heading repeated", "\n".join([*half[:80], half[0], *half[80:]]))
@@ -649,6 +752,13 @@ def text_layouts():
             },
         ),
     )
+    swapped = {"volume": "baseVolume", "quote_volume": "volume"}
+    add("volumes under each other's names", csv_of(t, ms(t), columns=ALL[:6], rename=swapped), columns=ALL[:6])
+    half = t.copy()
+    half.iloc[90:, [4, 5]] = t.iloc[90:, [5, 4]].to_numpy()
+    add("volumes exchanged half-way", csv_of(half, ms(t), columns=ALL[:6]), columns=ALL[:6])
+    add("quote volume first, no header", csv_of(t, ms(t), columns=[*PRICES, "quote_volume", "volume"], header=False),
+        columns=ALL[:6])
     records = [dict(zip(["time", *CANDLE_COLUMNS], r)) for r in csv_table(t)]
     columns = {k: [r[k] for r in records] for k in records[0]}
     text = [[str(v) for v in r] for r in klines(t).to_numpy().tolist()]
@@ -720,6 +830,21 @@ def text_layouts():
     add(
         "kucoin", json.dumps({"data": [list(r) for r in zip(map(str, s), o, c, h, lo, v, q)][::-1]}), ending="json",
         columns=ALL[:6],
+    )
+    add(
+        "htx", json.dumps({"ch": "market.btcusdt.kline.60min", "status": "ok", "data": [
+            {"id": a, "open": b, "close": d, "low": e, "high": f, "amount": g, "vol": k, "count": 7}
+            for a, b, d, e, f, g, k in zip(s, *(map(float, x) for x in (o, c, lo, h, v, q)))][::-1]}),
+        ending="json", columns=ALL[:6],
+    )
+    add(
+        "upbit reply", json.dumps([
+            {"market": "KRW-BTC", "candle_date_time_utc": str(x)[:19].replace(" ", "T"),
+             "candle_date_time_kst": str(x + 9 * HOUR)[:19].replace(" ", "T"), "opening_price": b, "high_price": d,
+             "low_price": e, "trade_price": f, "timestamp": x.value // 10**6 + 3_599_999 - x.value // 10**9 % 977,
+             "candle_acc_trade_price": g, "candle_acc_trade_volume": k, "unit": 60}
+            for x, b, d, e, f, g, k in zip(t.index, *(map(float, y) for y in (o, h, lo, c, q, v)))][::-1]),
+        ending="json",
     )
     add("coinbase", json.dumps([[x, *map(float, r)] for x, *r in zip(s, lo, h, o, c, v)][::-1]), ending="json")
     add("bitfinex", json.dumps([[x * 1000, *map(float, r)] for x, *r in zip(s, o, c, h, lo, v)]), ending="json")
@@ -812,6 +937,78 @@ def test_parquet_and_feather(tmp_path):
             same(read_candles(tmp_path / f"{name}.feather"), truth)
 
 
+def test_workbooks(tmp_path):
+    truth = market()
+    book = truth[CANDLE_COLUMNS].reset_index().assign(open_time=truth.index.tz_localize(None))
+    with pd.ExcelWriter(tmp_path / "a.xlsx", engine="openpyxl") as writer:
+        book.to_excel(writer, index=False, startrow=2)
+        pd.DataFrame({"note": ["another sheet"]}).to_excel(writer, sheet_name="notes")
+    same(read_candles(tmp_path / "a.xlsx"), truth)
+    with pytest.raises(DataError, match="more than it may"):
+        read_candles(tmp_path / "a.xlsx", max_unpacked=20_000)
+
+
+def test_bytes_and_encodings_of_other_countries(tmp_path):
+    truth = market()
+    table = truth[CANDLE_COLUMNS].astype(str).assign(ts=truth.index.strftime("%Y-%m-%d %H:%M")).reset_index(drop=True)
+    table.map(str.encode).to_parquet(tmp_path / "a.parquet")
+    same(read_candles(tmp_path / "a.parquet"), truth)
+    for encoding, names in (
+        ("gb18030", "时间 开盘价 最高价 最低价 收盘价 成交量"), ("cp949", "일시 시가 고가 저가 종가 거래량"),
+        ("shift_jis", "日時 始値 高値 安値 終値 出来高"), ("cp1251", "Время Открытие Максимум Минимум Закрытие Объём"),
+    ):
+        time_name, *others = names.split()
+        rename = dict(zip(CANDLE_COLUMNS, others))
+        text = csv_of(truth, truth.index.strftime("%Y-%m-%d %H:%M"), time_name, rename=rename)
+        (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+        same(read_candles(tmp_path / "a.csv"), truth)
+
+
+@pytest.mark.parametrize("ending,pack", {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}.items())
+def test_what_unpacks_to_too_much_is_refused(tmp_path, ending, pack):
+    path = tmp_path / f"a.csv{ending}"
+    text = csv_of(market(), ms(market())).encode()
+    path.write_bytes(pack(text + b"\n" * (80 << 20)))
+    with pytest.raises(DataError, match="unpacks to more than it may(.|\n)*64 MiB"):
+        read_candles(path)
+    path.write_bytes(pack(text))
+    with pytest.raises(DataError, match="unpacks to more"):
+        read_candles(path, max_unpacked=len(text) - 1)
+    same(read_candles(path, max_unpacked=len(text)), market())
+
+
+def test_a_zip_and_a_parquet_that_unpack_to_too_much(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("a.csv", b"1" * (80 << 20))
+    pd.DataFrame({c: np.zeros(300_000) for c in CANDLE_COLUMNS}).to_parquet(tmp_path / "a.parquet")
+    for name, limit in (("a.zip", 4 << 30), ("a.parquet", 10 << 20)):
+        with pytest.raises(DataError, match="unpacks to more"):
+            read_candles(tmp_path / name, max_unpacked=limit)
+
+
+def test_volumes_are_put_in_their_places_and_counted(tmp_path):
+    for name, count in (("volumes under each other's names", 200), ("volumes exchanged half-way", 110), ("htx", 200)):
+        truth, text, ending, columns = LAYOUTS[name]
+        (tmp_path / f"a.{ending}").write_text(text)
+        found = read_candles(tmp_path / f"a.{ending}")
+        same(found, truth, columns)
+        assert counts(found)["volumes exchanged"] == count
+    truth = market()
+    wrong = truth.assign(taker_buy_volume=truth["quote_volume"] / 2)
+    (tmp_path / "a.csv").write_text(csv_of(wrong, ms(truth), columns=ALL))
+    found = read_candles(tmp_path / "a.csv")
+    assert "taker_buy_volume" not in found and counts(found)["taker volume not used"] == 1
+
+
+@pytest.mark.data
+def test_files_that_prove_their_own_mistake(shared_data):
+    got = read_candles(shared_data / "raw" / "BTC_USDT_1h_ccxt_basevolume.csv")
+    paid = (got["quote_volume"] / got["volume"])[got["volume"] > 0]
+    assert (paid.between(got["low"].min(), got["high"].max())).all() and counts(got)["volumes exchanged"] > 3000
+    with pytest.raises(DataError, match="close times(.|\n)*`close_time`"):
+        read_candles(shared_data / "raw" / "coin_Bitcoin_close_time_1d.csv")
+
+
 def test_units_that_change_inside_a_file_are_counted(tmp_path):
     truth = market()
     for factor in (0.001, 1000, 1_000_000):
@@ -872,6 +1069,9 @@ def test_a_download_that_broke_off(tmp_path):
         np.testing.assert_array_equal(got[PRICES].iloc[:198], truth[PRICES].iloc[:198])
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 1234567\n"
+
+
 def bad_files():
     t = market(30)
     base, cells = csv_of(t, ms(t)).splitlines(), t.astype(object)
@@ -928,11 +1128,23 @@ def bad_files():
         "cut.jsonl": ("\n".join(json.dumps(r) for r in csv_table(t))[:-9], "line 30"),
         "other.json": ('{"code": -1121, "msg": "Invalid symbol."}', "no candles"), "list.json": ("[]", "no candles"),
         "coins.json": (json.dumps({"BTC": csv_table(t), "ETH": csv_table(t)}), "several tables"),
-        "book.xlsx": ("PK", "unknown file ending"), "noending": ("x", "unknown file ending"),
+        "book.xlsx": ("PK", "cannot be read as xlsx"), "book.xls": ("PK", "unknown file ending"),
+        "noending": ("x", "unknown file ending"),
         "cut.parquet": ("PAR1xxxx", "cannot be read as parquet"),
         "cut.feather": ("ARROW1xx", "cannot be read as feather"), "cut.csv.gz": ("\x1f\x8b", "unpacked"),
         "cut.zip": ("PK\x03\x04", "unpacked"), "binary.csv": ("".join(map(chr, range(256))) * 9, "binary"),
         "zero.csv": ("\0" * 500, "binary"),
+        "pointer.csv": (POINTER, "pointer of Git LFS(.|\n)*git lfs pull"),
+        "pointer.parquet": (POINTER, "pointer of Git LFS"),
+        "annex.csv": ("/annex/objects/SHA256E-s123--4d7a2146.csv\n", "pointer of git-annex"),
+        "long.csv": ("time,open,high,low,close,volume," + "x" * 200_000 + "\n1,2\n", "line 1 is too long"),
+        "deep.json": ("[" * 100_000 + "]" * 100_000, "JSON"),
+        "digits.json": ("[[" + "9" * 5000 + ",1,2,3,4,5]]", "JSON"),
+        "no_year.csv": (csv_of(t, t.index.strftime("%m-%d %H:%M")), "with times(.|\n)*with their year"),
+        "no_year_dashes.csv": (csv_of(t, t.index.strftime("%m-%d-%H-%M")), "with times(.|\n)*with their year"),
+        "no_year_slashes.csv": (csv_of(t, t.index.strftime("%m/%d/%H")), "without a year"),
+        "no_year_name.csv": (csv_of(t, t.index.strftime("%d %b %H:%M")), "with times(.|\n)*with their year"),
+        "open_at_59.csv": (csv_of(t, (t.index + pd.Timedelta("59min")).strftime("%Y-%m-%d %H:%M")), "close times"),
     }
 
 

@@ -579,8 +579,8 @@ def test_repairs_in_the_slice_are_counted(streamed):
 
 def test_a_slice_that_cleaning_makes_too_short_becomes_the_whole_file(streamed, tmp_path):
     path, root, _, write = streamed
-    rows = made_up(20_000, "15min").reset_index()
-    rows.loc[18_000:18_999, "high"] = -1.0  # 1,000 of the last 2,000 rows
+    rows = made_up(40_000, "15min").reset_index()
+    rows.loc[38_500:39_099, "high"] = -1.0  # 600 of the last 1,500 rows, few for the whole file
     write(rows)
     got = by_stream(root, download=hub_of(tmp_path / "hub"), limit=1_500)
     pd.testing.assert_frame_equal(got, by_file(path, limit=1_500), check_freq=False)

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from .defects import bad_values, find_spikes, odd_rows, resolve_duplicates
+from .contradictions import exchanged_ends, series_error, share_error
+from .defects import bad_values, blank_rows, find_spikes, odd_rows, resolve_duplicates
 from cryptolab.data.timegrid import (
     MONDAY, TIMEFRAMES, canonical_timeframe, find_gaps, index_ns, infer_timeframe, segments, timeframe_delta,
-    timeframe_ns, utc_time,
+    timeframe_ns, until_close, utc_time,
 )
 
 # %% ../../nbs/10_data/10_candles.ipynb #541bc554
@@ -134,9 +135,10 @@ def _on_grid(table, step, findings):
             f"{table.index[int(np.argmax(off))]} next to {table.index[int(np.argmax(~off))]}",
             "check timeframe and time zone",
         )
-    elif step - grid <= 1_000_000_000:
+    elif (short := until_close(step, grid)):
         error = DataError(f"{title}: the times look like close times", "open times", str(table.index[0]),
-                          f"subtract {length} less {pd.Timedelta(step - grid)} from the index")
+                          "name the column `close_time` in the file, or "
+                          f"subtract {length} less {pd.Timedelta(short)} from the index")
     table = _drop(table, off, "off-grid timestamps", findings)
     note = f"every candle opens {pd.Timedelta(grid)} after the UTC grid"
     findings.append(
@@ -180,7 +182,7 @@ def _ordered(table, findings):
 
 # %% ../../nbs/10_data/10_candles.ipynb #72181086
 def _sound(table, lost, findings):
-    "Without the rows that cannot be candles."
+    "Without the rows that cannot be candles, and how many of each kind they are (empty rows left out)."
     masks = bad_values(table)
     for check, mask in masks.items():
         findings.append(_record(check, mask, table.index, "dropped: a missing candle is better than an invented one"))
@@ -188,17 +190,18 @@ def _sound(table, lost, findings):
         line = next(r for r in findings if r["check"] == "missing values")
         line.update(count=line["count"] + lost, example=line["example"] or "a row without a time", action="dropped")
     left = table[~np.logical_or.reduce(list(masks.values()))]
+    counts = {check: int((mask & ~blank_rows(table)).sum()) for check, mask in masks.items()}
     if len(left) == 0:
         text = ", ".join(f"{r['check']}: {r['count']} (first {r['example']})" for r in findings[2:] if r["count"])
         raise DataError(
             f"{_title(table)}: no usable candle", "at least one sound row", text,
             "check the columns and units of the source",
         )
-    return left
+    return left, counts
 
 
 def _unique(table, findings):
-    "Every time once; also how many earlier pictures of running candles were among the twins."
+    "Every time once, how many pictures of running candles were among the twins, and how many other conflicts."
     twins = resolve_duplicates(table)
     surplus, snapshots = twins["identical"] | twins["conflicting"], twins["snapshots"]
     note = f"{snapshots} are pictures of running candles, so single volumes elsewhere may lack their last trades"
@@ -207,7 +210,8 @@ def _unique(table, findings):
     findings.append(
         _record("conflicting duplicates", twins["conflicting"], table.index, action, note if snapshots else "")
     )
-    return (table[~surplus] if surplus.any() else table), snapshots
+    conflicts = int(twins["conflicting"].sum()) - snapshots
+    return (table[~surplus] if surplus.any() else table), snapshots, {"conflicting duplicates": conflicts}
 
 # %% ../../nbs/10_data/10_candles.ipynb #679afbb1
 def _name(step):
@@ -242,22 +246,36 @@ def _count_gaps(table, step, findings):
     findings.append(_record("missing candles", missing, None, "kept missing", "in all gaps together"))
 
 
-def _examine(candles, timeframe, now):
-    "All checks: the cleaned table, the account, the step in ns, and an error for what cannot be repaired (or None)."
-    table = _as_table(candles)
-    findings = [{"check": "rows", "count": len(table), "example": "", "action": "rows as they came"}]
-    table, lost = _ordered(table, findings)
-    step = timeframe_ns(_agreed_timeframe(table, timeframe))
-    table = _sound(table, lost, findings)
-    table, error = _on_grid(table, step, findings)
-    table, snapshots = _unique(table, findings)
-    table = _unclosed(table, step, now, snapshots, findings)
+def _count_odd(table, step, findings):
+    "Lines about what is remarkable and stays."
+    odd = {**odd_rows(table), "open and close exchanged": exchanged_ends(table, step)[0]}
+    for check, mask in odd.items():
+        findings.append(_record(check, mask, table.index, "kept: not certain to be wrong"))
+
+
+def _without_spikes(table, step, findings):
+    "Without rows that contradict their neighbours, and how many there were."
     spike, unit = find_spikes(table, step)
     findings.append(_record("spikes that contradict their neighbours", spike, table.index, "dropped"))
     findings.append(_record("unit changes", unit, table.index, "dropped: prices in another unit than before and after"))
-    table = table[~(spike | unit)] if (spike | unit).any() else table
-    for check, mask in odd_rows(table).items():
-        findings.append(_record(check, mask, table.index, "kept: not certain to be wrong"))
+    counts = {findings[-2]["check"]: int(spike.sum()), "unit changes": int(unit.sum())}
+    return (table[~(spike | unit)] if (spike | unit).any() else table), counts
+
+
+def _examine(candles, timeframe, now, max_wrong, allow_jumps):
+    "All checks: the cleaned table, the account, the step in ns, and an error for what cannot be repaired (or None)."
+    table, title = _as_table(candles), _title(candles)
+    findings = [{"check": "rows", "count": len(table), "example": "", "action": "rows as they came"}]
+    table, lost = _ordered(table, findings)
+    step = timeframe_ns(_agreed_timeframe(table, timeframe))
+    table, bad = _sound(table, lost, findings)
+    table, error = _on_grid(table, step, findings)
+    table, snapshots, twins = _unique(table, findings)
+    table = _unclosed(table, step, now, snapshots, findings)
+    table, spikes = _without_spikes(table, step, findings)
+    error = error or share_error(bad | twins | spikes, len(candles), max_wrong, title)
+    error = error or series_error(table, step, allow_jumps, title)
+    _count_odd(table, step, findings)
     _count_gaps(table, step, findings)
     findings.append({"check": "rows kept", "count": len(table), "example": "", "action": ""})
     return table, findings, step, error
@@ -267,9 +285,11 @@ def validate_candles(
     candles: pd.DataFrame,  # candle table, as it came
     timeframe: str | None = None,  # length of one candle; None: inferred from the rows
     now: str | pd.Timestamp | None = None,  # candles that were not closed at this time count as unclosed
+    max_wrong: float = 0.02,  # share of impossible, contradicted and conflicting rows beyond which nothing is certain
+    allow_jumps: bool = False,  # True: the price may be another one from one candle to the next (a coin's new units)
 ) -> pd.DataFrame:  # one row per check: check, count, example, action of `clean_candles`; raises DataError
     "The data-quality table: everything remarkable about these candles."
-    _, findings, _, error = _examine(candles, timeframe, now)
+    _, findings, _, error = _examine(candles, timeframe, now, max_wrong, allow_jumps)
     if error:
         action = f"`clean_candles` refuses: {error.remedy}"
         findings.append({"check": "unusable", "count": 1, "example": error.what, "action": action})
@@ -280,9 +300,11 @@ def clean_candles(
     candles: pd.DataFrame,  # candle table, as it came
     timeframe: str | None = None,  # length of one candle; None: inferred from the rows
     now: str | pd.Timestamp | None = None,  # candles that were not closed at this time are dropped
+    max_wrong: float = 0.02,  # share of impossible, contradicted and conflicting rows beyond which nothing is certain
+    allow_jumps: bool = False,  # True: the price may be another one from one candle to the next (a coin's new units)
 ) -> pd.DataFrame:  # sorted, unique, sound candles; attrs: quality, timeframe; DataError where nothing is certain
     "Drop what is certainly wrong, keep everything else, count both."
-    table, findings, step, error = _examine(candles, timeframe, now)
+    table, findings, step, error = _examine(candles, timeframe, now, max_wrong, allow_jumps)
     if error:
         raise error
     attrs = {k: v for k, v in candles.attrs.items() if k not in ("unclosed", "fingerprint")}

@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..config import SourceError
-from .formats import words
+from .contradictions import TooManyWrong
+from .headings import words
 from .local import canonical_request, read_checked
 from .parsing import parse_times
 
@@ -272,7 +273,10 @@ def stream_hub(
     table = _try(_stream_rows, url, column, groups["first"][chosen[0]], groups["last"][chosen[-1]])
     if table is None:
         return None
-    candles = _read_slice(table.replace_schema_metadata(parquet[1]), url, symbol, timeframe, now)
+    try:
+        candles = _read_slice(table.replace_schema_metadata(parquet[1]), url, symbol, timeframe, now)
+    except TooManyWrong:  # too much is wrong in the slice; the whole file decides
+        return None
     before = groups["stop"][chosen[0] - 1] if chosen[0] else pd.Timestamp.min.tz_localize("UTC")
     if chosen[0] and not _suffices(candles.index, start, end, limit, warmup, before):
         return None

@@ -15,9 +15,9 @@ import pandas as pd
 
 from ..config import DataError, SettingsError, SourceError
 from .candles import CANDLE_COLUMNS, OPTIONAL_COLUMNS, TRUTH_COLUMNS, clean_candles
-from .formats import KNOWN_ENDINGS
 from .readers import read_candles
 from .timegrid import TIMEFRAMES, canonical_timeframe, infer_timeframe, timeframe_delta
+from .unpacking import KNOWN_ENDINGS
 
 # %% ../../nbs/10_data/40_local.ipynb #708cbe4a
 _OTHER_UNITS = {u: u[0] for u in "s sec second seconds m min h hr hour hours d day days w week weeks".split()}

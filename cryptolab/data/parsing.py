@@ -16,6 +16,7 @@ from ..config import DataError
 # %% ../../nbs/10_data/21_parsing.ipynb #39933cdb
 _UNITS = (("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000), ("ns", 1))
 _EARLIEST, _LATEST = pd.Timestamp("1990-01-01").value, pd.Timestamp("2100-01-01").value
+_OLDEST = pd.Timestamp("1900-01-01").value  # of written dates, which cannot be taken for another unit
 _NAT = np.iinfo("int64").min
 
 
@@ -38,14 +39,23 @@ def epoch_to_ns(
     return np.where(plausible, ns, _NAT), np.where(plausible, unit, -1)
 
 # %% ../../nbs/10_data/21_parsing.ipynb #150bf1f5
-_CLOCK = (r"(?:[T ,_-]+(?P<H>\d{1,2})(?:[:.h]?(?P<M>\d{2}))?(?::?(?P<S>\d{2})(?:[.,](?P<F>\d{1,9}))?)?"
-          r"(?:\s*-?\s*(?P<half>[AaPp])\.?[Mm]\.?)?)?")
-_DATE = (r"^\s*(?:[A-Z][a-z]{2,8},?\s+(?=\d|[A-Z]))?(?:(?P<year>\d{4})[-/. ]?(?P<month>\d{1,2})[-/. ]?(?P<day>\d{1,2})"
-         r"|(?P<a>\d{1,2})[-/. ](?P<b>\d{1,2})[-/. ](?P<c>\d{4}|\d{2})"
-         r"|(?P<d2>\d{1,2})[-/. ](?P<name2>[A-Za-z]{3,9})\.?[-/. ,]+(?P<y2>\d{4}|\d{2})"
-         r"|(?P<name3>[A-Za-z]{3,9})\.?[ -](?P<d3>\d{1,2}),?[ -]+(?P<y3>\d{4}))")
-_PATTERN = (_DATE + _CLOCK + r"\s*(?P<zone>Z|UTC|GMT|(?:UTC|GMT)?[+-]\d{2}(?::?\d{2})?)?(?:\s*\([^)]*\))?\s*$")
+_CLOCK = re.compile(
+    r"(?:[T ,_-]+(?P<H>\d{1,2})(?:[:.h]?(?P<M>\d{2}))?(?::?(?P<S>\d{2})(?:[.,](?P<F>\d{1,9}))?)?"
+    r"(?:\s*-?\s*(?P<half>[AaPp])\.?[Mm]\.?)?)?"
+    r"\s*(?P<zone>Z|UTC|GMT|(?:UTC|GMT)?[+-]\d{2}(?::?\d{2})?)?(?:\s*\([^)]*\))?\s*$")
+_DATE = re.compile(
+    r"\s*(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,?\s+)?"
+    r"(?:(?P<year>\d{4})(?:(?P<s>[-/. ])(?P<month>\d{1,2})(?P=s)(?P<day>\d{1,2})|(?P<mm>\d{2})(?P<dd>\d{2}))"
+    r"|(?P<a>\d{1,2})(?P<t>[-/. ])(?P<b>\d{1,2})(?P=t)(?P<c>\d{4}|\d{2}(?![:.h\d]|[-/.]\d))"
+    r"|(?P<d2>\d{1,2})[-/. ](?P<name2>[A-Za-z]{3,9})\.?[-/. ,]+(?P<y2>\d{4}|\d{2}(?![:.h\d]))"
+    r"|(?P<name3>[A-Za-z]{3,9})\.?[ -](?P<d3>\d{1,2}),?[ -]+(?P<y3>\d{4}))")
 _MONTHS = {m: k for k, m in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
+
+
+def _matched(pattern, texts):
+    "The named parts of texts that a pattern fits from the beginning, None where it does not, as a table."
+    found = [m.groupdict() if (m := pattern.match(text)) else {} for text in texts]
+    return pd.DataFrame(found, columns=list(pattern.groupindex), dtype=object)
 
 
 def _whole(column):
@@ -57,7 +67,7 @@ def _days(year, month, day):
     "Nanoseconds of calendar days, NaN where there is no such day."
     year = np.where(year < 100, year + 2000, year)
     known = np.isfinite(year + month + day) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
-    known &= (year > 1900) & (year < 2200)
+    known &= (year >= 1900) & (year < 2200)
     y, m, d = (np.where(known, v, 1970).astype("int64") for v in (year, month, day))
     m, d = np.where(known, m, 1), np.where(known, d, 1)
     first = ((y - 1970) * 12 + (m - 1)).astype("datetime64[M]")
@@ -99,17 +109,17 @@ def _day_or_month(a, b, year, where):
 
 # %% ../../nbs/10_data/21_parsing.ipynb #6927900e
 def _clock_to_ns(text):
-    "Clock and zone of a text that starts with a date, as float nanoseconds."
-    p = text.str.extract(_PATTERN)
-    hour, half = _whole(p["H"]), p["half"].str.lower().to_numpy(object)
+    "Clock and zone of what follows a date, as float nanoseconds."
+    p = _matched(_CLOCK, text)
+    hour, half = _whole(p["H"]), p["half"].astype("str").str.lower().to_numpy(object)
     hour = np.where(half == "p", hour % 12 + 12, np.where(half == "a", hour % 12, hour))
     minute, second = _whole(p["M"]), _whole(p["S"])
-    fine = _whole(p["F"].fillna("0").str.pad(9, "right", "0"))
-    zone = p["zone"].fillna("").str.replace(r"UTC|GMT|Z|:", "", regex=True)
+    fine = _whole(p["F"].fillna("0").astype("str").str.pad(9, "right", "0"))
+    zone = p["zone"].fillna("").astype("str").str.replace(r"UTC|GMT|Z|:", "", regex=True)
     offset = (_whole(zone.str[1:3]) * 60 + np.nan_to_num(_whole(zone.str[3:5]))) * np.where(
         zone.str[:1] == "-", -60e9, 60e9
     )
-    sane = p["H"].notna().to_numpy() | (text.str.strip().str.len() == 10).to_numpy()
+    sane = p["H"].notna().to_numpy() | (text.str.strip() == "").to_numpy()
     sane &= ~((hour > 24) | (minute > 59) | (second > 60))
     parts = np.nan_to_num(hour) * 3600e9 + np.nan_to_num(minute) * 60e9 + np.nan_to_num(second) * 1e9
     parts -= np.nan_to_num(offset)
@@ -118,12 +128,12 @@ def _clock_to_ns(text):
 # %% ../../nbs/10_data/21_parsing.ipynb #12fd5933
 def _date_to_ns(text, where):
     "Dates without clock, each once, as float nanoseconds."
-    p = text.str.extract(_DATE + r"\s*$")
+    p = _matched(_DATE, text)
 
     def month(column):
-        return p[column].str[:3].str.lower().map(_MONTHS).to_numpy("float64", na_value=np.nan)
+        return p[column].astype("str").str[:3].str.lower().map(_MONTHS).to_numpy("float64", na_value=np.nan)
 
-    days = _days(_whole(p["year"]), _whole(p["month"]), _whole(p["day"]))
+    days = _days(_whole(p["year"]), _whole(p["month"].fillna(p["mm"])), _whole(p["day"].fillna(p["dd"])))
     for column, day, year in (("name2", "d2", "y2"), ("name3", "d3", "y3")):
         if p[column].notna().any():
             days = np.where(np.isnan(days), _days(_whole(p[year]), month(column), _whole(p[day])), days)
@@ -132,16 +142,25 @@ def _date_to_ns(text, where):
     return days
 
 
+def _check_years(short, day, where):
+    "Refuse years of two digits that change from row to row: no candle is so long, they are days or hours."
+    day = day[short & np.isfinite(day)]
+    changes = (np.diff(day.astype("datetime64[ns]").astype("datetime64[Y]").astype(int)) != 0).sum() if len(day) else 0
+    if changes > max(2, 0.1 * len(day)):
+        raise DataError(f"{where}: dates without a year", "dates as YYYY-MM-DD",
+                        f"another year in {changes} of {len(day)} rows", "write the year in four digits")
+
+
 def _text_to_ns(text, where):
     "Times in words and figures as int64 nanoseconds, NaT where the pattern does not fit."
-    cut = re.compile("(" + re.sub(r"\?P<\w+>", "?:", _DATE) + ")(.*)$", re.S).match
-    pieces = [m.groups() if m else (None, None) for m in map(cut, text.tolist())]
+    pieces = [(t[: m.end()], t[m.end():]) if (m := _DATE.match(t)) else (None, None) for t in text.tolist()]
     dates, date = pd.factorize(np.array([a for a, _ in pieces], dtype=object))
     clocks, clock = pd.factorize(np.array([b for _, b in pieces], dtype=object))
     if len(date) == 0:
         return np.full(len(text), _NAT)
     day = _date_to_ns(pd.Series(date, dtype="str"), where)[dates]
-    t = day + _clock_to_ns("2000-01-01" + pd.Series(clock, dtype="str"))[clocks]
+    _check_years(pd.Series(date, dtype="str").str.fullmatch(r".*\D\d\d").to_numpy()[dates], day, where)
+    t = day + _clock_to_ns(pd.Series(clock, dtype="str"))[clocks]
     good = (dates >= 0) & (clocks >= 0) & np.isfinite(t)
     return np.where(good, np.round(np.where(good, t, 0)).astype("int64"), _NAT)
 
@@ -155,34 +174,51 @@ def _compact_to_ns(text):
     return _days(year, month, day) + hour * 3600e9 + minute * 60e9 + second * 1e9
 
 
+def _serial_to_ns(numbers):
+    "Days since 1899-12-30 as nanoseconds, to the second; NaT outside 1990 … 2100."
+    near = (numbers >= 32_874) & (numbers < 73_051)
+    seconds = np.round(np.where(near, (numbers - 25_569) * 86_400, 0)).astype("int64")
+    return np.where(near, seconds * 1_000_000_000, _NAT)
+
+
+def _moments(times):
+    "Datetimes as nanoseconds, NaT outside 1900 … 2100, where nanoseconds may not reach."
+    index = pd.DatetimeIndex(times)
+    index = index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
+    oldest, latest = (pd.Timestamp(t, tz="UTC") for t in (_OLDEST, _LATEST))
+    return index.where((index >= oldest) & (index < latest)).as_unit("ns").asi8
+
+
 def _written_to_ns(text, where):
-    "Times as text as int64 nanoseconds: ISO 8601 the fast way, the rest by the pattern; NaT outside 1990 … 2100."
+    "Times as text as int64 nanoseconds: ISO 8601 the fast way, the rest by the pattern; NaT outside 1900 … 2100."
     ns = np.full(len(text), _NAT, dtype="int64")
     zoned = text.str.contains(r"(?:[zZ]|[+-]\d{2}:?\d{2})$", regex=True).to_numpy(bool)
     for group in (zoned, ~zoned):  # apart: pandas before 2.3 carries the offset over to times without one
-        got = pd.to_datetime(text[group], format="ISO8601", utc=True, errors="coerce").dt.as_unit("ns")
-        ns[group] = pd.DatetimeIndex(got).asi8
+        ns[group] = _moments(pd.to_datetime(text[group], format="ISO8601", utc=True, errors="coerce"))
     rest = ns == _NAT
     if rest.any():
         ns[rest] = _text_to_ns(text[rest], where)
-    return np.where((ns >= _EARLIEST) & (ns < _LATEST), ns, _NAT)
+    known = (ns >= _OLDEST) & (ns < _LATEST) & (ns // 86_400_000_000_000 != 0)  # the day 0 is a lost time
+    return np.where(known, ns, _NAT)
 
 # %% ../../nbs/10_data/21_parsing.ipynb #c9cd2e9e
 def parse_times(
     values: pd.Series,  # a column as it stands in a file: datetimes, epochs, dates, text, or a mix
     where: str = "times",  # what errors call the column
+    serial: bool = False,  # True: numbers from 32,874 to 73,050 are days of Excel (1990 … 2099)
 ) -> tuple:  # int64 ns UTC (NaT where unreadable), bool per row: another unit than the first, words about the units
     "Open times from any way of writing them; times without a zone are taken as UTC."
     n, none = len(values), np.zeros(len(values), bool)
     if isinstance(values.dtype, pd.DatetimeTZDtype) or values.dtype.kind == "M":
-        index = pd.DatetimeIndex(values)
-        index = index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
-        return index.as_unit("ns").asi8.copy(), none, ""
+        return _moments(values), none, ""
     numeric = pd.api.types.is_numeric_dtype(values) and values.dtype.kind != "b"
     numbers = values if numeric else pd.to_numeric(values, errors="coerce")
     if isinstance(numbers.dtype, pd.api.extensions.ExtensionDtype):
         numbers = numbers.astype("float64")
     ns, unit = epoch_to_ns(numbers.to_numpy())
+    if serial:
+        days = _serial_to_ns(numbers.to_numpy("float64", na_value=np.nan))
+        ns, unit = np.where(days == _NAT, ns, days), np.where(days == _NAT, unit, 5)
     compact = (unit < 0) & numbers.notna().to_numpy()
     written = numbers.isna().to_numpy() & values.notna().to_numpy()
     text = values.astype("str").str.strip() if compact.any() or written.any() else None  # slow, and seldom needed
@@ -195,7 +231,7 @@ def parse_times(
     kind = np.where(ns == _NAT, -1, kind)
     seen = kind[kind >= 0]
     other = (kind >= 0) & (kind != seen[0]) if len(seen) else none
-    names = [u for u, _ in _UNITS] + ["written dates"]
+    names = [u for u, _ in _UNITS] + ["written dates", "days of Excel"]
     words = " and ".join(names[k] for k in pd.unique(seen)) if other.any() else ""
     return ns, other[:n], words
 

@@ -15,10 +15,14 @@ import pandas as pd
 
 from ..config import DataError, SettingsError
 from .candles import CANDLE_COLUMNS, OPTIONAL_COLUMNS, clean_candles
-from .formats import RawTable, read_raw, words
-from .naming import columns_by_content, price_column, time_columns, volume_columns
+from .formats import RawTable, read_raw
+from .headings import words
+from cryptolab.data.naming import (
+    columns_by_content, price_column, proven_volumes, time_columns, volume_columns,
+)
 from .parsing import decimal_mark, parse_numbers, parse_times
-from .timegrid import MONDAY, canonical_timeframe, infer_timeframe, timeframe_ns
+from .timegrid import MONDAY, canonical_timeframe, infer_timeframe, timeframe_ns, until_close
+from .unpacking import MAX_RATIO, MAX_UNPACKED
 
 # %% ../../nbs/10_data/23_readers.ipynb #9c5a974f
 _ONE_VALUE = {
@@ -80,13 +84,14 @@ def _open_times(raw, roles, rows, empty):
     "Open times in nanoseconds; `empty` marks rows without prices."
     name = " + ".join(map(str, roles["time"]))
     values = _joined_time(raw.frame, roles["time"])
-    ns, other, units = parse_times(values, f"{raw.path}, column `{name}`")
+    ns, other, units = parse_times(values, f"{raw.path}, column `{name}`", serial=True)
     lost = (ns == np.iinfo("int64").min) & ~empty
     if lost.any():
         at = int(np.argmax(lost))
         raise DataError(
-            f"{raw.spot(rows[at])}: `{name}` is not a time between 1990 and 2100",
-            "an epoch, or a date such as 2024-01-31 13:00", repr(values.iloc[at]), "correct the time or delete the row",
+            f"{raw.spot(rows[at])}: `{name}` is not a time",
+            "an epoch from 1990 on, or a date with its year such as 2024-01-31 13:00", repr(values.iloc[at]),
+            "correct the time or delete the row",
         )
     if _is_local(name) and not _has_offset(values):
         raise DataError(
@@ -115,12 +120,12 @@ def _has_offset(values):
 
 # %% ../../nbs/10_data/23_readers.ipynb #04ebe69b
 def _from_close(ns, raw, timeframe):
-    "Open times from close times: one candle earlier, whether they are written 12:59:59.999 or 13:00."
+    "Open times from close times: one candle earlier, whether they are written 12:59:59.999, 12:59 or 13:00."
     step = timeframe_ns(timeframe or infer_timeframe(pd.DatetimeIndex(ns)))
     seen = ns != np.iinfo("int64").min
     phases, counts = np.unique((ns[seen] - MONDAY.value) % step, return_counts=True)
     phase = int(phases[np.argmax(counts)])
-    short = step - phase if step - phase <= 1_000_000_000 else 0
+    short = until_close(step, phase)
     if phase and not short:
         raise DataError(
             f"{raw.path}: only close times, and they fit no grid", "close times at the end of each candle",
@@ -131,11 +136,39 @@ def _from_close(ns, raw, timeframe):
     return np.where(seen, ns + short - step, ns)
 
 # %% ../../nbs/10_data/23_readers.ipynb #2249e8cc
+def _note(raw, check, count, example, action):
+    "Add a line to the account of a file."
+    raw.notes.append({"check": check, "count": int(count), "example": example, "action": action})
+
+
+def _settle_volumes(raw, roles, data, mark):
+    "Put volume and quote volume where the numbers prove that they belong; leave out what fits no price."
+    volumes = {n: parse_numbers(raw.frame[n], mark) for n in roles.get("volumes", [])}
+    volumes = {n: values for n, (values, bad) in volumes.items() if bad is None}
+    proven = proven_volumes(volumes, data["low"], data["high"]) if len(volumes) > 1 else None
+    if proven:
+        data["volume"], data["quote_volume"], swapped = proven
+        if swapped.any():
+            example = f"{raw.spot(int(np.argmax(swapped)))}: `{roles['volume']}` / price is another column"
+            _note(raw, "volumes exchanged", swapped.sum(), example, "base and quote volume put in their places")
+    elif "quote_volume" in data and not 0.5 < (ratio := _quote_ratio(data)) < 2:
+        example = f"`{roles['quote_volume']}` is {ratio:.3g} times volume x price"
+        _note(raw, "quote volume not used", 1, example, "left out")
+        del data["quote_volume"]
+    if roles.get("quoted") and not proven:
+        _note(raw, "volume in quote currency", len(raw.frame), f"`{roles['volume']}`", "kept as it is")
+    if "taker_buy_volume" in data and np.mean(data["taker_buy_volume"] > data["volume"] * 1.001) > 0.1:
+        example = f"`{roles['taker_buy_volume']}` is larger than the volume"
+        _note(raw, "taker volume not used", 1, example, "left out")
+        del data["taker_buy_volume"]
+
+
 def _quote_ratio(data):
     "Median of quote volume divided by volume times close, over the last 5000 rows: about 1 where the name is true."
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = data["quote_volume"] / data["volume"] / data["close"]
-        return np.nanmedian(np.where(data["volume"] > 0, ratio, np.nan)[-5000:])
+        ratio = ratio[-5000:][(data["volume"] > 0)[-5000:]]
+        return np.nanmedian(ratio) if np.isfinite(ratio).any() else np.nan
 
 
 def _numbers(raw, roles, rows):
@@ -153,18 +186,11 @@ def _numbers(raw, roles, rows):
             )
         if bad is None:
             data[column] = values
-    if "quote_volume" in data and not 0.5 < (ratio := _quote_ratio(data)) < 2:
-        example = f"`{roles['quote_volume']}` is {ratio:.3g} times volume x price"
-        raw.notes.append({"check": "quote volume not used", "count": 1, "example": example, "action": "left out"})
-        del data["quote_volume"]
-    if roles.get("quoted"):
-        example, action = f"`{roles['volume']}`", "kept as it is"
-        raw.notes.append(
-            {"check": "volume in quote currency", "count": len(rows), "example": example, "action": action}
-        )
+    _settle_volumes(raw, roles, data, mark)
     return data
 
 # %% ../../nbs/10_data/23_readers.ipynb #ea3ad746
+_LISTS = ("time", "quoted", "volumes")  # roles that are no single column
 _CLOSED = ("confirm", "closed", "isclosed", "isfinal", "final", "complete")
 
 
@@ -178,7 +204,7 @@ def _says_unclosed(raw, newest):
 
 def _closes_early(raw, roles, ns, newest, step):
     "Whether the close time of the newest candle lies more than 2 seconds before its end."
-    taken = {c for k, c in roles.items() if k not in ("time", "quoted", "close_time")} | set(roles["time"])
+    taken = {c for k, c in roles.items() if k not in (*_LISTS, "close_time")} | set(roles["time"])
     closing = [roles["close_time"]] if "close_time" in roles else []
     if raw.named and not closing:
         free = [n for n in raw.frame.columns if n not in taken]
@@ -229,24 +255,29 @@ def _columns_of(raw):
     roles = {w: price_column(list(raw.frame.columns), w, raw.path) for w in ("open", "high", "low", "close")}
     roles |= volume_columns(raw.frame, raw.path)
     rows = _without_headings(raw, roles)
-    roles["time"], from_close = time_columns(raw.frame, {c for k, c in roles.items() if k != "quoted"}, raw.path)
+    taken = {c for k, c in roles.items() if k not in _LISTS}
+    roles["time"], from_close = time_columns(raw.frame, taken, raw.path)
     return roles, from_close, rows
 
 # %% ../../nbs/10_data/23_readers.ipynb #c64105d6
 def read_candles(
-    path: str | Path,  # CSV, text, JSON, JSON lines, parquet or feather; packed as .gz, .bz2, .xz or .zip too
+    path: str | Path,  # CSV, text, JSON, JSON lines, parquet, feather or xlsx; packed as .gz, .bz2, .xz or .zip too
     timeframe: str | None = None,  # length of one candle; None: that of the rows
     clean: bool = True,  # False: rows as they stand in the file, in its order
+    max_wrong: float = 0.02,  # share of wrong rows beyond which a file is refused, see `clean_candles`
+    allow_jumps: bool = False,  # True: the price may be another one from one candle to the next
+    max_unpacked: int = MAX_UNPACKED,  # most bytes that a packed file may unpack to
+    max_ratio: float = MAX_RATIO,  # most bytes per packed byte, beyond 64 MiB
 ) -> pd.DataFrame:  # candle table; attrs: path, timeframe, quality; DataError names file, line, column and value
     "Candles from a file of any common layout."
-    raw = read_raw(path)
+    raw = read_raw(path, max_unpacked, max_ratio)
     lower = set(raw.frame.columns)
     doubled = {n for n in lower if len(str(n)) == 1 and str(n).isupper() and str(n).lower() in lower}
     raw.frame = raw.frame[[n for n in raw.frame.columns if n not in doubled]]
     for name in raw.frame.columns[[isinstance(t, pd.CategoricalDtype) for t in raw.frame.dtypes]]:
         raw.frame[name] = raw.frame[name].astype("object")
     roles, from_close, rows = _columns_of(raw)
-    _one_market(raw, set(roles["time"]) | {c for k, c in roles.items() if k not in ("time", "quoted")})
+    _one_market(raw, set(roles["time"]) | {c for k, c in roles.items() if k not in _LISTS})
     data = _numbers(raw, roles, rows)
     empty = np.isnan(data["open"] + data["high"] + data["low"] + data["close"])
     ns = _open_times(raw, roles, rows, empty)
@@ -258,4 +289,4 @@ def read_candles(
     why = _running(raw, roles, ns, timeframe_ns(table.attrs["timeframe"]), path)
     if why:
         table.attrs["unclosed"] = {"time": table.index[int(np.argmax(ns))].isoformat(), "why": why}
-    return clean_candles(table, timeframe) if clean else table
+    return clean_candles(table, timeframe, None, max_wrong, allow_jumps) if clean else table
