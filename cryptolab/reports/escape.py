@@ -26,7 +26,7 @@ def escape_html(
 
 # %% ../../nbs/80_reports/05_escape.ipynb #a82ebec8
 _SIGNS = re.compile(
-    r"[\\`*\[\]<>|~$@&]|(?<!\w)_|_(?!\w)"  # anywhere; an underscore within a word is none
+    r"[\\`*\[\]<>|~$@&]|(?<![^\W_])_|_(?![^\W_])"  # anywhere; an underscore within a word is none
     r"|:(?=//)|(?<=www)\."  # an address that would become a link
     r"|^[-+=#:](?!\d)|(?<=^\d)[.)](?!\S)|(?<=^\d\d)[.)](?!\S)",  # at the start of a line: a list, a heading, a rule
     re.I,
@@ -47,4 +47,4 @@ def escape_chart(
 ) -> str:  # one line that plotly shows as it is
     "Text for a title, a name or a label of a plotly chart."
     line = printable(" ".join(str(text).split()))
-    return html.escape(html.unescape(line), quote=False)
+    return html.escape(html.unescape(line), quote=False).replace("$", "&#36;")

@@ -18,6 +18,7 @@ from scipy import stats
 from ..config import CryptolabError, SettingsError
 from ..evaluation.multiple import holm
 from ..files import plain, write_whole
+from .escape import printable
 from .leaderboard_page import MARK, leaderboard_html, timeframe_minutes
 from .leaderboard_rows import number_at, result_row
 from .results import read_result
@@ -104,6 +105,7 @@ def leaderboard(
             "name the folder that the reports were written to with --out",
         )
     rows, problems = _rows(out)
+    rows = [{key: printable(v) if isinstance(v, str) else v for key, v in row.items()} for row in rows]
     board = pd.DataFrame(rows, columns=[*result_row({}, "--"), "link"])
     board[["p_holm", "q"]] = corrected(board["p"]).to_numpy()
     board.insert(board.columns.get_loc("p") + 1, "p_holm", board.pop("p_holm"))
