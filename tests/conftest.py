@@ -1,6 +1,9 @@
 """Set-up every test shares: quiet logs, one thread per worker, and the folder of real candles."""
+import base64
+import hashlib
 import os
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,77 @@ def pytest_xdist_make_scheduler(config, log):
             return nodeid if file.endswith(ONE_BY_ONE) else file
 
     return ByFile(config, log)
+
+
+# ---- what may not stand on a page
+
+class PageElements(HTMLParser):
+    "The elements of a page with their attributes, its scripts, and all text that a reader sees."
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.scripts, self.shown, self.inside = [], [], "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.inside = tag
+        if tag == "script":
+            self.scripts.append([dict(attrs), ""])
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts[-1][1] += data
+        elif self.inside != "style":
+            self.shown += data
+
+
+def policy_problems(page: PageElements) -> list:
+    "Where the policy of a page is looser than ours, or stops a script of the page itself."
+    metas = [attrs for tag, attrs in page.elements if tag == "meta" and "http-equiv" in attrs]
+    if [meta["http-equiv"] for meta in metas] != ["Content-Security-Policy"]:
+        return [f"not one policy but {metas}"]
+    rules = {rule.split()[0]: rule.split()[1:] for rule in metas[0]["content"].split("; ")}
+    closed = ("default-src", "script-src-attr", "object-src", "base-uri", "form-action")
+    problems = [f"{name} {rules.get(name)}" for name in closed if rules.get(name) != ["'none'"]]
+    problems += [f"{name} in the policy" for name in set(rules) - {*closed, "script-src", "style-src", "img-src"}]
+    problems += [f"{source} in img-src" for source in rules["img-src"] if source not in ("data:", "blob:")]
+    needed = set()
+    for attrs, code in page.scripts:
+        if attrs.get("type") != "application/json":
+            sha = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+            needed.add(f"'nonce-{attrs.get('nonce')}'" if "src" in attrs else f"'sha256-{sha}'")
+    if needed != (allowed := set(rules["script-src"]) - {"'none'"}):
+        problems.append(f"scripts {sorted(needed)}, allowed {sorted(allowed)}")
+    return problems
+
+
+def foreign_problems(page: PageElements) -> list:
+    "Elements that no page of ours has, handlers, and addresses that are not our own."
+    ours = set("""html head meta title link style body main nav footer header section form label select option input
+        span div p a h1 h2 h3 ul ol li dl dt dd strong em code pre blockquote details summary table thead tbody tr th td
+        script noscript button small svg g path circle text figure figcaption i b br hr img""".split())
+    problems = [f"<{tag}>" for tag, _ in page.elements if tag not in ours]
+    for tag, attrs in page.elements:
+        unwanted = {name for name in attrs if name.startswith("on")} | set(attrs) & {"srcdoc", "ping", "action"}
+        problems += [f"<{tag} {name}>" for name in unwanted]
+        if tag == "img" and not (attrs.get("alt") == "figure" and attrs.get("src", "").startswith("data:image/")):
+            problems.append(f"<img {attrs}>")
+        if ":" in (attrs.get("href") or "") and attrs["href"] != "data:,":
+            problems.append(f"<{tag} href={attrs['href']}>")
+    return problems
+
+
+@pytest.fixture(scope="session")
+def page_problems():
+    "A function: HTML -> what is wrong with its policy, scripts, elements and addresses, as a list of texts."
+    return lambda html: [*policy_problems(page := PageElements(html)), *foreign_problems(page)]
+
+
+@pytest.fixture(scope="session")
+def shown_text():
+    "A function: HTML -> the text that a reader sees."
+    return lambda html: PageElements(html).shown

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import SettingsError
+from cryptolab.reports.policy import script_sum
 from cryptolab.reports.leaderboard import leaderboard_summary, corrected, leaderboard, page_names, write_leaderboard
 
 BROWSER = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")) if p), None)
@@ -316,7 +317,7 @@ def test_every_link_leads_to_a_file_and_nothing_is_asked_of_a_network(out):
     ).read_text() and "Direction of ETHUSDT." not in (out / "BTCUSDT.html").read_text()
 
 
-def test_hostile_names_stay_text_and_inside_the_folder(tmp_path):
+def test_hostile_names_stay_text_and_inside_the_folder(tmp_path, page_problems):
     out = tmp_path / "out"
     put(out, result(EVIL, finding=EVIL), "a b&c#1?-1h-v9")
     put(out, result("../../escape", system=EVIL), "x-1h-v9")
@@ -330,7 +331,47 @@ def test_hostile_names_stay_text_and_inside_the_folder(tmp_path):
     for path in out.glob("*.html"):
         page = Page(path.read_text())
         assert not [tag for tag, attrs in page.tags if tag == "img" or "onerror" in attrs], path
+        assert page_problems(path.read_text()) == [], path
         assert not [link for link in page.links if not (out / unquote(link)).is_file()], path
+
+
+def everywhere(value, text):
+    "The same result with a text in place of every text, also of the names of methods."
+    if isinstance(value, dict):
+        return {f"{k}{text}" if k[0].isupper() else k: everywhere(v, text) for k, v in value.items()}
+    if isinstance(value, list):
+        return [everywhere(v, text) for v in value]
+    return text if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("text", [
+    EVIL, "' onclick='alert(1)", "</script><script>alert(1)</script>", "a\u202eb", "\ud800",
+])
+def test_every_text_of_a_result_may_be_hostile(tmp_path, page_problems, shown_text, text):
+    put(tmp_path, everywhere(result(probabilities=EVIL), text), "a-1h-v9")
+    put(tmp_path, everywhere(trader(), text), "b-1h-v9")
+    put(tmp_path, json.dumps({"system": text, "symbol": {"a": text}}), "c-1h-v9")
+    jobs = {"a-1h-v9": {"state": "failed", "error": {"name": text, "message": text, "cell": text}}}
+    (tmp_path / "status.json").write_text(json.dumps({"jobs": jobs}))
+    pages = [write_leaderboard(tmp_path), *tmp_path.glob("*.html")]
+    assert len(pages) >= 3
+    for page in pages:
+        assert page_problems(page.read_text()) == [], page
+    shown = text.replace("\u202e", "\\u202e").replace("\ud800", "\\ud800")  # what cannot be seen is written out
+    assert shown_text(pages[0].read_text()).count(shown) > 5
+    errors = [row["error"] for row in json.loads((tmp_path / "leaderboard.json").read_text())["reports"]]
+    assert f"{shown}: {shown} (cell {shown})" in errors
+
+
+def test_a_job_cannot_name_a_file_outside_the_folder(tmp_path):
+    out = tmp_path / "out"
+    put(out, result())
+    (tmp_path / "secret.failed.ipynb").write_text("{}")
+    names = ["../secret", str(tmp_path / "secret"), "/" + str(tmp_path / "secret"), "\ud800"]
+    (out / "status.json").write_text(json.dumps({name: {"state": "failed", "error": "x"} for name in names}))
+    board = leaderboard(out)
+    assert len(board) == 5 and set(board["link"][board["status"] == "failed"]) == {""}
+    assert Page(write_leaderboard(out).read_text()).links and "secret.failed" not in (out / "index.html").read_text()
 
 
 def test_page_names_are_safe_and_distinct():
@@ -430,7 +471,9 @@ def opened(page, tmp_path, width):
 def test_sorting_filters_and_charts_work_in_a_browser(out, tmp_path, width):
     page = write_leaderboard(out)
     probed = out / "probed.html"
-    probed.write_text(page.read_text().replace("</body>", PROBE + "</body>"))
+    text, allowed = page.read_text().replace("</body>", PROBE + "</body>"), script_sum(PROBE[8:-9])
+    assert text.count("script-src '") == 1 and PROBE[:8] + PROBE[-9:] == "<script></script>"
+    probed.write_text(text.replace("script-src '", f"script-src {allowed} '"))  # the page lets in no script but its own
     notes, complaints = opened(probed, tmp_path, width)
     assert complaints == [] and len(notes) == 1
     note = json.loads(notes[0])

@@ -60,16 +60,31 @@ def test_oldest_pins_are_the_lower_bounds():
 
 
 def test_lower_bounds_leave_a_hosted_notebook_alone():
-    "Installing must replace nothing of these versions, which a hosted notebook ships."
-    shipped = dict(
-        pandas="2.2.2", numpy="2.0.2", tensorflow="2.18.0", keras="3.8.0", xgboost="2.1.4", plotly="5.24.1",
-        pyarrow="18.1.0", numba="0.60.0", scipy="1.14.1", h5py="3.12.1", typer="0.15.1", rich="13.9.4",
-        ipykernel="6.17.1", lightgbm="4.5.0", matplotlib="3.10.0", nbconvert="7.16.6", nbclient="0.10.2",
-        nbformat="5.10.4",
-    )
-    shipped["scikit-learn"] = "1.6.1"
+    "Installing must replace nothing of these versions, which Colab ships."
+    # pip-freeze.txt of googlecolab/backend-info at commit 4647a1d, of the last days of February 2026: everything in it
+    # that is required here. TensorFlow 2.19 and Keras 3.10 came in July 2025 (googlecolab/colabtools, issue 5489).
+    shipped = {
+        "cryptography": "43.0.3", "h5py": "3.15.1", "imbalanced-learn": "0.14.1", "ipykernel": "6.17.1",
+        "keras": "3.10.0", "lazy-loader": "0.4", "lightgbm": "4.6.0", "matplotlib": "3.10.0", "nbclient": "0.10.4",
+        "nbconvert": "7.17.0", "nbformat": "5.10.4", "numba": "0.60.0", "numpy": "2.0.2", "pandas": "2.2.2",
+        "plotly": "5.24.1", "pyarrow": "18.1.0", "rich": "13.9.4", "scikit-learn": "1.6.1", "scipy": "1.16.3",
+        "tensorflow": "2.19.0", "typer": "0.24.1", "xgboost": "3.2.0",
+    }
+    # not in that list, so installing adds them
+    added = {"arch", "distributed", "optuna", "papermill", "skops", "ta"}
     allowed = requirements(*PROJECT["dependencies"])
+    assert set(shipped) | added == set(allowed)
     assert not {n: v for n, v in shipped.items() if Version(v) not in allowed[n]}
+    hub = {"huggingface-hub": "1.4.1", "datasets": "4.0.0"}  # detect-secrets is not in it either
+    assert not {n: v for n, v in hub.items() if Version(v) not in requirements(*EXTRAS["hub"])[n]}
+
+
+def test_no_keras_that_runs_code_of_a_model_file_is_allowed():
+    "CVE-2025-1550: before 3.9.0 a model's settings could call any Python function, in safe mode too."
+    for texts in (PROJECT["dependencies"], yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]):
+        allowed = requirements(*(t for t in texts if isinstance(t, str) and t != "pip"))["keras"]
+        assert Version("3.8.0") not in allowed and Version("3.9.0") in allowed
+    assert pins("constraints-oldest.txt")["keras"] >= Version("3.9.0")
 
 
 def test_environment_yml_names_what_pyproject_names():

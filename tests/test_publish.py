@@ -1,10 +1,16 @@
 """Publishing: listed before uploaded, one commit, nothing altered, no token and no private folder anywhere; and the
 notebook for many coins on Colab."""
+import base64
+import io
 import json
 import os
+import random
+import re
 import shutil
+import string
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +22,7 @@ from typer.testing import CliRunner
 
 from cryptolab.config import DataError, ModelError, SettingsError, SourceError
 from cryptolab.reports.model_card import model_card
+from cryptolab.reports.render import output_html, render_html
 from cryptolab.cli.main import publish_command
 from cryptolab.runs.publish import publication, publish, publish_text
 from cryptolab.systems.artefacts import write_manifest
@@ -308,6 +315,140 @@ def test_file_with_a_token_is_refused(run, monkeypatch, name, known):
     assert token not in str(e.value)
 
 
+def letters(count, among=string.ascii_letters + string.digits, seed=1):
+    return "".join(random.Random(f"{seed}{count}").choices(among, k=count))
+
+
+HEX, UPPER = "0123456789abcdef", string.ascii_uppercase + string.digits
+# Put together when the tests run, so that no scanner takes this file for a leak.
+PLANTED = {
+    "Hugging Face Token": "hf" + "_" + letters(34), "GitHub Token": "gh" + "p_" + letters(36),
+    "GitHub Token, fine-grained": "github" + "_pat_" + letters(22) + "_" + letters(59),
+    "AWS Access Key": "AK" + "IA" + letters(16, UPPER),
+    "OpenAI Token": "s" + "k-" + letters(20) + "T3Blbk" + "FJ" + letters(20),
+    "OpenAI Token, of a project": "s" + "k-proj-" + letters(40) + "T3Blbk" + "FJ" + letters(20),
+    "Anthropic Token": "s" + "k-ant-api03-" + letters(60), "Google API Key": "AI" + "za" + letters(35),
+    "Google OAuth Secret": "GOC" + "SPX-" + letters(28), "Google OAuth Token": "ya" + "29." + letters(60),
+    "Slack Token": "xo" + "xb-" + "1234567890-2345678901-" + letters(24),
+    "Slack App Token": "xa" + "pp-1-" + letters(11, UPPER) + "-1234567890123-" + letters(64, HEX),
+    "Private Key": "-----BEG" + "IN RSA PRIV" + "ATE KEY-----",
+    "Private Key, with a passphrase": "-----BEG" + "IN ENCRYPTED PRIV" + "ATE KEY-----",
+    "JSON Web Token": ".".join([
+        *(base64.b64encode(part).decode() for part in (b'{"alg": "HS256"}', b'{"sub": "alice", "n": 1}')), letters(43),
+    ]),
+    "Stripe Access Key": "sk" + "_live_" + letters(24), "GitLab Token": "glp" + "at-" + letters(20),
+    "Basic Auth Credentials": "https://alice:" + letters(12) + "@example.org/candles",
+}
+RANDOM = {
+    "Hex High Entropy String": letters(64, HEX), "Base64 High Entropy String": letters(40),
+    "Base64 High Entropy String, of Binance": letters(64), "Secret Keyword": "api" + "_key = '" + letters(8) + "'",
+}
+
+
+def refused(folder, kind, place, line, secret):
+    "The folder is refused: the message names place, line and kind, and the secret appears nowhere in it."
+    write_manifest(folder / "model", system="v9", fitted=DATA)
+    with pytest.raises(SettingsError, match="holds an access token") as e:
+        publish(folder, REPO, dry_run=False, api=Untouchable())
+    words = str(e.value)
+    assert words.startswith(f"{place} holds") and f"line {line}: {kind.split(',')[0]}" in words and e.value.remedy
+    assert secret.split("'")[-2 if "'" in secret else 0] not in words
+
+
+@pytest.mark.parametrize("place", ["training.log", "report.html", "model/scaler.json"])
+@pytest.mark.parametrize("kind", PLANTED)
+def test_every_kind_of_token_is_refused_with_file_and_line(run, kind, place):
+    (run / place).write_text(f"one\ntwo\nlogin with {PLANTED[kind]} here\n")
+    refused(run, kind, place, 3, PLANTED[kind])
+
+
+@pytest.mark.parametrize("kind", [*PLANTED, *RANDOM])
+def test_a_token_in_a_notebook_or_a_setting_is_refused(run, kind):
+    secret, book = (PLANTED | RANDOM)[kind], json.loads((run / "report.ipynb").read_text())
+    kept = json.dumps(book, indent=1)
+    book["cells"] += [{"cell_type": "code", "metadata": {}, "source": ["a = 1\n", f"login({secret})"], "outputs": []}]
+    (run / "report.ipynb").write_text(json.dumps(book, indent=1))
+    line = next(k for k, text in enumerate(json.dumps(book, indent=1).splitlines(), 1) if "login(" in text)
+    refused(run, kind, "report.ipynb", line, secret)
+    (run / "report.ipynb").write_text(kept)
+    (run / "training.log").write_text(f"epoch 1\n{secret}")
+    refused(run, kind, "training.log", 2, secret)
+
+
+def test_a_token_inside_an_archive_is_refused(run):
+    with zipfile.ZipFile(run / "model" / "price.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", '{\n"name": "' + PLANTED["GitHub Token"] + '"}')
+    assert PLANTED["GitHub Token"].encode() not in (run / "model" / "price.keras").read_bytes()
+    refused(run, "GitHub Token", "model/price.keras, config.json", 2, PLANTED["GitHub Token"])
+
+
+def test_sums_pictures_models_and_paths_raise_no_alarm(run):
+    "An ordinary folder: everything in it that looks random, and is no secret."
+    import plotly
+    import xgboost
+
+    noise = random.Random(7)
+    sums = [letters(64, HEX, seed) for seed in range(3)]
+    picture = base64.b64encode(noise.randbytes(60_000)).decode()
+    facts = DATA | {"fingerprint": sums[0]}
+    model = run / "model"
+    (model / "price.keras").write_bytes(noise.randbytes(300_000))
+    with zipfile.ZipFile(model / "forest.skops", "w") as archive:
+        archive.writestr("1.npy", noise.randbytes(200_000))
+        archive.writestr("schema.json", json.dumps({"content": picture[:20_000]}))
+    X = [[noise.random() for _ in range(5)] for _ in range(300)]
+    trees = xgboost.train({"max_depth": 6}, xgboost.DMatrix(X, [x[0] > 0.5 for x in X]), 40)
+    (model / "volatility.json").write_bytes(trees.save_raw("json"))
+    given = {"init_from": "/content/drive/My_Drive/v9/model"}
+    manifest = write_manifest(model, system="v9", fitted=facts, params=given)
+    result = RESULT | {
+        "data": facts, "certificate": {"columns": 46, "passed": 46, "sha256": sums[1]},
+        "volatility": {"V9": {"qlike": 0.503395117647059e-05, "n": 12345678901234567890}},
+    }
+    (run / "result.json").write_text(json.dumps(result, indent=1))
+    path = "/Volumes/ExternalDisk2/Users/JaneDoe/Projects_2024/Kraken_OHLCVT_Q4/BTCUSDT_1h_2019-01-01.parquet"
+    log = f"data {json.dumps(facts)}\nread {path}\nsum {manifest['sha256']}\n 1 0.6931471805599453"
+    (run / "training.log").write_text(log)
+    book = json.loads((run / "report.ipynb").read_text())
+    printed = {"output_type": "stream", "name": "stdout", "text": [f"sha256 {sums[1][:16]}, {sums[2][:16]}\n{path}"]}
+    data = {"image/png": picture, "text/html": f"<td>{sums[2]}"}
+    drawn = {"output_type": "display_data", "metadata": {}, "data": data}
+    source = "for key, token in secrets.items():\n    print(key, 'password' in token)"
+    book["cells"].append({"cell_type": "code", "metadata": {}, "source": source, "outputs": [printed, drawn]})
+    (run / "report.ipynb").write_text(json.dumps(book))
+    page = f'<img src="data:image/png;base64,{picture}"><script>"sha256-{picture[:43]}="</script>'
+    (run / "report.html").write_text(page)
+    shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", run)
+    assert {"plotly.min.js", "model/volatility.json"} <= set(publish(run, REPO, api=Untouchable())["files"])
+
+
+def test_without_the_scanner_nothing_is_published(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "detect_secrets.core.plugins.util", None)
+    for dry_run in (True, False):
+        with pytest.raises(SourceError, match=r"(?s)detect-secrets.*cryptolab\[hub\]"):
+            publish(run, REPO, dry_run=dry_run, api=Untouchable())
+
+
+def test_the_search_asks_no_service(run, monkeypatch):
+    "The detectors could ask a service whether a token is valid; that would send it there."
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection"))
+    (run / "training.log").write_text("\n".join(PLANTED.values()))
+    with pytest.raises(SettingsError, match="and 1[0-9] more"):
+        publish(run, REPO)
+
+
+def test_private_folders_with_odd_names_leave_the_page_too(run):
+    folder = "/home/alice/R&D <\"new\">/candles of 'mine'"
+    given = {"data_dir": folder, "params": {"init_from": folder}}
+    book = {"cells": [], "metadata": {"papermill": {"parameters": given}}}
+    (run / "report.ipynb").write_text(json.dumps(book))
+    render_html(book | {"nbformat": 4}, run / "report.html")
+    assert "alice" in (run / "report.html").read_text()
+    files = publication(run, REPO)
+    assert not [name for name in ("report.html", "report.ipynb") if b"alice" in files[name]]
+    assert b"candles of &#x27;mine&#x27;" in files["report.html"]
+
+
 def answer(status):
     error = RuntimeError(f"{status} Client Error")
     error.response = SimpleNamespace(status_code=status)
@@ -452,6 +593,35 @@ def test_card_survives_hostile_text():
     )
     front, text = parts(card)
     assert set(front) == {"library_name", "pipeline_tag", "tags"} and "<script>" not in text
+
+
+def test_every_text_of_a_card_is_shown_as_text():
+    "Whatever a result holds, the card has the elements of an ordinary card and no others."
+    evil = (
+        " [x](javascript:alert(1)) ![y](https://example.org/y.png) https://example.org <img src=x onerror=alert(1)>"
+        " `a` | b $c$ @d *e*\n# f"
+    )
+    names = ("V9", "majority", "V9 ensemble", "keras")
+
+    def everywhere(value):
+        if isinstance(value, dict):
+            return {f"{k}{evil}" if k in names else k: everywhere(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [everywhere(v) for v in value]
+        return f"{value}{evil}" if isinstance(value, str) else value
+
+    def elements(result, manifest):
+        front, text = parts(model_card(result, manifest, REPO))
+        assert set(front) == {"library_name", "pipeline_tag", "tags"}
+        made = output_html({"output_type": "display_data", "data": {"text/markdown": text}})
+        return made, re.findall(r"<(?!span)(\w+)", made)
+
+    leak = {"kind": "scaler", "step": "scale", "evidence": "x"}
+    result = RESULT | {"leaks": {"candles": 1500, "detectors": 10, "found": [leak]}}
+    plain, wanted = elements(result, {"sha256": "a"})
+    hostile, got = elements(everywhere(result), {"sha256": f"a{evil}"})
+    assert got == wanted and hostile.count("onerror=alert(1)&gt;") > 20 and "onerror" not in plain
+    assert set(re.findall(r'(?:href|src)="([^#"][^"]*)"', hostile)) == set()
 
 
 # ---- the notebook for many coins

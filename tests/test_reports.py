@@ -199,6 +199,154 @@ def test_hostile_outputs_stay_text(tmp_path):
     assert [a for a in parsed(page).asked if not a.startswith("data:")] == []
 
 
+# ---- text from outside
+
+EVIL = "<img src=x onerror=document.title='owned'>[x](javascript:alert(1)) <https:example.org> |`a` *b* $c$ &lt;s&gt;"
+PLACES = ["{}", "a **bold** {} word", "- {}\n- b", "# {}", "| a | b |\n|---|---|\n| {} | c |", "> {}"]
+TEXTS = [
+    EVIL, "<script>alert(1)</script>", "![p](https://example.org/a.png)", "https://example.org www.example.org a@b.org",
+    "- a", "1. a", "2) b", "# a", "---", "===", "> a", "+ a", ": a", "a\n\n<b>c</b>", "| x | y |", "a | b", "~~a~~ _b_",
+    "__a__ b", "\\[x](y)", "\\begin{a}b\\end{a}", "$$a$$", "&amp;lt;", "[a]: https://example.org", "a\u202eb", "<!-- a",
+    "<!DOCTYPE a>", "<?php", "<a@b.org>", "a_b_c.csv -12.5 (1 to 2)", "```\na\n```", "    code", "[ ] task", "[^1]",
+    "\\", "*", "`",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_in_markdown_is_shown_and_nothing_else(text, shown_text):
+    from cryptolab.reports.escape import escape_markdown, printable
+    from cryptolab.reports.render import output_html
+
+    wanted = printable(" ".join(text.split()))
+    for place in PLACES:
+        made, plain = (
+            output_html(new_output("display_data", data={"text/markdown": place.format(part)}))
+            for part in (escape_markdown(text), "word")
+        )
+        assert wanted in shown_text(made), place
+        tags = lambda html: re.findall(r"</?(\w+)", html)
+        assert tags(made) == tags(plain), place
+
+
+def test_markdown_itself_holds_no_html_and_no_link_that_runs_something():
+    from cryptolab.reports.render import output_html
+
+    wild = (
+        "<img src=x onerror=alert(1)>\n\n<svg onload=alert(1)>\n\na <b onclick=alert(1)>b</b> [x](javascript:alert(1)) "
+        "[y](JaVaScRiPt:alert(1)) [z](data:text/html,<script>alert(1)</script>) [v](vbscript:x) <javascript:alert(1)>"
+    )
+    made = output_html(new_output("display_data", data={"text/markdown": wild}))
+    page = Requests()
+    page.feed(made)
+    assert set(re.findall(r"<(\w+)", made)) <= {"p", "a"} and page.asked == []
+    assert set(re.findall(r'href="([^"]*)"', made)) == {"#harmful-link"}
+    tame = "[a](https://example.org) [b](report.ipynb) **c**"
+    kept = output_html(new_output("display_data", data={"text/markdown": tame}))
+    assert 'href="https://example.org"' in kept and 'href="report.ipynb"' in kept and "<strong>" in kept
+
+
+OUTSIDE = [
+    "from cryptolab.data import load_candles, quality_table\nfrom cryptolab.reports import info_sheet, plots, results\n"
+    "from IPython.display import Markdown\nimport pandas as pd\nimport plotly.graph_objects as go\n"
+    "candles = load_candles(symbol, timeframe, source=source, data_dir=data_dir, limit=limit)\n"
+    "evil, file = params['note'], Path(candles.attrs['path']).name\n"
+    "ends = {'first': str(candles.index[0]), 'last': str(candles.index[-1])}\n"
+    "data = {'symbol': evil, 'timeframe': evil, 'source': source, 'file': file, 'candles': len(candles), **ends}",
+    "# What was found",
+    "Markdown(results.finding_markdown({'finding': f'Direction: {evil}. Price: {file}', 'data': data}))",
+    "pd.Series({**data, evil: data_dir}, name=evil).to_frame()",
+    "info_sheet.text_table(pd.DataFrame({'answer': {evil: evil}}))",
+    "quality_table(candles).assign(example=evil)",
+    "print(evil)\nprint(data_dir, file=sys.stderr)",
+    "candles.attrs['symbol'] = evil\nplots.plot_candles(candles)",
+    "rows = [{'name': n, 'accuracy': 0.5, 'low': 0.4, 'high': 0.6} for n in (evil, 'a <a href=\"https://example.org\">b</a>')]\n"
+    "plots.plot_accuracy_bars(rows, 0.5, title=evil)",
+    "go.Figure(go.Scatter(y=[1, 2], name='<a href=\"https://example.org\">evil</a>', showlegend=True))",
+    "_ = (Path(out) / 'result.json').write_text('{}')",
+]
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    "A report of a file whose name, folder and settings are HTML and Markdown."
+    from cryptolab.data import sample_market
+
+    home = tmp_path_factory.mktemp("foreign")
+    folder = home / "<img src=x onerror=alert(1)>" / "[y](javascript:alert(2))"
+    folder.mkdir(parents=True)
+    file = folder / "BTCUSDT_1h <b onclick=alert(3)>[z](javascript:alert(4)).csv"
+    candles = sample_market(n=300)[["open", "high", "low", "close", "volume"]].rename_axis("open_time")
+    candles.to_csv(file)
+    made = run_report(
+        "BTCUSDT", "1h", "foreign", source="local", data_dir=file, limit=300, out=home / "out", params={"note": EVIL},
+        template=template(home / "foreign.ipynb", *OUTSIDE),
+    )
+    return made / "report.html"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names exist on POSIX systems only")
+def test_names_settings_and_messages_from_outside_stay_text(foreign, page_problems, shown_text):
+    text = foreign.read_text()
+    assert page_problems(text) == []
+    shown = shown_text(text)
+    for part in ("<b onclick=alert(3)>[z](javascript:alert(4)).csv", "<img src=x onerror=alert(1)>", EVIL):
+        assert shown.count(part) >= 2, part
+    figures = [json.loads(t) for t in parsed(foreign).texts["script"] if t.startswith("{")]
+    assert len(figures) == 3 and not re.search(r"(?i)<\s*/?\s*a\b|<img", json.dumps(figures))
+    assert figures[1]["layout"]["yaxis"]["categoryarray"][1] == figures[1]["data"][1]["y"][0]
+
+
+def in_browser(page, profile):
+    "The page as a headless browser shows it after its scripts have run, and the complaints of its console."
+    options = [
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={profile}",
+        "--virtual-time-budget=10000", "--dump-dom",
+    ]
+    done = subprocess.run([BROWSER, *options, page.as_uri()], capture_output=True, text=True, timeout=120)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line and "WebGL" not in line]
+
+
+@pytest.mark.skipif(BROWSER is None or os.name == "nt", reason="no headless browser: install chromium")
+def test_text_from_outside_runs_nothing_in_a_browser(foreign, tmp_path, shown_text):
+    page, complaints = in_browser(foreign, tmp_path)
+    assert complaints == [] and "<title>BTCUSDT 1h – foreign</title>" in page
+    assert page.count("js-plotly-plot") == 3 and not re.search(r'(href|src)="[^"]*javascript', page)
+    assert not re.search(r"<a [^>]*example\.org", page), "plotly made a link of a label"
+    assert "<img src=x onerror=" in shown_text(page[page.index("js-plotly-plot") :]), "the chart shows the name"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no headless browser: install chromium")
+def test_the_policy_stops_what_is_not_ours(tmp_path):
+    "An output that is HTML may stand on a page; the browser runs none of it."
+    own = "document.title = 'owned'"
+    wild = (
+        f'<p id="kept">kept</p><img src="data:," onerror="{own}"><script>{own}</script><script src="own.js"></script>'
+        f'<svg onload="{own}"></svg><base href="elsewhere/"><iframe src="javascript:parent.{own}"></iframe>'
+        f'<object data="own.html"></object><script nonce="0">{own}</script><img src="own.png">'
+    )
+    (tmp_path / "own.js").write_text(own)
+    chart = new_output("display_data", data={"application/vnd.plotly.v1+json": {"data": [{"y": [1, 2]}], "layout": {}}})
+    outputs = [new_output("display_data", data={"text/html": wild}), chart]
+    page = render_html(new_notebook(cells=[new_code_cell("", outputs=outputs)]), tmp_path / "report.html", title="ours")
+    shown, complaints = in_browser(page, tmp_path / "profile")
+    assert "<title>ours</title>" in shown and 'id="kept"' in shown and shown.count("js-plotly-plot") == 1
+    refused = [line for line in complaints if "Content Security Policy" in line]
+    for rule in ("script-src-attr", "script-src", "base-uri", "img-src"):
+        assert [line for line in refused if re.search(f"[\"']{rule} '?", line)], refused
+
+
+def test_the_same_notebook_gives_the_same_page_and_another_one_another_nonce(tmp_path):
+    def nonce(name):
+        figure = {"data": [{"y": [1, 2], "name": name}], "layout": {}}
+        output = new_output("display_data", data={"application/vnd.plotly.v1+json": figure})
+        book = new_notebook(cells=[new_code_cell("", outputs=[output])])
+        texts = {render_html(book, tmp_path / f"{k}.html").read_text() for k in range(2)}
+        assert len(texts) == 1
+        return re.search(r"'nonce-(\w{32})'", texts.pop())[1]
+
+    assert nonce("a") != nonce("b")
+
+
 # ---- a report that fails
 
 def test_error_of_a_cell_is_told_kindly_and_the_old_report_stays(tmp_path):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from cryptolab.reports.escape import escape_chart, escape_html, escape_markdown
+    from cryptolab.reports.policy import content_policy
     from cryptolab.reports.plots import (
         apply_layout, plot_accuracy_bars, plot_candles, plot_deciles, plot_forecast_interval, plot_learning_curves,
         plot_price_error, plot_reliability, plot_rivals, plot_volatility,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/80_reports/99_reports.ipynb #98fdc3a1
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "escape": ["escape_chart", "escape_html", "escape_markdown"],
+    "policy": ["content_policy"],
     "plots": [
         "apply_layout", "plot_accuracy_bars", "plot_candles", "plot_deciles", "plot_forecast_interval",
         "plot_learning_curves", "plot_price_error", "plot_reliability", "plot_rivals", "plot_volatility",

@@ -18,6 +18,7 @@ from scipy import stats
 from ..config import CryptolabError, SettingsError
 from ..evaluation.multiple import holm
 from ..files import plain, write_whole
+from .escape import printable
 from .leaderboard_page import MARK, leaderboard_html, timeframe_minutes
 from .leaderboard_rows import number_at, result_row
 from .results import read_result
@@ -63,8 +64,10 @@ def corrected(
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #d76ab9b8
 def _link(out, folder, name):
-    "Relative address of a file that exists, or nothing."
-    return quote(f"{folder}{name}") if (Path(out) / f"{folder}{name}").is_file() else ""
+    "Relative address of a file in the folder of reports, or nothing: the name of a job comes from a file."
+    path = Path(out) / f"{folder}{name}"
+    inside = Path(folder).name == folder and path.is_file()
+    return quote(f"{folder}{name}", errors="surrogateescape") if inside else ""
 
 
 def _report_row(path):
@@ -102,6 +105,7 @@ def leaderboard(
             "name the folder that the reports were written to with --out",
         )
     rows, problems = _rows(out)
+    rows = [{key: printable(v) if isinstance(v, str) else v for key, v in row.items()} for row in rows]
     board = pd.DataFrame(rows, columns=[*result_row({}, "--"), "link"])
     board[["p_holm", "q"]] = corrected(board["p"]).to_numpy()
     board.insert(board.columns.get_loc("p") + 1, "p_holm", board.pop("p_holm"))
@@ -287,7 +291,7 @@ def write_leaderboard(
         rows.attrs = {**board.attrs, "problems": []}
         page = leaderboard_html(rows, leaderboard_summary(rows, tests), tests, title=symbol, coin=True)
         write_whole(out / names[symbol], page)
-    write_whole(out / "leaderboard.json", json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False))
+    write_whole(out / "leaderboard.json", json.dumps(data, indent=1, allow_nan=False))
     page = write_whole(out / "index.html", leaderboard_html(board, summary, tests, pages=names))
     _remove_outdated(out, {page.name, *names.values()})
     return page

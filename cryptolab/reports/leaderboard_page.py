@@ -6,14 +6,15 @@
 __all__ = ['MARK', 'timeframe_minutes', 'leaderboard_html']
 
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #0c2d50b0
-import html
 import math
 
 import pandas as pd
 
 from ..config import CryptolabError
 from ..data.timegrid import timeframe_delta
+from .escape import escape_html
 from .leaderboard_columns import COLUMNS, fixed, interval, is_number, labelled, p_text, percent
+from .policy import content_policy
 from .render import CSS
 
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #c2bd452e
@@ -27,27 +28,22 @@ def timeframe_minutes(
         return math.inf
 
 
-def _esc(text):
-    "Text that is safe between tags and inside a quoted attribute."
-    return html.escape(str(text), quote=True)
-
-
 def _anchor(address, text):
     "A link, or plain text where it would lead nowhere."
-    return f'<a href="{_esc(address)}">{_esc(text)}</a>' if address else _esc(text)
+    return f'<a href="{escape_html(address)}">{escape_html(text)}</a>' if address else escape_html(text)
 
 
 def _cell(sort, first, second="", kind=""):
     "One cell: what it is sorted by, first line (HTML), small second lines (text)."
     sort = "" if sort is None or (isinstance(sort, float) and not math.isfinite(sort)) else sort
-    small = f"<small>{_esc(second).replace(chr(10), '<br>')}</small>" if second else ""
-    return f'<td data-v="{_esc(sort)}" class="{kind}">{first}{small}</td>'
+    small = f"<small>{escape_html(second).replace(chr(10), '<br>')}</small>" if second else ""
+    return f'<td data-v="{escape_html(sort)}" class="{kind}">{first}{small}</td>'
 
 
 def _first_cells(r, pages):
     "The coin, and the link to the report."
     minutes, state = timeframe_minutes(r.timeframe), "" if r.status == "done" else r.status
-    coin = f'<th scope="row" data-v="{_esc(r.symbol)}">{_anchor(pages.get(r.symbol, ""), r.symbol)}</th>'
+    coin = f'<th scope="row" data-v="{escape_html(r.symbol)}">{_anchor(pages.get(r.symbol, ""), r.symbol)}</th>'
     order = f"{min(minutes, 99999999):012.3f} {r.timeframe} {r.system}"  # 15m before 1h before 1d
     report = _anchor(r.link, f"{r.timeframe} {r.system}".strip() or "?")
     return coin + _cell(order, report, state, "bad" if state else "")
@@ -60,16 +56,16 @@ def _significant(r):
 
 def _data(r):
     "What the filters look for, as attributes; `data-sure` marks a finding that no leak spoils."
-    found = _significant(r)
-    return (f'data-coin="{_esc(r.symbol)}" data-timeframe="{_esc(r.timeframe)}" data-system="{_esc(r.system)}" '
+    found, coin, timeframe, system = _significant(r), *map(escape_html, (r.symbol, r.timeframe, r.system))
+    return (f'data-coin="{coin}" data-timeframe="{timeframe}" data-system="{system}" '
             f'data-found="{int(found)}" data-sure="{int(found and not r.leaks > 0)}"')
 
 
 def _head(heading, meaning, largest_first, always):
     "The head of a column: a button that sorts."
     kind, order = "" if always else "more", -1 if largest_first else 1
-    button = f'<button type="button" data-d="{order}">{_esc(heading)}</button>'
-    return f'<th scope="col" class="{kind}" title="{_esc(meaning)}">{button}</th>'
+    button = f'<button type="button" data-d="{order}">{escape_html(heading)}</button>'
+    return f'<th scope="col" class="{kind}" title="{escape_html(meaning)}">{button}</th>'
 
 
 def _table(board, pages):
@@ -79,7 +75,9 @@ def _table(board, pages):
     heads += [_head(c.heading, c.meaning, c.largest_first, c.always) for c in COLUMNS]
     rows = []
     for r in board.itertuples():
-        cells = (_cell(getattr(r, c.key), _esc(c.value(r)), c.note(r), "" if c.always else "more") for c in COLUMNS)
+        cells = (
+            _cell(getattr(r, c.key), escape_html(c.value(r)), c.note(r), "" if c.always else "more") for c in COLUMNS
+        )
         rows.append(f"<tr {_data(r)}>{_first_cells(r, pages)}{''.join(cells)}</tr>")
     return (
         '<div class="scroll box" tabindex="0" role="region" aria-label="All reports"><table id="board">'
@@ -91,7 +89,7 @@ def _choice(name, label, values):
     "A list to choose one value from; nothing if there is no choice."
     if len(values) < 2:
         return ""
-    options = "".join(f'<option value="{_esc(v)}">{_esc(v)}</option>' for v in values)
+    options = "".join(f'<option value="{escape_html(v)}">{escape_html(v)}</option>' for v in values)
     return f'<label>{label} <select data-filter="{name}"><option value="">all</option>{options}</select></label>'
 
 
@@ -131,7 +129,7 @@ def _forest_row(r, low, high):
     left, right, dot = (_position(v, low, high) for v in (*ends, r.edge))
     leak = '<em class="bad">leak</em> ' if r.leaks > 0 else ""
     edge, ends = fixed(r.edge, "{:+.1f}"), labelled("interval", interval(r.edge_low, r.edge_high)) or "no interval"
-    text = _esc(f"{_name(r)}: edge {edge} points, {ends}, corrected p {p_text(r.p_holm) or 'missing'}")
+    text = escape_html(f"{_name(r)}: edge {edge} points, {ends}, corrected p {p_text(r.p_holm) or 'missing'}")
     return (
         f'<div class="line" {_data(r)}><span class="name">{leak}{_anchor(r.link, _name(r))}</span>'
         f'<span class="track" role="img" title="{text}" aria-label="{text}"><i class="bar" '
@@ -175,7 +173,7 @@ def _point(group, x, low, high):
     if is_number(group["low"]) and is_number(group["high"]):
         bar = f'<path d="M{x:.1f} {_y(group["low"], low, high):.1f}V{_y(group["high"], low, high):.1f}"/>'
     dot = f'<circle cx="{x:.1f}" cy="{_y(group["accuracy"], low, high):.1f}" r="2.6"/>'
-    return f'<g><title>{_esc(group["group"])}: {_esc(ends)}</title>{bar}{dot}</g>'
+    return f'<g><title>{escape_html(group["group"])}: {escape_html(ends)}</title>{bar}{dot}</g>'
 
 
 def _drawing(groups, base, low, high):
@@ -185,7 +183,7 @@ def _drawing(groups, base, low, high):
         marks.append(f'<path class="base" d="M38 {_y(base, low, high):.1f}H196"/>')
     marks += [_point(group, _x(k, len(groups)), low, high) for k, group in enumerate(groups)]
     for k in (0, len(groups) - 1):
-        marks.append(f'<text class="x" x="{_x(k, len(groups)):.1f}" y="113">{_esc(groups[k]["group"])}</text>')
+        marks.append(f'<text class="x" x="{_x(k, len(groups)):.1f}" y="113">{escape_html(groups[k]["group"])}</text>')
     return f'<svg viewBox="0 0 200 116" role="img" aria-label="accuracy by confidence">{"".join(marks)}</svg>'
 
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #df4ec7cc
@@ -284,7 +282,6 @@ form.addEventListener("submit", e => e.preventDefault());
 form.hidden = false;
 show();
 """
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #77464274
 def _errors(board):
@@ -293,7 +290,7 @@ def _errors(board):
     if rows.empty:
         return ""
     items = "".join(
-        f"<li><strong>{_anchor(r.link, _name(r))}</strong> ({_esc(r.status)}): {_esc(r.error)}</li>"
+        f"<li><strong>{_anchor(r.link, _name(r))}</strong> ({escape_html(r.status)}): {escape_html(r.error)}</li>"
         for r in rows.itertuples()
     )
     return f'<h2 id="errors">What went wrong</h2><ul class="errors">{items}</ul>'
@@ -302,7 +299,7 @@ def _errors(board):
 def _findings(board):
     "The finding of each report, for the page of a coin."
     rows = board[board["finding"] != ""]
-    return "".join(f"<h3>{_anchor(r.link, _name(r))}</h3><p>{_esc(r.finding)}</p>" for r in rows.itertuples())
+    return "".join(f"<h3>{_anchor(r.link, _name(r))}</h3><p>{escape_html(r.finding)}</p>" for r in rows.itertuples())
 
 
 def _pictures(board):
@@ -325,7 +322,7 @@ def _pictures(board):
 
 def _explanation(tests):
     "How the table is to be read."
-    meanings = "".join(f"<dt>{_esc(c.heading)}</dt><dd>{_esc(c.meaning)}</dd>" for c in COLUMNS)
+    meanings = "".join(f"<dt>{escape_html(c.heading)}</dt><dd>{escape_html(c.meaning)}</dd>" for c in COLUMNS)
     return (
         f"<p>Corrected for {tests:,} test{'s' * (tests != 1)}, one for each report with a test of what it forecasts: "
         "Holm's method for <em>p, corrected</em>, Benjamini and Hochberg's for <em>q</em>. Earlier trials on the same "
@@ -344,17 +341,18 @@ def leaderboard_html(
 ) -> str:  # a whole HTML page
     "The leaderboard as one page without any other file."
     back = '<nav><a href="index.html">← All coins</a></nav>' if coin else ""
-    parts = [back, f"<h1>{_esc(title)}</h1>", f'<p class="lead">{_esc(summary)}</p>']
+    parts = [back, f"<h1>{escape_html(title)}</h1>", f'<p class="lead">{escape_html(summary)}</p>']
     if len(board):
         parts += [_filters(board), _table(board, pages or {}), _explanation(tests), _pictures(board), _errors(board)]
         if coin and _findings(board):
             parts.append(f'<h2 id="findings">In the reports\' words</h2>{_findings(board)}')
         link = '<a href="leaderboard.json">leaderboard.json</a>'
         parts.append("" if coin else f"<footer><p>The same table for programs: {link}.</p></footer>")
-    script = f"<script>{_SORT}{_FILTER}</script>" if len(board) else ""
+    code = [_SORT + _FILTER] if len(board) else []
+    script = "".join(f"<script>{text}</script>" for text in code)
     return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{MARK}<title>{_esc(title)}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{content_policy(*code)}{MARK}'
+        f"<title>{escape_html(title)}</title>"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><style>{CSS}{_LOOK}</style></head>\n'
         f"<body><main>{chr(10).join(parts)}</main>{script}</body></html>\n"

@@ -6,23 +6,18 @@
 __all__ = ['model_card']
 
 # %% ../../nbs/80_reports/50_model_card.ipynb #d4da5bbb
-import html
 import json
 import re
 
 from ..config import DataError
+from .escape import escape_markdown
 from .info_sheet import PART_NAMES
 
 # %% ../../nbs/80_reports/50_model_card.ipynb #747edfa8
-def _cell(value):
-    "Text that cannot break out of a cell of a Markdown table."
-    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")
-
-
 def _grid(head, rows):
     "A Markdown table; `rows` holds lists of cells."
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(escape_markdown(cell) for cell in line) + " |" for line in lines)
 
 
 def _number(row, key, digits, factor=1.0):
@@ -167,10 +162,10 @@ def _warnings(result):
 
 
 def _limits(result):
-    "What the model is not made for."
+    "What the model is not made for, as Markdown."
     data, cost = result["data"], result.get("cost_per_side")
     seen = f"{data['symbol']} {data['timeframe']} from {data['first'][:10]} to {data['last'][:10]}"
-    words = [f"It has seen {seen} and nothing else; other coins, timeframes and years are untested."]
+    words = [f"It has seen {escape_markdown(seen)} and nothing else; other coins, timeframes and years are untested."]
     net = next(iter((result.get("costs") or {}).values()), {}).get("net_bp")
     if isinstance(net, (int, float)) and cost is not None:
         became = f"{'lost' if net <= 0 else 'gained'} {abs(net):.2f} basis points per candle"
@@ -196,9 +191,9 @@ def _card_facts(result, manifest):
     leakage = leakage_info_sheet(found)[["meaning", "verdict"]].reset_index().to_numpy().tolist()
     params = {k: v for k, v in (result.get("params") or {}).items() if v is not None}
     return {
-        "warnings": "".join(f"> **{html.escape(text)}**\n\n" for text in _warnings(result)),
-        "finding": html.escape(finding_markdown(result), quote=False), "numbers": _tables(result),
-        "limits": "\n".join(f"- {_cell(text)}" for text in _limits(result)),
+        "warnings": "".join(f"> **{escape_markdown(text)}**\n\n" for text in _warnings(result)),
+        "finding": finding_markdown(result), "numbers": _tables(result),
+        "limits": "\n".join(f"- {text}" for text in _limits(result)),
         "sheet": _grid(["question", "answer"], [list(row) for row in _sheet(result, manifest).items()]),
         "leakage": _grid(["type", "meaning", "verdict"], leakage), "params": json.dumps(params, indent=1),
     }
@@ -226,7 +221,7 @@ pipeline_tag: time-series-forecasting
 tags: {tags}
 ---
 
-# {_cell(f"{system.upper()} on {symbol} {timeframe}")}
+# {escape_markdown(f"{system.upper()} on {symbol} {timeframe}")}
 
 {facts["warnings"]}{facts["finding"]}
 
@@ -270,5 +265,5 @@ cryptolab predict {market} --model {folder}/model
 ```
 
 Every file of the model is checked against `model/manifest.json` before it is loaded
-(sum of the manifest: `{manifest["sha256"]}`), and none of them is a pickle.
+(sum of the manifest: `{_word(manifest["sha256"])}`), and none of them is a pickle.
 """

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError
+from .escape import escape_chart
 
 # %% ../../nbs/80_reports/10_plots.ipynb #916a623e
 BLACK, BLUE, GREY = "#222222", "#0072B2", "#767676"
@@ -30,6 +31,23 @@ def _legend_rows(names):
     return int(np.ceil(len(widths) / max(1, 280 // max(widths))))
 
 
+def _as_text(value):
+    "The same value, its texts escaped for plotly."
+    if isinstance(value, str):
+        return escape_chart(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "OU":
+        return value
+    return [_as_text(v) for v in value] if isinstance(value, (list, tuple, np.ndarray)) else value
+
+
+def _texts_escaped(fig):
+    "Escape names and labels of the traces, and those of the axes with them: they must stay equal."
+    for trace in fig.data:
+        trace.update({key: _as_text(trace[key]) for key in ("name", "text", "x", "y") if key in trace})
+    for axis in (*fig.select_xaxes(), *fig.select_yaxes()):
+        axis.update({key: _as_text(axis[key]) for key in ("categoryarray", "tickvals", "ticktext")})
+
+
 def apply_layout(
     fig,  # plotly Figure; it is changed
     title: str,  # sentence above the chart
@@ -43,8 +61,8 @@ def apply_layout(
         template="plotly_white", autosize=True, height=height,
         margin={"l": 8, "r": 14, "t": 26 + 19 * len(lines) + 20 * rows, "b": 8},
         title={
-            "text": "<br>".join(lines), "x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top",
-            "pad": {"t": 12, "l": 10}, "font": {"size": 15},
+            "text": "<br>".join(map(escape_chart, lines)), "x": 0, "xref": "container", "y": 1, "yref": "container",
+            "yanchor": "top", "pad": {"t": 12, "l": 10}, "font": {"size": 15},
         },
         font={"family": _FONT, "size": 12, "color": BLACK}, showlegend=bool(names), hovermode="x unified",
         legend={
@@ -54,6 +72,7 @@ def apply_layout(
     )
     fig.update_xaxes(automargin=True, gridcolor="#E6E6E6", zeroline=False)
     fig.update_yaxes(automargin=True, gridcolor="#E6E6E6", zeroline=False)
+    _texts_escaped(fig)
     return fig
 
 # %% ../../nbs/80_reports/10_plots.ipynb #2251871d

@@ -7,6 +7,7 @@ __all__ = ['PLOTLY', 'CSS', 'text_html', 'chart_html', 'place_plotly', 'without_
            'notebook_body', 'render_html']
 
 # %% ../../nbs/80_reports/20_render.ipynb #8ef259d9
+import base64
 import filecmp
 import html
 import json
@@ -17,6 +18,8 @@ import shutil
 from pathlib import Path
 
 from ..files import whole_file, write_whole
+from .escape import escape_html, printable
+from .policy import content_policy, page_nonce
 
 # %% ../../nbs/80_reports/20_render.ipynb #e6970414
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -32,16 +35,21 @@ def text_html(
     if len(lines) > keep:
         head = keep // 4
         lines = [*lines[:head], f"… {len(lines) - keep} lines left out …", *lines[head - keep :]]
-    return f"<pre>{html.escape(chr(10).join(lines), quote=False)}</pre>"
+    return f"<pre>{html.escape(printable(chr(10).join(lines)), quote=False)}</pre>"
 
 # %% ../../nbs/80_reports/20_render.ipynb #654d508f
-def _no_nan(value):
-    "The same value with NaN and infinities as None, as plotly.js expects."
+_CHART_LINK = re.compile(r"<(?=\s*/?\s*a\b)", re.I)
+
+
+def _plotly_value(value):
+    "The same value with NaN and infinities as None, as plotly.js expects, and links in texts as text."
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return _CHART_LINK.sub("&lt;", value)
     if isinstance(value, dict):
-        return {k: _no_nan(v) for k, v in value.items()}
-    return [_no_nan(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return {k: _plotly_value(v) for k, v in value.items()}
+    return [_plotly_value(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def chart_html(
@@ -52,7 +60,7 @@ def chart_html(
     layout.pop("width", None)  # as wide as the page
     height = layout.get("height") or 420
     kept = {"data": figure.get("data", []), "layout": layout, "frames": figure.get("frames", [])}
-    text = json.dumps(_no_nan(kept), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_plotly_value(kept), allow_nan=False, separators=(",", ":"))
     text = text.replace("<", "\\u003c").replace("&", "\\u0026")
     missing = "<noscript>This chart needs JavaScript.</noscript>"
     return (
@@ -105,10 +113,15 @@ PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def _markdown(source):
-    "Markdown as HTML."
-    from nbconvert.filters.markdown_mistune import markdown2html_mistune
+    "Markdown as HTML; HTML within it is text, and links run nothing."
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-    return markdown2html_mistune(source)
+    class NoHtml(IPythonRenderer):
+        block_html = staticmethod(lambda html: f"<p>{escape_html(html.strip())}</p>\n")
+        inline_html = staticmethod(escape_html)
+
+    # `escape=True` would do the same, but also show `&#42;` as it is written
+    return MarkdownWithMath(renderer=NoHtml(escape=False, allow_harmful_protocols=False)).render(source)
 
 
 def _joined(value):
@@ -129,6 +142,12 @@ def _stream_html(output):
     return f'<details class="log">{summary}{text_html(text)}</details>'
 
 
+def _picture(kind, content):
+    "A picture inside the page."
+    content = base64.b64encode(content.encode()).decode() if kind == "image/svg+xml" else content.strip()
+    return f'<img alt="figure" src="data:{kind};base64,{escape_html(content)}">'
+
+
 def output_html(
     output: dict,  # one output of a code cell, as the notebook format stores it
 ) -> str:  # HTML; empty if there is nothing to show
@@ -144,11 +163,9 @@ def output_html(
         return f'<div class="scroll">{without_requests(_joined(data["text/html"]))}</div>'
     if "text/markdown" in data:
         return without_requests(_markdown(_joined(data["text/markdown"])))
-    if "image/svg+xml" in data:
-        return f'<div class="scroll">{without_requests(_joined(data["image/svg+xml"]))}</div>'
-    for kind in ("image/png", "image/jpeg"):
+    for kind in ("image/svg+xml", "image/png", "image/jpeg"):
         if kind in data:
-            return f'<img alt="figure" src="data:{kind};base64,{_joined(data[kind]).strip()}">'
+            return _picture(kind, _joined(data[kind]))
     return text_html(_joined(data["text/plain"])) if "text/plain" in data else ""
 
 # %% ../../nbs/80_reports/20_render.ipynb #184e2c80
@@ -254,10 +271,6 @@ for (const holder of document.querySelectorAll("div.plot")) {
                           config: {responsive: true, displaylogo: false, modeBarButtonsToRemove: unwanted}});
 }
 """
-_POLICY = (
-    "default-src 'none'; script-src 'self' file: 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
-    "img-src data: blob: 'self' file:; font-src data:; worker-src blob:"
-)
 
 # %% ../../nbs/80_reports/20_render.ipynb #80c23e3f
 def _contents(body):
@@ -279,7 +292,7 @@ def _footer(notebook):
     rows = [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in parameters.items()]
     if run.get("duration"):
         rows += [("started", run["start_time"]), ("duration", f"{run['duration']:.0f} s")]
-    cells = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in rows)
+    cells = "".join(f"<tr><td>{escape_html(k)}</td><td>{escape_html(v)}</td></tr>" for k, v in rows)
     table = f'<div class="scroll"><table>{cells}</table></div>'
     table = f"<details><summary>Parameters of this run</summary>{table}</details>" if rows else ""
     return f"<footer>{table}<p>The code behind this page: <code>report.ipynb</code> in the same folder.</p></footer>"
@@ -295,15 +308,17 @@ def render_html(
     if not isinstance(notebook, dict):
         notebook = json.loads(Path(notebook).read_text(encoding="utf-8"))
     html_path, body = Path(html_path), notebook_body(notebook)
-    scripts = ""
+    body = f"{_contents(body)}\n{body}\n{_footer(notebook)}"
+    nonce, scripts, policy = page_nonce(body), "", content_policy()
     if 'class="plot"' in body:
         place_plotly(html_path.parent, shared)
-        scripts = f'<script>{_GUARD}</script><script src="plotly.min.js"></script><script>{_SCRIPT}</script>'
+        plotly = f'<script nonce="{nonce}" src="plotly.min.js"></script>'
+        scripts = f"<script>{_GUARD}</script>{plotly}<script>{_SCRIPT}</script>"
+        policy = content_policy(_GUARD, _SCRIPT, nonce=nonce)
     page = (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{policy}<title>{escape_html(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<style>{CSS}</style></head>\n"
-        f"<body><main>{_contents(body)}\n{body}\n{_footer(notebook)}</main>{scripts}</body></html>\n"
+        f"<body><main>{body}</main>{scripts}</body></html>\n"
     )
     return write_whole(html_path, page)

@@ -15,6 +15,7 @@ import pandas as pd
 from ..config import DataError
 from ..audit.leaks.audit import DETECTORS
 from ..files import plain, write_json
+from .escape import escape_markdown
 from ..systems.artefacts import library_code, package_versions
 
 # %% ../../nbs/80_reports/30_results.ipynb #dfe52b55
@@ -63,17 +64,18 @@ def system_result(
 # %% ../../nbs/80_reports/30_results.ipynb #23d9ba22
 def finding_markdown(
     result: dict,  # of `system_result`, or any other with `finding` and `data`
-) -> str:  # bullet points of Markdown, and a line on the data
+) -> str:  # bullet points of Markdown, and a line on the data; whatever the result says is shown as text
     "The plain sentences at the top of a report."
-    points = re.sub(r"(?:^|(?<=[.!?]) )([A-Z][A-Za-z0-9 ]{1,30}): ", r"\n- **\1:** ", result["finding"]).strip()
+    points = re.sub(
+        r"(?:^|(?<=[.!?]) )([A-Z][A-Za-z0-9 ]{1,30}): ", r"\n- **\1:** ", escape_markdown(result["finding"]),
+    ).strip()
     d = result["data"]
-    note = (
-        "a *generated* market whose truth is known"
-        if d["source"] == "sample"
-        else f"source {d['source']}: {d.get('file') or d['symbol']}"
-    )
     dates = f"from {d['first'][:10]} to {d['last'][:10]}"
-    return f"**{d['symbol']} {d['timeframe']}**, {d['candles']:,} candles {dates} ({note}).\n\n{points}"
+    symbol, timeframe, source, file, dates = map(
+        escape_markdown, (d["symbol"], d["timeframe"], d["source"], d.get("file") or d["symbol"], dates),
+    )
+    note = "a *generated* market whose truth is known" if source == "sample" else f"source {source}: {file}"
+    return f"**{symbol} {timeframe}**, {d['candles']:,} candles {dates} ({note}).\n\n{points}"
 
 # %% ../../nbs/80_reports/30_results.ipynb #093e9fdb
 def write_results(

@@ -7,17 +7,19 @@ __all__ = ['publication', 'publish', 'publish_text']
 
 # %% ../../nbs/85_runs/70_publish.ipynb #7de5c8f4
 import hashlib
+import html
 import json
 import os
 import re
 from pathlib import Path
 
 from ..config import ModelError, SettingsError, SourceError
+from ..reports.escape import printable
+from .secret_scan import check_secrets
 
 # %% ../../nbs/85_runs/70_publish.ipynb #14c88c7f
 # the first three must be there
 _REPORT = ("report.html", "report.ipynb", "result.json", "training.log", "plotly.min.js")
-_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 
 
 def _folders(notebook):
@@ -31,12 +33,18 @@ def _folders(notebook):
     return sorted({str(path) for path in found if path and re.search(r"[/\\]", str(path))}, key=len, reverse=True)
 
 
+def _forms(folder):
+    "How the name of a folder stands in a notebook and on a page, the longest first."
+    plain = {folder, json.dumps(folder)[1:-1]}
+    return sorted(plain | {html.escape(printable(t), quote) for t in plain for quote in (True, False)}, key=len)[::-1]
+
+
 def _without(text, folders):
     "A text in which only the last part of these folders is left."
     for folder in folders:
-        last = re.split(r"[/\\]+", folder.rstrip("/\\"))[-1] or "data"
-        for form in {folder, json.dumps(folder)[1:-1]}:
-            text = re.sub(rf"(?<![\w/<.-]){re.escape(form)}(?![\w-])", last, text)
+        for form in _forms(folder):
+            last = re.split(r"[/\\]+", form.rstrip("/\\"))[-1] or "data"
+            text = re.sub(rf"(?<![\w/<.-]){re.escape(form)}(?![\w-])", lambda _, last=last: last, text)
     return text
 
 # %% ../../nbs/85_runs/70_publish.ipynb #45d3cef9
@@ -85,21 +93,22 @@ def _check_same(result, manifest, folder):
         )
 
 
-def _check_tokens(files):
-    "Refuse a file with an access token."
+def _check_tokens(files, *facts):
+    "Refuse a file with an access token: the login of this machine in any file, and whatever else is a secret."
     own = [token.encode() for token in map(os.environ.get, _ENVIRONMENT) if token]
     for name, content in files.items():
-        if _TOKEN.search(content) or any(token in content for token in own):
+        if any(token in content for token in own):
             raise SettingsError(
-                f"{name} holds an access token", "files that everybody may read", "a token (not shown)",
+                f"{name} holds an access token", "files that everybody may read", "this machine's own (not shown)",
                 "revoke the token, remove it from the file",
             )
+    check_secrets(files, *facts)
 
 # %% ../../nbs/85_runs/70_publish.ipynb #222c3a36
 def publication(
     folder: str | Path,  # of a finished run: report.html, report.ipynb, result.json, model/
     repo: str,  # owner/name of the repository
-) -> dict:  # path in the repository -> bytes, README.md first; ModelError: altered model, SettingsError: a token
+) -> dict:  # path in the repository -> bytes, README.md first; ModelError: altered model, SettingsError: a secret
     "All files of a publication, checked."
     from cryptolab.reports.model_card import model_card
     from cryptolab.reports.results import read_result
@@ -119,7 +128,7 @@ def publication(
     folders = _folders(files["report.ipynb"])
     files |= {name: _without(files[name].decode("utf-8"), folders).encode() for name in ("report.html", "report.ipynb")}
     files |= {f"model/{name}": content for name, content in model.items()}
-    _check_tokens(files)
+    _check_tokens(files, manifest, result)
     return files
 
 # %% ../../nbs/85_runs/70_publish.ipynb #4a9a2363
@@ -213,7 +222,7 @@ def publish(
     plan = {"repo": repo, "private": private, "files": listed, "card": files["README.md"].decode(), "url": None}
     if dry_run:
         return plan
-    title = plan["card"].split("\n# ", 1)[1].split("\n", 1)[0]
+    title = html.unescape(plan["card"].split("\n# ", 1)[1].split("\n", 1)[0])
     api, error = api or _hub(), None
     try:
         return plan | _commit(api, repo, files, private, message or f"{title}: model and report")
