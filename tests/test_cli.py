@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import cryptolab
-from cryptolab.config import ModelError
+from cryptolab.config import ModelError, SettingsError, load_settings
 
 PROGRAM = [sys.executable, "-c", "from cryptolab.cli.main import main; main()"]
 
@@ -140,6 +140,73 @@ def test_a_misspelt_setting_is_refused(cli, asked):
     assert code == 1 and "unknown key `sorce`" in errors and not asked
     code, output, _ = cli("settings", "settings.ini")
     assert code == 1
+
+
+BAD_PLANS = {
+    "[costs]\nfee = 5": "below 0.5", "[costs]\nfee = inf": "below 0.5", "[costs]\nslippage = nan": "below 0.5",
+    "[DEFAULT]\nsorce = hub": "unknown key", "[DEFAULT]\nlimit = 0": "out of range",
+    "[DEFAULT]\nlimit = 5\n[data]\nlimit = 6": "[DEFAULT] and in [data]",
+    "[data]\nlimit = 5\nlimit = 6": "already exists",
+    "[model]\nseed = 4294967296": "out of range", "[data]\nlimit = 1000000000000": "out of range",
+    "[run]\nworkers = 100000": "out of range", "[data]\nsymbols = BTCUSDT, btcusdt": "twice",
+    "[data]\ntimeframes = 1h, 1h": "twice", "[run]\nout =": "`out` is empty",
+    "[run]\nout = a\n  b": "cannot be printed",
+    "[run]\nout = a\0b": "NUL", "[data]\nlimit = " + "9" * 5000: "cannot be read",
+}
+
+
+@pytest.mark.parametrize("text, words", BAD_PLANS.items(), ids=range(len(BAD_PLANS)))
+def test_nonsense_in_the_plan_file_is_refused(cli, text, words):
+    Path("settings.ini").write_text(text + "\n")
+    code, output, errors = cli("settings")
+    assert (code, output) == (1, "") and words in errors and "what to do: " in errors and len(errors) < 600
+
+
+@pytest.mark.parametrize("raw, words", [
+    ("[data]\nlimit = 9\n".encode("utf-16"), "UTF-16"), ("[data]\nlimit = 9\n".encode("utf-16-be"), "NUL"),
+    ("[data]\ndata_dir = Börse\n".encode("latin-1"), "line 2: not UTF-8"), (b"\xff\xfe", "UTF-16"),
+])
+def test_other_encodings_are_named(cli, raw, words):
+    Path("settings.ini").write_bytes(raw)
+    code, output, errors = cli("settings")
+    assert (code, output) == (1, "") and words in errors and "UTF-8" in errors
+
+
+def test_default_section_comments_and_the_mark_of_windows_are_read(cli):
+    text = "[DEFAULT]\nlimit = 9  # newest\n[costs]\nfee = 0.002 ; taker\n"
+    Path("settings.ini").write_text(text, encoding="utf-8-sig")
+    output = cli("settings")[1]
+    assert "limit = 9\n" in output and "fee = 0.002\n" in output
+
+
+def test_a_plan_that_is_no_readable_file_is_refused(cli, tmp_path):
+    plan = Path("settings.ini")
+    plan.mkdir()
+    assert "is not a file" in cli("settings")[2]
+    plan.rmdir()
+    for target in ("settings.ini", "nowhere"):  # it used to count as no plan at all
+        plan.symlink_to(target)
+        code, _, errors = cli("settings")
+        assert code == 1 and "cannot be read" in errors
+        plan.unlink()
+
+
+@pytest.mark.parametrize("given", [
+    {"limit": "5"}, {"limit": True}, {"limit": 5.0}, {"fee": "0.001"}, {"fee": True}, {"fee": 5}, {"seed": 2**32},
+    {"symbols": "BTCUSDT"}, {"symbols": (1,)}, {"symbols": ["A", "a"]}, {"source": 3}, {"out": 3}, {"out": ""},
+    {"system": "\0"},
+])
+def test_overrides_are_held_to_the_same_rules(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match="setting: `" + next(iter(given))):
+        load_settings(**given)
+    assert load_settings(symbols=["A"], limit=7, fee=0).symbols == ("A",)
+
+
+@pytest.mark.parametrize("option", [("--seed", 2**32), ("--limit", 10**12), ("--out", ""), ("--data-dir", " ")])
+def test_options_are_held_to_the_same_rules(cli, asked, option):
+    code, _, errors = cli("run", "BTCUSDT", "1h", *option)
+    assert code == 1 and f"`{option[0][2:].replace('-', '_')}`" in errors and not asked
 
 
 def test_settings_shows_the_plan(cli):
