@@ -227,6 +227,110 @@ def test_unknown_parameter_of_a_system_is_refused(cli, monkeypatch):
         assert code == 1 and text in errors and "what to do" in errors
 
 
+# ---- what is found out before anything starts
+
+@pytest.fixture
+def nothing_starts(monkeypatch):
+    "Whatever takes minutes is an error."
+    from cryptolab.runs import batch, claims, report
+
+    def work(*args, **kwargs):
+        raise AssertionError("work began")
+
+    for module, name in ((report, "_make"), (batch, "_drive"), (claims, "load_tables")):
+        monkeypatch.setattr(module, name, work)
+
+
+@pytest.mark.parametrize("item", [
+    "dropout=2", "dropout=nan", "heads=0.5", "direction_epochs=many", "price_units=8", "price_units=[0]", "trees=1e12",
+    "standard=no", "vol_target=atr", "fractions=[0.9,0.2]", "fractions=[a]", "test_start=soon", "pool=[1]", "threads=0",
+    "init_from=nowhere",
+])
+def test_a_bad_value_of_a_parameter_is_refused_before_anything_starts(cli, nothing_starts, item):
+    code, output, errors = cli("run", "BTCUSDT", "1h", "--set", item)
+    assert (code, output) == (1, "") and "what to do: " in errors and item.partition("=")[0] in errors.replace(
+        "nowhere is no model folder", "init_from"
+    )
+
+
+@pytest.mark.parametrize("system, items", [
+    ("v2", ["features=v3", "learn_pool=1"]),
+    ("hybrid", ["members=oracle", "take_profit=-1", "timeout=1.5", "ml_entry_threshold=0.9", "select=0"]),
+])
+def test_parameters_of_the_other_systems_too(cli, nothing_starts, system, items):
+    for item in items:
+        code, _, errors = cli("run", "BTCUSDT", "1h", "--system", system, "--set", item)
+        assert code == 1 and "what to do: " in errors, item
+
+
+def test_good_values_of_parameters_pass():
+    from cryptolab.systems.registry import check_params, system_class
+
+    good = {
+        "v9": {"price_units": [8, 4], "direction_rate": 1e-3, "threads": 2, "pool": "ETHUSDT,SOLUSDT", "dropout": 0,
+               "fractions": [0.6, 0.2, 0.2], "test_start": "2024-01-31", "standard": False},
+        "v2": {"features": "v2_nine", "learn_pool": True, "pool": ["ETHUSDT"], "target": 3},
+        "hybrid": {"members": "xgboost,svm", "min_entry_score": 5, "select": 20, "test_start": None},
+    }
+    for name, params in good.items():
+        assert check_params(system_class(name), params) == params
+
+
+def test_a_typo_in_a_symbol_is_found_before_anything_starts(cli, nothing_starts, tmp_path):
+    (tmp_path / "BTCUSDT_1h.csv").write_text("anything")
+    for name, more in (("run", ["BTCUSTD", "1h"]), ("batch", ["--symbols", "BTCUSTD", "--timeframes", "1h"])):
+        code, output, errors = cli(name, *more, "--source", "local", "--data-dir", tmp_path)
+        assert (code, output) == (1, "") and "BTCUSTD" in errors and "BTCUSDT" in errors and "what to do" in errors
+    assert not (tmp_path / "reports").exists()
+
+
+UNUSABLE = {
+    "file": "is a file", "file/out": "a file", "loop": "leads back to itself", "loop/out": "leads back to itself",
+    "dangling": "broken link", "x" * 5000: "too long", "y" * 300: "too long", "/proc/out": "cannot be written",
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="links and /proc as on Linux")
+@pytest.mark.parametrize("command", [["run", "BTCUSDT", "1h"], ["batch"], ["leaderboard"], ["audit"]], ids=" ".join)
+def test_a_folder_that_cannot_be_written_is_refused_at_once(cli, nothing_starts, tmp_path, command):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for out, why in UNUSABLE.items():
+        code, output, errors = cli(*command, "--out", out)
+        assert (code, output) == (1, "") and (why in errors or "a file" in why and "a file" in errors), (out, errors)
+        assert "expected: " in errors and "what to do: " in errors and "--out" in errors and len(errors) < 900
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dangling", "file", "loop"]
+
+
+@pytest.mark.parametrize("command", [["run", "BTCUSDT", "1h"], ["batch"], ["audit"]], ids=" ".join)
+def test_too_few_open_files_are_told_at_once(cli, nothing_starts, monkeypatch, command):
+    from cryptolab.runs import processes
+
+    monkeypatch.setattr(processes, "open_files", lambda: (32, 32))
+    code, output, errors = cli(*command)
+    assert (code, output) == (1, "") and "too few files open" in errors and "ulimit -Hn 1" in errors
+    assert not Path("reports").exists()
+
+
+def test_doctor_names_what_would_stop_a_run(cli, monkeypatch):
+    from cryptolab.cli import doctor
+    from cryptolab.runs import processes
+
+    monkeypatch.setattr(doctor, "gpu", lambda backend: None)
+    monkeypatch.setattr(doctor, "open_files", lambda: (32, 32))
+    monkeypatch.setattr(doctor, "free_space", lambda folder: 10**6)
+    Path("file").write_text("")
+    output = cli("doctor", "--out", "file/out")[1]
+    for words in ("cannot be written", "less than 1 GB is free", "32 are allowed", "0.0 GB free"):
+        assert words in output
+    Path("settings.ini").write_text("[costs]\nfee = 5\n")
+    assert "below 0.5" in cli("doctor")[1]
+    Path("settings.ini").unlink()
+    monkeypatch.setattr(doctor, "open_files", processes.open_files)
+    assert "nothing can be run" not in cli("doctor")[1]
+
+
 def test_doctor_prints_json(cli, monkeypatch):
     from cryptolab.cli import doctor
 
