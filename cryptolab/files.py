@@ -66,7 +66,8 @@ def free_space(
     "Free space of the disk that holds a folder."
     for part in (Path(folder).absolute(), *Path(folder).absolute().parents):
         try:
-            return shutil.disk_usage(part).free
+            disk = shutil.disk_usage(part)
+            return disk.free if disk.total else None  # some file systems do not count
         except FileNotFoundError:
             continue
         except (OSError, ValueError):
