@@ -1437,6 +1437,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'cryptolab/cli/common.py'),
                                       'cryptolab.cli.common.RichProgress.__init__': ( '95_cli/common.html#richprogress.__init__',
                                                                                       'cryptolab/cli/common.py'),
+                                      'cryptolab.cli.common._file_error': ('95_cli/common.html#_file_error', 'cryptolab/cli/common.py'),
                                       'cryptolab.cli.common.readable_errors': ( '95_cli/common.html#readable_errors',
                                                                                 'cryptolab/cli/common.py'),
                                       'cryptolab.cli.common.show_progress': ('95_cli/common.html#show_progress', 'cryptolab/cli/common.py'),

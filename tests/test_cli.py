@@ -165,7 +165,7 @@ def test_nonsense_in_the_plan_file_is_refused(cli, text, words):
 @pytest.mark.parametrize("raw, words", [
     ("[data]\nlimit = 9\n".encode("utf-16"), "UTF-16"), ("[data]\nlimit = 9\n".encode("utf-16-be"), "NUL"),
     ("[data]\ndata_dir = Börse\n".encode("latin-1"), "line 2: not UTF-8"), (b"\xff\xfe", "UTF-16"),
-])
+], ids=["utf-16", "utf-16-be", "latin-1", "mark"])
 def test_other_encodings_are_named(cli, raw, words):
     Path("settings.ini").write_bytes(raw)
     code, output, errors = cli("settings")
@@ -301,6 +301,19 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(cli, nothing_starts,
         assert (code, output) == (1, "") and (why in errors or "a file" in why and "a file" in errors), (out, errors)
         assert "expected: " in errors and "what to do: " in errors and "--out" in errors and len(errors) < 900
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dangling", "file", "loop"]
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize("command", [
+    ["publish", LONG, "me/x"], ["predict", "BTCUSDT", "1h", "--model", LONG], ["run", "--template", LONG],
+    ["run", "--source", "local", "--data-dir", LONG], ["batch", "--template", LONG], ["settings", LONG],
+    ["run", "--set", f"init_from={LONG}"],
+], ids=["publish", "predict", "template", "data", "batch", "settings", "init_from"])
+def test_a_path_that_no_file_can_have_is_no_traceback(cli, nothing_starts, command):
+    code, _, errors = cli(*command)
+    assert code == 1 and "what to do: " in errors and "Traceback" not in errors
 
 
 @pytest.mark.parametrize("command", [["run", "BTCUSDT", "1h"], ["batch"], ["audit"]], ids=" ".join)

@@ -61,7 +61,7 @@ def surroundings(
         folder = out or str(load_settings().out)
         check_writable(folder)
     except CryptolabError as e:
-        problem = " ".join(f"{e.what}; {e.remedy}".split())
+        problem = " ".join(f"{e.what}; expected: {e.expected}; {e.remedy}".split())
     limits = open_files()
     files = limits and [None if n == float("inf") else n for n in limits]
     return {"out": folder, "problem": problem, "disk_free_gb": _giga(free_space(folder)), "open_files": files}
