@@ -146,16 +146,16 @@ def test_a_report_that_lost_a_file_is_made_again(tmp_path, monkeypatch):
             (partial / name).write_text('{"system": "toy"}')
 
     monkeypatch.setattr(report, "_make", make)
+    monkeypatch.setattr(jobs, "_ask_alone", lambda env, job, out, *rest: runner.make_report(job, out))
     job, out = make_plan(["BTCUSDT"], ["1h"], ["toy"], template=toy(tmp_path))[0], tmp_path / "out"
     folder = out / job.name
     assert runner.make_report(job, out)["state"] == "done" and read_record(folder)["key"] == job_key(job)
     for name in ("report.html", "report.ipynb", "result.json", "model/weights.bin", "job.json"):
         for damage in ("gone", "short"):
             (folder / name).unlink() if damage == "gone" else (folder / name).write_text("{")
-            status = BatchStatus(out, [job], "b")
-            assert batch._to_make([job], out, False, status) == [job], f"{name} is {damage}"
-            assert runner.make_report(job, out)["state"] == "done"
-            assert batch._to_make([job], out, False, status) == []
+            assert read_record(folder) is None, f"{name} is {damage}"
+            assert jobs.run_job(job, out, warm=False)["state"] == "done"
+            assert read_record(folder)["key"] == job_key(job)
 
 
 # ---- batches that succeed, in part
