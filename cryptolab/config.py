@@ -7,7 +7,10 @@ __all__ = ['CryptolabError', 'DataError', 'SourceError', 'SettingsError', 'Model
            'load_settings', 'seed_everything']
 
 # %% ../nbs/00_config.ipynb #f1e494e1
+import codecs
 import configparser
+import math
+import numbers
 import os
 import random
 from dataclasses import dataclass, fields, replace
@@ -59,39 +62,90 @@ class Settings:
     data_dir: str = "data"  # folder or file of candles
     symbols: tuple = ("BTCUSDT",)  # symbols to run
     timeframes: tuple = ("1h",)  # timeframes to run
-    limit: int = 10000  # newest candles to use
+    limit: int = 10000  # newest candles to use, up to 100 million
     system: str = "v9"  # which system
     profile: str = "quick"  # full | quick | smoke
-    seed: int = 0  # seed of every random choice
-    fee: float = 0.001  # fraction per side
-    slippage: float = 0.0005  # fraction per side
-    workers: int = 2  # processes of a batch
+    seed: int = 0  # seed of every random choice, below 2**32
+    fee: float = 0.001  # fraction per side, below 0.5
+    slippage: float = 0.0005  # fraction per side, below 0.5
+    workers: int = 2  # processes of a batch, up to 1024
     out: str = "reports"  # folder for results
 
 # %% ../nbs/00_config.ipynb #4b80c009
 _CHOICES = {"source": ("sample", "local", "hub", "exchange"), "profile": ("full", "quick", "smoke")}
-_LOWEST = {"limit": 1, "seed": 0, "fee": 0.0, "slippage": 0.0, "workers": 1}
+_RANGES = {  # lowest, highest
+    "limit": (1, 100_000_000), "seed": (0, 2**32 - 1), "workers": (1, 1024),
+    "fee": (0.0, math.nextafter(0.5, 0)), "slippage": (0.0, math.nextafter(0.5, 0)),
+}
+_HINTS = {  # key -> range in words, what to do
+    "limit": ("from 1 to 100,000,000 candles", "choose a number in the range"),
+    "seed": ("from 0 to 4,294,967,295, which NumPy and Keras take", "choose a number in the range"),
+    "workers": ("from 1 to 1024 processes", "choose about as many as the machine has cores"),
+}
+_COST = ("a fraction per side, at least 0 and below 0.5", "0.001 is 0.1 percent; for 5 percent write 0.05")
+_KINDS = {int: (numbers.Integral, "a whole number"), float: (numbers.Real, "a number"), str: ((str, Path), "text")}
 
 
+def _shown(value):
+    "A value as an error shows it: never longer than a line."
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _check_kind(key, value, where):
+    "Raises SettingsError where a value has another type than the setting's default, or is text that no path can be."
+    kind = type(getattr(Settings, key))
+    if kind is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise SettingsError(f"{where}: `{key}` is not a list", "names", _shown(value), f"give `{key}` as a list")
+        for part in value:
+            _check_text(key, part, where)
+    elif isinstance(value, bool) or not isinstance(value, _KINDS[kind][0]):
+        raise SettingsError(f"{where}: `{key}` has the wrong type", _KINDS[kind][1], _shown(value), "correct the value")
+    elif kind is str:
+        _check_text(key, value, where)
+
+
+def _check_text(key, value, where):
+    "Raises SettingsError for what is no text, is empty, or holds a line break or another control character."
+    if not isinstance(value, (str, Path)):
+        raise SettingsError(f"{where}: `{key}` has the wrong type", "text", _shown(value), "correct the value")
+    if not str(value).strip():
+        raise SettingsError(f"{where}: `{key}` is empty", "a value", _shown(value), f"fill in `{key}`, or leave it out")
+    # also half a character: bytes of the command line that are not UTF-8
+    if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in str(value)):
+        raise SettingsError(
+            f"{where}: `{key}` holds a character that cannot be printed", "text on one line", _shown(str(value)),
+            "remove line breaks and control characters",
+        )
+
+# %% ../nbs/00_config.ipynb #a41c7e03
 def check_choice(
     key: str,  # a setting of the plan
     value,  # its value, in the type of the setting
     where: str,  # the file or option it came from, for the error
-) -> object:  # the value; raises SettingsError where it is not allowed
-    "A setting whose value is one of the choices, in range and not empty."
+) -> object:  # the value, a list as tuple; raises SettingsError where it is not allowed
+    "A setting that has the right type, is one of the choices, in range, not empty and without repetition."
+    _check_kind(key, value, where)
     if key in _CHOICES and value not in _CHOICES[key]:
         raise SettingsError(
-            f"{where}: unknown {key}", " | ".join(_CHOICES[key]), repr(value), f"choose one of them for `{key}`",
+            f"{where}: unknown {key}", " | ".join(_CHOICES[key]), _shown(value), f"choose one of them for `{key}`",
         )
-    if key in _LOWEST and not (value >= _LOWEST[key]):
-        raise SettingsError(
-            f"{where}: `{key}` is out of range", f"at least {_LOWEST[key]}", repr(value), "choose a larger value",
-        )
-    if isinstance(value, tuple) and not value:
+    if key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
+        allowed, remedy = _HINTS.get(key, _COST)
+        raise SettingsError(f"{where}: `{key}` is out of range", allowed, _shown(value), remedy)
+    if not isinstance(value, (tuple, list)):
+        return value
+    if not value:
         raise SettingsError(
             f"{where}: `{key}` is empty", "at least one, separated by commas", "nothing", f"fill in `{key}`",
         )
-    return value
+    names = [name.upper() if key == "symbols" else name for name in value]  # 1m and 1M are two timeframes
+    if (twice := sorted({name for name in names if names.count(name) > 1})):
+        raise SettingsError(
+            f"{where}: `{key}` names {twice[0]} twice", "each once", ", ".join(value), "remove the repetition",
+        )
+    return tuple(value)
 
 # %% ../nbs/00_config.ipynb #c97785cf
 def _parse(key, text, where):
@@ -101,9 +155,60 @@ def _parse(key, text, where):
         value = tuple(t.strip() for t in text.split(",") if t.strip()) if kind is tuple else kind(text.strip())
     except ValueError as e:
         raise SettingsError(
-            f"{where}: `{key}` cannot be read", f"{kind.__name__}", repr(text), "correct the value"
+            f"{where}: `{key}` cannot be read", _KINDS[kind][1], _shown(text), "correct the value"
         ) from e
     return check_choice(key, value, where)
+
+# %% ../nbs/00_config.ipynb #a41c7e04
+_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+
+
+def _plan_text(path):
+    "The text of a plan file; raises SettingsError where it cannot be read."
+    try:
+        raw = path.read_bytes() if path.is_file() or not path.exists() else None
+    except OSError as e:
+        raise SettingsError(f"{path} cannot be read", "a readable file", e.strerror, "correct or remove it") from e
+    if raw is None:
+        kind = "a folder" if path.is_dir() else "something else"
+        raise SettingsError(f"{path} is not a file", "a plan file", kind, "move it away or give another path")
+    save = "save the file as UTF-8"
+    if raw[:2] in _MARKS:
+        raise SettingsError(f"{path} cannot be read", "text in UTF-8", "text in UTF-16", save)
+    try:
+        text = raw.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as e:
+        line = raw[: e.start].count(b"\n") + 1
+        raise SettingsError(
+            f"{path}, line {line}: not UTF-8", "text in UTF-8", f"byte 0x{raw[e.start]:02x}", save,
+        ) from e
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise SettingsError(f"{path}, line {line}: a NUL byte", "text in UTF-8", "a NUL byte", save)
+    return text
+
+# %% ../nbs/00_config.ipynb #a41c7e07
+def _read_plan(path):
+    "The settings of a plan file by key, checked; raises SettingsError."
+    # no section is a `default_section`, so that [DEFAULT] is read as the others are
+    ini = configparser.ConfigParser(inline_comment_prefixes=(";", "#"), interpolation=None, default_section="\n")
+    try:
+        ini.read_string(_plan_text(path), source=str(path))
+    except configparser.Error as e:
+        raise SettingsError(
+            f"{path} cannot be read", "sections and `key = value` lines, each key once", str(e), "correct the line"
+        ) from e
+    known, values, home = {f.name for f in fields(Settings)}, {}, {}
+    for section in ini.sections():
+        for key, text in ini[section].items():
+            if key not in known:
+                what = f"{path}: unknown key `{key}` in [{section}]"
+                raise SettingsError(what, ", ".join(sorted(known)), key, "correct or remove it")
+            if key in values:
+                what = f"{path}: `{key}` stands in [{home[key]}] and in [{section}]"
+                raise SettingsError(what, "each key once", "two values", "remove one of them")
+            values[key], home[key] = _parse(key, text, str(path)), section
+    return values
 
 # %% ../nbs/00_config.ipynb #423c6002
 def load_settings(
@@ -111,24 +216,9 @@ def load_settings(
     **overrides,  # values that replace those of the file; None means "not given"
 ) -> Settings:  # the plan, checked; raises SettingsError on unknown keys or values
     "Read the research plan and apply overrides."
-    known = {f.name for f in fields(Settings)}
-    values, path = {}, Path(path)
-    if path.exists():
-        ini = configparser.ConfigParser(inline_comment_prefixes=(";",), interpolation=None)
-        try:
-            ini.read_string(path.read_text(encoding="utf-8"), source=str(path))
-        except configparser.Error as e:
-            raise SettingsError(
-                f"{path} cannot be read", "sections and `key = value` lines", str(e), "correct the line"
-            ) from e
-        for section in ini.sections():
-            for key, text in ini[section].items():
-                if key not in known:
-                    raise SettingsError(
-                        f"{path}: unknown key `{key}` in [{section}]", ", ".join(sorted(known)), key,
-                        "correct or remove it",
-                    )
-                values[key] = _parse(key, text, str(path))
+    known, values, path = {f.name for f in fields(Settings)}, {}, Path(path)
+    if os.path.lexists(path):  # also a link that leads nowhere: it is not to be taken for no plan
+        values = _read_plan(path)
     elif path != Path("settings.ini"):
         raise SettingsError(f"{path} does not exist", "a plan file", "nothing", "check the path")
     for key, value in overrides.items():

@@ -21,6 +21,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from cryptolab.config import SettingsError
 from cryptolab.runs import batch, worker as jobs, plan, kernel as runner
 from cryptolab.runs.batch import BatchStatus, batch_text, run_batch
+from cryptolab.runs.forkserver import ForkServer, answer_of
 from cryptolab.runs.cluster import FILES, make_certificates, trust_words, visible_gpus
 from cryptolab.runs.plan import Job, job_key, make_plan, read_record
 
@@ -133,6 +134,28 @@ def test_a_damaged_result_is_found_out(tmp_path, damage):
     assert read_record(folder)["key"] == "key"
     (folder / "result.json").unlink() if damage is None else (folder / "result.json").write_text(damage)
     assert read_record(folder) is None
+
+
+def test_a_report_that_lost_a_file_is_made_again(tmp_path, monkeypatch):
+    "A deleted page, a shortened page, a lost model: none of them is done, and none is in the way of a new report."
+    from cryptolab.runs import report
+
+    def make(template, partial, *rest):
+        (partial / "model").mkdir()
+        for name in ("report.html", "report.ipynb", "result.json", "model/weights.bin"):
+            (partial / name).write_text('{"system": "toy"}')
+
+    monkeypatch.setattr(report, "_make", make)
+    monkeypatch.setattr(jobs, "_ask_alone", lambda env, job, out, *rest: runner.make_report(job, out))
+    job, out = make_plan(["BTCUSDT"], ["1h"], ["toy"], template=toy(tmp_path))[0], tmp_path / "out"
+    folder = out / job.name
+    assert runner.make_report(job, out)["state"] == "done" and read_record(folder)["key"] == job_key(job)
+    for name in ("report.html", "report.ipynb", "result.json", "model/weights.bin", "job.json"):
+        for damage in ("gone", "short"):
+            (folder / name).unlink() if damage == "gone" else (folder / name).write_text("{")
+            assert read_record(folder) is None, f"{name} is {damage}"
+            assert jobs.run_job(job, out, warm=False)["state"] == "done"
+            assert read_record(folder)["key"] == job_key(job)
 
 
 # ---- batches that succeed, in part
@@ -372,7 +395,7 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert (
         answer["state"] == "failed"
         and "No space left" in answer["error"]["message"]
-        and answer["error"]["name"] == "OSError"
+        and answer["error"]["name"] == "WriteError"
     )
     assert [p.name for p in (tmp_path / "out").iterdir() if p.name != ".work"] == []
     lines = []
@@ -383,6 +406,18 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
         status.write()
     assert len(lines) == 1 and "No space left" in lines[0], "told once"
     assert runner.make_report(work[0], tmp_path / "out")["state"] == "done"
+
+
+# ---- last words
+
+def test_the_last_words_of_a_process_are_passed_on(tmp_path):
+    (tmp_path / "sick.py").write_text("raise RuntimeError('this package is broken')")
+    server = ForkServer({**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}, ("sick",))
+    answer = server.ask(Job("BTCUSDT", "1h"), tmp_path)
+    assert answer["error"]["name"] == "ProcessDied" and answer["error"]["again"]
+    assert "ended with code 1" in answer["error"]["message"] and "this package is broken" in answer["error"]["message"]
+    silent = answer_of(b"1\n", -signal.SIGKILL, 1.0, "MemoryError")["error"]["message"]
+    assert "killed by SIGKILL (as the system does when the memory is used up)" in silent and "MemoryError" in silent
 
 
 # ---- where nothing can be forked; GPUs

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import cryptolab
-from cryptolab.config import ModelError
+from cryptolab.config import ModelError, SettingsError, load_settings
 
 PROGRAM = [sys.executable, "-c", "from cryptolab.cli.main import main; main()"]
 
@@ -142,6 +142,73 @@ def test_a_misspelt_setting_is_refused(cli, asked):
     assert code == 1
 
 
+BAD_PLANS = {
+    "[costs]\nfee = 5": "below 0.5", "[costs]\nfee = inf": "below 0.5", "[costs]\nslippage = nan": "below 0.5",
+    "[DEFAULT]\nsorce = hub": "unknown key", "[DEFAULT]\nlimit = 0": "out of range",
+    "[DEFAULT]\nlimit = 5\n[data]\nlimit = 6": "[DEFAULT] and in [data]",
+    "[data]\nlimit = 5\nlimit = 6": "already exists",
+    "[model]\nseed = 4294967296": "out of range", "[data]\nlimit = 1000000000000": "out of range",
+    "[run]\nworkers = 100000": "out of range", "[data]\nsymbols = BTCUSDT, btcusdt": "twice",
+    "[data]\ntimeframes = 1h, 1h": "twice", "[run]\nout =": "`out` is empty",
+    "[run]\nout = a\n  b": "cannot be printed",
+    "[run]\nout = a\0b": "NUL", "[data]\nlimit = " + "9" * 5000: "cannot be read",
+}
+
+
+@pytest.mark.parametrize("text, words", BAD_PLANS.items(), ids=range(len(BAD_PLANS)))
+def test_nonsense_in_the_plan_file_is_refused(cli, text, words):
+    Path("settings.ini").write_text(text + "\n")
+    code, output, errors = cli("settings")
+    assert (code, output) == (1, "") and words in errors and "what to do: " in errors and len(errors) < 600
+
+
+@pytest.mark.parametrize("raw, words", [
+    ("[data]\nlimit = 9\n".encode("utf-16"), "UTF-16"), ("[data]\nlimit = 9\n".encode("utf-16-be"), "NUL"),
+    ("[data]\ndata_dir = Börse\n".encode("latin-1"), "line 2: not UTF-8"), (b"\xff\xfe", "UTF-16"),
+], ids=["utf-16", "utf-16-be", "latin-1", "mark"])
+def test_other_encodings_are_named(cli, raw, words):
+    Path("settings.ini").write_bytes(raw)
+    code, output, errors = cli("settings")
+    assert (code, output) == (1, "") and words in errors and "UTF-8" in errors
+
+
+def test_default_section_comments_and_the_mark_of_windows_are_read(cli):
+    text = "[DEFAULT]\nlimit = 9  # newest\n[costs]\nfee = 0.002 ; taker\n"
+    Path("settings.ini").write_text(text, encoding="utf-8-sig")
+    output = cli("settings")[1]
+    assert "limit = 9\n" in output and "fee = 0.002\n" in output
+
+
+def test_a_plan_that_is_no_readable_file_is_refused(cli, tmp_path):
+    plan = Path("settings.ini")
+    plan.mkdir()
+    assert "is not a file" in cli("settings")[2]
+    plan.rmdir()
+    for target in ("settings.ini", "nowhere"):  # it used to count as no plan at all
+        plan.symlink_to(target)
+        code, _, errors = cli("settings")
+        assert code == 1 and "cannot be read" in errors
+        plan.unlink()
+
+
+@pytest.mark.parametrize("given", [
+    {"limit": "5"}, {"limit": True}, {"limit": 5.0}, {"fee": "0.001"}, {"fee": True}, {"fee": 5}, {"seed": 2**32},
+    {"symbols": "BTCUSDT"}, {"symbols": (1,)}, {"symbols": ["A", "a"]}, {"source": 3}, {"out": 3}, {"out": ""},
+    {"system": "\0"},
+])
+def test_overrides_are_held_to_the_same_rules(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match="setting: `" + next(iter(given))):
+        load_settings(**given)
+    assert load_settings(symbols=["A"], limit=7, fee=0).symbols == ("A",)
+
+
+@pytest.mark.parametrize("option", [("--seed", 2**32), ("--limit", 10**12), ("--out", ""), ("--data-dir", " ")])
+def test_options_are_held_to_the_same_rules(cli, asked, option):
+    code, _, errors = cli("run", "BTCUSDT", "1h", *option)
+    assert code == 1 and f"`{option[0][2:].replace('-', '_')}`" in errors and not asked
+
+
 def test_settings_shows_the_plan(cli):
     code, output, _ = cli("settings")
     assert code == 0 and "source = sample" in output and "symbols = BTCUSDT" in output
@@ -158,6 +225,123 @@ def test_unknown_parameter_of_a_system_is_refused(cli, monkeypatch):
     for item, text in (("droput=0.5", "no parameter `droput`"), ("seed=3", "place of its own")):
         code, _, errors = cli("run", "BTCUSDT", "1h", "--set", item)
         assert code == 1 and text in errors and "what to do" in errors
+
+
+# ---- what is found out before anything starts
+
+@pytest.fixture
+def nothing_starts(monkeypatch):
+    "Whatever takes minutes is an error."
+    from cryptolab.runs import batch, claims, report
+
+    def work(*args, **kwargs):
+        raise AssertionError("work began")
+
+    for module, name in ((report, "_make"), (batch, "_drive"), (claims, "load_tables")):
+        monkeypatch.setattr(module, name, work)
+
+
+@pytest.mark.parametrize("item", [
+    "dropout=2", "dropout=nan", "heads=0.5", "direction_epochs=many", "price_units=8", "price_units=[0]", "trees=1e12",
+    "standard=no", "vol_target=atr", "fractions=[0.9,0.2]", "fractions=[a]", "test_start=soon", "pool=[1]", "threads=0",
+    "init_from=nowhere",
+])
+def test_a_bad_value_of_a_parameter_is_refused_before_anything_starts(cli, nothing_starts, item):
+    code, output, errors = cli("run", "BTCUSDT", "1h", "--set", item)
+    assert (code, output) == (1, "") and "what to do: " in errors and item.partition("=")[0] in errors.replace(
+        "nowhere is no model folder", "init_from"
+    )
+
+
+@pytest.mark.parametrize("system, items", [
+    ("v2", ["features=v3", "learn_pool=1"]),
+    ("hybrid", ["members=oracle", "take_profit=-1", "timeout=1.5", "ml_entry_threshold=0.9", "select=0"]),
+])
+def test_parameters_of_the_other_systems_too(cli, nothing_starts, system, items):
+    for item in items:
+        code, _, errors = cli("run", "BTCUSDT", "1h", "--system", system, "--set", item)
+        assert code == 1 and "what to do: " in errors, item
+
+
+def test_good_values_of_parameters_pass():
+    from cryptolab.systems.registry import check_params, system_class
+
+    good = {
+        "v9": {"price_units": [8, 4], "direction_rate": 1e-3, "threads": 2, "pool": "ETHUSDT,SOLUSDT", "dropout": 0,
+               "fractions": [0.6, 0.2, 0.2], "test_start": "2024-01-31", "standard": False},
+        "v2": {"features": "v2_nine", "learn_pool": True, "pool": ["ETHUSDT"], "target": 3},
+        "hybrid": {"members": "xgboost,svm", "min_entry_score": 5, "select": 20, "test_start": None},
+    }
+    for name, params in good.items():
+        assert check_params(system_class(name), params) == params
+
+
+def test_a_typo_in_a_symbol_is_found_before_anything_starts(cli, nothing_starts, tmp_path):
+    (tmp_path / "BTCUSDT_1h.csv").write_text("anything")
+    for name, more in (("run", ["BTCUSTD", "1h"]), ("batch", ["--symbols", "BTCUSTD", "--timeframes", "1h"])):
+        code, output, errors = cli(name, *more, "--source", "local", "--data-dir", tmp_path)
+        assert (code, output) == (1, "") and "BTCUSTD" in errors and "BTCUSDT" in errors and "what to do" in errors
+    assert not (tmp_path / "reports").exists()
+
+
+UNUSABLE = {
+    "file": "is a file", "file/out": "a file", "loop": "leads back to itself", "loop/out": "leads back to itself",
+    "dangling": "broken link", "x" * 5000: "too long", "y" * 300: "too long", "/proc/out": "cannot be written",
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="links and /proc as on Linux")
+@pytest.mark.parametrize("command", [["run", "BTCUSDT", "1h"], ["batch"], ["leaderboard"], ["audit"]], ids=" ".join)
+def test_a_folder_that_cannot_be_written_is_refused_at_once(cli, nothing_starts, tmp_path, command):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for out, why in UNUSABLE.items():
+        code, output, errors = cli(*command, "--out", out)
+        assert (code, output) == (1, "") and (why in errors or "a file" in why and "a file" in errors), (out, errors)
+        assert "expected: " in errors and "what to do: " in errors and "--out" in errors and len(errors) < 900
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dangling", "file", "loop"]
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize("command", [
+    ["publish", LONG, "me/x"], ["predict", "BTCUSDT", "1h", "--model", LONG], ["run", "--template", LONG],
+    ["run", "--source", "local", "--data-dir", LONG], ["batch", "--template", LONG], ["settings", LONG],
+    ["run", "--set", f"init_from={LONG}"],
+], ids=["publish", "predict", "template", "data", "batch", "settings", "init_from"])
+def test_a_path_that_no_file_can_have_is_no_traceback(cli, nothing_starts, command):
+    code, _, errors = cli(*command)
+    assert code == 1 and "what to do: " in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("command", [["run", "BTCUSDT", "1h"], ["batch"], ["audit"]], ids=" ".join)
+def test_too_few_open_files_are_told_at_once(cli, nothing_starts, monkeypatch, command):
+    from cryptolab.runs import processes
+
+    monkeypatch.setattr(processes, "open_files", lambda: (32, 32))
+    code, output, errors = cli(*command)
+    assert (code, output) == (1, "") and "too few files open" in errors and "ulimit -Hn 1" in errors
+    assert not Path("reports").exists()
+
+
+def test_doctor_names_what_would_stop_a_run(cli, monkeypatch):
+    from cryptolab.cli import doctor
+    from cryptolab.runs import processes
+
+    monkeypatch.setattr(doctor, "gpu", lambda backend: None)
+    monkeypatch.setattr(doctor, "open_files", lambda: (32, 32))
+    monkeypatch.setattr(doctor, "free_space", lambda folder: 10**6)
+    Path("file").write_text("")
+    output = cli("doctor", "--out", "file/out")[1]
+    for words in ("cannot be written", "less than 1 GB is free", "32 are allowed", "0.0 GB free"):
+        assert words in output
+    Path("settings.ini").write_text("[costs]\nfee = 5\n")
+    assert "below 0.5" in cli("doctor")[1]
+    Path("settings.ini").unlink()
+    monkeypatch.setattr(doctor, "open_files", processes.open_files)
+    assert "nothing can be run" not in cli("doctor")[1]
 
 
 def test_doctor_prints_json(cli, monkeypatch):

@@ -1,4 +1,5 @@
 """Reports as whole programs: made completely or not at all, readable offline, resumable; small templates stand in."""
+import errno
 import json
 import os
 import re
@@ -6,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from cryptolab import files
 from cryptolab.config import DataError, SettingsError, SourceError
 from cryptolab.cli.doctor import diagnose, diagnosis_text, gpu
-from cryptolab.files import only_one
+from cryptolab.files import WriteError, only_one
 from cryptolab.reports.render import render_html
+from cryptolab.runs import execute
 from cryptolab.runs.execute import ReportError
 from cryptolab.runs.report import run_report
 
@@ -69,6 +73,7 @@ def rich(tmp_path_factory):
         json.dumps({"argv": ["/nowhere/python", "{connection_file}"], "display_name": "x", "language": "python"})
     )
     (home / "candles").mkdir()
+    (home / "candles" / "BTCUSDT_1h.csv").write_text("looked for before the run, and not read by this notebook")
     news, before = [], os.getcwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(home / "jupyter"))
@@ -382,6 +387,76 @@ def test_a_process_that_dies_is_reported(tmp_path):
     with pytest.raises(ReportError, match="(?s)the process of the notebook died.*more memory") as caught:
         run_report("BTCUSDT", "1h", "mine", out=tmp_path / "out", template=template(tmp_path / "t.ipynb", code))
     assert caught.value.kind == "DeadKernelError" and names(tmp_path / "out") == ["BTCUSDT-1h-mine.failed.ipynb"]
+    assert "it ended with code 9" in str(caught.value) and "Killed: out of memory" in caught.value.found
+
+
+@pytest.mark.parametrize("code, words", [
+    ("raise ImportError('this package is broken')", "ended with code 1.*this package is broken"),
+    ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL.*the memory is used up"),
+], ids=["broken", "killed"])
+def test_a_process_that_dies_at_its_start_is_noticed_at_once(tmp_path, monkeypatch, code, words):
+    (tmp_path / "ipykernel_launcher.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    began = time.monotonic()
+    with pytest.raises(ReportError, match=f"(?s){words}"):
+        run_report("BTCUSDT", "1h", "mine", out=tmp_path / "out", template=template(tmp_path / "t.ipynb", END))
+    assert time.monotonic() - began < 60, "it waited for a process that was dead"
+
+
+# ---- a full disk
+
+FULL = (
+    "import resource\nfull = not (Path(work) / 'model.txt').exists()\n"
+    "(Path(work) / 'model.txt').write_text('trained')\n"
+    "if full: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))"
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits as on Unix")
+def test_a_full_disk_is_called_so_and_the_work_goes_on_afterwards(tmp_path):
+    "The notebook cannot write its result; what it trained before is found by the next run."
+    ask = dict(out=tmp_path / "out", template=template(tmp_path / "t.ipynb", FULL, END))
+    with pytest.raises(WriteError, match="(?s)larger than is allowed.*File too large.*the same command continues") as e:
+        run_report("BTCUSDT", "1h", "mine", **ask)
+    assert str(tmp_path / "out") in e.value.what and names(tmp_path / "out") == [".work"]
+    assert run_report("BTCUSDT", "1h", "mine", **ask).name == "BTCUSDT-1h-mine"
+
+
+def test_half_a_file_on_a_full_disk_is_no_error_of_json(tmp_path, monkeypatch):
+    partial, kept = tmp_path / "out" / ".partial", tmp_path / "out" / "kept.ipynb"
+    partial.mkdir(parents=True)
+    (partial / "report.ipynb").write_text('{"cells": [')
+    cut = json.JSONDecodeError("Expecting value", '{"a": ', 6)
+    error = execute.told(cut, partial, kept, {}, "t.ipynb")
+    assert isinstance(error, ReportError) and error.kind == "JSONDecodeError" and not kept.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "free_space", lambda folder: 0)
+        error = execute.told(cut, partial, kept, {}, "t.ipynb")
+    assert isinstance(error, WriteError) and "the disk is full" in error.what and str(tmp_path / "out") in error.what
+    for text in ("OSError: [Errno 28] No space left on device: 'x'", "Disk quota exceeded"):
+        assert isinstance(execute.told(RuntimeError(text), partial), WriteError)
+
+
+def test_every_writer_tells_a_full_disk_and_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    old = files.write_json(tmp_path / "a.json", 1)
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(WriteError, match="the disk is full"):
+        files.write_json(old, 2)
+    with pytest.raises(WriteError, match="the disk is full"), files.whole_folder(tmp_path / "model") as new:
+        (new / "weights").write_bytes(b"")
+    with pytest.raises(WriteError, match="the disk is full"):
+        files.check_writable(tmp_path / "new" / "reports")
+    assert names(tmp_path) == ["a.json", "model"] and old.read_text() == "1" and isinstance(WriteError("x"), OSError)
+
+
+def test_half_a_result_is_an_error(tmp_path):
+    code = "(Path(out) / 'result.json').write_text('{')"
+    with pytest.raises(ReportError, match="a result that cannot be read"):
+        run_report("BTCUSDT", "1h", "mine", out=tmp_path / "out", template=template(tmp_path / "t.ipynb", code))
 
 
 def test_a_template_without_result_is_an_error(tmp_path):

@@ -16,8 +16,18 @@ from typing import Annotated
 import typer
 
 from ..config import CryptolabError
+from ..files import full_disk
 
 # %% ../../nbs/95_cli/10_common.ipynb #bb374410
+def _file_error(error):
+    "What the operating system refused, in four lines."
+    name = str(error.filename or "a file")
+    return full_disk(error, ".") or CryptolabError(
+        f"{name if len(name) <= 100 else f'{name[:100]}…'} cannot be used", "a path that can be read and written",
+        error.strerror or str(error), "correct the path or its permissions; --debug shows where it happened",
+    )
+
+
 @contextmanager
 def readable_errors(
     debug: bool = False,  # let errors through, with their traceback
@@ -32,6 +42,11 @@ def readable_errors(
         typer.secho(f"{kind if kind and kind not in str(e) else type(e).__name__}: {e}", fg="red", err=True)
         if getattr(e, "notebook", None):
             typer.echo(f"  notebook with the traceback: {e.notebook}", err=True)
+        raise typer.Exit(1) from None
+    except OSError as e:  # a path that no file can have, a file without permission, a full disk
+        if debug or isinstance(e, BrokenPipeError):  # the reader of the output is gone: no error
+            raise
+        typer.secho(f"{type(e).__name__}: {_file_error(e)}", fg="red", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.secho(

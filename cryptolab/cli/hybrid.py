@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from ..config import DataError, SettingsError
+from ..config import DataError, SettingsError, check_choice
 from .common import Cost, Seed, Source, readable_errors
 from ..files import whole_file
 
@@ -269,6 +269,8 @@ def backtest_command(
         from cryptolab.systems.hybrid.document import CryptoScalpingStrategy
         from cryptolab.systems.hybrid.strategy import CryptoScalpingConfig
 
+        for name, value in (("fee", fee), ("slippage", slippage)):
+            check_choice(name, value, f"--{name}")
         given = {"start_date": start_date, "end_date": end_date}
         begin, stop = (None if time is None else utc_time(time, name) for name, time in given.items())
         candles = load_candles(

@@ -18,8 +18,8 @@ from typing import Annotated
 import typer
 
 import cryptolab
-from ..config import load_settings
-from ..files import write_json
+from ..config import check_choice, load_settings
+from ..files import check_writable, write_json
 from cryptolab.cli.common import (
     AnyTimeframe, DataDir, Debug, End, Limit, Profile, Seed, Sets, Source, Start, Symbol, Template, Timeframe,
     readable_errors, show_progress, shown_path, split_list,
@@ -130,6 +130,7 @@ def batch_command(
         plan = load_settings(
             source=source, data_dir=data_dir, profile=profile, limit=limit, seed=seed, out=out, **given,
         )
+        check_writable(plan.out)  # the plan may ask a network for its candles, which takes time
         names = split_list(systems) or ((Path(template).stem,) if template else split_list(plan.system))
         work = make_plan(
             plan.symbols, plan.timeframes, names, source=plan.source, data_dir=plan.data_dir, profile=plan.profile,
@@ -161,6 +162,7 @@ def leaderboard_command(
         from cryptolab.reports.leaderboard import write_leaderboard
 
         folder = Path(load_settings(out=out).out).absolute()
+        check_writable(folder)
         if not folder.is_dir():
             raise SettingsError(
                 f"{folder} does not exist", "a folder of reports", "nothing",
@@ -228,6 +230,7 @@ def certify_command(
             certifiable_sets, certificate_records, certificate_text, certify, read_context,
         )
 
+        check_choice("seed", seed, "--seed")
         tables = read_context(context or [])
         candles = load_candles(
             symbol, timeframe, source=source, data_dir=data_dir or load_settings().data_dir, limit=limit,
@@ -276,7 +279,7 @@ def audit_command(
         from cryptolab.reports.pages.claims import audit_text
 
         plan = load_settings(
-            source=source or ("local" if data_dir else None), data_dir=data_dir, out=out,
+            source=source or ("local" if data_dir else None), data_dir=data_dir, out=out, limit=limit, seed=seed,
             **({} if profile in (None, "none") else {"profile": profile}),
         )
         result, folder = run_audit(
@@ -307,11 +310,12 @@ def doctor_command(
         bool, typer.Option("--online", help="also ask whether the hub of candles can be reached"),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    out: Annotated[str | None, typer.Option(help="folder for results; default: settings.ini")] = None,
 ) -> None:
-    "Show versions, backend, GPU, memory, and which profile fits."
+    "Show versions, backend, GPU, memory, the folder for results, limits, and which profile fits."
     from cryptolab.cli.doctor import diagnose, diagnosis_text
 
-    found = diagnose(online)
+    found = diagnose(online, out=out)
     typer.echo(json.dumps(found, indent=2) if as_json else diagnosis_text(found))
 
 

@@ -17,7 +17,7 @@ from scipy import stats
 
 from ..config import CryptolabError, SettingsError
 from ..evaluation.multiple import holm
-from ..files import plain, write_whole
+from ..files import check_writable, plain, write_whole
 from .escape import printable
 from .leaderboard_page import MARK, leaderboard_html, timeframe_minutes
 from .leaderboard_rows import number_at, result_row
@@ -281,9 +281,12 @@ def _remove_outdated(out, wanted):
 
 def write_leaderboard(
     out: str | Path,  # folder of reports
-) -> Path:  # index.html in it; leaderboard.json and a page per coin stand next to it
+) -> Path:  # index.html in it, with leaderboard.json and a page per coin; raises WriteError if it cannot be written
     "Write the leaderboard of a folder as JSON and as pages."
-    out, board = Path(out), leaderboard(out)
+    out = Path(out)
+    if out.is_dir():  # otherwise `leaderboard` says so
+        check_writable(out)
+    board = leaderboard(out)
     tests, summary = board.attrs["tests"], leaderboard_summary(board)
     names = page_names(board["symbol"])
     data = plain({"tests": tests, "words": summary, "reports": board.to_dict("records")})

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from cryptolab.runs.processes import allow_open_files, ended_words, open_files
     from cryptolab.runs.execute import ReportError, execute_template, kernel_environment
-    from cryptolab.runs.report import find_template, parse_params, report_name, run_report
+    from cryptolab.runs.report import find_candles, find_template, parse_params, report_name, run_report
     from cryptolab.runs.plan import Job, candle_identity, job_key, make_plan, read_record
     from cryptolab.runs.kernel import SpareKernel, failure, make_report
     from cryptolab.runs.forkserver import ForkServer, modules_of
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/85_runs/99_runs.ipynb #f3e3729e
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "processes": ["allow_open_files", "ended_words", "open_files"],
     "execute": ["ReportError", "execute_template", "kernel_environment"],
-    "report": ["find_template", "parse_params", "report_name", "run_report"],
+    "report": ["find_candles", "find_template", "parse_params", "report_name", "run_report"],
     "plan": ["Job", "candle_identity", "job_key", "make_plan", "read_record"],
     "kernel": ["SpareKernel", "failure", "make_report"],
     "forkserver": ["ForkServer", "modules_of"],

@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..config import SettingsError, SourceError
-from ..files import only_one, termination_raises, write_whole
+from ..files import check_writable, only_one, termination_raises, write_whole
 from .cluster import cluster_client, trust_words
 from .worker import run_job
 from .plan import Job, job_key, read_record
+from .processes import FILES_OF_A_REPORT, FILES_OF_A_WORKER, allow_open_files
 
 # %% ../../nbs/85_runs/50_batch.ipynb #3ccefba7
 def _ignore(text):
@@ -61,7 +62,7 @@ class BatchStatus:
             write_whole(self.path, json.dumps({**self.facts, "jobs": self.jobs}, indent=1))
         except OSError as e:
             if not self.warned:
-                self.warn(f"{self.path} cannot be written: {e}")
+                self.warn(f"{self.path} cannot be written: {' '.join(str(e).split())}")
             self.warned = True
 
     def count(self, *states):
@@ -218,9 +219,9 @@ def _only_batch(out):
 # %% ../../nbs/85_runs/50_batch.ipynb #60cd3937
 def _check(jobs, timeout, threads):
     "Refuse numbers that no batch could run with."
-    if jobs < 1 or (timeout is not None and not timeout > 0) or (threads is not None and threads < 1):
+    if jobs < 1 or (timeout is not None and not 0 < timeout < 1e8) or (threads is not None and threads < 1):
         raise SettingsError(
-            "`jobs`, `timeout` or `threads` is out of range", "at least 1 job and 1 thread, a time-out above 0",
+            "`jobs`, `timeout` or `threads` is out of range", "at least 1 job and 1 thread, 0 < time-out < 1e8",
             f"{jobs}, {timeout}, {threads}", "correct it",
         )
 
@@ -253,6 +254,8 @@ def run_batch(
     out, batch, total = Path(out).absolute(), uuid.uuid4().hex[:12], len(plan)
     _check(jobs, timeout, threads)
     say, trust = progress or (lambda *news: None), trust_words(scheduler, certificates)
+    allow_open_files(FILES_OF_A_REPORT + FILES_OF_A_WORKER * (0 if scheduler else min(jobs, total)))
+    check_writable(out)
     with termination_raises(), _only_batch(out):
         status = BatchStatus(out, plan, batch, lambda text: say("line", text, 0, total))
 

@@ -19,8 +19,10 @@ import pandas as pd
 import cryptolab
 from ..config import DataError, SettingsError, SourceError
 from ..audit.claims import claims as c
-from ..files import only_one, remove_empty, swap_in, sweep, termination_raises, write_whole
-from ..files import plain, write_json
+from cryptolab.files import (
+    full_disk_told, only_one, plain, remove_empty, swap_in, sweep, termination_raises, write_json, write_whole,
+)
+from .processes import allow_open_files
 
 # %% ../../nbs/85_runs/60_claims.ipynb #6e72b338
 _ROOMS = (
@@ -271,13 +273,13 @@ def render_audit(
 ) -> Path:  # the folder with report.html, report.ipynb and claims.json
     "Store a result and render the study, all or nothing."
     from cryptolab.reports.render import render_html
-    from cryptolab.runs.execute import execute_template, remove_hidden_paths, kernel_environment
+    from cryptolab.runs.execute import execute_template, kernel_environment, remove_hidden_paths, told
     from cryptolab.runs.report import check_target
 
     study, out = find_study(), Path(out).absolute()
     target, partial = out / "claims", out / f".claims.partial-{os.getpid()}"
     check_target(out, target)
-    with termination_raises(), only_one(out / ".work" / "claims.lock") as locked:
+    with full_disk_told(out), termination_raises(), only_one(out / ".work" / "claims.lock") as locked:
         sweep(target, locked)
         try:
             partial.mkdir(parents=True)
@@ -292,6 +294,9 @@ def render_audit(
             notebook = remove_hidden_paths(partial / "report.ipynb", {"command": result.get("command")}, study.name)
             render_html(notebook, partial / "report.html", "Audit of the claims", shared=out)
             swap_in(partial, target)
+        except Exception as e:
+            error = told(e, partial)
+            raise error from (None if error is e else e)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return target
@@ -311,8 +316,11 @@ def run_audit(
     **sizes,  # rows, windows, seeds, profile, folds, more, seed, switches: of `audit`
 ) -> tuple:  # (result, folder)
     "Load, measure, store, render; finished steps are kept in `out`/.work until all is done."
+    from cryptolab.runs.report import check_target
+
     out = Path(out).absolute()
     work = out / ".work" / "audit"
+    allow_open_files(), check_target(out, out / "claims"), render and find_study()  # what may fail fails at once
     result = {
         **audit(load_tables(symbol, timeframe, source, data_dir, limit, log), work=work, log=log, **sizes),
         "command": command,

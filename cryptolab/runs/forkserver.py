@@ -21,6 +21,7 @@ from pathlib import Path
 
 from .kernel import CAN_FORK, SpareKernel, die_with_parent, make_report
 from .plan import Job
+from .processes import ended_words, last_words
 from .report import find_template
 
 # %% ../../nbs/85_runs/35_forkserver.ipynb #800769d6
@@ -127,16 +128,28 @@ def answer_of(
     received: bytes,  # what the runner wrote: process number of its kernel, newline, JSON
     code: int,  # its exit code; negative: the signal that killed it
     seconds: float,  # how long it took
+    tail: str = "",  # last lines of its error stream
 ) -> dict:  # the answer, or a failure that says how the runner ended
     "The runner's answer, or what its silence means."
     lines = received.decode("utf-8", "replace").splitlines()
     try:
         return json.loads(lines[1])
     except (IndexError, ValueError):
-        ended = f"ended with code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
-        return failed("ProcessDied", f"the process of the job {ended}", seconds, True)
+        said = f"; its last words: {tail}" if tail else ""
+        return failed("ProcessDied", f"the process of the job {ended_words(code)}{said}", seconds, True)
 
 # %% ../../nbs/85_runs/35_forkserver.ipynb #874f7a54
+def _written(since=None):
+    "What this process and its children wrote to the error stream if that is a file: its size, or its text from there."
+    try:
+        size = os.fstat(2).st_size
+        return size if since is None else os.pread(2, min(size - since, 1 << 16), max(since, size - (1 << 16))).decode(
+            "utf-8", "replace"
+        )
+    except (OSError, ValueError):  # a terminal or a pipe
+        return 0 if since is None else ""
+
+
 def _attend(request):
     "Fork a runner and wait for its answer, its end, the time-out, or the end of the input."
     reading, writing = os.pipe()
@@ -145,7 +158,7 @@ def _attend(request):
         os.close(reading)
         _run(request, writing)
     os.close(writing)
-    limit = request.get("timeout")
+    limit, before = request.get("timeout"), _written()
     while True:
         left = None if limit is None else max(0.0, began + limit - time.monotonic())
         ready, _, _ = select.select([0, reading], [], [], left)
@@ -164,7 +177,8 @@ def _attend(request):
             return failed("TimeoutError", message, time.monotonic() - began, False)
     os.close(reading)
     _, status = os.waitpid(runner, 0)
-    return answer_of(received, os.waitstatus_to_exitcode(status), time.monotonic() - began)
+    tail = last_words(_written(before))
+    return answer_of(received, os.waitstatus_to_exitcode(status), time.monotonic() - began, tail)
 
 
 def serve(
@@ -215,8 +229,9 @@ class ForkServer:
         except (OSError, ValueError) as e:
             self.close()
             self.errors.seek(0)
-            last = " | ".join(line.strip() for line in self.errors.read().splitlines()[-3:])
-            return failed("ProcessDied", f"the worker's fork server ended: {last or e}", 0.0, True)
+            last = last_words(self.errors.read()) or e
+            message = f"the worker's fork server {ended_words(self.process.returncode)}: {last}"
+            return failed("ProcessDied", message, 0.0, True)
 
     def close(self):
         "End the process and the job it may be at."

@@ -12,11 +12,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 from ..config import SettingsError
 from ..files import write_whole
+from .execute import kernel_manager
 from .plan import RECORD, Job, job_key, make_record
 
 # %% ../../nbs/85_runs/30_kernel.ipynb #9655f12d
@@ -126,7 +128,7 @@ def forked_kernel_class(
 ):  # function (env, errors) -> kernel manager class, of the form that `execute_template` expects
     "Let a notebook be executed by a process that was forked ahead."
     from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
+
     from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
     class Provisioner(LocalProvisioner):
@@ -142,16 +144,7 @@ def forked_kernel_class(
     spec = KernelSpec(argv=["forked", "{connection_file}"], display_name="this Python", language="python",
                       metadata={"kernel_provisioner": {"provisioner_name": "cryptolab-forked"}})
 
-    def make(env, errors):
-        class Forked(AsyncKernelManager):
-            kernel_spec = property(lambda self: spec)
-
-            async def start_kernel(self, **kw):
-                await super().start_kernel(**{**kw, "env": env, "stderr": errors})
-
-        return Forked
-
-    return make
+    return partial(kernel_manager, spec)
 
 # %% ../../nbs/85_runs/30_kernel.ipynb #e57930ed
 def _failed_cell(notebook):
@@ -201,7 +194,7 @@ def make_report(
     try:
         while True:
             try:
-                run_report(**job.arguments(), out=out, kernels=kernels, finish=record)
+                run_report(**job.arguments(), out=out, kernels=kernels, finish=record, candles=job.candles)
                 return {"state": "done", "seconds": round(time.monotonic() - began, 1)}
             except SettingsError as e:
                 if "being made by another process" not in str(e) or time.monotonic() - began > _PATIENCE:

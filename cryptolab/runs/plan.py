@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ..config import CryptolabError, DataError, SettingsError
+from ..config import CryptolabError, SettingsError
 from ..files import file_sum
-from .report import check_inputs, find_template, report_name
+from .report import check_inputs, find_candles, find_template, report_name
 from ..systems.registry import SYSTEMS
 from ..systems.artefacts import library_code
 
@@ -51,32 +51,11 @@ class Job:
         return {k: v for k, v in asdict(self).items() if k != "candles"}
 
 # %% ../../nbs/85_runs/20_plan.ipynb #b8d4397e
-@lru_cache(maxsize=1024)
-def _sum(path, size, changed):
-    "SHA-256 of a file; size and time of change stand for the file in the cache."
-    return file_sum(path)
-
-
 def candle_identity(
     job: Job,  # of any source
 ) -> str:  # text that changes when the candles change; raises SourceError if the source does not have them
     "Identify the candles of a job."
-    if job.source == "sample":
-        return f"sample market, seed {job.seed}"
-    if job.source == "local":
-        from cryptolab.data.local import find_candle_file
-
-        path = find_candle_file(job.data_dir, job.symbol, job.timeframe)
-        facts = path.stat()
-        return f"{path.name} {_sum(str(path.absolute()), facts.st_size, facts.st_mtime_ns)}"
-    from cryptolab.data import load_candles
-
-    try:
-        window = dict(start=job.start, end=job.end, limit=job.limit, warmup=200)
-        loaded = load_candles(job.symbol, job.timeframe, job.source, job.data_dir, **window)
-    except DataError as e:  # candles are there and cannot be used: no mistake of the plan
-        return f"unusable: {e.what}"
-    return loaded.attrs["fingerprint"]
+    return find_candles(job.arguments())
 
 # %% ../../nbs/85_runs/20_plan.ipynb #66d5d072
 def _mistake(job):
@@ -170,6 +149,13 @@ def job_key(
 RECORD = "job.json"
 
 
+def _sizes(folder):
+    "Bytes of every file of a report, also in its folders, by path."
+    paths = [p for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name != RECORD]
+    names = {p.relative_to(folder).as_posix(): p.stat().st_size for p in paths}
+    return {name: size for name, size in names.items() if not any(part[0] == "." for part in name.split("/"))}
+
+
 def make_record(
     folder: Path,  # a finished report, before it is put in its place
     key: str,  # of `job_key`
@@ -178,7 +164,7 @@ def make_record(
     "Describe a finished report."
     files = sorted(p for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith(".") and p.name != RECORD)
     sums = {p.name: file_sum(p) for p in files if p.suffix == ".json"}
-    return {"key": key, **facts, "files": [p.name for p in files], "sums": sums}
+    return {"key": key, **facts, "files": [p.name for p in files], "sums": sums, "sizes": _sizes(folder)}
 
 
 def read_record(
@@ -189,7 +175,8 @@ def read_record(
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         whole = all((folder / name).is_file() for name in record["files"])
-        same = all(file_sum(folder / name) == found for name, found in record["sums"].items())
+        same = all((folder / name).stat().st_size == size for name, size in record.get("sizes", {}).items())
+        same = same and all(file_sum(folder / name) == found for name, found in record["sums"].items())
         return record if whole and same and isinstance(record["key"], str) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['report_name', 'parse_params', 'find_template', 'check_template', 'check_inputs', 'check_target',
-           'run_report']
+           'find_candles', 'run_report']
 
 # %% ../../nbs/85_runs/10_report.ipynb #8ad0f98f
 import ast
@@ -14,14 +14,18 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import cryptolab
-from ..config import SettingsError, SourceError, check_choice
-from ..files import only_one, remove_empty, swap_in, sweep, termination_raises
-from cryptolab.runs.execute import (
-    ReportError, execute_template, kernel_class, kernel_environment, remove_hidden_paths, report_error,
+from ..config import DataError, SettingsError, SourceError, check_choice
+from cryptolab.files import (
+    check_writable, file_sum, full_disk_told, only_one, remove_empty, swap_in, sweep, termination_raises,
 )
+from cryptolab.runs.execute import (
+    ReportError, execute_template, kernel_class, kernel_environment, remove_hidden_paths, told,
+)
+from .processes import allow_open_files
 from ..systems.registry import SYSTEMS, check_params, system_class
 
 # %% ../../nbs/85_runs/10_report.ipynb #9502a9cf
@@ -145,40 +149,81 @@ def check_inputs(
     return name, check_template(template or find_template(system))
 
 
+# a report that lost some of its files is still a report, and is made again
+_OURS = ("report.html", "report.ipynb", "result.json", "job.json", "claims.json")
+
+
 def check_target(
     out: Path,  # folder of the reports
     target: Path,  # folder of this report
-) -> None:  # nothing; raises SettingsError
-    "Refuse to write over something that is not a report."
+) -> None:  # nothing; raises SettingsError, and WriteError where nothing can be written
+    "Refuse to write over something that is not a report, or where nothing can be written."
     for path in (out, target):
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not path.is_dir():
             raise SettingsError(f"{path} is a file", "a folder", "a file", "choose another folder with --out")
-    if target.exists() and any(target.iterdir()) and not (target / "report.html").exists():
+    check_writable(out)
+    if target.exists() and any(target.iterdir()) and not any((target / name).exists() for name in _OURS):
         raise SettingsError(
             f"{target} is not a report", "a report or nothing", "other files", "move them away or choose another --out",
         )
 
+# %% ../../nbs/85_runs/10_report.ipynb #c61d0011
+@lru_cache(maxsize=1024)
+def _sum(path, size, changed):
+    "SHA-256 of a file; size and time of change stand for the file in the cache."
+    return file_sum(path)
+
+
+def find_candles(
+    values: dict,  # arguments of `run_report` by name
+) -> str:  # text that changes when the candles change; raises SourceError if the source does not have them
+    "Ask the source for the candles of a report."
+    if values["source"] == "sample":
+        return f"sample market, seed {values['seed']}"
+    if values["source"] == "local":
+        from cryptolab.data.local import find_candle_file
+
+        path = find_candle_file(values["data_dir"], values["symbol"], values["timeframe"])
+        facts = path.stat()
+        return f"{path.name} {_sum(str(path.absolute()), facts.st_size, facts.st_mtime_ns)}"
+    from cryptolab.data import load_candles
+
+    request = [values[key] for key in ("symbol", "timeframe", "source", "data_dir")]
+    try:
+        window = {key: values[key] for key in ("start", "end", "limit")}
+        return load_candles(*request, **window, warmup=200).attrs["fingerprint"]
+    except DataError as e:  # candles are there and cannot be used: no mistake of the plan
+        return f"unusable: {e.what}"
+
 # %% ../../nbs/85_runs/10_report.ipynb #38f6fbd5
+def _check_result(path, template):
+    "Raises ReportError where a notebook wrote no result, or half of one."
+    if not path.is_file():
+        raise ReportError(
+            f"{template.name} wrote no result", "result.json in the folder `out`", "no such file",
+            "let its last cell write it",
+        )
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise ReportError(
+            f"{template.name} wrote a result that cannot be read", "JSON in result.json", str(e)[:200],
+            "let its last cell write it with json.dumps",
+        ) from e
+
+
 def _make(template, partial, values, shown, kept, progress, kernels):
     "Fill the hidden folder: execute, tidy, render. An error keeps the executed notebook as `kept`."
     from cryptolab.reports.render import render_html
 
-    book = partial / "report.ipynb"
     try:
         env = kernel_environment(values["seed"], values["source"])
         execute_template(template, partial, values, env, progress, kernels)
-        if not (partial / "result.json").is_file():
-            raise ReportError(
-                f"{template.name} wrote no result", "result.json in the folder `out`", "no such file",
-                "let its last cell write it",
-            )
+        _check_result(partial / "result.json", template)
+        notebook = remove_hidden_paths(partial / "report.ipynb", shown, template.name)
     except Exception as e:
-        if book.exists():
-            remove_hidden_paths(book, shown, template.name)
-            os.replace(book, kept)
-        error = report_error(e, str(kept) if kept.exists() else None, getattr(e, "tail", ""))
+        error = told(e, partial, kept, shown, template.name)
         raise error from (None if error is e else e)
-    notebook = remove_hidden_paths(book, shown, template.name)
     title = f"{values['symbol']} {values['timeframe']} – {shown['system']}"
     render_html(notebook, partial / "report.html", title, shared=partial.parent)
 
@@ -209,24 +254,27 @@ def run_report(
     progress: Callable | None = None,  # called as progress(kind, text, done, total), kind: section, line or cell
     kernels: Callable | None = None,  # (environment, file of errors) -> kernel manager class; None: `kernel_class`
     finish: Callable | None = None,  # called with the finished, still hidden folder before it is put in place
+    candles: str | None = None,  # answer of `find_candles` where a plan has it already; None: the source is asked
 ) -> Path:  # the folder of the report; raises CryptolabError for bad input, ReportError if the notebook fails
     "Execute the report notebook of a system and put the result in place, all or nothing."
     values = {k: v for k, v in locals().items() if k in _CONTRACT and k != "out"}
     values.update(params=dict(params or {}), data_dir=str(data_dir))
     name, template = check_inputs(values, system, template)
+    allow_open_files()
     values.update(symbol=str(symbol).strip().upper(), timeframe=name.split("-")[1])
     shown = {k: v for k, v in {"system": system, **values}.items() if not (k == "data_dir" and source == "sample")}
     out = Path(out).absolute()
     target, partial = out / name, out / f".{name}.partial-{os.getpid()}"
     check_target(out, target)
     _absolute_paths(values)
+    candles or find_candles(values)
     key = json.dumps([values, system, str(template), cryptolab.__version__], sort_keys=True, default=str)
     work = out / ".work" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     kept = out / f"{name}.failed.ipynb"
     paths = {"out": str(partial), "work": str(work)}
     if "ledger" in _parameter_names(template):
         paths["ledger"] = str(out / "trials.jsonl")
-    with termination_raises(), only_one(out / ".work" / f"{name}.lock") as locked:
+    with full_disk_told(out), termination_raises(), only_one(out / ".work" / f"{name}.lock") as locked:
         sweep(target, locked)
         try:
             partial.mkdir(), work.mkdir(exist_ok=True)

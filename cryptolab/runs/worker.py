@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .forkserver import ForkServer, answer_of, failed, modules_of
 from .kernel import CAN_FORK, make_report
 from .plan import Job, job_key, read_record
 from .execute import kernel_environment
+from .processes import last_words
 
 # %% ../../nbs/85_runs/40_worker.ipynb #83c3e0dc
 _THREADS = (
@@ -51,20 +53,22 @@ def _ask_alone(env, job, out, timeout, facts):
     "The answer of a job that runs as a program of its own."
     request = json.dumps({"job": {**job.arguments(), "candles": job.candles}, "out": str(out), "facts": facts})
     program = [sys.executable, "-c", "from cryptolab.runs.worker import run_alone; run_alone()"]
-    process = subprocess.Popen(
-        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True,
-        encoding="utf-8",
-    )
-    began = time.monotonic()
-    try:
-        written, _ = process.communicate(request, timeout)
-        return answer_of(b"0\n" + written.encode(), process.returncode, time.monotonic() - began)
-    except subprocess.TimeoutExpired:
-        return failed("TimeoutError", f"the job took longer than {timeout:g} s", timeout, False)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        process = subprocess.Popen(
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=env, text=True, encoding="utf-8",
+        )
+        began = time.monotonic()
+        try:
+            written, _ = process.communicate(request, timeout)
+            errors.seek(0)
+            tail = last_words(errors.read())
+            return answer_of(b"0\n" + written.encode(), process.returncode, time.monotonic() - began, tail)
+        except subprocess.TimeoutExpired:
+            return failed("TimeoutError", f"the job took longer than {timeout:g} s", timeout, False)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.communicate()
 
 # %% ../../nbs/85_runs/40_worker.ipynb #838eb2ed
 _SERVER = []  # the fork server of this worker process: none or one

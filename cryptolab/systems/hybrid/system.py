@@ -35,7 +35,10 @@ class Hybrid(System):
     name = "hybrid"
     profiles = HYBRID_PROFILES
     choices = {"label": LABELS, "resample": RESAMPLE, "weights": ("published", "fitted", "equal")}
-    ranges = {"window": (2, 10_000), "lookahead": (1, 10_000), "seed": (0, 2**32 - 1)}
+    ranges = {
+        "window": (2, 10_000), "lookahead": (1, 10_000), "seed": (0, 2**32 - 1), "profit_threshold": (1e-6, 10),
+        "label_stop": (1e-6, 0.999),
+    }
 
     def __init__(
         self,
@@ -79,17 +82,26 @@ class Hybrid(System):
         self.take_params(locals())
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #b08661a3
-def _checked(system):
-    "Sizes and members, after checking every choice."
-    sizes = system.sizes()
-    members = tuple(dict.fromkeys(split_names(system.members)))
+def _check_params(
+    self: Hybrid,
+) -> None:  # nothing; raises SettingsError for what is not allowed
+    "Hold every parameter against `choices` and `ranges`, the members and the strategy's own rules."
+    super(Hybrid, self).check_params()
+    members = split_names(self.members)
     if not members or not set(members) <= set(MEMBERS):
         raise SettingsError(
             "unknown member of the ensemble", ", ".join(MEMBERS), ", ".join(members) or "none",
             "name the members that vote",
         )
-    strategy_config(system)
-    return sizes, members
+    strategy_config(self)
+
+
+Hybrid.check_params = _check_params
+
+
+def _checked(system):
+    "Sizes and members, after checking every choice."
+    return system.sizes(), tuple(dict.fromkeys(split_names(system.members)))
 
 
 def strategy_config(

@@ -22,7 +22,9 @@ from .. import artefacts
 from ..base import System, fitted_facts
 from ...models.trees import Trees, trees_from_text, trees_to_text
 from .models import FILTERS, V2_PROFILES, filter_target, train_pair
-from .rows import SIDES, SideRows, barrier_distances, candidate_rows, other_rows, prepare_side
+from cryptolab.systems.v2.rows import (
+    COLUMNS, SIDES, SideRows, barrier_distances, candidate_rows, other_rows, prepare_side,
+)
 from .strategy import SIZINGS, choose_thresholds, position_size, rolling_threshold
 from .veto import decide, decision_counts
 
@@ -33,7 +35,7 @@ class V2(System):
     name = "v2"
     profiles = V2_PROFILES
     choices = {
-        "side": ("long", "short", "both"), "candidates": ("touch", "all"), "filter": FILTERS,
+        "side": ("long", "short", "both"), "candidates": ("touch", "all"), "filter": FILTERS, "features": COLUMNS,
         "thresholds": ("fixed", "adaptive", "rolling"), "sizing": SIZINGS,
     }
     ranges = {

@@ -19,7 +19,7 @@ from ...models.training import PROFILES, predict_network
 from .. import artefacts
 from . import ensemble
 from ..base import System, fit_key, fit_or_fetch, fitted_facts
-from .rows import Rows, prepare_rows, v9_windows, with_pool
+from .rows import VOL_TARGETS, Rows, prepare_rows, v9_windows, with_pool
 from .files import load_v9, read_part, save_v9, write_part
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #623e19bf
@@ -30,7 +30,7 @@ class V9(System):
     profiles = PROFILES
     choices = {
         "pooling": ("last", "average"), "weights": ("fitted", "equal", "published"),
-        "variant": ("stationary", "published"),
+        "variant": ("stationary", "published"), "vol_target": tuple(VOL_TARGETS),
     }
     ranges = {
         "dropout": (0, 0.95), "coverage": (0.01, 0.999), "window": (2, 10_000), "wide": (0, 10_000), "gap": (0, 100),
