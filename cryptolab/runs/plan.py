@@ -116,8 +116,8 @@ def make_plan(
 # %% ../../nbs/85_runs/20_plan.ipynb #18182696
 CODE = (
     "config", "files", "data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems",
-    "audit", "reports/plots", "reports/trade_plots", "reports/render", "reports/results", "reports/info_sheet",
-    "reports/pages",
+    "audit", "reports/escape", "reports/policy", "reports/plots", "reports/trade_plots", "reports/render",
+    "reports/results", "reports/info_sheet", "reports/pages",
 )
 
 
