@@ -23,7 +23,7 @@ from ..base import System, fitted_facts
 from ...models.trees import Trees, trees_from_text, trees_to_text
 from .models import FILTERS, V2_PROFILES, filter_target, train_pair
 from cryptolab.systems.v2.rows import (
-    COLUMNS, SIDES, SideRows, barrier_distances, candidate_rows, other_rows, prepare_side,
+    SIDES, SideRows, barrier_distances, candidate_rows, check_columns, other_rows, prepare_side,
 )
 from .strategy import SIZINGS, choose_thresholds, position_size, rolling_threshold
 from .veto import decide, decision_counts
@@ -35,7 +35,7 @@ class V2(System):
     name = "v2"
     profiles = V2_PROFILES
     choices = {
-        "side": ("long", "short", "both"), "candidates": ("touch", "all"), "filter": FILTERS, "features": COLUMNS,
+        "side": ("long", "short", "both"), "candidates": ("touch", "all"), "filter": FILTERS,
         "thresholds": ("fixed", "adaptive", "rolling"), "sizing": SIZINGS,
     }
     ranges = {
@@ -98,6 +98,17 @@ class V2(System):
     def event(self) -> str:  # a phrase
         "What `p_event` is the probability of."
         return f"target {self.target:g} ATR before stop {self.stop:g} ATR within {self.timeout} candles"
+
+# %% ../../../nbs/70_systems/40_v2/90_system.ipynb #f91e0001
+def _check_params(
+    self: V2,
+) -> None:  # nothing; raises SettingsError for what is not allowed
+    "Hold every parameter against `choices` and `ranges`, and the name of the columns."
+    super(V2, self).check_params()
+    check_columns(self.features)
+
+
+V2.check_params = _check_params
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #3cecdf9c
 def pair_forecasts(
