@@ -304,13 +304,39 @@ def test_conflicting_twins():
     same(clean_candles(pd.concat([broken_twin, truth])), truth)
 
 
-@pytest.mark.parametrize("rows", [slice(None), slice(100, None), slice(60, 90)], ids=["whole", "half", "stretch"])
+@pytest.mark.parametrize("rows", [slice(None), slice(100, None), slice(60, 120)], ids=["whole", "half", "stretch"])
 def test_exchanged_open_and_close_are_refused(rows):
     truth = market()
     wrong = truth.copy()
     wrong.iloc[rows, [0, 3]] = truth.iloc[rows, [3, 0]].to_numpy()
     with pytest.raises(DataError, match="open and close are exchanged"):
         clean_candles(wrong)
+
+
+def test_two_prices_in_turn_prove_nothing():
+    rng = np.random.default_rng(0)
+    ends = rng.choice([1.0, 1.0001], (60_000, 2))  # trades hit the bid or the ask, and nothing else happens
+    table = market(60_000, "1min")[CANDLE_COLUMNS].assign(open=ends[:, 0], close=ends[:, 1], high=1.0001, low=1.0)
+    assert len(clean_candles(table)) == 60_000
+
+
+def test_few_candles_on_a_long_grid_need_the_timeframe():
+    table = market(60_000, "1min")[CANDLE_COLUMNS].assign(**dict.fromkeys(PRICES, 5.0))
+    rare = table.iloc[np.sort(np.r_[np.random.default_rng(0).choice(60_000, 200, replace=False), 5, 6, 90, 91])]
+    rare = rare[~rare.index.duplicated()]
+    with pytest.raises(DataError, match="pass `timeframe`"):
+        clean_candles(rare)
+    assert len(clean_candles(rare, "1m")) == len(rare)
+
+
+def test_prices_in_single_precision_and_missing_volumes_are_sound():
+    truth = market(3_000)
+    single = truth.astype({"high": "float32", "low": "float32"}).astype("float64")
+    assert len(clean_candles(single)) == 3_000
+    unknown = truth.copy()
+    unknown.iloc[:600, 4] = np.nan
+    clean = clean_candles(unknown)
+    assert len(clean) == 2_400 and counts(clean)["missing values"] == 600
 
 
 def test_few_exchanged_candles_are_counted():
@@ -337,6 +363,11 @@ def test_two_timeframes_are_refused():
     for table, message in ((pd.concat([hours, quarters]), "two timeframes"), (few, "off the time grid")):
         with pytest.raises(DataError, match=message):
             clean_candles(table)
+    days = market(60, "1D", "2024-01-01")
+    days = days[days.index.day_of_week < 5].iloc[:30]
+    days.iloc[:, :4] *= 43000 / days["close"].iloc[-1]
+    with pytest.raises(DataError, match="two timeframes(.|\n)*1 days"):  # steps of 1, 1, 1, 1, 3 days
+        clean_candles(pd.concat([days, market(200, start=days.index[-1].tz_localize(None) + 24 * HOUR)]))
     gappy = market(2000, "15min").drop(market(2000, "15min").index[np.random.default_rng(0).random(2000) < 0.5])
     assert len(clean_candles(gappy)) == len(gappy)  # half of the candles missing at random: gaps
 
@@ -813,6 +844,33 @@ def text_layouts():
         ),
         ending="json",
     )
+    vwap = [repr(float((a + b) / 2)) for a, b in zip(t["high"], t["low"])]
+    quiet = t.copy()
+    quiet.iloc[::5, :4] = np.c_[[quiet["close"].shift(1, fill_value=43000.0).iloc[::5]] * 4].T
+    quiet.iloc[::5, 4] = 0.0
+    quiet["open"] = quiet["close"].shift(1, fill_value=43000.0)
+    quiet["high"], quiet["low"] = quiet[PRICES].max(axis=1), quiet[PRICES].min(axis=1)
+    fields = [quiet[k].map(repr).tolist() for k in PRICES]
+    empty = [w if k % 5 else "0.0" for k, w in enumerate(vwap)]
+    add(
+        "kraken, empty candles", json.dumps({"result": {"XXBTZUSD": [
+            list(r) for r in zip(s, *fields, empty, quiet["volume"].map(repr), range(200))]}}), quiet, "json",
+    )
+    add(
+        "okx swap", json.dumps({"data": [list(r) for r in zip(
+            map(str, ms(t)), o, h, lo, c, (t["volume"] * 100).map(repr), v, q, ["1"] * 200)][::-1]}),
+        ending="json", columns=ALL[:6],
+    )
+    add(
+        "htx swap", json.dumps({"data": [
+            {"id": a, "vol": g * 1000, "count": 9, "open": b, "close": d, "low": e, "high": f, "amount": g,
+             "trade_turnover": k} for a, b, d, e, f, g, k in zip(s, *(map(float, x) for x in (o, c, lo, h, v, q)))]}),
+        ending="json", columns=ALL[:6],
+    )
+    more = t.assign(vol=0.02, c=7.5, h=3)
+    add("columns with one letter, volatility", csv_of(more, ms(t), columns=[*CANDLE_COLUMNS, "vol", "c", "h"]))
+    add("a comma in the volume only", csv_of(t.assign(volume=(day["volume"][:200] * 1000).astype(int).map(
+        "{:,}".format).to_numpy()), ms(t)), t.assign(volume=(day["volume"][:200] * 1000).astype(int).to_numpy(float)))
     add(
         "okx",
         json.dumps(
@@ -1000,6 +1058,13 @@ def test_volumes_are_put_in_their_places_and_counted(tmp_path):
     assert "taker_buy_volume" not in found and counts(found)["taker volume not used"] == 1
 
 
+def test_a_list_as_the_name_of_a_column_is_no_crash(tmp_path):
+    rows = [[m, 5, 6, 4, 5.5, 1] for m in ms(market())[:3].tolist()]
+    reply = {"columns": [["t"], "open", "high", "low", "close", "volume"], "data": rows}
+    (tmp_path / "a.json").write_text(json.dumps(reply))
+    assert read_candles(tmp_path / "a.json")["close"].tolist() == [5.5] * 3
+
+
 @pytest.mark.data
 def test_files_that_prove_their_own_mistake(shared_data):
     got = read_candles(shared_data / "raw" / "BTC_USDT_1h_ccxt_basevolume.csv")
@@ -1038,6 +1103,11 @@ def test_running_candles_are_recognised(tmp_path):
         same(got, truth.iloc[:-1])
         assert counts(got)["unclosed last candle"] == 1
         assert counts(clean_candles(read_candles(tmp_path / name, clean=False)))["unclosed last candle"] == 1
+    o, h, lo, c, v = (truth[x].map(repr).tolist() for x in CANDLE_COLUMNS)
+    rows = [[str(m), *x, f] for m, *x, f in zip(ms(truth) // 1000, o, h, lo, c, v, ["true"] * 198 + ["false"])]
+    for name, order in (("okx.json", slice(None, None, -1)), ("gate.json", slice(None))):
+        (tmp_path / name).write_text(json.dumps(rows[order]))
+        same(read_candles(tmp_path / name), truth.iloc[:-1])
     now = pd.Timestamp.now("UTC").floor("1h")
     fresh = market(200, start=now.tz_localize(None) - 199 * HOUR)
     (tmp_path / "fresh.csv").write_text(csv_of(fresh, ms(fresh)))
@@ -1144,6 +1214,19 @@ def bad_files():
         "no_year_dashes.csv": (csv_of(t, t.index.strftime("%m-%d-%H-%M")), "with times(.|\n)*with their year"),
         "no_year_slashes.csv": (csv_of(t, t.index.strftime("%m/%d/%H")), "without a year"),
         "no_year_name.csv": (csv_of(t, t.index.strftime("%d %b %H:%M")), "with times(.|\n)*with their year"),
+        "two_volumes.csv": ("time,open,high,low,close,volume,volume\n" + "\n".join(
+            f"{m},1,2,1,2,3,4" for m in ms(t)), "several columns could be `volume`"),
+        "second_heading.csv": ("\n".join([*base[:20], "timestamp,open,high,low,volume,close", *base[20:]]),
+                               "line 21: a second heading names other columns"),
+        **{f"zone_{k}.csv": (csv_of(t, t.index.strftime("%Y-%m-%d %H:%M"), name), "local times without a zone")
+           for k, name in enumerate(("Date (KST)", "time_et", "Time (UTC+8)", "日時(JST)", "时间(北京时间)"))},
+        "zone_column.csv": (csv_of(t.assign(timezone="Asia/Seoul"), t.index.strftime("%Y-%m-%d %H:%M"), "datetime",
+                                   [*CANDLE_COLUMNS, "timezone"]), "local times(.|\n)*Asia/Seoul"),
+        "zone_value.csv": (csv_of(t, t.index.strftime("%Y-%m-%d %H:%M (KST)")), "with times"),
+        "normalised.csv": (csv_of(t, ms(t), rename={c: f"{c}_norm" for c in PRICES}), "missing column `open`"),
+        **{f"{name}.csv": (csv_of(t, ms(t), rename={"volume": name}), "missing column `volume`")
+           for name in ("volume_24h", "cum_volume", "volume_mln", "volume_zscore")},
+        "one_day.csv": (csv_of(t.iloc[:3], t.index[:3].strftime("%y-%m-02 %H:%M")), "year cannot be told"),
         "open_at_59.csv": (csv_of(t, (t.index + pd.Timedelta("59min")).strftime("%Y-%m-%d %H:%M")), "close times"),
     }
 
@@ -1154,7 +1237,7 @@ BAD = bad_files()
 @pytest.mark.parametrize("name", BAD)
 def test_bad_files_name_file_place_and_remedy(tmp_path, name):
     text, message = BAD[name]
-    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    (tmp_path / name).write_bytes(text.encode("utf-8" if max(map(ord, text), default=0) > 255 else "latin-1"))
     with pytest.raises(DataError, match=message) as e:
         read_candles(tmp_path / name)
     assert name in str(e.value) and "what to do" in str(e.value)

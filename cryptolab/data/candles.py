@@ -274,7 +274,7 @@ def _examine(candles, timeframe, now, max_wrong, allow_jumps):
     table = _unclosed(table, step, now, snapshots, findings)
     table, spikes = _without_spikes(table, step, findings)
     error = error or share_error(bad | twins | spikes, len(candles), max_wrong, title)
-    error = error or series_error(table, step, allow_jumps, title)
+    error = error or series_error(table, step, allow_jumps, title, told=timeframe is not None)
     _count_odd(table, step, findings)
     _count_gaps(table, step, findings)
     findings.append({"check": "rows kept", "count": len(table), "example": "", "action": ""})

@@ -13,7 +13,7 @@ from ..config import DataError
 from .timegrid import index_ns
 
 # %% ../../nbs/10_data/09_contradictions.ipynb #4d9e5549
-_PAIRS, _SHARE = 24, 0.9  # so many pairs of neighbours in a row, and the share of them that must speak for an exchange
+_PAIRS, _SHARE = 48, 0.9  # so many pairs of neighbours in a row, and the share of them that must speak for an exchange
 
 
 def exchanged_ends(
@@ -40,36 +40,38 @@ def exchanged_ends(
     return out, bool(proven)
 
 # %% ../../nbs/10_data/09_contradictions.ipynb #41648a8c
-_EQUAL = 20  # so many equal steps in a row are no gaps
+_COMMON = 20  # so many steps in a row that have a common measure are no gaps
 
 
 def second_timeframe(
     index: pd.DatetimeIndex,  # open times, sorted, every time once
     step: int,  # length of a candle in nanoseconds
-) -> tuple | None:  # (open time of the first, pd.Timedelta between them, how many steps), or None
-    "The longest run of equal steps that are longer than a candle, if it is too long to be chance."
-    steps = np.diff(index_ns(index))
-    equal = np.flatnonzero(np.diff(np.r_[0, (steps[1:] == steps[:-1]) & (steps[1:] > step), 0]))
-    if len(equal) == 0:
+) -> tuple | None:  # (open time of the first, pd.Timedelta that measures them, how many steps at least), or None
+    "A run of steps that are all multiples of one longer step, too long to be chance."
+    many = np.diff(index_ns(index)) // step
+    if len(many) < _COMMON:
         return None
-    length = equal[1::2] - equal[::2] + 1
-    k = int(np.argmax(length))
-    at = equal[2 * k]
-    return (index[at], pd.Timedelta(steps[at]), int(length[k])) if length[k] >= _EQUAL else None
+    long = np.convolve(many > 1, np.ones(_COMMON, int), "valid") == _COMMON
+    at = np.flatnonzero(long)
+    measure = np.gcd.reduce(np.lib.stride_tricks.sliding_window_view(many, _COMMON)[at], axis=1)
+    if not (measure > 1).any():
+        return None
+    k = int(np.argmax(measure > 1))
+    return index[at[k]], pd.Timedelta(int(measure[k]) * step), _COMMON
 
 # %% ../../nbs/10_data/09_contradictions.ipynb #1e75d8e6
-_DAY = 86_400_000_000_000
+_HOUR = 3_600_000_000_000
 
 
 def price_breaks(
     table: pd.DataFrame,  # sound candles without spikes, sorted, every time once
     step: int,  # length of a candle in nanoseconds
-) -> np.ndarray:  # bool: the candle opens more than a factor 2.2 from the close before, without a day in between
+) -> np.ndarray:  # bool: the candle opens more than a factor 2.2 from the close before, without a long pause
     "Rows before which one series ends and another begins."
     o, c = np.log(table[["open", "close"]].to_numpy()).T
     jump, out = np.abs(o[1:] - c[:-1]), np.zeros(len(table), bool)
     if len(jump) and np.quantile(jump, 0.25) < np.log(1.1):  # else no candle continues the one before
-        out[1:] = (jump > np.log(2.2)) & (np.diff(index_ns(table.index)) <= max(step, _DAY))
+        out[1:] = (jump > np.log(2.2)) & (np.diff(index_ns(table.index)) <= max(3 * step, _HOUR))
     return out
 
 # %% ../../nbs/10_data/09_contradictions.ipynb #d46f2a99
@@ -78,6 +80,7 @@ def series_error(
     step: int,  # length of a candle in nanoseconds
     allow_jumps: bool = False,  # True: prices may break
     title: str = "candle table",  # what the error calls the table
+    told: bool = False,  # True: the caller said how long a candle is, so that any number of them may be missing
 ) -> DataError | None:  # what cannot be repaired
     "The proof that a cleaned table is not one series of candles."
     if exchanged_ends(table, step)[1]:
@@ -88,10 +91,10 @@ def series_error(
         return DataError(f"{title}: two timeframes in one table", f"steps of {pd.Timedelta(step)}", found,
                          "write one file per timeframe, or use `resample_candles` on the finer part")
     span = len(table) and int(table.index[-1].value - table.index[0].value) // step + 1
-    if span > 100 * max(len(table), 3):
+    if span > 100 * max(len(table), 3) and not told:
         found = f"{len(table)} rows from {table.index[0]} to {table.index[-1]}"
         return DataError(f"{title}: the times do not fit the timeframe", f"about {span} candles", found,
-                         "check how the times are written, for example dates without a year")
+                         "check how the times are written; if most candles are missing, pass `timeframe`")
     breaks = price_breaks(table, step)
     if breaks.any() and not allow_jumps:
         at = int(np.argmax(breaks))

@@ -19,7 +19,7 @@ def bad_values(
         tests = {
             "missing values": ~np.isfinite(o + h + l + c + v),
             "non-positive prices": np.minimum(np.minimum(o, h), np.minimum(l, c)) <= 0,
-            "impossible OHLC": (h < np.maximum(o, c) * (1 - 1e-9)) | (l > np.minimum(o, c) * (1 + 1e-9)) | (h < l),
+            "impossible OHLC": (h < np.maximum(o, c) * (1 - 5e-7)) | (l > np.minimum(o, c) * (1 + 5e-7)) | (h < l),
             "negative volume": v < 0,
         }
     taken = np.zeros(len(table), bool)
@@ -30,11 +30,12 @@ def bad_values(
 
 
 def blank_rows(
-    table: pd.DataFrame,  # open, high, low and close as float64
-) -> np.ndarray:  # bool: all four prices are missing, or all are 0
-    "Rows that stand for a candle that does not exist, as many programs write them."
+    table: pd.DataFrame,  # open, high, low, close and volume as float64
+) -> np.ndarray:  # bool: all four prices are missing, or all are 0, or only the volume is missing
+    "Rows that stand for a candle that does not exist, or whose volume nobody knew, as many programs write them."
     prices = table[["open", "high", "low", "close"]].to_numpy()
-    return np.isnan(prices).all(1) | (prices == 0).all(1)
+    known = np.isfinite(prices).all(1)
+    return np.isnan(prices).all(1) | (prices == 0).all(1) | (known & np.isnan(table["volume"].to_numpy()))
 
 # %% ../../nbs/10_data/08_defects.ipynb #dd744abe
 def resolve_duplicates(

@@ -13,6 +13,7 @@ import re
 import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -136,10 +137,11 @@ def _names(header, width, row):
     if len(names) == width - 1 and row[-1] != "":
         names.insert(0, "index")  # row names without a heading
     names += [f"extra{k}" for k in range(width - len(names))]
-    seen = Counter()
+    seen = set()
     for k, name in enumerate(names):
-        seen[name] += 1
-        names[k] = f"{name}.{seen[name] - 1}" if seen[name] > 1 else name
+        again = (f"{name}.{n}" for n in count(1))
+        names[k] = name if name not in seen else next(n for n in again if n not in seen and n not in names)
+        seen.add(names[k])
     return names
 
 # %% ../../nbs/10_data/20_formats.ipynb #d88c3404
@@ -264,7 +266,8 @@ def _read_json(data, path):
             [t[0] or "the top level" for t in found][:6] or str(text.strip()[:60]),
             "write one file per symbol" if found else "check the reply that was saved",
         )
-    return RawTable(str(path), found[0][1], found[0][2])
+    frame = found[0][1].set_axis([n if isinstance(n, (str, int)) else str(n) for n in found[0][1].columns], axis=1)
+    return RawTable(str(path), frame, found[0][2])
 
 # %% ../../nbs/10_data/20_formats.ipynb #331c0365
 def _parquet(data, path, limit):

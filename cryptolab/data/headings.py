@@ -13,7 +13,7 @@ ENGLISH = {
     "time": "时间 交易时间 時間 日時 시간 일시 zeit hora время saat",
     "date": "日期 交易日期 日付 日付け 날짜 일자 datum fecha data дата tarih",
     "open time": "开盘时间 開盤時間",
-    "close time": "收盘时间 收盤時間",
+    "close time": "收盘时间 收盤時間 结束时间 終止时间 终止时间",
     "timestamp": "时间戳 時間戳",
     "open": "开盘价 开盘 開盤價 開盤 始値 시가 eröffnung eröffn apertura ouverture ouv abertura открытие откр açılış",
     "high": "最高价 最高 最高價 高値 고가 hoch tageshoch höchst máximo maximo haut plus_haut "
@@ -33,8 +33,9 @@ def words(
     name: object,  # a column name in any style: "Open time", "openTime", "OPEN_TIME", "1. open", "开盘价"
 ) -> list:  # its parts in lower case and in English, without punctuation
     "The words of a column name."
-    plain = re.sub(r"[(（].*", "", str(name)).strip(" .\"'").lower()
-    name = _TRANSLATED.get(plain, str(name))
+    plain, bracket = re.fullmatch(r"(?s)([^(（]*)(.*)", str(name)).groups()
+    plain = plain.strip(" .\"'").lower()
+    name = f"{_TRANSLATED[plain]} {bracket}" if plain in _TRANSLATED else str(name)
     return [w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|\d+", name)]
 
 

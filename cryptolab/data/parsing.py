@@ -42,7 +42,7 @@ def epoch_to_ns(
 _CLOCK = re.compile(
     r"(?:[T ,_-]+(?P<H>\d{1,2})(?:[:.h]?(?P<M>\d{2}))?(?::?(?P<S>\d{2})(?:[.,](?P<F>\d{1,9}))?)?"
     r"(?:\s*-?\s*(?P<half>[AaPp])\.?[Mm]\.?)?)?"
-    r"\s*(?P<zone>Z|UTC|GMT|(?:UTC|GMT)?[+-]\d{2}(?::?\d{2})?)?(?:\s*\([^)]*\))?\s*$")
+    r"\s*(?:(?P<zone>Z|UTC|GMT|\(UTC\)|(?:UTC|GMT)?[+-]\d{2}(?::?\d{2})?)(?:\s*\([^)]*\))?)?\s*$")
 _DATE = re.compile(
     r"\s*(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,?\s+)?"
     r"(?:(?P<year>\d{4})(?:(?P<s>[-/. ])(?P<month>\d{1,2})(?P=s)(?P<day>\d{1,2})|(?P<mm>\d{2})(?P<dd>\d{2}))"
@@ -115,7 +115,7 @@ def _clock_to_ns(text):
     hour = np.where(half == "p", hour % 12 + 12, np.where(half == "a", hour % 12, hour))
     minute, second = _whole(p["M"]), _whole(p["S"])
     fine = _whole(p["F"].fillna("0").astype("str").str.pad(9, "right", "0"))
-    zone = p["zone"].fillna("").astype("str").str.replace(r"UTC|GMT|Z|:", "", regex=True)
+    zone = p["zone"].fillna("").astype("str").str.replace(r"UTC|GMT|Z|:|[()]", "", regex=True)
     offset = (_whole(zone.str[1:3]) * 60 + np.nan_to_num(_whole(zone.str[3:5]))) * np.where(
         zone.str[:1] == "-", -60e9, 60e9
     )
@@ -138,8 +138,21 @@ def _date_to_ns(text, where):
         if p[column].notna().any():
             days = np.where(np.isnan(days), _days(_whole(p[year]), month(column), _whole(p[day])), days)
     if p["a"].notna().any():
-        days = np.where(np.isnan(days), _day_or_month(_whole(p["a"]), _whole(p["b"]), _whole(p["c"]), where), days)
+        a, b, c = (_whole(p[name]) for name in "abc")
+        _check_first(a, b, c, where)
+        days = np.where(np.isnan(days), _day_or_month(a, b, c, where), days)
     return days
+
+
+def _check_first(a, b, c, where):
+    "Refuse dates of three short numbers that are no closer together as day or month first than as year first."
+    a, b, c = (x[np.isfinite(x)] for x in (a, b, c))
+    if len(c) and c.max() < 32 and not np.isnan(_days(a, b, c)).any():
+        last, first = _typical_step(np.fmin(_days(c, b, a), _days(c, a, b))), _typical_step(_days(a, b, c))
+        if not last < first:
+            found = f"for example {int(a[0]):02}-{int(b[0]):02}-{int(c[0]):02}"
+            raise DataError(f"{where}: the year cannot be told from the day", "dates as YYYY-MM-DD", found,
+                            "write the year in four digits")
 
 
 def _check_years(short, day, where):
@@ -240,6 +253,11 @@ _MISSING = {"", "nan", "null", "none", "na", "n/a", "nat", "<na>", "-", "--"}
 _SUFFIX = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
 
+def _has_fractions(column):
+    "Whether a column was read as numbers with a fraction, so that a point is the decimal mark."
+    return pd.api.types.is_float_dtype(column) and bool((column.dropna() % 1 != 0).any())
+
+
 def decimal_mark(
     columns: list,  # Series of one file; only those of text matter
     where: str = "numbers",  # what errors call the file
@@ -248,7 +266,7 @@ def decimal_mark(
     text = [c.dropna().astype("str").str.strip() for c in columns if not pd.api.types.is_numeric_dtype(c)]
     text = pd.concat(text) if text else pd.Series(dtype="str")
     text = text[text.str.contains(",", regex=False)]
-    if text.empty:
+    if text.empty or any(_has_fractions(c) for c in columns):
         return "."
     comma_last = text.str.rfind(",") > text.str.rfind(".")
     decimal = (text.str.contains(".", regex=False) & comma_last) | (

@@ -18,7 +18,7 @@ from .candles import CANDLE_COLUMNS, OPTIONAL_COLUMNS, clean_candles
 from .formats import RawTable, read_raw
 from .headings import words
 from cryptolab.data.naming import (
-    columns_by_content, price_column, proven_volumes, time_columns, volume_columns,
+    columns_by_content, is_local, price_column, proven_volumes, time_columns, volume_columns,
 )
 from .parsing import decimal_mark, parse_numbers, parse_times
 from .timegrid import MONDAY, canonical_timeframe, infer_timeframe, timeframe_ns, until_close
@@ -41,6 +41,8 @@ def _one_market(raw, used):
             continue
         # BTC/USDT is BTCUSDT
         found = values.dropna().astype("str").str.upper().str.replace(r"[^A-Z0-9]", "", regex=True).unique()
+        if not raw.named and set(found) <= {"TRUE", "FALSE"}:
+            continue  # whether a candle is closed
         if not raw.named and (
             len(found) > len(values) / 2 or pd.to_numeric(pd.Series(found), errors="coerce").notna().any()
         ):
@@ -59,6 +61,11 @@ def _without_headings(raw, roles):
     if not raw.named or pd.api.types.is_numeric_dtype(column):
         return rows
     again = (column.astype("str").str.strip() == str(roles["open"]).strip()).to_numpy()
+    others = raw.frame[again].astype("str").apply(lambda x: x.str.strip()).ne([str(n) for n in raw.frame.columns])
+    if others.any(axis=None):
+        at = int(np.flatnonzero(again)[others.any(axis=1).to_numpy().argmax()])
+        raise DataError(f"{raw.spot(at)}: a second heading names other columns", ", ".join(map(str, raw.frame.columns)),
+                        ", ".join(map(str, raw.frame.iloc[at])), "write one file per table")
     if again.any():
         example = raw.spot(int(np.argmax(again)))
         raw.notes.append(
@@ -93,10 +100,12 @@ def _open_times(raw, roles, rows, empty):
             "an epoch from 1990 on, or a date with its year such as 2024-01-31 13:00", repr(values.iloc[at]),
             "correct the time or delete the row",
         )
-    if _is_local(name) and not _has_offset(values):
+    zone = next(iter(_zone_column(raw)), None)
+    if (is_local(name) or zone) and not _has_offset(values):
         raise DataError(
             f"{raw.path}: column `{name}` holds local times without a zone", "UTC, or times with an offset",
-            repr(values.iloc[0]), "add the offset, for example 2024-01-31 13:00+09:00",
+            repr(values.iloc[0]) + (f" in {zone}" if zone else ""),
+            "add the offset, for example 2024-01-31 13:00+09:00",
         )
     if units:
         example = f"{raw.spot(rows[int(np.argmax(other))])}: times in {units}"
@@ -105,17 +114,17 @@ def _open_times(raw, roles, rows, empty):
     return ns
 
 
-def _is_local(name):
-    "Whether the name of a column says local time."
-    return "local" in "".join(words(name)) or bool(
-        re.search(r"(?i)(^|[^a-z])(kst|jst|cst|ist|est|cet|pst|msk)$", name)
-    )
+def _zone_column(raw):
+    "Zones other than UTC that a column of the file names."
+    for name in (n for n in raw.frame.columns if raw.named and "".join(words(n)) in ("tz", "timezone", "zone")):
+        found = raw.frame[name].dropna().astype("str").unique()
+        yield from (z for z in found if not re.fullmatch(r"(?i)(etc/)?(utc|gmt|z|zulu)?([+-]?0+(:?00)?)?", z.strip()))
 
 
 def _has_offset(values):
     "Whether times are epochs or written with an offset from UTC."
     return pd.api.types.is_numeric_dtype(values) or bool(
-        values.astype("str").str.contains(r"[+-]\d\d:?\d\d\s*$|Z\s*$").any()
+        values.astype("str").str.contains(r"[+-]\d\d:?\d\d\s*(?:\([^)]*\))?\s*$|Z\s*$").any()
     )
 
 # %% ../../nbs/10_data/23_readers.ipynb #04ebe69b
@@ -149,7 +158,7 @@ def _settle_volumes(raw, roles, data, mark):
     if proven:
         data["volume"], data["quote_volume"], swapped = proven
         if swapped.any():
-            example = f"{raw.spot(int(np.argmax(swapped)))}: `{roles['volume']}` / price is another column"
+            example = f"{raw.spot(int(np.argmax(swapped)))}: told by the price, not by the names"
             _note(raw, "volumes exchanged", swapped.sum(), example, "base and quote volume put in their places")
     elif "quote_volume" in data and not 0.5 < (ratio := _quote_ratio(data)) < 2:
         example = f"`{roles['quote_volume']}` is {ratio:.3g} times volume x price"
@@ -196,8 +205,14 @@ _CLOSED = ("confirm", "closed", "isclosed", "isfinal", "final", "complete")
 
 def _says_unclosed(raw, newest):
     "Name of the column that says the newest candle is not closed, or None."
-    for name in (n for n in raw.frame.columns if raw.named and "".join(words(n)) in _CLOSED):
-        if str(raw.frame[name].iloc[newest]).strip().lower() in ("0", "0.0", "false"):
+    closed = ("1", "1.0", "true")
+    for name in raw.frame.columns:
+        values = raw.frame[name].iloc[[newest]] if raw.named else raw.frame[name]
+        if raw.named and "".join(words(name)) not in _CLOSED or not raw.named and name != raw.frame.columns[-1]:
+            continue
+        values = values.astype("str").str.strip().str.lower()
+        others = values.drop(values.index[newest]) if not raw.named else values.iloc[:0]
+        if values.iloc[newest if not raw.named else 0] in ("0", "0.0", "false") and others.isin(closed).all():
             return name
     return None
 
@@ -224,7 +239,7 @@ def _running(raw, roles, ns, step, path):
         return "its close time is early"
     day = 86_400_000_000_000
     newest_first = len(ns) > 2 and ns[0] > ns[1] > ns[-1] and newest == 0
-    if newest_first and ns[0] % day == 0 and (step < day or raw.first_line > 2):
+    if newest_first and ns[0] % day == 0 and raw.first_line > 2:
         return "newest-first files are made when the UTC day has just begun"
     written = int(os.stat(path).st_mtime * 1e9)
     if ns[newest] <= written < ns[newest] + step:
