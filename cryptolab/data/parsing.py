@@ -188,10 +188,13 @@ def _compact_to_ns(text):
 
 
 def _serial_to_ns(numbers):
-    "Days since 1899-12-30 as nanoseconds, to the second; NaT outside 1990 … 2100."
+    "Days since 1899-12-30 as nanoseconds; NaT outside 1990 … 2100."
     near = (numbers >= 32_874) & (numbers < 73_051)
-    seconds = np.round(np.where(near, (numbers - 25_569) * 86_400, 0)).astype("int64")
-    return np.where(near, seconds * 1_000_000_000, _NAT)
+    days = np.where(near, numbers, 25_569)
+    # up to seven decimals stand for a whole second, more of them for a millisecond
+    per_day = 86_400 if (np.abs(days * 1e7 - np.round(days * 1e7)) < 1e-3).all() else 86_400_000
+    parts = np.round((days - 25_569) * per_day).astype("int64")
+    return np.where(near, parts * (86_400_000_000_000 // per_day), _NAT)
 
 
 def _moments(times):
