@@ -1238,6 +1238,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'cryptolab/backtest/engine.py'),
                                            'cryptolab.backtest.engine._Fills': ( '60_backtest/engine.html#_fills',
                                                                                  'cryptolab/backtest/engine.py'),
+                                           'cryptolab.backtest.engine._Fills.only': ( '60_backtest/engine.html#_fills.only',
+                                                                                      'cryptolab/backtest/engine.py'),
                                            'cryptolab.backtest.engine._account_rows': ( '60_backtest/engine.html#_account_rows',
                                                                                         'cryptolab/backtest/engine.py'),
                                            'cryptolab.backtest.engine._book': ( '60_backtest/engine.html#_book',
