@@ -422,8 +422,9 @@ def check_svm(
             _refuse("the support vector machine", f"{n} vectors of {features} finite numbers", str(shapes))
         _check_classes("the support vector machine", model)
         check_numbers(model._gamma, model.coef0, model.degree, model.cache_size)
-        plain = model.kernel, model._sparse, model.decision_function_shape, model.break_ties, len(model._probA)
-        if plain != ("rbf", False, "ovr", False, 0) or not model._gamma > 0 or not 0 < model.cache_size < 10_000:
+        model._probA = model._probB = np.empty(0)
+        plain = model.kernel, model._sparse, model.decision_function_shape, model.break_ties
+        if plain != ("rbf", False, "ovr", False) or not model._gamma > 0 or not 0 < model.cache_size < 10_000:
             _refuse("the support vector machine", "a radial kernel without probabilities", str(plain))
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a70021
