@@ -344,6 +344,9 @@ def check_lightgbm(
         single = facts["num_class"] == facts["num_tree_per_iteration"] == "1"
         if not head.startswith("tree\n") or not single or facts["objective"] != "binary sigmoid:1" or "Tree=" in tail:
             _refuse(what, "trees of one output, binary sigmoid:1", f"{facts['num_class']} of {facts['objective'][:40]}")
+        settings = tail.partition("\nparameters:\n")[2].partition("\nend of parameters")[0]
+        if not re.fullmatch(r'(\[[a-z0-9_]+: [^\n"\\\]]*\]\n)*', settings):
+            _refuse(what, "parameters as [name: value]", "other lines")
         names = len(facts["feature_names"].split())
         ends = [text.count(f"\nend of {part}\n") for part in ("trees", "parameters")]
         if names != columns or ends != [1, 1]:

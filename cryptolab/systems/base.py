@@ -94,7 +94,7 @@ def _check_kind(name, value, annotation):
     "Hold a parameter against its annotation, as far as a forecast relies on it."
     kinds = getattr(annotation, "__name__", str(annotation)).split(" | ")
     if "str" in kinds or value is None and "None" in kinds:
-        good = "tuple" in kinds or not isinstance(value, (dict, list, tuple))
+        good = not isinstance(value, dict) and ("tuple" in kinds or not isinstance(value, (list, tuple)))
     else:
         good = isinstance(value, tuple(_KINDS[k] for k in kinds if k in _KINDS)) and (
             "bool" in kinds or not isinstance(value, bool)
@@ -109,8 +109,6 @@ def _check_params(
 ) -> None:  # nothing; raises SettingsError for what is not allowed
     "Hold every parameter against its kind, `choices` and `ranges`."
     kinds = self._signature()
-    for name, parameter in kinds.items():
-        _check_kind(name, getattr(self, name), parameter.annotation)
     for name, allowed in self.choices.items():
         if getattr(self, name) not in allowed:
             raise SettingsError(f"unknown {name}", " | ".join(allowed), repr(getattr(self, name)), "choose one of them")
@@ -122,6 +120,8 @@ def _check_params(
             raise SettingsError(
                 f"`{name}` is out of range", f"{kind} from {low} to {high}", repr(value), "choose a value in the range",
             )
+    for name, parameter in kinds.items():
+        _check_kind(name, getattr(self, name), parameter.annotation)
 
 
 def _sizes(
