@@ -6,7 +6,7 @@
 __all__ = ['EXIT_REASONS', 'Result', 'finer_candles', 'backtest']
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #4bfd5508
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -90,6 +90,10 @@ class _Fills:
     size: np.ndarray  # size of the position
     order: np.ndarray  # number of the order
 
+    def only(self, keep):
+        "Some of them; a bool per trade."
+        return _Fills(*(getattr(self, f.name)[keep] for f in fields(self)))
+
 
 def _fill(market, orders, most, room, finer):
     "The orders that find room, each followed to its exit; how many found the coin busy, and the account full."
@@ -133,6 +137,7 @@ def _close_at(market, fills, row):
         last[k] = np.searchsorted(rows, row, side="right") - 1 if len(rows) else row
     fills.price[still_open] = market.prices[3][market.bounds[fills.coin] + last][still_open]
     fills.at, fills.reason = last, np.where(still_open, len(REASONS), fills.reason).astype("int8")
+    fills.both = np.where(still_open, 0, fills.both).astype("int8")
     return fills
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #fd5a243f
@@ -186,11 +191,13 @@ def _simulate(market, orders, most, room, finer, money):
     results, worth, ruined = _book(market, fills, *money)
     late = 0
     if ruined >= 0:
-        early = _account_rows(market, orders.coin, orders.rows) < ruined
-        late, orders = int((~early).sum()), orders.only(early)
+        given, orders = len(orders.rows), orders.only(_account_rows(market, orders.coin, orders.rows) < ruined)
         fills, busy, full = _fill(market, orders, most, room, finer)
-        fills = _close_at(market, fills, ruined)
-        results, worth, _ = _book(market, fills, *money)
+        begun = _account_rows(market, fills.coin, fills.row + 1) <= ruined
+        late, bought = given - len(orders.rows) + int((~begun).sum()), results[0, : len(begun)][begun]
+        fills = _close_at(market, fills.only(begun), ruined)
+        results, after, _ = _book(market, replace(fills, size=bought), MODES.index("units"), *money[1:])
+        worth[ruined:] = after[ruined:]
     return orders, fills, results, worth, {"coin_busy": busy, "account_full": full, "after_ruin": late}
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #72ac0441

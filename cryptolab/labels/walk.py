@@ -19,15 +19,17 @@ TARGET, STOP, TRAILING, TIMEOUT, END = range(5)
 # %% ../../nbs/30_labels/20_walk.ipynb #bf502eeb
 @kernel
 def _first_hit(open, high, low, start, stop, sign, below, above):
-    "First barrier met in rows start … stop − 1: (1, price) target, (0, price) stop, (−1, 0) neither."
+    "First barrier met in rows start … stop − 1: (1, price) target, (0, price) stop, (−1, 0) none, or both in one row."
     for j in range(start, stop):
         o = sign * open[j]
         worst = sign * (low[j] if sign > 0 else high[j])
         best = sign * (high[j] if sign > 0 else low[j])
         if o >= above or (best >= above and worst > below):
             return 1, max(o, above)
-        if worst <= below:
+        if o <= below or (worst <= below and best < above):
             return 0, min(o, below)
+        if worst <= below:
+            break
     return -1, 0.0
 
 # %% ../../nbs/30_labels/20_walk.ipynb #4595d833

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..config import CryptolabError, ModelError
 from ..files import plain
+from ..models.stored import read_stored
 
 # %% ../../nbs/90_serving/10_forecast.ipynb #19704a46
 def staleness(
@@ -34,12 +35,12 @@ def _saved_class(folder):
     from cryptolab.systems.registry import SYSTEMS, system_class
 
     try:
-        name = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["system"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        name = json.loads(read_stored(folder / "manifest.json"))["system"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise ModelError(
             f"{folder} has a damaged manifest", "JSON with the name of a system", str(e), "save the model again"
         ) from e
-    if name not in SYSTEMS:
+    if not isinstance(name, str) or name not in SYSTEMS:
         raise ModelError(
             f"{folder} is not a model of this library", ", ".join(SYSTEMS), str(name),
             "use the library version that saved it",

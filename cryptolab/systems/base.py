@@ -10,10 +10,12 @@ import difflib
 import hashlib
 import inspect
 import json
+import math
 import numbers
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..config import ModelError, SettingsError
@@ -85,10 +87,27 @@ class System:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
 # %% ../../nbs/70_systems/20_base.ipynb #2eb88062
+_KINDS = {"int": numbers.Integral, "float": numbers.Real, "bool": (bool, np.bool_), "tuple": (tuple, list)}
+
+
+def _check_kind(name, value, annotation):
+    "Hold a parameter against its annotation, as far as a forecast relies on it."
+    kinds = getattr(annotation, "__name__", str(annotation)).split(" | ")
+    if "str" in kinds or value is None and "None" in kinds:
+        good = not isinstance(value, dict) and ("tuple" in kinds or not isinstance(value, (list, tuple)))
+    else:
+        good = isinstance(value, tuple(_KINDS[k] for k in kinds if k in _KINDS)) and (
+            "bool" in kinds or not isinstance(value, bool)
+        )
+        good = good and not (isinstance(value, numbers.Real) and not math.isfinite(value))
+    if not good:
+        raise SettingsError(f"`{name}` is of another kind", " | ".join(kinds), repr(value)[:80], "correct it")
+
+
 def _check_params(
     self: System,
 ) -> None:  # nothing; raises SettingsError for what is not allowed
-    "Hold every parameter against `choices` and `ranges`."
+    "Hold every parameter against its kind, `choices` and `ranges`."
     kinds = self._signature()
     for name, allowed in self.choices.items():
         if getattr(self, name) not in allowed:
@@ -101,6 +120,8 @@ def _check_params(
             raise SettingsError(
                 f"`{name}` is out of range", f"{kind} from {low} to {high}", repr(value), "choose a value in the range",
             )
+    for name, parameter in kinds.items():
+        _check_kind(name, getattr(self, name), parameter.annotation)
 
 
 def _sizes(

@@ -14,7 +14,10 @@ import numpy as np
 
 from ...config import DataError, ModelError
 from ...models.classifiers import CalibratedSVM
-from ...models.stored import check_forest, check_svm, check_xgboost, model_errors, read_network
+from cryptolab.models.stored import (
+    check_forest, check_logistic, check_skops, check_svm, check_xgboost, model_errors, read_line, read_network,
+    read_stored,
+)
 from ...models.training import profile_sizes
 
 # %% ../../../nbs/70_systems/50_hybrid/20_members.ipynb #a2589adc
@@ -106,6 +109,7 @@ def _read_skops(path, name):
     "A scikit-learn model of the class that the member has."
     import skops.io
 
+    check_skops(path)
     if unknown := sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TYPES)):
         raise ModelError(
             f"{path} holds types that no model of this library needs", _CLASSES[name], ", ".join(unknown),
@@ -147,8 +151,7 @@ def read_member(
             check_forest(model, wide)
         elif name == "svm":
             check_svm(model, wide)
-            line = tuple(float(x) for x in json.loads((Path(folder) / "svm_line.json").read_text()))
-            return CalibratedSVM(model, line)
-        elif model.coef_.shape != (1, wide):
-            raise ModelError(f"{path} holds another model", f"{wide} columns", str(model.coef_.shape), "train again")
+            return CalibratedSVM(model, read_line(json.loads(read_stored(Path(folder) / "svm_line.json"))))
+        else:
+            check_logistic(model, wide)
         return model

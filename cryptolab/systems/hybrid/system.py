@@ -21,7 +21,7 @@ from .. import artefacts
 from ..base import System, fit_key, fit_or_fetch, fitted_facts, split_names
 from .fit import RESAMPLE, fit_member, member_votes, tune, vote_weights, weighted_vote
 from ...models.calibration import fit_sigmoid, log_odds, sigmoid
-from ...models.stored import check_numbers, model_errors
+from ...models.stored import check_numbers, model_errors, read_line, read_stored
 from cryptolab.systems.hybrid.members import (
     HYBRID_PROFILES, MEMBERS, ask_member, member_files, read_member, write_member,
 )
@@ -323,15 +323,19 @@ def _load(
     with model_errors(folder):
         self = Hybrid.from_stored(manifest["params"])
         self.sizes()  # every parameter is allowed
-        artefacts.check_manifest(folder, "hybrid", member_files(manifest["members"]))
-        scaler, self.ensemble_, self.results_ = (json.loads((folder / f"{name}.json").read_text()) for name in _TABLES)
+        members = manifest["members"]
+        if not isinstance(members, list) or not members or len(set(members)) != len(members):
+            raise ModelError(f"{folder} has no members", ", ".join(MEMBERS), str(members)[:80], "train again")
+        artefacts.check_manifest(folder, "hybrid", member_files(members))
+        scaler, self.ensemble_, self.results_ = (json.loads(read_stored(folder / f"{name}.json")) for name in _TABLES)
         self.scaler_ = Standard.from_json(scaler, feature_names("hybrid"))
         columns = len(self.scaler_.chosen)
-        check_numbers(*(self.ensemble_["weights"][m] for m in manifest["members"]), *self.ensemble_["line"])
-        self.models_ = {name: read_member(folder, name, columns) for name in manifest["members"]}
-        self.fitted_, self.counts_, self.sizes_, self.seconds_ = (
-            manifest[k] for k in ("fitted", "counts", "sizes", "seconds")
-        )
+        self.ensemble_["weights"] = {name: self.ensemble_["weights"][name] for name in members}
+        check_numbers(*self.ensemble_["weights"].values())
+        self.ensemble_["line"] = read_line(self.ensemble_["line"])
+        self.models_ = {name: read_member(folder, name, columns) for name in members}
+        self.fitted_, self.counts_, self.seconds_ = artefacts.stored_facts(manifest)
+        self.sizes_ = manifest["sizes"]
         self.edges_, self.manifest_, self.trials_ = self.fitted_["parts"], manifest, None
     return self
 

@@ -17,6 +17,7 @@ from ...config import DataError, ModelError, SettingsError, load_settings
 from ...files import whole_folder
 from .. import artefacts
 from ...models.calibration import fit_sigmoid, log_odds
+from ...models.stored import model_errors, read_line, read_stored
 from ...models.trees import Trees, importance, train_trees, trees_from_text, trees_to_text
 from .models import filter_target
 from .rows import SIDES, TREND, bounce_columns, trade_labels, trend_columns
@@ -320,9 +321,10 @@ def load_model(
             f"a file of {path.stat().st_size:,} bytes",
             "loading a pickle runs whatever code it holds; train the model again with ModelTrainer and save it",
         )
-    artefacts.check_manifest(folder, "v2-model")
-    facts = json.loads((folder / "facts.json").read_text())
-    return trees_from_text((folder / "model.txt").read_text(), tuple(facts["calibration"]), facts["columns"])
+    artefacts.check_manifest(folder, "v2-model", ("facts.json", "model.txt"))
+    with model_errors(folder):
+        facts = json.loads(read_stored(folder / "facts.json"))
+        return trees_from_text(read_stored(folder / "model.txt"), read_line(facts["calibration"]), facts["columns"])
 
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #1db58936
 class InferenceEngine:

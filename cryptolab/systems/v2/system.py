@@ -17,7 +17,7 @@ import pandas as pd
 from ...config import SettingsError
 from ...evaluation.metrics import roc_auc
 from ...files import whole_folder
-from ...models.stored import check_numbers, model_errors
+from ...models.stored import check_numbers, model_errors, read_line, read_stored
 from .. import artefacts
 from ..base import System, fitted_facts
 from ...models.trees import Trees, trees_from_text, trees_to_text
@@ -372,8 +372,8 @@ V2.save = _save
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #d1b1d525
 def _read_trees(folder, name, models):
     "One model with its calibration."
-    text, facts = (folder / f"{name}.txt").read_text(), models[name]
-    return trees_from_text(text, tuple(facts["calibration"]), facts["columns"])
+    text, facts = read_stored(folder / f"{name}.txt"), models[name]
+    return trees_from_text(text, read_line(facts["calibration"]), list(facts["columns"]))
 
 
 def _load(
@@ -387,17 +387,17 @@ def _load(
         self.sizes()  # every parameter is allowed
         names = [f"{name}_{side}" for side in self.sides for name in ("bounce", "filter")]
         artefacts.check_manifest(folder, "v2", tuple(f"{name}.txt" for name in names))
-        rest = json.loads((folder / "v2.json").read_text())
+        rest = json.loads(read_stored(folder / "v2.json"))
         self.models_ = {
             side: {name: _read_trees(folder, f"{name}_{side}", rest["models"]) for name in ("bounce", "filter")}
             for side in self.sides
         }
         self.thresholds_ = {
-            side: {name: float(rest["thresholds"][side][name]) for name in ("bounce", "filter")} for side in self.sides
+            side: {name: rest["thresholds"][side][name] for name in ("bounce", "filter")} for side in self.sides
         }
         check_numbers(*(level for levels in self.thresholds_.values() for level in levels.values()))
-        self.results_ = json.loads((folder / "v2_results.json").read_text())
-        self.fitted_, self.counts_, self.seconds_ = manifest["fitted"], manifest["counts"], manifest["seconds"]
+        self.results_ = json.loads(read_stored(folder / "v2_results.json"))
+        self.fitted_, self.counts_, self.seconds_ = artefacts.stored_facts(manifest)
         self.edges_, self.index_, self.histories_, self.manifest_ = manifest["fitted"]["parts"], {}, {}, manifest
     return self
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...config import ModelError
 from ...files import whole_folder
-from ...models.stored import check_numbers, check_xgboost, model_errors, read_network
+from ...models.stored import check_numbers, check_xgboost, model_errors, read_line, read_network, read_stored
 from .. import artefacts
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #a9003c5c
@@ -139,7 +139,7 @@ def load_v9(
             )
 
         def read(name):
-            return json.loads((folder / name).read_text())
+            return json.loads(read_stored(folder / name))
 
         system.scaler_, system.ensemble_, system.results_ = (
             MinMax.from_json(read("scaler_v9.json"), names),
@@ -147,8 +147,8 @@ def load_v9(
             read("v9_results.json"),
         )
         e = system.ensemble_
-        own = () if isinstance(e["weights"], str) else e["weights"]  # "equal" and "published" have no numbers here
-        check_numbers(*(e[name] for name in ("vol_factor", "size_factor", "coverage", "width")), *own)
+        own = (0, 0) if e["weights"] in ("equal", "published") else e["weights"]  # these have no numbers here
+        check_numbers(*(e[name] for name in ("vol_factor", "size_factor", "coverage", "width")), *read_line(own))
         files = {**NETWORKS, "volatility": "volatility_model_v9.json"}
         shape = system.window, len(names)
         system.models_ = {name: load_part(folder / file, shape) for name, file in files.items()}
@@ -157,6 +157,6 @@ def load_v9(
                 raise ModelError(
                     f"{folder / NETWORKS[name]} holds another network", name, system.models_[name].name, "train again",
                 )
-        system.fitted_, system.counts_, system.seconds_ = manifest["fitted"], manifest["counts"], manifest["seconds"]
+        system.fitted_, system.counts_, system.seconds_ = artefacts.stored_facts(manifest)
     system.manifest_ = manifest
     return system
