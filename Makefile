@@ -56,8 +56,9 @@ test: .venv/.dev-stamp  ## all checks and tests, in the order of README.md
 	@$(SUITE) "4/4 examples of all notebooks, whole-program tests, wheel, report templates" $(TESTS) --durations=15
 	@$(SUITE) --summary
 
-fuzz: .venv/.dev-stamp  ## ten minutes of damaged files, and every altered model folder (SECONDS=600)
+fuzz: .venv/.dev-stamp  ## ten minutes of damaged files (SECONDS=600), then the whole corpus of altered model folders
 	@CRYPTOLAB_FUZZ_SECONDS=$(if $(call given,SECONDS),$(SECONDS),600) $(BIN)/pytest tests/test_fuzz.py -q -s
+	@$(BIN)/python -m tests.test_hostile
 
 test-oldest: .venv-oldest/.stamp  ## notebooks, tests and report with the oldest allowed versions (Python 3.11 or 3.12)
 	@$(MAKE) --no-print-directory _suite_oldest BIN=.venv-oldest/bin

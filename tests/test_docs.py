@@ -1,5 +1,6 @@
 """The documentation site: what it is made of, what its checks find, and the whole of it in a browser."""
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -260,3 +261,14 @@ def test_search_works_from_the_file_system(site):
     assert "validation/splitters.html" in page and 'class="context"' in page and console == []
     page, _ = opened((site / "search.html").as_uri() + "?q=sample_market")
     assert "data/market.html#cryptolab.data.market.sample_market" in page
+
+
+def test_every_promise_names_a_test():
+    "The page of promises: each row names a test that exists."
+    page = json.loads((ROOT / "nbs" / "tutorials" / "09_when_things_break.ipynb").read_text())
+    text = "\n".join("".join(cell["source"]) for cell in page["cells"] if cell["cell_type"] == "markdown")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line and "held by" not in line]
+    named = [re.search(r"`(test_\w+\.py)::(test_\w+)` \|$", row) for row in rows]
+    assert len(rows) > 30 and all(named)
+    for found in named:
+        assert f"def {found[2]}(" in (ROOT / "tests" / found[1]).read_text(), found[0]
