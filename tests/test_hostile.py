@@ -4,7 +4,7 @@
     python tests/test_hostile.py FOLDER v2 200       # 200 random alterations of one system, its model kept in FOLDER
     CRYPTOLAB_SEED=20250101 pytest tests/test_hostile.py   # the draw of that day again
 
-Each system is fitted and asked in a process of its own, because the fault looked for can end the interpreter. A case
+All this happens in a process of its own, because the fault looked for can end the interpreter. A case
 fails if anything but a `CryptolabError` comes out, a planted payload runs, memory grows beyond a bound, it takes too
 long, or the process dies. Without an alteration that matters, the numbers must be those of the good model.
 """
