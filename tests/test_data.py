@@ -743,6 +743,7 @@ def text_layouts():
     add("quoted", csv_of(t.astype(str), ms(t).astype(str), quoting=1))
     add("comma at the end", "\n".join(x + "," for x in csv_of(t, ms(t)).splitlines()))
     add("days of Excel", csv_of(t, (ms(t) / 86_400_000 + 25_569).round(5), "Date"))
+    add("days of Excel, decimal commas", csv_of(t, ms(t) / 86_400_000 + 25_569, "Date", sep=";", decimal=","))
     add("days of Excel, no header", csv_of(t, ms(t) / 86_400_000 + 25_569, header=False))
     add("the years before 1990", csv_of(day, (old := day.set_axis(day.index - pd.Timedelta("14610D"))).index.strftime(
         "%Y-%m-%d"), "Date"), old)

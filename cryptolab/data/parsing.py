@@ -228,6 +228,8 @@ def parse_times(
     if isinstance(values.dtype, pd.DatetimeTZDtype) or values.dtype.kind == "M":
         return _moments(values), none, ""
     numeric = pd.api.types.is_numeric_dtype(values) and values.dtype.kind != "b"
+    if serial and n and not numeric and re.fullmatch(r"\s*\d{5},\d+\s*", str(values.iloc[0])):  # decimal commas
+        values = values.astype("object").replace(r"^\s*(\d{5}),(\d+)\s*$", r"\1.\2", regex=True)
     numbers = values if numeric else pd.to_numeric(values, errors="coerce")
     if isinstance(numbers.dtype, pd.api.extensions.ExtensionDtype):
         numbers = numbers.astype("float64")
