@@ -267,8 +267,8 @@ def test_every_promise_names_a_test():
     "The page of promises: each row names a test that exists."
     page = json.loads((ROOT / "nbs" / "tutorials" / "09_when_things_break.ipynb").read_text())
     text = "\n".join("".join(cell["source"]) for cell in page["cells"] if cell["cell_type"] == "markdown")
-    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line and "held by" not in line]
-    named = [re.search(r"`(test_\w+\.py)::(test_\w+)` \|$", row) for row in rows]
+    rows = re.findall(r"^- \*\*.*", text, re.M)
+    named = [re.search(r"Held by `(test_\w+)` in `(test_\w+\.py)`\.$", row) for row in rows]
     assert len(rows) > 30 and all(named)
     for found in named:
-        assert f"def {found[2]}(" in (ROOT / "tests" / found[1]).read_text(), found[0]
+        assert f"def {found[1]}(" in (ROOT / "tests" / found[2]).read_text(), found[0]
