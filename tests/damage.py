@@ -16,7 +16,7 @@ import pandas as pd
 PRICES = ["open", "high", "low", "close"]
 SPIKES = {"spikes that contradict their neighbours", "unit changes"}
 ODD = {"price jumps between candles", "far from open to close", "long wicks", "unit changes of price"}
-VOLUMES = {"unit changes of volume", "quote volume not used", "taker volume not used", "volumes exchanged"}
+EXCHANGED = {"open and close exchanged"}  # of stretches that are too short to be refused
 
 
 @functools.lru_cache(50)
@@ -202,8 +202,8 @@ DAMAGES = {
     "spike": (spike, SPIKES | ODD), "block in another unit": (block, SPIKES),
     "first candle": (first_candle, SPIKES | ODD),
     "half in another unit": (half_unit, set()), "another symbol": (appended, set()),
-    "open and close exchanged": (exchanged("whole"), set()), "half exchanged": (exchanged("half"), set()),
-    "a stretch exchanged": (exchanged("stretch"), set()), "volumes exchanged": (volumes, {"volumes exchanged"}),
+    "open and close exchanged": (exchanged("whole"), EXCHANGED), "half exchanged": (exchanged("half"), EXCHANGED),
+    "a stretch exchanged": (exchanged("stretch"), EXCHANGED), "volumes exchanged": (volumes, {"volumes exchanged"}),
     "close times": (close_times, set()),
     "rows twice": (lambda t, rng: t.iloc[np.sort(np.r_[np.arange(len(t)), _some(t, rng)])], {"duplicates"}),
     "everything twice": (lambda t, rng: pd.concat([t, t]), {"duplicates"}),

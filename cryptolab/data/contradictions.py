@@ -14,6 +14,7 @@ from .timegrid import index_ns
 
 # %% ../../nbs/10_data/09_contradictions.ipynb #4d9e5549
 _PAIRS, _SHARE = 48, 0.9  # so many pairs of neighbours in a row, and the share of them that must speak for an exchange
+_ALL = 32  # or so many in a row without exception
 
 
 def exchanged_ends(
@@ -31,6 +32,7 @@ def exchanged_ends(
     votes = (crossed < right)[asked]
     size = max(5, min(_PAIRS, len(votes)))
     proven = len(votes) >= size and np.convolve(votes, np.ones(size), "valid").max() > _SHARE * size
+    proven |= len(votes) >= _ALL and np.convolve(votes, np.ones(_ALL), "valid").max() == _ALL
     inside = beside & (crossed < 0.1 * right) & (right > np.median(body))
     out[1:] |= inside
     left, middle, after = slice(None, -2), slice(1, -1), slice(2, None)
