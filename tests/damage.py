@@ -209,7 +209,7 @@ DAMAGES = {
     "rows twice": (lambda t, rng: t.iloc[np.sort(np.r_[np.arange(len(t)), _some(t, rng)])], {"duplicates"}),
     "everything twice": (lambda t, rng: pd.concat([t, t]), {"duplicates"}),
     "twins": (twins, {"conflicting duplicates"}), "pictures": (pictures, {"conflicting duplicates"}),
-    "spot and perpetual": (merged, set()), "two timeframes": (two_frames, set()),
+    "spot and perpetual": (merged, set()), "two timeframes": (two_frames, {"gaps"}),
     "longer ones between": (with_days, set()), "off the grid": (off_grid, {"off-grid timestamps"}),
     "rows lost": (lambda t, rng: t.drop(t.index[_some(t, rng, 0.2)]), {"gaps"}),
     "shuffled": (lambda t, rng: t.iloc[rng.permutation(len(t))], {"wrong order"}),
