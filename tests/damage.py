@@ -114,7 +114,7 @@ def volumes(table, rng):
 
 def close_times(table, rng):
     "Close times in place of open times, in three ways of writing."
-    return table.set_axis(table.index + step_of(table) - pd.Timedelta(rng.choice(["1ms", "1s", "1min"])))
+    return table.set_axis(table.index + step_of(table) - pd.Timedelta(str(rng.choice(["1ms", "1s", "1min"]))))
 
 
 def twins(table, rng):
