@@ -71,7 +71,8 @@ NUMBER = st.integers(0, 2**31 - 1)
 
 
 @bounded(40)
-@given(NUMBER, st.lists(st.sampled_from(sorted(DAMAGES)), min_size=1, max_size=2), st.sampled_from(sorted(TIMES)),
+@given(NUMBER, st.lists(st.sampled_from(sorted(DAMAGES)), min_size=1, max_size=2, unique=True),
+       st.sampled_from(sorted(TIMES)),
        st.sampled_from(sorted(HEADINGS)), st.sampled_from(("csv", "csv", "csv", "json", "parquet", "feather")),
        st.lists(st.integers(0, 119), min_size=7, max_size=7), st.sampled_from(("1h", "15min", "1D")))
 def damaged_tables(number, names, times, headings, kind, choices, freq):
