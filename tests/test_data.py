@@ -309,8 +309,10 @@ def test_exchanged_open_and_close_are_refused(rows):
     truth = market()
     wrong = truth.copy()
     wrong.iloc[rows, [0, 3]] = truth.iloc[rows, [3, 0]].to_numpy()
-    with pytest.raises(DataError, match="open and close are exchanged"):
+    with pytest.raises(DataError, match="open and close are exchanged") as e:
         clean_candles(wrong)
+    told = pd.Timestamp(e.value.found.split("from about ")[1])
+    assert abs(told - truth.index[rows][0]) <= 8 * HOUR
 
 
 def test_two_prices_in_turn_prove_nothing():
@@ -352,8 +354,22 @@ def test_few_exchanged_candles_are_counted():
 
 @pytest.mark.data
 def test_real_candles_contradict_nothing(shared_data):
+    pairs = wrong = longest = 0
+    jumps = []
     for path in _files(shared_data):
-        assert "unusable" not in set(validate_candles(read_candles(path, clean=False))["check"]), path.name
+        candles = read_candles(path, clean=False)
+        assert "unusable" not in set(validate_candles(candles)["check"]), path.name
+        steps = np.diff(candles.index.as_unit("ns").asi8)
+        beside = steps == np.median(steps)
+        o, c = np.log(candles[["open", "close"]].to_numpy()).T
+        right, crossed = np.abs(o[1:] - c[:-1])[beside], np.abs(c[1:] - o[:-1])[beside]
+        votes = (crossed < right)[crossed != right]
+        pairs, wrong = pairs + beside.sum(), wrong + votes.sum()
+        longest = max(longest, np.convolve(votes, np.ones(48), "valid").max())
+        jumps += np.exp(right[right > np.log(1.05)]).tolist()
+    # what the notebooks of defects and contradictions say
+    assert 4.4e6 < pairs < 4.5e6 and round(100 * wrong / pairs) == 1 and longest == 20
+    assert round(max(jumps), 2) == 1.94 and sorted(jumps)[-2] < 1.07
 
 
 def test_two_timeframes_are_refused():
@@ -1053,6 +1069,12 @@ def test_volumes_are_put_in_their_places_and_counted(tmp_path):
         same(found, truth, columns)
         assert counts(found)["volumes exchanged"] == count
     truth = market()
+    lines = csv_of(truth.rename(columns={"volume": "quote_volume", "quote_volume": "volume"}), ms(truth), columns=[
+        *PRICES, "quote_volume", "volume"]).splitlines()
+    lines[1:1] = [lines[0], lines[0]]  # repeated headings: the line of the file is named all the same
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    account = quality_table(read_candles(tmp_path / "a.csv")).set_index("check")
+    assert "line 4" in account.loc["volumes exchanged", "example"]
     wrong = truth.assign(taker_buy_volume=truth["quote_volume"] / 2)
     (tmp_path / "a.csv").write_text(csv_of(wrong, ms(truth), columns=ALL))
     found = read_candles(tmp_path / "a.csv")

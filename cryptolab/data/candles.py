@@ -189,8 +189,9 @@ def _sound(table, lost, findings):
     if lost:
         line = next(r for r in findings if r["check"] == "missing values")
         line.update(count=line["count"] + lost, example=line["example"] or "a row without a time", action="dropped")
-    left = table[~np.logical_or.reduce(list(masks.values()))]
-    counts = {check: int((mask & ~blank_rows(table)).sum()) for check, mask in masks.items()}
+    bad = np.logical_or.reduce(list(masks.values()))
+    left, blank = (table[~bad], blank_rows(table)) if bad.any() else (table, bad)
+    counts = {check: int((mask & ~blank).sum()) for check, mask in masks.items()}
     if len(left) == 0:
         text = ", ".join(f"{r['check']}: {r['count']} (first {r['example']})" for r in findings[2:] if r["count"])
         raise DataError(
@@ -246,10 +247,9 @@ def _count_gaps(table, step, findings):
     findings.append(_record("missing candles", missing, None, "kept missing", "in all gaps together"))
 
 
-def _count_odd(table, step, findings):
+def _count_odd(table, exchanged, findings):
     "Lines about what is remarkable and stays."
-    odd = {**odd_rows(table), "open and close exchanged": exchanged_ends(table, step)[0]}
-    for check, mask in odd.items():
+    for check, mask in {**odd_rows(table), "open and close exchanged": exchanged}.items():
         findings.append(_record(check, mask, table.index, "kept: not certain to be wrong"))
 
 
@@ -274,8 +274,9 @@ def _examine(candles, timeframe, now, max_wrong, allow_jumps):
     table = _unclosed(table, step, now, snapshots, findings)
     table, spikes = _without_spikes(table, step, findings)
     error = error or share_error(bad | twins | spikes, len(candles), max_wrong, title)
-    error = error or series_error(table, step, allow_jumps, title, told=timeframe is not None)
-    _count_odd(table, step, findings)
+    exchanged, stretch = exchanged_ends(table, step)
+    error = error or series_error(table, step, stretch, allow_jumps, title, told=timeframe is not None)
+    _count_odd(table, exchanged, findings)
     _count_gaps(table, step, findings)
     findings.append({"check": "rows kept", "count": len(table), "example": "", "action": ""})
     return table, findings, step, error

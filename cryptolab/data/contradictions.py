@@ -20,26 +20,27 @@ _ALL = 32  # or so many in a row without exception
 def exchanged_ends(
     table: pd.DataFrame,  # sound candles, sorted, every time once
     step: int,  # length of a candle in nanoseconds
-) -> tuple:  # bool array: rows whose open and close look exchanged; whether a whole stretch of them proves it
+) -> tuple:  # bool array: rows whose open and close look exchanged; first row of a stretch that proves it, or None
     "Where open and close stand in each other's column."
     o, c = np.log(table[["open", "close"]].to_numpy()).T
     out, body = np.zeros(len(table), bool), np.abs(o - c)
     if len(table) < 3:
-        return out, False
+        return out, None
     beside = np.diff(index_ns(table.index)) == step
     right, crossed = np.abs(o[1:] - c[:-1]), np.abs(c[1:] - o[:-1])
     asked = np.flatnonzero(beside & (right != crossed))
     votes = (crossed < right)[asked]
-    size = max(5, min(_PAIRS, len(votes)))
-    proven = len(votes) >= size and np.convolve(votes, np.ones(size), "valid").max() > _SHARE * size
-    proven |= len(votes) >= _ALL and np.convolve(votes, np.ones(_ALL), "valid").max() == _ALL
+    proof = []
+    for size, share in ((max(5, min(_PAIRS, len(votes))), _SHARE), (_ALL, 1 - 1e-9)):
+        if len(votes) >= size:
+            proof += asked[np.flatnonzero(np.convolve(votes, np.ones(size), "valid") > share * size)[:1]].tolist()
     inside = beside & (crossed < 0.1 * right) & (right > np.median(body))
     out[1:] |= inside
     left, middle, after = slice(None, -2), slice(1, -1), slice(2, None)
     limit = 0.2 * body[middle]
     single = (np.abs(c[middle] - c[left]) < limit) & (np.abs(o[after] - o[middle]) < limit)
     out[middle] |= single & beside[:-1] & beside[1:] & (right[:-1] > 4 * limit) & (body[middle] > np.median(body))
-    return out, bool(proven)
+    return out, min(proof, default=None)
 
 # %% ../../nbs/10_data/09_contradictions.ipynb #41648a8c
 _COMMON = 20  # so many steps in a row that have a common measure are no gaps
@@ -80,13 +81,15 @@ def price_breaks(
 def series_error(
     table: pd.DataFrame,  # candles after cleaning
     step: int,  # length of a candle in nanoseconds
+    exchanged: int | None,  # first row of a stretch with open and close exchanged, as `exchanged_ends` tells
     allow_jumps: bool = False,  # True: prices may break
     title: str = "candle table",  # what the error calls the table
     told: bool = False,  # True: the caller said how long a candle is, so that any number of them may be missing
 ) -> DataError | None:  # what cannot be repaired
     "The proof that a cleaned table is not one series of candles."
-    if exchanged_ends(table, step)[1]:
-        expected, found = "candles that open where the one before closed", "candles that close where it opened"
+    if exchanged is not None:
+        expected = "candles that open where the one before closed"
+        found = f"candles that close where it opened, from about {table.index[exchanged]}"
         return DataError(f"{title}: open and close are exchanged", expected, found, "exchange the two columns")
     if other := second_timeframe(table.index, step):
         found = f"{other[2]} steps of {other[1]} from {other[0]}"

@@ -214,7 +214,7 @@ def is_local(
 ) -> bool:  # it speaks of a zone that is not UTC
     "Whether times under this name are local ones."
     have = set(words(name))
-    apart = re.search(r"(?i)(utc|gmt)\s*[+-]?0*[1-9]\d?(?!\d)", str(name)) is not None
+    apart = re.search(r"(?i)(utc|gmt)\s*[+-]?0*[1-9]\d?(?!\w)", str(name)) is not None
     return bool(have & _ZONES) or apart or {"new", "york"} <= have or "local" in "".join(words(name))
 _OTHER_TIMES = {
     "high", "low", "updated", "update", "created", "fetched", "received", "inserted", "last", "next", "hour",

@@ -150,7 +150,7 @@ def _note(raw, check, count, example, action):
     raw.notes.append({"check": check, "count": int(count), "example": example, "action": action})
 
 
-def _settle_volumes(raw, roles, data, mark):
+def _settle_volumes(raw, roles, data, mark, rows):
     "Put volume and quote volume where the numbers prove that they belong; leave out what fits no price."
     volumes = {n: parse_numbers(raw.frame[n], mark) for n in roles.get("volumes", [])}
     volumes = {n: values for n, (values, bad) in volumes.items() if bad is None}
@@ -158,7 +158,7 @@ def _settle_volumes(raw, roles, data, mark):
     if proven:
         data["volume"], data["quote_volume"], swapped = proven
         if swapped.any():
-            example = f"{raw.spot(int(np.argmax(swapped)))}: told by the price, not by the names"
+            example = f"{raw.spot(rows[int(np.argmax(swapped))])}: told by the price, not by the names"
             _note(raw, "volumes exchanged", swapped.sum(), example, "base and quote volume put in their places")
     elif "quote_volume" in data and not 0.5 < (ratio := _quote_ratio(data)) < 2:
         example = f"`{roles['quote_volume']}` is {ratio:.3g} times volume x price"
@@ -195,7 +195,7 @@ def _numbers(raw, roles, rows):
             )
         if bad is None:
             data[column] = values
-    _settle_volumes(raw, roles, data, mark)
+    _settle_volumes(raw, roles, data, mark, rows)
     return data
 
 # %% ../../nbs/10_data/23_readers.ipynb #ea3ad746
