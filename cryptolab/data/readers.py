@@ -203,17 +203,20 @@ _LISTS = ("time", "quoted", "volumes")  # roles that are no single column
 _CLOSED = ("confirm", "closed", "isclosed", "isfinal", "final", "complete")
 
 
+def _flag(value):
+    "Whether a value says yes (True) or no (False); None where it is no such word."
+    return {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}.get(str(value).strip().lower())
+
+
 def _says_unclosed(raw, newest):
     "Name of the column that says the newest candle is not closed, or None."
-    closed = ("1", "1.0", "true")
-    for name in raw.frame.columns:
-        values = raw.frame[name].iloc[[newest]] if raw.named else raw.frame[name]
-        if raw.named and "".join(words(name)) not in _CLOSED or not raw.named and name != raw.frame.columns[-1]:
-            continue
-        values = values.astype("str").str.strip().str.lower()
-        others = values.drop(values.index[newest]) if not raw.named else values.iloc[:0]
-        if values.iloc[newest if not raw.named else 0] in ("0", "0.0", "false") and others.isin(closed).all():
-            return name
+    named = [n for n in raw.frame.columns if raw.named and "".join(words(n)) in _CLOSED]
+    for name in named or ([] if raw.named else [raw.frame.columns[-1]]):
+        column = raw.frame[name]
+        if _flag(column.iloc[newest]) is False:
+            others = column.drop(column.index[newest]).unique()
+            if raw.named or {_flag(v) for v in others} == {True}:  # without a name, all others must say yes
+                return name
     return None
 
 

@@ -10,8 +10,6 @@ import difflib
 import hashlib
 import inspect
 import json
-import math
-import numbers
 import time
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import pandas as pd
 from ..config import ModelError, SettingsError
 from ..files import whole_folder
 from . import artefacts
+from .kinds import check_kind, has_kind
 
 # %% ../../nbs/70_systems/20_base.ipynb #672c3f9a
 def split_names(
@@ -87,23 +86,6 @@ class System:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
 # %% ../../nbs/70_systems/20_base.ipynb #2eb88062
-_KINDS = {"int": numbers.Integral, "float": numbers.Real, "bool": (bool, np.bool_), "tuple": (tuple, list)}
-
-
-def _check_kind(name, value, annotation):
-    "Hold a parameter against its annotation, as far as a forecast relies on it."
-    kinds = getattr(annotation, "__name__", str(annotation)).split(" | ")
-    if "str" in kinds or value is None and "None" in kinds:
-        good = not isinstance(value, dict) and ("tuple" in kinds or not isinstance(value, (list, tuple)))
-    else:
-        good = isinstance(value, tuple(_KINDS[k] for k in kinds if k in _KINDS)) and (
-            "bool" in kinds or not isinstance(value, bool)
-        )
-        good = good and not (isinstance(value, numbers.Real) and not math.isfinite(value))
-    if not good:
-        raise SettingsError(f"`{name}` is of another kind", " | ".join(kinds), repr(value)[:80], "correct it")
-
-
 def _check_params(
     self: System,
 ) -> None:  # nothing; raises SettingsError for what is not allowed
@@ -114,14 +96,14 @@ def _check_params(
             raise SettingsError(f"unknown {name}", " | ".join(allowed), repr(getattr(self, name)), "choose one of them")
     for name, (low, high) in self.ranges.items():
         value, whole = getattr(self, name), kinds[name].annotation in (int, "int")
-        number = not isinstance(value, bool) and isinstance(value, numbers.Integral if whole else numbers.Real)
-        if not number or not low <= value <= high:
+        if not has_kind(value, ["int"] if whole else ["float"]) or not low <= value <= high:
             kind = "a whole number" if whole else "a number"
             raise SettingsError(
                 f"`{name}` is out of range", f"{kind} from {low} to {high}", repr(value), "choose a value in the range",
             )
+    sizes = next(iter(self.profiles.values()), {})
     for name, parameter in kinds.items():
-        _check_kind(name, getattr(self, name), parameter.annotation)
+        check_kind(name, getattr(self, name), parameter.annotation, sizes.get(name))
 
 
 def _sizes(

@@ -9,11 +9,9 @@ __all__ = ['SYSTEMS', 'system_class', 'check_params']
 import difflib
 import importlib
 import inspect
-import math
-import numbers
-import os
 
 from ..config import SettingsError
+from .kinds import KINDS, check_kind, has_kind
 
 # %% ../../nbs/70_systems/25_registry.ipynb #22c34407
 SYSTEMS = {
@@ -31,40 +29,6 @@ def system_class(
         raise SettingsError("unknown system", ", ".join(SYSTEMS), repr(system), "choose one of them")
     module, name = SYSTEMS[system].split(":")
     return getattr(importlib.import_module(module), name)
-
-# %% ../../nbs/70_systems/25_registry.ipynb #d71e0002
-_WORDS = {
-    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "tuple": "a list",
-    "None": "none",
-}
-
-
-def _has_kind(value, kinds):
-    "Whether a value is of one of the kinds; a truth value is no number."
-    if isinstance(value, bool) or value is None:
-        return ("bool" if isinstance(value, bool) else "None") in kinds
-    if isinstance(value, (str, os.PathLike)):
-        return "str" in kinds
-    if isinstance(value, (list, tuple)):
-        return "tuple" in kinds
-    whole = isinstance(value, numbers.Integral)
-    return whole and "int" in kinds or isinstance(value, numbers.Real) and math.isfinite(value) and "float" in kinds
-
-
-def _check_kind(key, value, annotation, sample):
-    "Raises SettingsError where a value is not of the kind that the constructor names; `sample`: the profile's size."
-    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", None) or str(annotation)
-    kinds = [part.strip() for part in name.split("|")] if annotation is not inspect.Parameter.empty else []
-    expected = " or ".join(_WORDS.get(kind, kind) for kind in kinds)
-    if kinds and set(kinds) <= set(_WORDS) and not _has_kind(value, kinds):
-        raise SettingsError(f"`{key}` has the wrong type", expected, repr(value)[:80], f"correct `--set {key}=…`")
-    if isinstance(sample, tuple) and value is not None and not (
-        len(value) and all(_has_kind(v, ["int"]) and v >= 1 for v in value)
-    ):
-        raise SettingsError(f"`{key}` is out of range", "whole numbers from 1", repr(value)[:80], "correct them")
-    if "None" in kinds and isinstance(value, numbers.Real) and not (1 if "int" in kinds else 1e-12) <= value <= 10**7:
-        lowest = "from 1" if "int" in kinds else "above 0"
-        raise SettingsError(f"`{key}` is out of range", f"{expected} {lowest} to 10,000,000", repr(value), "correct it")
 
 # %% ../../nbs/70_systems/25_registry.ipynb #6707490f
 _OWN = ("profile", "seed", "timeframe")  # parameters of a system that are asked for in another way
@@ -91,9 +55,9 @@ def _check_shared(params, system):
 
     for key, kind in (("fractions", "float"), ("pool", "str")):
         given = params.get(key, ())
-        if not isinstance(given, str) and not all(_has_kind(value, [kind]) for value in given):
+        if not isinstance(given, str) and not all(has_kind(value, [kind]) for value in given):
             what = f"`{key}` has the wrong type"
-            raise SettingsError(what, f"a list, each of it {_WORDS[kind]}", repr(given)[:80], "correct the list")
+            raise SettingsError(what, f"a list, each of it {KINDS[kind]}", repr(given)[:80], "correct the list")
     if "fractions" in params:
         part_sizes(1000, params["fractions"])
     if params.get("test_start") is not None:
@@ -114,7 +78,7 @@ def check_params(
     sizes = next(iter(getattr(cls, "profiles", {}).values()), {})
     for key, value in params.items():
         _check_name(cls, key, known)
-        _check_kind(key, value, known[key].annotation, sizes.get(key))
+        check_kind(key, value, known[key].annotation, sizes.get(key))
     if hasattr(cls, "from_stored"):  # a `System`
         cls.from_stored(params).sizes()
         _check_shared(params, cls.name)
