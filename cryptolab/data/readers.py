@@ -205,7 +205,8 @@ _CLOSED = ("confirm", "closed", "isclosed", "isfinal", "final", "complete")
 
 def _flag(value):
     "Whether a value says yes (True) or no (False); None where it is no such word."
-    return {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}.get(str(value).strip().lower())
+    word = str(value).strip().lower()
+    return word in ("1", "1.0", "true") if word in ("0", "0.0", "false", "1", "1.0", "true") else None
 
 
 def _says_unclosed(raw, newest):
