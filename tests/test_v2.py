@@ -283,7 +283,7 @@ def test_the_documents_names_hold_together(tmp_path, monkeypatch):
 @pytest.mark.parametrize("given, words", [
     (dict(side="up"), "unknown side"), (dict(filter="inverse"), "unknown filter"), (dict(stop=0), "out of range"),
     (dict(size=-1), "out of range"),
-    (dict(risk=1.5), "out of range"), (dict(trees=0), "must be positive"),
+    (dict(risk=1.5), "out of range"), (dict(trees=0), "whole number or none from 1"),
     (dict(candidates="some"), "unknown candidates"),
     (dict(features="v3"), "unknown `features`"),
     (dict(test_start="tomorrow"), "not a time"), (dict(test_start="1999-01-01"), "leaves a part empty"),
