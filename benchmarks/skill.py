@@ -46,7 +46,7 @@ def fit(candles, profile, seed, **params):
         system,
         forecast,
         v9_labels(candles),
-        {k: system.index_["direction"][k] for k in ("train", "val", "test")},
+        {k: system.rows(k) for k in ("train", "val", "test")},
         time.perf_counter() - start,
     )
 
@@ -77,7 +77,7 @@ def null(profile, seed, data_dir):
     d = comparison.direction_comparison(y[test], {"V9": forecast.p_up[test]}, majority_class(y[train]), r[test])
     after = candles.close[test] * np.exp(r[test])
     p = comparison.price_comparison(candles.close[test], after, {"V9": forecast.mu[test]})
-    har = volatility_baselines(candles, labels["volatility"].y[system.index_["volatility"]["train"]])["HAR"]
+    har = volatility_baselines(candles, labels["volatility"].y[system.rows("train", "volatility")])["HAR"]
     sigmas = {
         "V9": forecast.sigma[test], "HAR": range_to_sigma(r[train], har[train]) * har[test],
         "true sigma": candles.true_sigma[test],

@@ -174,7 +174,7 @@ def test_tuning_sees_training_rows_only(candles):
 
 
 def test_training_never_sees_test_rows(candles, fitted):
-    edge = fitted.index_["test"][0]
+    edge = fitted.rows("test")[0]
     altered = candles.copy()
     altered.loc[altered.index > edge, ["open", "high", "low", "close"]] *= np.linspace(
         1, 3, (altered.index > edge).sum()
@@ -198,7 +198,7 @@ def test_same_seed_same_numbers(candles, fitted):
 
 def test_the_probability_is_calibrated_and_keeps_the_order(candles, fitted):
     forecast, y = fitted.forecast(candles), hybrid_labels(candles).y
-    val = fitted.index_["val"]
+    val = fitted.rows("val")
     assert forecast.p_event[val].mean() == pytest.approx(y[val].mean(), abs=0.02)
     assert fitted.ensemble_["line"][0] == 0 or forecast.p_event.corr(forecast.p_ml, method="spearman") > 0.9999
     assert set(forecast) >= {
@@ -217,7 +217,7 @@ def test_null_markets_keep_it_quiet():
 def test_volatility_is_all_there_is_to_know_on_a_null_market():
     market = null_market(n=6_000, timeframe="15m", seed=3)
     system = Hybrid(members="xgboost,logistic", **SMALL).fit(market, log=None)
-    test = system.index_["test"]
+    test = system.rows("test")
     found = direction_content(
         hybrid_labels(market).y[test], hybrid_labels(mirrored(market)).y[test], system.forecast(market).p_event[test],
         96,

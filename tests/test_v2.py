@@ -139,7 +139,7 @@ def test_test_rows_shape_nothing(candles):
         profile="smoke", thresholds="adaptive", test_start=str(candles.index[4_000]), threads=1,
     ).fit(candles, log=None)
     later = candles.copy()
-    border = system.index_["long"]["val"][-1] + pd.Timedelta("15min") * 17
+    border = system.rows("val")[-1] + pd.Timedelta("15min") * 17
     later.loc[later.index >= border, ["open", "high", "low", "close"]] *= np.linspace(
         1, 3, (later.index >= border).sum()
     )[:, None]
@@ -220,7 +220,7 @@ def test_a_date_divides_as_it_says(candles):
     start = candles.index[4_000]
     system = V2(profile="smoke", test_start=str(start), threads=1).fit(candles, log=None)
     step = pd.Timedelta("15min")
-    assert system.index_["long"]["test"][0] + step >= start > system.index_["long"]["val"][-1] + 17 * step - step
+    assert system.rows("test")[0] + step >= start > system.rows("val")[-1] + 17 * step - step
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_the_documents_names_hold_together(tmp_path, monkeypatch):
 @pytest.mark.parametrize("given, words", [
     (dict(side="up"), "unknown side"), (dict(filter="inverse"), "unknown filter"), (dict(stop=0), "out of range"),
     (dict(size=-1), "out of range"),
-    (dict(risk=1.5), "out of range"), (dict(trees=0), "whole number or none from 1"),
+    (dict(risk=1.5), "out of range"), (dict(sizes={"trees": 0}), "a whole number from 1"),
     (dict(candidates="some"), "unknown candidates"),
     (dict(features="v3"), "unknown `features`"),
     (dict(test_start="tomorrow"), "not a time"), (dict(test_start="1999-01-01"), "leaves a part empty"),

@@ -114,8 +114,8 @@ def test_quick_direction_finds_a_planted_edge():
     seed_everything(11)
     candles = planted_market(edge=0.15, seed=11)
     small = dict(price_epochs=1, price_units=(2, 2), price_dense=(2, 2, 2), trees=5)  # what is not asked about
-    system = V9(profile="quick", seed=11, **small).fit(candles, log=None)
-    test = system.index_["direction"]["test"]
+    system = V9(profile="quick", seed=11, sizes=small).fit(candles, log=None)
+    test = system.rows("test")
     up = (candles.close.shift(-1) > candles.close)[test]
     assert ((system.forecast(candles).p_up[test] > 0.5) == up).mean() >= 0.60
 
@@ -125,7 +125,8 @@ def test_nothing_is_found_where_nothing_is(seed):
     seed_everything(seed)
     candles = null_market(n=3_000, seed=seed)
     system = V9(profile="smoke", seed=seed).fit(candles, log=None)
-    forecast, labels, rows = system.forecast(candles), v9_labels(candles), system.index_["direction"]
+    forecast, labels = system.forecast(candles), v9_labels(candles)
+    rows = {part: system.rows(part) for part in ("train", "val", "test")}
     y, r, test = labels["direction"].y, labels["price"].y, rows["test"]
     direction = board.direction_comparison(
         y[test], {"V9": forecast.p_up[test]}, baselines.majority_class(y[rows["train"]]), r[test],
@@ -139,7 +140,7 @@ def test_nothing_is_found_where_nothing_is(seed):
 
 
 def test_training_never_sees_test_rows(candles, fitted):
-    edge = fitted.index_["direction"]["test"][0]
+    edge = fitted.rows("test")[0]
     altered = candles.copy()
     altered.loc[altered.index > edge, ["open", "high", "low", "close"]] *= np.linspace(
         1, 3, (altered.index > edge).sum()
@@ -193,7 +194,7 @@ def test_forecast_refuses_what_does_not_fit(fitted, candles):
 
 @pytest.mark.parametrize("wrong", [{"profile": "huge"}, {"variant": "secret"}, {"dropout": 2}, {"coverage": 1.0},
                                    {"window": 0}, {"vol_target": "rsi"},
-                                   {"batch_size": 0}, {"weights": "mine"}, {"fractions": (0.5, 0.5)}])
+                                   {"sizes": {"batch_size": 0}}, {"weights": "mine"}, {"fractions": (0.5, 0.5)}])
 def test_impossible_parameters_are_refused_before_training(candles, wrong):
     with pytest.raises(SettingsError):
         V9(**{"profile": "smoke", **wrong}).fit(candles, log=lambda line: pytest.fail("training had begun"))
@@ -206,7 +207,8 @@ def test_a_misspelt_parameter_is_never_ignored():
 
 def test_sizes_can_be_anything(candles):
     system = V9(
-        profile="smoke", window=40, batch_size=16, direction_units=(6, 3), direction_epochs=1, price_epochs=1, wide=100,
+        profile="smoke", window=40, wide=100,
+        sizes={"batch_size": 16, "direction_units": (6, 3), "direction_epochs": 1, "price_epochs": 1},
     ).fit(candles, log=None)
     assert system.models_["direction"].input_shape == (None, 40, 46)
 
@@ -217,7 +219,8 @@ def test_sizes_can_be_anything(candles):
 def test_folder_holds_the_documents_files(folder):
     expected = {
         "direction_model_v9.keras", "direction_model_v9.h5", "volatility_model_v9.json", "price_model_v9.keras",
-        "price_model_v9.h5", "scaler_v9.json", "ensemble_v9.json", "manifest.json", "v9_results.json", "training.log",
+        "price_model_v9.h5", "scaler_v9.json", "ensemble_v9.json", "rows.json", "manifest.json",
+        "v9_results.json", "training.log",
     }
     assert {p.name for p in folder.iterdir()} == expected
     results = json.loads((folder / "v9_results.json").read_text())
@@ -246,7 +249,7 @@ def test_the_documents_loading_code_works(folder, fitted, candles):
 
 @pytest.mark.parametrize("name", [
     "direction_model_v9.keras", "volatility_model_v9.json", "price_model_v9.h5", "scaler_v9.json", "ensemble_v9.json",
-    "manifest.json",
+    "rows.json", "manifest.json",
 ])
 def test_one_changed_byte_is_found(folder, tmp_path, name):
     copy = shutil.copytree(folder, tmp_path / "copy")

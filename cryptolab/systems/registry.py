@@ -68,18 +68,19 @@ def _check_shared(params, system):
 
 def check_params(
     cls: type,  # a system
-    params: dict,  # parameters for its constructor, by name
+    params: dict,  # parameters for its constructor, by name; sizes under their own names or in `sizes`
 ) -> dict:  # the same parameters; raises SettingsError for an unknown name or a value that is not allowed
     "Refuse parameters that a system does not have, before anything is loaded or trained."
     known = {
         k: p for k, p in inspect.signature(cls).parameters.items()
         if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
     }
-    sizes = next(iter(getattr(cls, "profiles", {}).values()), {})
+    sizes = cls.size_names() if hasattr(cls, "size_names") else []
     for key, value in params.items():
-        _check_name(cls, key, known)
-        check_kind(key, value, known[key].annotation, sizes.get(key))
-    if hasattr(cls, "from_stored"):  # a `System`
-        cls.from_stored(params).sizes()
+        _check_name(cls, key, {**known, **dict.fromkeys(sizes)})
+        if key in known:
+            check_kind(key, value, known[key].annotation)
+    if hasattr(cls, "from_params"):  # a `System`
+        cls.from_params(params).check_params()
         _check_shared(params, cls.name)
     return params

@@ -279,7 +279,7 @@ def hybrid_measurements(
     from cryptolab.systems.hybrid.system import Hybrid, strategy_config
 
     system = Hybrid(profile=profile, seed=seed, **params).fit(candles, log=log)
-    forecast, index, name = system.forecast(candles), system.index_["test"], f"hybrid ({profile})"
+    forecast, index, name = system.forecast(candles), system.rows("test"), f"hybrid ({profile})"
     y = hybrid_labels(
         candles, system.label, system.lookahead, system.profit_threshold, system.label_stop,
         system.fitted_["timeframe"],

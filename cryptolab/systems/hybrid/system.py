@@ -16,14 +16,14 @@ import pandas as pd
 from ...config import ModelError, SettingsError
 from ...evaluation.metrics import log_losses
 from ...evaluation.metrics import confusion_scores, roc_auc
-from ...files import whole_folder
 from .. import artefacts
-from ..base import System, fit_key, fit_or_fetch, fitted_facts, split_names
+from ..params import split_names
+from ..base import System, fit_key, fit_or_fetch, fitted_facts, part_edges
 from .fit import RESAMPLE, fit_member, member_votes, tune, vote_weights, weighted_vote
 from ...models.calibration import fit_sigmoid, log_odds, sigmoid
-from ...models.stored import check_numbers, model_errors, read_line, read_stored
+from ...models.stored import check_numbers, read_line, read_stored
 from cryptolab.systems.hybrid.members import (
-    HYBRID_PROFILES, MEMBERS, ask_member, member_files, read_member, write_member,
+    HYBRID_PROFILES, HYBRID_SIZE_NOTES, MEMBERS, ask_member, member_files, read_member, write_member,
 )
 from .rows import LABELS, HybridRows, Standard, hybrid_rows, hybrid_windows, scaled_rows
 from .strategy import CryptoScalpingConfig, indicator_output, scalping_orders, technical_signals
@@ -33,7 +33,7 @@ class Hybrid(System):
     "Random forest, XGBoost, LSTM, logistic regression and SVM vote on scalping entries (`seeds/hybrid_ensemble.md`)."
 
     name = "hybrid"
-    profiles = HYBRID_PROFILES
+    profiles, size_notes = HYBRID_PROFILES, HYBRID_SIZE_NOTES
     choices = {"label": LABELS, "resample": RESAMPLE, "weights": ("published", "fitted", "equal")}
     ranges = {
         "window": (2, 10_000), "lookahead": (1, 10_000), "seed": (0, 2**32 - 1), "profit_threshold": (1e-6, 10),
@@ -70,38 +70,126 @@ class Hybrid(System):
         timeout: int = 60,  # candles after which a position is closed
         position_size: float = 0.10,  # fraction of the account
         threads: int | None = None,  # threads of the trees; None = all cores
-        forest_trees: int | None = None,  # trees of the forest
-        boost_trees: int | None = None,  # most trees of XGBoost
-        lstm_units: int | None = None,  # LSTM units
-        lstm_epochs: int | None = None,  # most epochs
-        svm_rows: int | None = None,  # newest training rows that the SVM sees
-        trials: int | None = None,  # proposals per member, with optimize
-        folds: int | None = None,  # folds of each proposal
+        sizes: dict | None = None,  # sizes that differ from the profile's; see `size_table`
         **unknown,  # always an error that names the closest parameter
     ):
         self.take_params(locals())
 
-# %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #b08661a3
-def _check_params(
-    self: Hybrid,
-) -> None:  # nothing; raises SettingsError for what is not allowed
-    "Hold every parameter against `choices` and `ranges`, the members and the strategy's own rules."
-    super(Hybrid, self).check_params()
-    members = split_names(self.members)
-    if not members or not set(members) <= set(MEMBERS):
-        raise SettingsError(
-            "unknown member of the ensemble", ", ".join(MEMBERS), ", ".join(members) or "none",
-            "name the members that vote",
+    def check_params(
+        self,
+    ) -> None:  # nothing; raises SettingsError for what is not allowed
+        "Hold every parameter against `choices` and `ranges`, the members and the strategy's own rules."
+        System.check_params(self)
+        members = split_names(self.members)
+        if not members or not set(members) <= set(MEMBERS):
+            raise SettingsError(
+                "unknown member of the ensemble", ", ".join(MEMBERS), ", ".join(members) or "none",
+                "name the members that vote",
+            )
+        strategy_config(self)
+
+    def fit(
+        self,
+        candles: pd.DataFrame,  # candle table, at least a few hundred rows
+        work: str | Path | None = None,  # folder for finished members, so that an interrupted fit can resume
+        log=print,  # receives progress lines; None for silence
+        pool: dict | None = None,  # ignored: nothing is learned from other coins
+    ) -> "Hybrid":  # itself; learned attributes end in _
+        "Train the members on the training rows; weigh and calibrate their vote on the validation rows."
+        sizes, members = _checked(self)
+        timeframe = self.own_timeframe(candles)
+        rows = hybrid_rows(
+            candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.window, self.fractions,
+            self.test_start, self.select, timeframe,
         )
-    strategy_config(self)
+        self.trials_ = None
+        if self.optimize:
+            searched = tuple(m for m in members if m != "lstm" or self.profile == "full")
+            sizes, self.trials_ = tune(rows, sizes, searched, self.resample, self.select, self.seed, self.threads, log)
+        work = Path(work) / fit_key(self, candles) if work else None
+        fitted = {name: _train(self, name, rows, sizes, work, log) for name in members}
+        self.models_, self.histories_ = ({name: pair[i] for name, pair in fitted.items()} for i in (0, 1))
+        self.seconds_ = {name: h.attrs["seconds"] for name, h in self.histories_.items()}
+        self.scaler_, self.counts_, self.sizes_ = rows.scaler, rows.counts, sizes
+        parts = {part: rows.labels.index[getattr(rows.parts, part)] for part in ("train", "val", "test")}
+        self.index_, self.edges_ = {"event": parts}, part_edges(parts)
+        self.ensemble_ = fit_ensemble(self, self.models_, rows)
+        self.fitted_ = fitted_facts(
+            candles, timeframe, self.edges_, len(rows.labels), base_rate=rows.counts["base_rate"],
+        )
+        self.results_ = hybrid_results(self, candles, rows)
+        return self
 
+    def forecast(
+        self,
+        candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
+    ) -> pd.DataFrame:  # one row per candle that ends a whole window; raises ModelError if not fitted
+        "Forecast table (design rule 4) with orders."
+        timeframe = self.fitted_timeframe(candles)
+        windows = _scaled_windows(self, candles, timeframe)
+        x, starts = windows.values[windows.ends], windows.ends - (windows.length - 1)
+        votes = pd.DataFrame(
+            {name: ask_member(name, model, x, windows.view, starts) for name, model in self.models_.items()},
+            index=windows.index,
+        )
+        vote = pd.Series(weighted_vote(votes, self.ensemble_["weights"]), windows.index)
+        config = strategy_config(self)
+        orders = scalping_orders(candles, vote, config).loc[windows.index]
+        words = indicator_output(vote, config)
+        table = pd.concat(
+            [
+                pd.DataFrame({"p_event": sigmoid(log_odds(vote), self.ensemble_["line"]), "p_ml": vote}),
+                votes.add_prefix("p_"), words[["signal", "confidence"]], orders,
+            ],
+            axis=1,
+        )
+        table.attrs = {
+            "system": "hybrid", "event": event_words(self), "horizon": self.lookahead, "timeframe": timeframe,
+            "known_at": "close of the row's candle", "ml": "used" if self.use_ml_ensemble else "off",
+            "label": self.label,
+        }
+        return table
 
-Hybrid.check_params = _check_params
+    def write_models(
+        self,
+        folder: Path,  # empty folder
+    ) -> dict:  # facts for the manifest: features, sizes (those found by a search too), members
+        "Write the members, the vote and the results."
+        for name, model in self.models_.items():
+            write_member(folder, name, model)
+        for name, value in (
+            ("scaler", self.scaler_.to_json()), ("ensemble", self.ensemble_), ("hybrid_results", self.results_),
+        ):
+            (folder / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False))
+        (folder / "training.log").write_text(_training_log(self))
+        return {"features": self.scaler_.names, "sizes": self.sizes_, "members": list(self.models_)}
 
+    def read_models(
+        self,
+        folder: Path,  # folder whose sums are right
+        manifest: dict,  # its manifest
+    ) -> None:  # nothing; raises ModelError when a file is missing or holds what no member can be
+        "Read members, vote and results back."
+        from cryptolab.features.registry import feature_names
 
+        members = manifest["members"]
+        if not isinstance(members, list) or not members or len(set(members)) != len(members):
+            raise ModelError(f"{folder} has no members", ", ".join(MEMBERS), str(members)[:80], "train again")
+        artefacts.check_listed(folder, manifest, (*(f"{name}.json" for name in _TABLES), *member_files(members)))
+        scaler, self.ensemble_, self.results_ = (json.loads(read_stored(folder / f"{name}.json")) for name in _TABLES)
+        self.scaler_ = Standard.from_json(scaler, feature_names("hybrid"))
+        columns = len(self.scaler_.chosen)
+        self.ensemble_["weights"] = {name: self.ensemble_["weights"][name] for name in members}
+        check_numbers(*self.ensemble_["weights"].values())
+        self.ensemble_["line"] = read_line(self.ensemble_["line"])
+        self.models_ = {name: read_member(folder, name, columns) for name in members}
+        self.sizes_, self.trials_ = manifest["sizes"], None
+
+# %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #b08661a3
 def _checked(system):
     "Sizes and members, after checking every choice."
-    return system.sizes(), tuple(dict.fromkeys(split_names(system.members)))
+    system.check_params()
+    return system.chosen_sizes(), tuple(dict.fromkeys(split_names(system.members)))
 
 
 def strategy_config(
@@ -149,40 +237,6 @@ def fit_ensemble(
         "validation_rows": len(val),
     }
 
-# %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #eaa56999
-def _fit(
-    self: Hybrid,
-    candles: pd.DataFrame,  # candle table, at least a few hundred rows
-    work: str | Path | None = None,  # folder for finished members, so that an interrupted fit can resume
-    log=print,  # receives progress lines; None for silence
-    pool: dict | None = None,  # ignored: nothing is learned from other coins
-) -> Hybrid:  # itself; learned attributes end in _
-    "Train the members on the training rows; weigh and calibrate their vote on the validation rows."
-    sizes, members = _checked(self)
-    timeframe = self.own_timeframe(candles)
-    rows = hybrid_rows(
-        candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.window, self.fractions,
-        self.test_start, self.select, timeframe,
-    )
-    self.trials_ = None
-    if self.optimize:
-        searched = tuple(m for m in members if m != "lstm" or self.profile == "full")
-        sizes, self.trials_ = tune(rows, sizes, searched, self.resample, self.select, self.seed, self.threads, log)
-    work = Path(work) / fit_key(self, candles) if work else None
-    fitted = {name: _train(self, name, rows, sizes, work, log) for name in members}
-    self.models_, self.histories_ = ({name: pair[i] for name, pair in fitted.items()} for i in (0, 1))
-    self.seconds_ = {name: h.attrs["seconds"] for name, h in self.histories_.items()}
-    self.scaler_, self.counts_, self.sizes_ = rows.scaler, rows.counts, sizes
-    self.index_ = {part: rows.labels.index[getattr(rows.parts, part)] for part in ("train", "val", "test")}
-    self.edges_ = {part: (str(index[0]), str(index[-1])) for part, index in self.index_.items()}
-    self.ensemble_ = fit_ensemble(self, self.models_, rows)
-    self.fitted_ = fitted_facts(candles, timeframe, self.edges_, len(rows.labels), base_rate=rows.counts["base_rate"])
-    self.results_ = hybrid_results(self, candles, rows)
-    return self
-
-
-Hybrid.fit = _fit
-
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #817ecc5c
 def hybrid_results(
     system: Hybrid,  # with models and vote
@@ -228,62 +282,7 @@ def _scaled_windows(system, candles, timeframe):
     values = np.ascontiguousarray(system.scaler_.transform(raw.values))
     return type(raw)(values, raw.times, system.scaler_.chosen, raw.length, raw.ends, raw.dropped)
 
-
-def _forecast(
-    self: Hybrid,
-    candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-) -> pd.DataFrame:  # one row per candle that ends a whole window; raises ModelError if not fitted
-    "Forecast table (design rule 4) with orders."
-    timeframe = self.fitted_timeframe(candles)
-    windows = _scaled_windows(self, candles, timeframe)
-    x, starts = windows.values[windows.ends], windows.ends - (windows.length - 1)
-    votes = pd.DataFrame(
-        {name: ask_member(name, model, x, windows.view, starts) for name, model in self.models_.items()},
-        index=windows.index,
-    )
-    vote = pd.Series(weighted_vote(votes, self.ensemble_["weights"]), windows.index)
-    config = strategy_config(self)
-    orders = scalping_orders(candles, vote, config).loc[windows.index]
-    words = indicator_output(vote, config)
-    table = pd.concat(
-        [
-            pd.DataFrame({"p_event": sigmoid(log_odds(vote), self.ensemble_["line"]), "p_ml": vote}),
-            votes.add_prefix("p_"), words[["signal", "confidence"]], orders,
-        ],
-        axis=1,
-    )
-    table.attrs = {
-        "system": "hybrid", "event": event_words(self), "horizon": self.lookahead, "timeframe": timeframe,
-        "known_at": "close of the row's candle", "ml": "used" if self.use_ml_ensemble else "off", "label": self.label,
-    }
-    return table
-
-
-Hybrid.forecast = _forecast
-
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #af76541f
-def _save(
-    self: Hybrid,
-    folder: str | Path,  # model folder; replaced when it exists
-) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
-    "Write the members, the vote and a manifest with SHA-256 sums."
-    self.require_fitted("save")
-    with whole_folder(folder) as new:
-        for name, model in self.models_.items():
-            write_member(new, name, model)
-        for name, value in (
-            ("scaler", self.scaler_.to_json()), ("ensemble", self.ensemble_), ("hybrid_results", self.results_),
-        ):
-            (new / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False))
-        (new / "training.log").write_text(_training_log(self))
-        artefacts.write_manifest(
-            new, system="hybrid", format=1, params=self.shown_params(), features=self.scaler_.names,
-            fitted=self.fitted_, counts=self.counts_, sizes=self.sizes_, seconds=self.seconds_,
-            members=list(self.models_), versions=artefacts.package_versions(), code=artefacts.library_code(),
-        )
-    return Path(folder)
-
-
 def _training_log(system):
     "Rows, epochs, trials and final metrics as text."
     lines = [
@@ -300,44 +299,5 @@ def _training_log(system):
         lines += ["\n[tuning]", system.trials_.to_string(index=False)]
     return "\n".join([*lines, "", f"vote {json.dumps(system.ensemble_)}", f"test {json.dumps(system.results_)}", ""])
 
-
-Hybrid.save = _save
-
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #2bffcafc
 _TABLES = ("scaler", "ensemble", "hybrid_results")
-
-
-def _load(
-    folder: str | Path,  # folder that `save` wrote
-) -> Hybrid:  # a fitted system; raises ModelError for a pickle, or when a file is missing or altered
-    "Load a model folder after checking every byte of it."
-    from cryptolab.features.registry import feature_names
-
-    folder = Path(folder)
-    if folder.is_file() or folder.suffix in (".pkl", ".pickle", ".joblib"):
-        raise ModelError(
-            f"{folder} is a pickle's name", "a folder written by `save`", "a file that could run code when it is read",
-            "train again, or give the folder without that ending",
-        )
-    manifest = artefacts.check_manifest(folder, "hybrid", tuple(f"{name}.json" for name in _TABLES))
-    with model_errors(folder):
-        self = Hybrid.from_stored(manifest["params"])
-        self.sizes()  # every parameter is allowed
-        members = manifest["members"]
-        if not isinstance(members, list) or not members or len(set(members)) != len(members):
-            raise ModelError(f"{folder} has no members", ", ".join(MEMBERS), str(members)[:80], "train again")
-        artefacts.check_manifest(folder, "hybrid", member_files(members))
-        scaler, self.ensemble_, self.results_ = (json.loads(read_stored(folder / f"{name}.json")) for name in _TABLES)
-        self.scaler_ = Standard.from_json(scaler, feature_names("hybrid"))
-        columns = len(self.scaler_.chosen)
-        self.ensemble_["weights"] = {name: self.ensemble_["weights"][name] for name in members}
-        check_numbers(*self.ensemble_["weights"].values())
-        self.ensemble_["line"] = read_line(self.ensemble_["line"])
-        self.models_ = {name: read_member(folder, name, columns) for name in members}
-        self.fitted_, self.counts_, self.seconds_ = artefacts.stored_facts(manifest)
-        self.sizes_ = manifest["sizes"]
-        self.edges_, self.manifest_, self.trials_ = self.fitted_["parts"], manifest, None
-    return self
-
-
-Hybrid.load = staticmethod(_load)

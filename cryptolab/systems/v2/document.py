@@ -202,6 +202,59 @@ class ModelTrainer:
         y = df["label"].to_numpy(dtype="float64")
         return y if kind is None else filter_target(df.rename(columns={"label": "y"}), kind)
 
+    def train(
+        self,
+        df: pd.DataFrame,  # of `prepare_training_data` or `batch_process`
+        train_ratio: float = 0.8,  # fraction of the time to learn from; its last 15 % choose the number of trees
+    ) -> dict:  # rows, features, trees, base_rate, val_auc, test_auc, test_auc_low, test_auc_high, feature_importance
+        "Fit, then score the test rows once."
+        from cryptolab.evaluation.events import auc_blocks
+        from cryptolab.validation import ChronologicalSplit
+
+        names = _check_table(self, df, train_ratio)
+        df = df[np.isfinite(self._target(df))]
+        y = self._target(df)
+        intervals = df[["t0", "t1", *(["symbol"] if "symbol" in df.columns else [])]]
+        parts = ChronologicalSplit(intervals, (0.85 * train_ratio, 0.15 * train_ratio, 1 - train_ratio)).parts()
+        X, cut = df[names], {name: getattr(parts, name) for name in ("train", "val", "test")}
+        (X_train, y_train), (X_val, y_val) = ((X.iloc[cut[name]], y[cut[name]]) for name in ("train", "val"))
+        self.model = train_trees(X_train, y_train, X_val, y_val, self.sizes, self.seed, self.threads)
+        p = {name: self.model.predict(X.iloc[rows]) for name, rows in cut.items()}
+        self.model.calibration = fit_sigmoid(log_odds(p["val"]), y_val)
+        order = np.argsort(intervals["t0"].to_numpy()[cut["test"]], kind="stable")
+        block = 48.0 * (df["symbol"].nunique() if "symbol" in df.columns else 1)
+        test, val = auc_blocks(y[cut["test"]][order], p["test"][order], block), auc_blocks(y_val, p["val"], block, 2)
+        self.results = {
+            "rows": {**{name: len(rows) for name, rows in cut.items()}, "purged": len(parts.purged)}, "features": names,
+            "trees": self.model.best, "base_rate": float(y[cut["test"]].mean()), "val_auc": val["value"],
+            "test_auc": test["value"], "test_auc_low": test["low"], "test_auc_high": test["high"],
+            "feature_importance": importance(self.model)["gain"].to_dict(),
+        }
+        if self.log:
+            r = self.results
+            area = f"test AUC {r['test_auc']:.3f} ({r['test_auc_low']:.3f} to {r['test_auc_high']:.3f})"
+            self.log(f"{self.model_type}: {r['trees']} trees, {area}, {r['rows']['test']:,} rows")
+        return self.results
+
+    def save_model(
+        self,
+        path: str | Path,  # such as models/bounce.pkl; written is the folder of that name without the ending
+    ) -> Path:  # the folder; raises ModelError when nothing was trained
+        "Write LightGBM's text with a manifest; a pickle would run code when it is loaded, so none is written."
+        if self.model is None:
+            raise ModelError("nothing was trained", "train before save_model", "no model", "call train(df) first")
+        folder = safe_path(path)
+        with whole_folder(folder) as new:
+            (new / "model.txt").write_text(trees_to_text(self.model))
+            facts = {"columns": self.model.names, "calibration": self.model.calibration, "results": self.results}
+            (new / "facts.json").write_text(json.dumps(facts, indent=1))
+            artefacts.write_manifest(
+                new, system="v2-model", kind=self.model_type, versions=artefacts.package_versions(),
+            )
+        if self.log:
+            self.log(f"{path}: saved as the folder {folder} (LightGBM text and a manifest); pickles are not written")
+        return folder
+
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #c997a797
 def _check_table(trainer, df, train_ratio):
     "Columns to read; refuses a table or a ratio that cannot be used."
@@ -221,44 +274,6 @@ def _check_table(trainer, df, train_ratio):
         )
     return names
 
-
-def _train(
-    self: ModelTrainer,
-    df: pd.DataFrame,  # of `prepare_training_data` or `batch_process`
-    train_ratio: float = 0.8,  # fraction of the time to learn from; its last 15 % choose the number of trees
-) -> dict:  # rows, features, trees, base_rate, val_auc, test_auc, test_auc_low, test_auc_high, feature_importance
-    "Fit, then score the test rows once."
-    from cryptolab.evaluation.events import auc_blocks
-    from cryptolab.validation import ChronologicalSplit
-
-    names = _check_table(self, df, train_ratio)
-    df = df[np.isfinite(self._target(df))]
-    y = self._target(df)
-    intervals = df[["t0", "t1", *(["symbol"] if "symbol" in df.columns else [])]]
-    parts = ChronologicalSplit(intervals, (0.85 * train_ratio, 0.15 * train_ratio, 1 - train_ratio)).parts()
-    X, cut = df[names], {name: getattr(parts, name) for name in ("train", "val", "test")}
-    (X_train, y_train), (X_val, y_val) = ((X.iloc[cut[name]], y[cut[name]]) for name in ("train", "val"))
-    self.model = train_trees(X_train, y_train, X_val, y_val, self.sizes, self.seed, self.threads)
-    p = {name: self.model.predict(X.iloc[rows]) for name, rows in cut.items()}
-    self.model.calibration = fit_sigmoid(log_odds(p["val"]), y_val)
-    order = np.argsort(intervals["t0"].to_numpy()[cut["test"]], kind="stable")
-    block = 48.0 * (df["symbol"].nunique() if "symbol" in df.columns else 1)
-    test, val = auc_blocks(y[cut["test"]][order], p["test"][order], block), auc_blocks(y_val, p["val"], block, 2)
-    self.results = {
-        "rows": {**{name: len(rows) for name, rows in cut.items()}, "purged": len(parts.purged)}, "features": names,
-        "trees": self.model.best, "base_rate": float(y[cut["test"]].mean()), "val_auc": val["value"],
-        "test_auc": test["value"], "test_auc_low": test["low"], "test_auc_high": test["high"],
-        "feature_importance": importance(self.model)["gain"].to_dict(),
-    }
-    if self.log:
-        r = self.results
-        area = f"test AUC {r['test_auc']:.3f} ({r['test_auc_low']:.3f} to {r['test_auc_high']:.3f})"
-        self.log(f"{self.model_type}: {r['trees']} trees, {area}, {r['rows']['test']:,} rows")
-    return self.results
-
-
-ModelTrainer.train = _train
-
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #b0d5f008
 def safe_path(
     path: str | Path,  # any path of the document
@@ -266,29 +281,6 @@ def safe_path(
     "Where a model really stands."
     path = Path(path)
     return path.with_suffix("") if path.suffix in (".pkl", ".pickle", ".joblib") else path
-
-
-def _save_model(
-    self: ModelTrainer,
-    path: str | Path,  # such as models/bounce.pkl; written is the folder of that name without the ending
-) -> Path:  # the folder; raises ModelError when nothing was trained
-    "Write LightGBM's text with a manifest; a pickle would run code when it is loaded, so none is written."
-    if self.model is None:
-        raise ModelError("nothing was trained", "train before save_model", "no model", "call train(df) first")
-    folder = safe_path(path)
-    with whole_folder(folder) as new:
-        (new / "model.txt").write_text(trees_to_text(self.model))
-        facts = {"columns": self.model.names, "calibration": self.model.calibration, "results": self.results}
-        (new / "facts.json").write_text(json.dumps(facts, indent=1))
-        artefacts.write_manifest(
-            new, system="v2-model", kind=self.model_type, versions=artefacts.package_versions(),
-        )
-    if self.log:
-        self.log(f"{path}: saved as the folder {folder} (LightGBM text and a manifest); pickles are not written")
-    return folder
-
-
-ModelTrainer.save_model = _save_model
 
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #bec26dbe
 class TrendFilterTrainer(ModelTrainer):
@@ -321,7 +313,7 @@ def load_model(
             f"a file of {path.stat().st_size:,} bytes",
             "loading a pickle runs whatever code it holds; train the model again with ModelTrainer and save it",
         )
-    artefacts.check_manifest(folder, "v2-model", ("facts.json", "model.txt"))
+    artefacts.check_listed(folder, artefacts.check_manifest(folder, "v2-model"), ("facts.json", "model.txt"))
     with model_errors(folder):
         facts = json.loads(read_stored(folder / "facts.json"))
         return trees_from_text(read_stored(folder / "model.txt"), read_line(facts["calibration"]), facts["columns"])

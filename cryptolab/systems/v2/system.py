@@ -16,12 +16,11 @@ import pandas as pd
 
 from ...config import SettingsError
 from ...evaluation.metrics import roc_auc
-from ...files import whole_folder
-from ...models.stored import check_numbers, model_errors, read_line, read_stored
+from ...models.stored import check_numbers, read_line, read_stored
 from .. import artefacts
-from ..base import System, fitted_facts
+from ..base import System, fitted_facts, part_edges
 from ...models.trees import Trees, trees_from_text, trees_to_text
-from .models import FILTERS, V2_PROFILES, filter_target, train_pair
+from .models import FILTERS, V2_PROFILES, V2_SIZE_NOTES, filter_target, train_pair
 from cryptolab.systems.v2.rows import (
     SIDES, SideRows, barrier_distances, candidate_rows, check_columns, other_rows, prepare_side,
 )
@@ -33,7 +32,7 @@ class V2(System):
     "Bounce model, trend filter and the veto between them (`seeds/v2_confluence_veto.md`)."
 
     name = "v2"
-    profiles = V2_PROFILES
+    profiles, size_notes = V2_PROFILES, V2_SIZE_NOTES
     choices = {
         "side": ("long", "short", "both"), "candidates": ("touch", "all"), "filter": FILTERS,
         "thresholds": ("fixed", "adaptive", "rolling"), "sizing": SIZINGS,
@@ -74,12 +73,7 @@ class V2(System):
         pool: tuple | str = (),  # other coins ("ETHUSDT,SOLUSDT") to judge on; with `learn_pool` to learn from
         learn_pool: bool = False,  # also learn from the pool's trades that ended before the validation part
         threads: int | None = None,  # threads of LightGBM; None = all cores
-        trees: int | None = None,  # most trees, document 500
-        rate: float | None = None,  # learning rate, document 0.05
-        depth: int | None = None,  # tree depth, document 7
-        leaves: int | None = None,  # leaves per tree
-        patience: int | None = None,  # trees without a better validation loss before stopping
-        min_rows: int | None = None,  # fewest rows in a leaf
+        sizes: dict | None = None,  # sizes that differ from the profile's, such as {"trees": 100}; see `size_table`
         **unknown,  # always an error that names the closest parameter
     ):
         self.take_params(locals())
@@ -99,16 +93,160 @@ class V2(System):
         "What `p_event` is the probability of."
         return f"target {self.target:g} ATR before stop {self.stop:g} ATR within {self.timeout} candles"
 
-# %% ../../../nbs/70_systems/40_v2/90_system.ipynb #f91e0001
-def _check_params(
-    self: V2,
-) -> None:  # nothing; raises SettingsError for what is not allowed
-    "Hold every parameter against `choices` and `ranges`, and the name of the columns."
-    super(V2, self).check_params()
-    check_columns(self.features)
+    def check_params(
+        self,
+    ) -> None:  # nothing; raises SettingsError for what is not allowed
+        "Hold every parameter against `choices` and `ranges`, and the name of the columns."
+        System.check_params(self)
+        check_columns(self.features)
 
+    def fit(
+        self,
+        candles: pd.DataFrame,  # candle table, at least some hundred candidates
+        work: str | Path | None = None,  # ignored: a fit takes seconds and leaves nothing there
+        log=print,  # receives progress lines; None for silence
+        pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol; needed with learn_pool
+    ) -> "V2":  # itself; learned attributes end in _
+        "Train the pair of models of each side on the training and validation rows."
+        self.check_params()
+        start, sizes, pool = time.perf_counter(), self.chosen_sizes(), pool or {}
+        if self.learn_pool and set(pool) != set(self.pool_symbols()):
+            raise SettingsError(
+                "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
+                ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
+            )
+        timeframe = self.own_timeframe(candles)
+        same = (self.features, self.candidates, self.tolerance, self.barriers)
+        self.models_, self.thresholds_, self.counts_, self.index_, rows_of = {}, {}, {}, {}, {}
+        for side in self.sides:
+            rows = rows_of[side] = prepare_side(candles, side, *same, self.fractions, self.test_start, timeframe)
+            others = [other_rows(table, rows, *same, timeframe) for table in pool.values()] if self.learn_pool else []
+            self.models_[side] = train_pair(rows, self.filter, sizes, others, self.seed, self.threads, log)
+            self.counts_[side] = rows.counts | (
+                {"pool": {s: o.counts["parts"]["train"] for s, o in zip(pool, others)}} if others else {}
+            )
+            self.index_[side] = {part: candles.index[at] for part, at in rows.parts.items()}
+            self.thresholds_[side] = side_thresholds(self, rows, self.models_[side])
+        self.edges_ = part_edges(self.index_)
+        self.histories_ = {
+            f"{side} {name}": trees.history for side, pair in self.models_.items() for name, trees in pair.items()
+        }
+        self.seconds_ = {"fit": round(time.perf_counter() - start, 2)}
+        self.fitted_ = fitted_facts(candles, timeframe, self.edges_, sum(c["labelled"] for c in self.counts_.values()))
+        self.results_ = v2_results(self, candles)
+        return self
 
-V2.check_params = _check_params
+    def rows(
+        self,
+        part: str = "test",  # train | val | test
+        target: str | None = None,  # long | short; None: the candidates of all sides
+    ) -> pd.DatetimeIndex:  # decision rows, in time order; raises ModelError for an unfitted system
+        "The candidates at which this system learned, chose or is to be judged."
+        if target is not None or len(self.sides) == 1:
+            return System.rows(self, part, target)
+        return System.rows(self, part, "long").union(System.rows(self, part, "short"))
+
+    def outcomes(
+        self,
+        candles: pd.DataFrame,  # candle table, with its own warm-up
+    ) -> pd.DataFrame:  # per candidate with a known outcome: probabilities, signal, reason, label columns, side, part
+        "Forecast and outcome of every candidate; `part` is train, val, test, or empty for rows of no part."
+        self.fitted_timeframe(candles)
+        tables = []
+        for side in self.sides:
+            rows = _candidates(self, candles, side, True)
+            table = _decisions(self, rows).join(rows.label)
+            part = pd.Series("", table.index)
+            for name, index in self.index_.get(side, {}).items():
+                part[table.index.isin(index)] = name
+            tables.append(table.assign(side=side, part=part))
+        table = pd.concat(tables).sort_index(kind="stable")
+        return table[table["y"].notna()]
+
+    def forecast(
+        self,
+        candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
+    ) -> pd.DataFrame:  # p_…, side, action, size, stop_by, target_by, timeout, reason; ModelError if not fitted
+        "Forecast table (design rule 4) for every candle whose columns are known."
+        self.fitted_timeframe(candles)
+        best = None
+        for side in self.sides:
+            rows = _candidates(self, candles, side)
+            decisions = _decisions(self, rows).assign(side=side)
+            best = decisions if best is None else _better(best, decisions)
+        table = best.reindex(candles.index[rows.seen])
+        away = barrier_distances(candles, self.target, self.stop, self.window).loc[table.index]
+        table["reason"] = table["reason"].fillna("NO_CANDIDATE")
+        sign = table["side"].map(SIDES).fillna(0).astype(int)
+        table["action"] = np.where(table["signal"] == 1, sign, 0)
+        risk = away["stop_by"] / candles["close"].loc[table.index]
+        sized = position_size(
+            self.sizing, risk, table["p_event"], self.size, self.risk, self.target / self.stop, 2 * self.cost,
+        )
+        table["size"] = np.where(table["action"] != 0, sized, 0.0)
+        table["action"] = np.where(table["size"] > 0, table["action"], 0)  # Kelly may stake nothing
+        table = table.assign(side=sign, stop_by=away["stop_by"], target_by=away["target_by"], timeout=self.timeout)
+        table = table[
+            ["p_event", "p_bounce", "p_filter", "side", "action", "size", "stop_by", "target_by", "timeout", "reason"]
+        ]
+        table.attrs = {
+            "system": "v2", "event": self.event, "horizon": self.timeout, "timeframe": self.fitted_["timeframe"],
+            "side": self.side, "known_at": "close of the row's candle",
+        }
+        return table
+
+    def with_thresholds(
+        self,
+        bounce,  # enter above it; 0: every candidate. One number, or a dict by side
+        filter=1.0,  # veto from it on; 1: no veto. One number, or a dict by side
+    ) -> "V2":  # a fitted copy that shares the models
+        "The same models with other thresholds."
+        import copy
+
+        self.require_fitted("choosing thresholds")
+        twin = copy.copy(self)
+        twin.thresholds, twin.thresholds_ = "fixed", {}
+        for side in self.sides:
+            levels = {"bounce": bounce, "filter": filter}
+            twin.thresholds_[side] = {
+                name: float(level[side] if isinstance(level, dict) else level) for name, level in levels.items()
+            }
+        return twin
+
+    def write_models(
+        self,
+        folder: Path,  # empty folder
+    ) -> None:  # nothing
+        "Write the models as text, thresholds and results as JSON."
+        names = {f"{name}_{side}": trees for side, pair in self.models_.items() for name, trees in pair.items()}
+        rest = {
+            "thresholds": self.thresholds_,
+            "models": {name: {"columns": t.names, "calibration": t.calibration} for name, t in names.items()},
+        }
+        for name, trees in names.items():
+            (folder / f"{name}.txt").write_text(trees_to_text(trees))
+        (folder / "v2.json").write_text(json.dumps(rest, indent=1, allow_nan=False, default=_number))
+        (folder / "v2_results.json").write_text(json.dumps(self.results_, indent=1, default=_number))
+        (folder / "training.log").write_text(_training_log(self))
+
+    def read_models(
+        self,
+        folder: Path,  # folder whose sums are right
+        manifest: dict,  # its manifest
+    ) -> None:  # nothing; raises ModelError when a file is missing, impossible, or for other columns
+        "Read models, thresholds and results back."
+        names = [f"{name}_{side}" for side in self.sides for name in ("bounce", "filter")]
+        artefacts.check_listed(folder, manifest, ("v2.json", "v2_results.json", *(f"{name}.txt" for name in names)))
+        rest = json.loads(read_stored(folder / "v2.json"))
+        self.models_ = {
+            side: {name: _read_trees(folder, f"{name}_{side}", rest["models"]) for name in ("bounce", "filter")}
+            for side in self.sides
+        }
+        self.thresholds_ = {
+            side: {name: rest["thresholds"][side][name] for name in ("bounce", "filter")} for side in self.sides
+        }
+        check_numbers(*(level for levels in self.thresholds_.values() for level in levels.values()))
+        self.results_, self.histories_ = json.loads(read_stored(folder / "v2_results.json")), {}
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #3cecdf9c
 def pair_forecasts(
@@ -141,50 +279,6 @@ def side_thresholds(
         }
     return {"bounce": float(system.bounce_threshold), "filter": float(system.filter_threshold)}
 
-# %% ../../../nbs/70_systems/40_v2/90_system.ipynb #abce3f95
-def _fit(
-    self: V2,
-    candles: pd.DataFrame,  # candle table, at least some hundred candidates
-    work: str | Path | None = None,  # ignored: a fit takes seconds and leaves nothing there
-    log=print,  # receives progress lines; None for silence
-    pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol; needed with learn_pool
-) -> V2:  # itself; learned attributes end in _
-    "Train the pair of models of each side on the training and validation rows."
-    start, sizes, pool = time.perf_counter(), self.sizes(), pool or {}
-    if self.learn_pool and set(pool) != set(self.pool_symbols()):
-        raise SettingsError(
-            "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
-            ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
-        )
-    timeframe = self.own_timeframe(candles)
-    same = (self.features, self.candidates, self.tolerance, self.barriers)
-    self.models_, self.thresholds_, self.counts_, self.index_, rows_of = {}, {}, {}, {}, {}
-    for side in self.sides:
-        rows = rows_of[side] = prepare_side(candles, side, *same, self.fractions, self.test_start, timeframe)
-        others = [other_rows(table, rows, *same, timeframe) for table in pool.values()] if self.learn_pool else []
-        self.models_[side] = train_pair(rows, self.filter, sizes, others, self.seed, self.threads, log)
-        self.counts_[side] = rows.counts | (
-            {"pool": {s: o.counts["parts"]["train"] for s, o in zip(pool, others)}} if others else {}
-        )
-        self.index_[side] = {part: candles.index[at] for part, at in rows.parts.items()}
-        self.thresholds_[side] = side_thresholds(self, rows, self.models_[side])
-    self.edges_ = {part: _edges(self.index_, part) for part in ("train", "val", "test")}
-    self.histories_ = {
-        f"{side} {name}": trees.history for side, pair in self.models_.items() for name, trees in pair.items()
-    }
-    self.seconds_ = {"fit": round(time.perf_counter() - start, 2)}
-    self.fitted_ = fitted_facts(candles, timeframe, self.edges_, sum(c["labelled"] for c in self.counts_.values()))
-    self.results_ = v2_results(self, candles)
-    return self
-
-
-def _edges(index, part):
-    "First and last decision of a part over all sides, as text."
-    return str(min(i[part][0] for i in index.values())), str(max(i[part][-1] for i in index.values()))
-
-
-V2.fit = _fit
-
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #833b84c1
 def _candidates(system, candles, side, labelled=False):
     "Candidates of one side of a table."
@@ -210,27 +304,6 @@ def _decisions(system, rows):
     table.insert(0, "p_event", event)
     return table
 
-
-def _outcomes(
-    self: V2,
-    candles: pd.DataFrame,  # candle table, with its own warm-up
-) -> pd.DataFrame:  # per candidate with a known outcome: probabilities, signal, reason, label columns, side, part
-    "Forecast and outcome of every candidate; `part` is train, val, test, or empty for rows of no part."
-    self.fitted_timeframe(candles)
-    tables = []
-    for side in self.sides:
-        rows = _candidates(self, candles, side, True)
-        table = _decisions(self, rows).join(rows.label)
-        part = pd.Series("", table.index)
-        for name, index in self.index_.get(side, {}).items():
-            part[table.index.isin(index)] = name
-        tables.append(table.assign(side=side, part=part))
-    table = pd.concat(tables).sort_index(kind="stable")
-    return table[table["y"].notna()]
-
-
-V2.outcomes = _outcomes
-
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #ea974a0b
 def _better(one, other):
     "Of two sides' decisions, row by row: the approved one, else the likelier one."
@@ -239,64 +312,6 @@ def _better(one, other):
     ranks = [(table["signal"].fillna(0) * 2 + table["p_event"].fillna(-1)).to_numpy() for table in (one, other)]
     first = ranks[0] >= ranks[1]
     return pd.concat([one[first], other[~first]]).sort_index()
-
-
-def _forecast(
-    self: V2,
-    candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-) -> pd.DataFrame:  # p_…, side, action, size, stop_by, target_by, timeout, reason; ModelError if not fitted
-    "Forecast table (design rule 4) for every candle whose columns are known."
-    self.fitted_timeframe(candles)
-    best = None
-    for side in self.sides:
-        rows = _candidates(self, candles, side)
-        decisions = _decisions(self, rows).assign(side=side)
-        best = decisions if best is None else _better(best, decisions)
-    table = best.reindex(candles.index[rows.seen])
-    away = barrier_distances(candles, self.target, self.stop, self.window).loc[table.index]
-    table["reason"] = table["reason"].fillna("NO_CANDIDATE")
-    sign = table["side"].map(SIDES).fillna(0).astype(int)
-    table["action"] = np.where(table["signal"] == 1, sign, 0)
-    risk = away["stop_by"] / candles["close"].loc[table.index]
-    sized = position_size(
-        self.sizing, risk, table["p_event"], self.size, self.risk, self.target / self.stop, 2 * self.cost,
-    )
-    table["size"] = np.where(table["action"] != 0, sized, 0.0)
-    table["action"] = np.where(table["size"] > 0, table["action"], 0)  # Kelly may stake nothing
-    table = table.assign(side=sign, stop_by=away["stop_by"], target_by=away["target_by"], timeout=self.timeout)
-    table = table[
-        ["p_event", "p_bounce", "p_filter", "side", "action", "size", "stop_by", "target_by", "timeout", "reason"]
-    ]
-    table.attrs = {
-        "system": "v2", "event": self.event, "horizon": self.timeout, "timeframe": self.fitted_["timeframe"],
-        "side": self.side, "known_at": "close of the row's candle",
-    }
-    return table
-
-
-V2.forecast = _forecast
-
-# %% ../../../nbs/70_systems/40_v2/90_system.ipynb #3c75c6f4
-def _with_thresholds(
-    self: V2,
-    bounce,  # enter above it; 0: every candidate. One number, or a dict by side
-    filter=1.0,  # veto from it on; 1: no veto. One number, or a dict by side
-) -> V2:  # a fitted copy that shares the models
-    "The same models with other thresholds."
-    import copy
-
-    self.require_fitted("choosing thresholds")
-    twin = copy.copy(self)
-    twin.thresholds, twin.thresholds_ = "fixed", {}
-    for side in self.sides:
-        levels = {"bounce": bounce, "filter": filter}
-        twin.thresholds_[side] = {
-            name: float(level[side] if isinstance(level, dict) else level) for name, level in levels.items()
-        }
-    return twin
-
-
-V2.with_thresholds = _with_thresholds
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #7b98a346
 def v2_results(
@@ -325,30 +340,6 @@ def v2_results(
     return out
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #137fdf92
-def _save(
-    self: V2,
-    folder: str | Path,  # model folder; replaced when it exists
-) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
-    "Write the models as text and a manifest with their SHA-256 sums."
-    self.require_fitted("save")
-    names = {f"{name}_{side}": trees for side, pair in self.models_.items() for name, trees in pair.items()}
-    rest = {
-        "thresholds": self.thresholds_,
-        "models": {name: {"columns": t.names, "calibration": t.calibration} for name, t in names.items()},
-    }
-    with whole_folder(folder) as new:
-        for name, trees in names.items():
-            (new / f"{name}.txt").write_text(trees_to_text(trees))
-        (new / "v2.json").write_text(json.dumps(rest, indent=1, allow_nan=False, default=_number))
-        (new / "v2_results.json").write_text(json.dumps(self.results_, indent=1, default=_number))
-        (new / "training.log").write_text(_training_log(self))
-        artefacts.write_manifest(
-            new, system="v2", format=1, params=self.shown_params(), fitted=self.fitted_, counts=self.counts_,
-            seconds=self.seconds_, versions=artefacts.package_versions(), code=artefacts.library_code(),
-        )
-    return Path(folder)
-
-
 def _number(value):
     "NumPy numbers as plain ones."
     return value.item()
@@ -366,40 +357,8 @@ def _training_log(system):
         [*lines, "", f"thresholds {json.dumps(system.thresholds_)}", f"test {json.dumps(system.results_)}", ""]
     )
 
-
-V2.save = _save
-
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #d1b1d525
 def _read_trees(folder, name, models):
     "One model with its calibration."
     text, facts = read_stored(folder / f"{name}.txt"), models[name]
     return trees_from_text(text, read_line(facts["calibration"]), list(facts["columns"]))
-
-
-def _load(
-    folder: str | Path,  # folder that `save` wrote
-) -> V2:  # a fitted system; raises ModelError when a file is missing, altered, or for other columns
-    "Load a model folder after checking every byte of it."
-    folder = Path(folder)
-    manifest = artefacts.check_manifest(folder, "v2", ("v2.json", "v2_results.json"))
-    with model_errors(folder):
-        self = V2.from_stored(manifest["params"])
-        self.sizes()  # every parameter is allowed
-        names = [f"{name}_{side}" for side in self.sides for name in ("bounce", "filter")]
-        artefacts.check_manifest(folder, "v2", tuple(f"{name}.txt" for name in names))
-        rest = json.loads(read_stored(folder / "v2.json"))
-        self.models_ = {
-            side: {name: _read_trees(folder, f"{name}_{side}", rest["models"]) for name in ("bounce", "filter")}
-            for side in self.sides
-        }
-        self.thresholds_ = {
-            side: {name: rest["thresholds"][side][name] for name in ("bounce", "filter")} for side in self.sides
-        }
-        check_numbers(*(level for levels in self.thresholds_.values() for level in levels.values()))
-        self.results_ = json.loads(read_stored(folder / "v2_results.json"))
-        self.fitted_, self.counts_, self.seconds_ = artefacts.stored_facts(manifest)
-        self.edges_, self.index_, self.histories_, self.manifest_ = manifest["fitted"]["parts"], {}, {}, manifest
-    return self
-
-
-V2.load = staticmethod(_load)

@@ -15,19 +15,19 @@ import pandas as pd
 from ...config import DataError, ModelError, SettingsError
 from ...evaluation.metrics import confusion_scores, error_scores, roc_auc
 from ...files import plain
-from ...models.training import PROFILES, predict_network
+from ...models.training import PROFILES, SIZE_NOTES, predict_network
 from .. import artefacts
 from . import ensemble
 from ..base import System, fit_key, fit_or_fetch, fitted_facts
 from .rows import VOL_TARGETS, Rows, prepare_rows, v9_windows, with_pool
-from .files import load_v9, read_part, save_v9, write_part
+from .files import read_part, read_v9, write_part, write_v9
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #623e19bf
 class V9(System):
     "Bi-LSTM direction, XGBoost volatility, LSTM price and their ensemble (`seeds/v9_multi_task.md`)."
 
     name = "v9"
-    profiles = PROFILES
+    profiles, size_notes = PROFILES, SIZE_NOTES
     choices = {
         "pooling": ("last", "average"), "weights": ("fitted", "equal", "published"),
         "variant": ("stationary", "published"), "vol_target": tuple(VOL_TARGETS),
@@ -58,26 +58,7 @@ class V9(System):
         init_from: str | None = None,  # model folder of another coin's V9 to start from; None: from scratch
         pool: tuple | str = (),  # other coins to learn from too ("ETHUSDT,SOLUSDT"); `fit` gets their candles
         threads: int | None = None,  # threads of the trees; None = all cores
-        direction_units: tuple | None = None,  # Bi-LSTM units, document (128, 64)
-        direction_dense: tuple | None = None,  # dense units, document (128, 64)
-        heads: int | None = None,  # attention heads, document 4
-        key_dim: int | None = None,  # key size per head
-        direction_epochs: int | None = None,  # most epochs, document 100
-        direction_rate: float | None = None,  # learning rate, document 0.001
-        direction_patience: int | None = None,  # early stopping of the direction model, epochs
-        direction_plateau: int | None = None,  # epochs before its rate is halved
-        price_units: tuple | None = None,  # LSTM units, document (256, 128)
-        price_dense: tuple | None = None,  # dense units, document (256, 128, 64)
-        price_epochs: int | None = None,  # most epochs, document 150
-        price_rate: float | None = None,  # learning rate, document 0.0005
-        price_patience: int | None = None,  # early stopping of the price model, epochs
-        price_plateau: int | None = None,  # epochs before its rate is halved
-        batch_size: int | None = None,  # windows per step, document 32
-        trees: int | None = None,  # XGBoost trees, document 300
-        depth: int | None = None,  # tree depth, document 6
-        tree_rate: float | None = None,  # XGBoost learning rate, document 0.05
-        max_bin: int | None = None,  # XGBoost histogram bins
-        column_sample: float | None = None,  # fraction of the columns per tree
+        sizes: dict | None = None,  # sizes that differ from the profile's, such as {"trees": 100}; see `size_table`
         **unknown,  # always an error that names the closest parameter
     ):
         self.take_params(locals())
@@ -86,12 +67,96 @@ class V9(System):
         "The parameters as they are stored and shown."
         return self.get_params() | ({"init_from": "/".join(Path(self.init_from).parts[-2:])} if self.init_from else {})
 
+    def fit(
+        self,
+        candles: pd.DataFrame,  # candle table, at least a few hundred rows
+        work: str | Path | None = None,  # folder for finished models, so that an interrupted fit can resume
+        log=print,  # receives progress lines; None for silence
+        pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol
+    ) -> "V9":  # itself; learned attributes end in _
+        "Train the three models and the ensemble on the training and validation rows."
+        self.check_params()
+        sizes, pool = self.chosen_sizes(), pool or {}
+        if set(pool) != set(self.pool_symbols()):
+            raise SettingsError(
+                "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
+                ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
+            )
+        timeframe = self.own_timeframe(candles)
+        rows = prepare_rows(
+            candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe, self.test_start,
+        )
+        source = _source(self, rows) if self.init_from else None
+        rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if pool else rows
+        self.models_, self.histories_, self.seconds_ = _train_all(self, candles, rows, sizes, work, log, pool, source)
+        self.scaler_, self.counts_, self.edges_ = rows.scaler, rows.counts, rows.edges
+        self.index_ = {
+            name: {p: rows.windows.index[n] for p, (n, _) in parts.items()} for name, parts in rows.parts.items()
+        }
+        self.ensemble_ = fit_ensemble(self, self.models_, rows)
+        self.fitted_ = fitted_facts(candles, timeframe, rows.edges, rows.counts["labelled"])
+        self.results_ = v9_results(self, candles, rows)
+        return self
+
+    def forecast(
+        self,
+        candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
+    ) -> pd.DataFrame:  # p_up, mu, sigma, price, lower, upper, natr, price_return; raises ModelError if not fitted
+        "Forecast table (design rule 4) for every candle that ends a whole window."
+        timeframe = self.fitted_timeframe(candles)
+        windows = _scaled_windows(self, candles, timeframe)
+        e = self.ensemble_
+        parts = raw_forecasts(self.models_, windows, np.arange(len(windows)), e["vol_factor"])
+        terms = ensemble.return_terms(parts["p_up"], parts["price_return"], parts["sigma"], e["size_factor"])
+        mu = ensemble.blend(terms, parts["sigma"], e["weights"])
+        close = candles["close"].loc[windows.index].to_numpy()
+        half = e["width"] * parts["sigma"]
+        table = pd.DataFrame(
+            {
+                "p_up": parts["p_up"], "mu": mu, "sigma": parts["sigma"], "price": close * np.exp(mu),
+                "lower": close * np.exp(mu - half), "upper": close * np.exp(mu + half), "natr": parts["natr"],
+                "price_return": parts["price_return"],
+            },
+            index=windows.index,
+        )
+        event = "next close is higher" if self.gap == 0 else f"close rises {self.gap} candles later"
+        table.attrs = {
+            "system": "v9", "event": event, "horizon": 1 + self.gap, "timeframe": timeframe, "coverage": e["coverage"],
+            "vol_target": self.vol_target, "known_at": "close of the row's candle",
+        }
+        return table
+
+    def write_models(
+        self,
+        folder: Path,  # empty folder
+    ) -> dict:  # further facts for the manifest
+        "Write the artefacts of the document."
+        return write_v9(self, folder)
+
+    def read_models(
+        self,
+        folder: Path,  # folder whose sums are right
+        manifest: dict,  # its manifest
+    ) -> None:  # nothing; raises ModelError when a file is missing, impossible, or for other features
+        "Read them back."
+        read_v9(self, folder, manifest)
+
+    def ensemble_output(
+        self,
+        candles: pd.DataFrame,  # candle table with its own warm-up
+    ) -> dict:  # (n,) each: direction (probability of UP), volatility (normalised ATR), price (next close, price model)
+        "The dictionary of the document, one value per candle that ends a whole window."
+        table = self.forecast(candles)
+        price = candles["close"].loc[table.index] * np.exp(table["price_return"])
+        found = {"direction": table["p_up"], "volatility": table["natr"], "price": price}
+        return {name: column.to_numpy() for name, column in found.items()}
+
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #0806a626
 def train_part(
     system: V9,  # parameters
     name: str,  # volatility | direction | price
     rows: Rows,  # of `prepare_rows`
-    sizes: dict,  # of `system.sizes()`
+    sizes: dict,  # of `system.chosen_sizes()`
     log=print,  # receives a line per epoch; None for silence
     source: V9 | None = None,  # fitted system of another coin whose networks to start from
 ) -> tuple:  # (model, history: one row per epoch or tree)
@@ -202,37 +267,6 @@ def fit_ensemble(
     }
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #f55b7101
-def _fit(
-    self: V9,
-    candles: pd.DataFrame,  # candle table, at least a few hundred rows
-    work: str | Path | None = None,  # folder for finished models, so that an interrupted fit can resume
-    log=print,  # receives progress lines; None for silence
-    pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol
-) -> V9:  # itself; learned attributes end in _
-    "Train the three models and the ensemble on the training and validation rows."
-    sizes, pool = self.sizes(), pool or {}
-    if set(pool) != set(self.pool_symbols()):
-        raise SettingsError(
-            "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
-            ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
-        )
-    timeframe = self.own_timeframe(candles)
-    rows = prepare_rows(
-        candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe, self.test_start,
-    )
-    source = _source(self, rows) if self.init_from else None
-    rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if pool else rows
-    self.models_, self.histories_, self.seconds_ = _train_all(self, candles, rows, sizes, work, log, pool, source)
-    self.scaler_, self.counts_, self.edges_ = rows.scaler, rows.counts, rows.edges
-    self.index_ = {
-        name: {p: rows.windows.index[n] for p, (n, _) in parts.items()} for name, parts in rows.parts.items()
-    }
-    self.ensemble_ = fit_ensemble(self, self.models_, rows)
-    self.fitted_ = fitted_facts(candles, timeframe, rows.edges, rows.counts["labelled"])
-    self.results_ = v9_results(self, candles, rows)
-    return self
-
-
 def _source(system, rows):
     "The system whose networks to start from; refused when it has seen the test period."
     source = V9.load(system.init_from)
@@ -244,9 +278,6 @@ def _source(system, rows):
         )
     return source
 
-
-V9.fit = _fit
-
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #dae2d91b
 def _scaled_windows(system, candles, timeframe):
     "Windows of other candles on the scale of the training rows."
@@ -257,38 +288,6 @@ def _scaled_windows(system, candles, timeframe):
             "use the library version that trained it",
         )
     return windows.with_values(system.scaler_.transform(windows.values))
-
-
-def _forecast(
-    self: V9,
-    candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-) -> pd.DataFrame:  # p_up, mu, sigma, price, lower, upper, natr, price_return; raises ModelError if not fitted
-    "Forecast table (design rule 4) for every candle that ends a whole window."
-    timeframe = self.fitted_timeframe(candles)
-    windows = _scaled_windows(self, candles, timeframe)
-    e = self.ensemble_
-    parts = raw_forecasts(self.models_, windows, np.arange(len(windows)), e["vol_factor"])
-    terms = ensemble.return_terms(parts["p_up"], parts["price_return"], parts["sigma"], e["size_factor"])
-    mu = ensemble.blend(terms, parts["sigma"], e["weights"])
-    close = candles["close"].loc[windows.index].to_numpy()
-    half = e["width"] * parts["sigma"]
-    table = pd.DataFrame(
-        {
-            "p_up": parts["p_up"], "mu": mu, "sigma": parts["sigma"], "price": close * np.exp(mu),
-            "lower": close * np.exp(mu - half), "upper": close * np.exp(mu + half), "natr": parts["natr"],
-            "price_return": parts["price_return"],
-        },
-        index=windows.index,
-    )
-    table.attrs = {
-        "system": "v9", "event": "next close is higher" if self.gap == 0 else f"close rises {self.gap} candles later",
-        "horizon": 1 + self.gap, "timeframe": timeframe, "coverage": e["coverage"], "vol_target": self.vol_target,
-        "known_at": "close of the row's candle",
-    }
-    return table
-
-
-V9.forecast = _forecast
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #3bc18db3
 def v9_results(
@@ -310,34 +309,3 @@ def v9_results(
         "volatility_metrics": plain(error_scores(test["volatility"][1], found["volatility"])),
         "price_metrics": plain(price_errors | {"r2": error_scores(r, mu)["r2"]}),
     }
-
-# %% ../../../nbs/70_systems/30_v9/90_system.ipynb #1d997ff2
-def _save(
-    self: V9,
-    folder: str | Path,  # model folder; replaced when it exists
-) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
-    "Write the artefacts of the document and a manifest with their SHA-256 sums."
-    return save_v9(self, folder)
-
-
-def _load(
-    folder: str | Path,  # folder that `save` wrote
-) -> V9:  # a fitted system; raises ModelError when a file is missing, altered, or for other features
-    "Load a model folder after checking every byte of it."
-    return load_v9(V9, folder)
-
-
-V9.save, V9.load = _save, staticmethod(_load)
-
-# %% ../../../nbs/70_systems/30_v9/90_system.ipynb #d7b15724
-def _ensemble_output(
-    self: V9,
-    candles: pd.DataFrame,  # candle table with its own warm-up
-) -> dict:  # (n,) each: direction (probability of UP), volatility (normalised ATR), price (next close, price model)
-    "The dictionary of the document, one value per candle that ends a whole window."
-    table = self.forecast(candles)
-    price = candles["close"].loc[table.index] * np.exp(table["price_return"])
-    return {"direction": table["p_up"].to_numpy(), "volatility": table["natr"].to_numpy(), "price": price.to_numpy()}
-
-
-V9.ensemble_output = _ensemble_output
