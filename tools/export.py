@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Write the library from the notebooks as `nbdev-export` does, but no line of `__all__` is longer than 120 characters:
-nbdev counts from behind the name."""
+nbdev counts from behind the name. `export_procs` in pyproject.toml names what is done to the cells before."""
+import sys
 from textwrap import TextWrapper
 
 import nbdev.maker
+from export_methods import ExportError
 from nbdev.doclinks import nbdev_export
 
 
@@ -14,4 +16,7 @@ def wrapper(**options) -> TextWrapper:
 
 if __name__ == "__main__":
     nbdev.maker.TextWrapper = wrapper
-    nbdev_export()
+    try:
+        nbdev_export()
+    except ExportError as e:
+        sys.exit(f"not exported: {e}")

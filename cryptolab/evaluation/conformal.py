@@ -140,35 +140,32 @@ class AdaptiveInterval:
         self.recent_.append(score)
         insort(self.sorted_, score)
 
-# %% ../../nbs/55_evaluation/61_conformal.ipynb #5feba058
-def _run(
-    self: AdaptiveInterval,
-    mu: pd.Series,  # forecasts in time order
-    y: pd.Series,  # what happened, on the same rows; NaN where it is unknown
-    sigma=None,  # forecast volatility, given exactly when `fit` had one
-) -> pd.DataFrame:  # lower, upper (unit of mu), level (in force at the row), on the index of mu
-    "Intervals for rows in time order, each from outcomes known before it."
-    if not hasattr(self, "sorted_"):
-        raise DataError("the interval is not fitted", "scores of calibration rows", "none", "call fit first")
-    if (sigma is not None) != self.scaled_:
-        raise SettingsError(
-            "volatility on one side only", "sigma as in fit", "the opposite", "pass it to both or neither",
-        )
-    outcome = np.asarray(y, dtype=float)
-    aligned_columns(mu=mu, y=pd.Series(y).fillna(0.0) if isinstance(y, pd.Series) else np.nan_to_num(outcome))
-    middle = check_column("mu", mu)
-    scale, out = _sigma(sigma, len(middle), "sigma"), np.empty((len(middle), 3))
-    for t in range(len(middle)):
-        known = t - self.horizon
-        if known >= 0 and np.isfinite(outcome[known]):
-            off = abs(outcome[known] - middle[known])
-            self.update(off / scale[known], not out[known, 0] <= outcome[known] <= out[known, 1])
-        half = self.half_width() * scale[t]
-        out[t] = middle[t] - half, middle[t] + half, self.level_
-    return pd.DataFrame(out, columns=["lower", "upper", "level"], index=mu.index if isinstance(mu, pd.Series) else None)
-
-
-AdaptiveInterval.run = _run
+    def run(
+        self,
+        mu: pd.Series,  # forecasts in time order
+        y: pd.Series,  # what happened, on the same rows; NaN where it is unknown
+        sigma=None,  # forecast volatility, given exactly when `fit` had one
+    ) -> pd.DataFrame:  # lower, upper (unit of mu), level (in force at the row), on the index of mu
+        "Intervals for rows in time order, each from outcomes known before it."
+        if not hasattr(self, "sorted_"):
+            raise DataError("the interval is not fitted", "scores of calibration rows", "none", "call fit first")
+        if (sigma is not None) != self.scaled_:
+            raise SettingsError(
+                "volatility on one side only", "sigma as in fit", "the opposite", "pass it to both or neither",
+            )
+        outcome = np.asarray(y, dtype=float)
+        aligned_columns(mu=mu, y=pd.Series(y).fillna(0.0) if isinstance(y, pd.Series) else np.nan_to_num(outcome))
+        middle = check_column("mu", mu)
+        scale, out = _sigma(sigma, len(middle), "sigma"), np.empty((len(middle), 3))
+        for t in range(len(middle)):
+            known = t - self.horizon
+            if known >= 0 and np.isfinite(outcome[known]):
+                off = abs(outcome[known] - middle[known])
+                self.update(off / scale[known], not out[known, 0] <= outcome[known] <= out[known, 1])
+            half = self.half_width() * scale[t]
+            out[t] = middle[t] - half, middle[t] + half, self.level_
+        index = mu.index if isinstance(mu, pd.Series) else None
+        return pd.DataFrame(out, columns=["lower", "upper", "level"], index=index)
 
 # %% ../../nbs/55_evaluation/61_conformal.ipynb #afebfc4d
 def price_interval(

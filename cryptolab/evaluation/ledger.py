@@ -171,43 +171,75 @@ class TrialLedger:
         "How many configurations were evaluated on these data."
         return int(self.trials(fingerprint)["key"].nunique())
 
-# %% ../../nbs/55_evaluation/90_ledger.ipynb #a405518e
-def _check(
-    self: TrialLedger,
-) -> pd.DataFrame:  # line, problem; empty where all is well (a change of the very last line cannot be seen)
-    "Whether the file is as it was written."
-    events, damaged = self._read()
-    problems, previous = [(n, "damaged") for n in damaged], ""
-    for n, event, line in events:
-        if event["previous"] != previous:
-            problems.append((n, "the line before it was changed or removed"))
-        previous = _digest(line)
-    return pd.DataFrame(sorted(problems), columns=["line", "problem"])
+    def check(
+        self,
+    ) -> pd.DataFrame:  # line, problem; empty where all is well (a change of the very last line cannot be seen)
+        "Whether the file is as it was written."
+        events, damaged = self._read()
+        problems, previous = [(n, "damaged") for n in damaged], ""
+        for n, event, line in events:
+            if event["previous"] != previous:
+                problems.append((n, "the line before it was changed or removed"))
+            previous = _digest(line)
+        return pd.DataFrame(sorted(problems), columns=["line", "problem"])
 
+    def deflate(
+        self,
+        fingerprint: str,  # of the data on which the search was made
+        returns,  # returns per candle of the strategy that was chosen
+        correlation: float = 0.0,  # mean correlation between the trials' returns; 0 (strict) takes them as independent
+    ) -> dict:  # of `deflated_sharpe`, with trials (counted), effective (trials), spread (None = pure chance)
+        "Deflated Sharpe ratio of the chosen strategy."
+        trials = self.trials(fingerprint)
+        if trials.empty:
+            raise DataError(
+                "the ledger knows no trial on these data", "at least the chosen one", f"fingerprint {fingerprint}",
+                "record every trial before judging the best",
+            )
+        ratios = trials.groupby("key")["sharpe"].last().dropna()
+        count, spread = int(trials["key"].nunique()), float(ratios.std(ddof=1)) if len(ratios) > 1 else None
+        effective = effective_trials(count, correlation)
+        return deflated_sharpe(returns, effective, spread) | {"trials": count, "effective": effective, "spread": spread}
 
-TrialLedger.check = _check
-
-# %% ../../nbs/55_evaluation/90_ledger.ipynb #8af14411
-def _deflate(
-    self: TrialLedger,
-    fingerprint: str,  # of the data on which the search was made
-    returns,  # returns per candle of the strategy that was chosen
-    correlation: float = 0.0,  # mean correlation between the trials' returns; 0 (strict) takes them as independent
-) -> dict:  # of `deflated_sharpe`, with trials (counted), effective (trials), spread (None = pure chance)
-    "Deflated Sharpe ratio of the chosen strategy."
-    trials = self.trials(fingerprint)
-    if trials.empty:
-        raise DataError(
-            "the ledger knows no trial on these data", "at least the chosen one", f"fingerprint {fingerprint}",
-            "record every trial before judging the best",
+    def gate(
+        self,
+        name: str,  # name of the gate, such as "last year"
+        entry: str,  # id of the trial that wants to pass, from `record`
+        check: Callable,  # function without arguments that evaluates: True/False, or a dictionary with `passed`
+    ) -> dict:  # passed, and what else `check` gave; DataError where this configuration opened the gate before
+        "Evaluate a gate once."
+        if not (isinstance(name, str) and name and callable(check)):
+            raise SettingsError(
+                "a gate needs a name and a check", "text, and a function without arguments", (name, check), "pass both",
+            )
+        opened, _ = _open(self, name, entry)
+        answer = check()
+        answer = answer if isinstance(answer, dict) else {"passed": answer}
+        if not isinstance(answer.get("passed"), (bool, np.bool_)):
+            raise SettingsError(
+                f"the check of gate `{name}` gave no answer", "True or False, or a dictionary with `passed`", answer,
+                "correct the check; the gate is spent",
+            )
+        answer = _plain("answer", answer)
+        self._add(
+            {
+                "kind": "answer", "gate": opened, "passed": answer["passed"],
+                "evidence": {k: v for k, v in answer.items() if k != "passed"},
+            }
         )
-    ratios = trials.groupby("key")["sharpe"].last().dropna()
-    count, spread = int(trials["key"].nunique()), float(ratios.std(ddof=1)) if len(ratios) > 1 else None
-    effective = effective_trials(count, correlation)
-    return deflated_sharpe(returns, effective, spread) | {"trials": count, "effective": effective, "spread": spread}
+        return answer
 
-
-TrialLedger.deflate = _deflate
+    def gates(
+        self,
+        fingerprint: str | None = None,  # one data set; None = all
+    ) -> pd.DataFrame:  # name, time, fingerprint, key, entry, passed (None = interrupted), evidence
+        "Every opening of a gate."
+        events = [e for _, e, _ in self._read()[0]]
+        answers = {e["gate"]: e for e in events if e["kind"] == "answer"}
+        openings = [e for e in events if e["kind"] == "gate" and fingerprint in (None, e["fingerprint"])]
+        rows = [{c: e[c] for c in ("name", "time", "fingerprint", "key", "entry")}
+                | {c: answers.get(e["id"], {}).get(c) for c in ("passed", "evidence")} for e in openings]
+        return pd.DataFrame(rows, columns=["name", "time", "fingerprint", "key", "entry", "passed", "evidence"])
 
 # %% ../../nbs/55_evaluation/90_ledger.ipynb #62552e85
 def _open(self, name, entry):
@@ -238,51 +270,3 @@ def _open(self, name, entry):
         } | same
         _append(self.path, opened)
     return opened["id"], trial
-
-# %% ../../nbs/55_evaluation/90_ledger.ipynb #ac14a13e
-def _gate(
-    self: TrialLedger,
-    name: str,  # name of the gate, such as "last year"
-    entry: str,  # id of the trial that wants to pass, from `record`
-    check: Callable,  # function without arguments that does the evaluation: True/False, or a dictionary with `passed`
-) -> dict:  # passed, and what else `check` gave; DataError where this configuration opened the gate before
-    "Evaluate a gate once."
-    if not (isinstance(name, str) and name and callable(check)):
-        raise SettingsError(
-            "a gate needs a name and a check", "text, and a function without arguments", (name, check), "pass both",
-        )
-    opened, _ = _open(self, name, entry)
-    answer = check()
-    answer = answer if isinstance(answer, dict) else {"passed": answer}
-    if not isinstance(answer.get("passed"), (bool, np.bool_)):
-        raise SettingsError(
-            f"the check of gate `{name}` gave no answer", "True or False, or a dictionary with `passed`", answer,
-            "correct the check; the gate is spent",
-        )
-    answer = _plain("answer", answer)
-    self._add(
-        {
-            "kind": "answer", "gate": opened, "passed": answer["passed"],
-            "evidence": {k: v for k, v in answer.items() if k != "passed"},
-        }
-    )
-    return answer
-
-
-TrialLedger.gate = _gate
-
-# %% ../../nbs/55_evaluation/90_ledger.ipynb #f933cdbd
-def _gates(
-    self: TrialLedger,
-    fingerprint: str | None = None,  # one data set; None = all
-) -> pd.DataFrame:  # name, time, fingerprint, key, entry, passed (None = interrupted), evidence
-    "Every opening of a gate."
-    events = [e for _, e, _ in self._read()[0]]
-    answers = {e["gate"]: e for e in events if e["kind"] == "answer"}
-    rows = [{c: e[c] for c in ("name", "time", "fingerprint", "key", "entry")}
-            | {"passed": answers.get(e["id"], {}).get("passed"), "evidence": answers.get(e["id"], {}).get("evidence")}
-            for e in events if e["kind"] == "gate" and fingerprint in (None, e["fingerprint"])]
-    return pd.DataFrame(rows, columns=["name", "time", "fingerprint", "key", "entry", "passed", "evidence"])
-
-
-TrialLedger.gates = _gates

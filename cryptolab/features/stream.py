@@ -102,98 +102,179 @@ class FeatureStream:
     def __repr__(self):
         return f"FeatureStream({self.set.name!r}, candles={self.rows}, last={self.last})"
 
-# %% ../../nbs/20_features/60_stream.ipynb #dc4232e9
-def _run(self, x, rows):
-    "Compute a piece; returns (columns, rows) values."
-    from cryptolab.features.operators import Carry
+    def _run(self, x, rows):
+        "Compute a piece; returns (columns, rows) values."
+        from cryptolab.features.operators import Carry
 
-    if self.blocks is None:
-        self.blocks, self.names, self.absent = chosen_blocks(self.set, x, self.columns)
-        whole = [name for block in self.blocks if not block.pieces for name in block.names]
-        if whole:
-            raise SettingsError(
-                "these features cannot be computed in pieces",
-                "blocks made of operators and arithmetic (`pieces=True`)", ", ".join(whole),
-                "build them from `cryptolab.features.operators`, or name other columns with `columns=`",
+        if self.blocks is None:
+            self.blocks, self.names, self.absent = chosen_blocks(self.set, x, self.columns)
+            whole = [name for block in self.blocks if not block.pieces for name in block.names]
+            if whole:
+                raise SettingsError(
+                    "these features cannot be computed in pieces",
+                    "blocks made of operators and arithmetic (`pieces=True`)", ", ".join(whole),
+                    "build them from `cryptolab.features.operators`, or name other columns with `columns=`",
+                )
+            self._place = {name: i for i, name in enumerate(self.names)}
+            self._index, self._carries = pd.Index(self.names), [Carry() for _ in self.blocks]
+        out, place = np.empty((len(self.names), rows), self.dtype), self._place
+
+        def put(name, column):
+            if name in place:
+                out[place[name]] = column
+
+        for block, carry in zip(self.blocks, self._carries):
+            with carry:
+                run_block(block, x, put)
+        for name, offset in self.offset.items():
+            out[place[name]] += offset
+        return out
+
+    def extend(
+        self,
+        candles: pd.DataFrame,  # the next candles, any number of them
+    ) -> pd.DataFrame:  # their features, as `features` gives them; raises DataError where they do not go on
+        "Compute the next piece of the table."
+        if len(candles) == 0:
+            return pd.DataFrame(index=candles.index, columns=self.names, dtype=self.dtype)
+        self.timeframe = self.timeframe or candles.attrs.get("timeframe")
+        if not self.timeframe and len(candles) > 1:
+            self.timeframe = _infer(candles)
+        self.symbol = self.symbol or candles.attrs.get("symbol")
+        named = candles.copy(deep=False)
+        named.attrs = {**candles.attrs, "timeframe": self.timeframe} | ({"symbol": self.symbol} if self.symbol else {})
+        x = feature_inputs(named, self.context)
+        self._follow(int(x.time[0]), x.step)
+        out = self._run(x, len(candles))
+        self.gaps += int(np.sum(np.diff(x.time) != x.step))
+        self.rows, self.last, self._ns = self.rows + len(candles), candles.index[-1], int(x.time[-1])
+        return pd.DataFrame(out.T, index=candles.index, columns=self.names, copy=False)
+
+    def _follow(self, time, step):
+        "Check that a candle comes after the last one, and count gaps."
+        if self.last is None:
+            return
+        if time <= self._ns:
+            raise DataError(
+                "this candle does not continue the stream", f"an open time after {self.last}",
+                str(pd.Timestamp(time, tz="UTC")),
+                "feed each closed candle once, in order; start a new stream to go back",
             )
-        self._place = {name: i for i, name in enumerate(self.names)}
-        self._index, self._carries = pd.Index(self.names), [Carry() for _ in self.blocks]
-    out, place = np.empty((len(self.names), rows), self.dtype), self._place
+        self.gaps += step > 0 and time - self._ns != step
 
-    def put(name, column):
-        if name in place:
-            out[place[name]] = column
+    def start(
+        self,
+        candles: pd.DataFrame,  # at least `needed` candles up to the newest closed one, or the whole history
+        values: dict | None = None,  # last value of each column in `never`, from a table of the whole history
+    ) -> "FeatureStream":  # itself; raises DataError when the tail is shorter than `needed` and not the whole history
+        "Begin with a tail of candles."
+        if self.rows:
+            raise DataError(
+                "this stream has begun already", "a new stream", f"{self.rows} candles", "make a new FeatureStream",
+            )
+        for name in values or {}:
+            if name not in self.never:
+                raise DataError(
+                    "only sums since the first candle take a value", ", ".join(self.never) or "no column of this set",
+                    name, "leave it out",
+                )
+        table = self.extend(candles)
+        self.offset = {name: float(value) - float(table[name].iloc[-1]) for name, value in (values or {}).items()}
+        return self
 
-    for block, carry in zip(self.blocks, self._carries):
-        with carry:
-            run_block(block, x, put)
-    for name, offset in self.offset.items():
-        out[place[name]] += offset
-    return out
+    def update(
+        self,
+        candle: dict | pd.Series | tuple,  # the newest closed one: open_time (zoned), open, high, low, close, volume
+        context: dict | None = None,  # newer context tables; None keeps those of before
+    ) -> pd.Series:  # the newest row of the feature table
+        "Take in one closed candle and return its features."
+        stamp, arrays = _values(candle)
+        self.context = context or self.context
+        if self.context or self.last is None:
+            index = pd.DatetimeIndex([stamp], name="open_time")
+            return self.extend(pd.DataFrame(arrays, index=index)).iloc[0]
+        for name, a in arrays.items():
+            if not (0 <= a[0] < np.inf and (a[0] > 0 or name == "volume")):
+                raise DataError(
+                    f"`{name}` of the candle {stamp} cannot be used", "a finite number above 0 (volume: 0 or more)",
+                    a[0], "send the candle as the exchange closed it",
+                )
+        time = stamp.as_unit("ns").value
+        self._follow(time, self._step)
+        values = self._run(SimpleNamespace(**arrays, time=np.array([time]), step=self._step), 1)[:, 0]
+        self.rows, self.last, self._ns = self.rows + 1, stamp, time
+        return pd.Series(values, index=self._index, name=stamp, copy=False)
 
+    def save(
+        self,
+        path: str | Path,  # file ending in .npz; replaced when it exists
+    ) -> Path:  # the file
+        "Keep the memory of the stream."
+        path = Path(path)
+        facts = {
+            "set": self.set.name, "columns": self.columns, "names": self.names, "timeframe": self.timeframe,
+            "symbol": self.symbol, "dtype": self.dtype, "rows": self.rows, "gaps": int(self.gaps),
+            "last": str(self.last), "offset": self.offset,
+            "slots": [[len(slot) for slot in c.slots] for c in self._carries],
+        }
+        arrays = {
+            f"{i}.{j}.{k}": a for i, c in enumerate(self._carries) for j, slot in enumerate(c.slots)
+            for k, a in enumerate(slot)
+        }
+        with whole_file(path) as new, open(new, "wb") as f:
+            np.savez(f, facts=np.frombuffer(json.dumps(facts).encode(), "uint8"), **arrays)
+        return path
 
-def _extend(
-    self: FeatureStream,
-    candles: pd.DataFrame,  # the next candles, any number of them
-) -> pd.DataFrame:  # their features, as `features` gives them; raises DataError when they do not continue the stream
-    "Compute the next piece of the table."
-    if len(candles) == 0:
-        return pd.DataFrame(index=candles.index, columns=self.names, dtype=self.dtype)
-    self.timeframe = self.timeframe or candles.attrs.get("timeframe") or (_infer(candles) if len(candles) > 1 else None)
-    self.symbol = self.symbol or candles.attrs.get("symbol")
-    named = candles.copy(deep=False)
-    named.attrs = {**candles.attrs, "timeframe": self.timeframe} | ({"symbol": self.symbol} if self.symbol else {})
-    x = feature_inputs(named, self.context)
-    self._follow(int(x.time[0]), x.step)
-    out = self._run(x, len(candles))
-    self.gaps += int(np.sum(np.diff(x.time) != x.step))
-    self.rows, self.last, self._ns = self.rows + len(candles), candles.index[-1], int(x.time[-1])
-    return pd.DataFrame(out.T, index=candles.index, columns=self.names, copy=False)
+    @classmethod
+    def resume(
+        cls,
+        path: str | Path,  # file that `save` wrote
+        set: str | FeatureSet | None = None,  # needed for a set of your own; None finds the set by its name
+        context: dict | None = None,  # context tables
+    ) -> "FeatureStream":  # a stream that goes on; raises ModelError when the file is not a stream of this set
+        "Take up a saved stream."
+        from cryptolab.features.operators import Carry
 
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                facts, arrays = json.loads(file["facts"].tobytes()), {k: file[k] for k in file.files if k != "facts"}
+        except (OSError, ValueError, KeyError) as e:
+            raise ModelError(
+                f"{path} is no saved stream",
+                "a file that FeatureStream.save wrote",
+                repr(e),
+                "start a new stream from candles",
+            ) from e
+        stream = cls(
+            set or facts["set"], facts["columns"], context, facts["dtype"], facts["timeframe"], facts["symbol"],
+        )
+        missing = [n for n in facts["names"] if n not in stream.set.names]
+        if missing:
+            raise ModelError(
+                f"{path} was made for other features", ", ".join(stream.set.names[:3]) + " …", missing[0],
+                "start a new stream from candles",
+            )
+        stream.blocks = [block for block in stream.set.blocks if {*facts["names"]} & {*block.names}]
+        if len(stream.blocks) != len(facts["slots"]):
+            raise ModelError(
+                f"{path} was made by another version of the set", f"{len(stream.blocks)} blocks", len(facts["slots"]),
+                "start a new stream from candles",
+            )
+        stream.names, stream.rows, stream.gaps, stream.offset = (facts[k] for k in ("names", "rows", "gaps", "offset"))
+        stream.last = pd.Timestamp(facts["last"])
+        stream._place, stream._index = {n: i for i, n in enumerate(stream.names)}, pd.Index(stream.names)
+        stream._ns = stream.last.as_unit("ns").value
+        stream._carries = [
+            Carry([[arrays[f"{i}.{j}.{k}"] for k in range(n)] for j, n in enumerate(slots)])
+            for i, slots in enumerate(facts["slots"])
+        ]
+        return stream
 
+# %% ../../nbs/20_features/60_stream.ipynb #dc4232e9
 def _infer(candles):
     from cryptolab.data.timegrid import infer_timeframe
 
     return infer_timeframe(candles)
-
-
-def _follow(self, time, step):
-    "Check that a candle comes after the last one, and count gaps."
-    if self.last is None:
-        return
-    if time <= self._ns:
-        raise DataError(
-            "this candle does not continue the stream", f"an open time after {self.last}",
-            str(pd.Timestamp(time, tz="UTC")), "feed each closed candle once, in order; start a new stream to go back",
-        )
-    self.gaps += step > 0 and time - self._ns != step
-
-
-FeatureStream._run, FeatureStream.extend, FeatureStream._follow = _run, _extend, _follow
-
-# %% ../../nbs/20_features/60_stream.ipynb #e6fe98a6
-def _start(
-    self: FeatureStream,
-    candles: pd.DataFrame,  # at least `needed` candles up to the newest closed one, or the whole history
-    values: dict | None = None,  # value of each column in `never` at the last candle, from a table of the whole history
-) -> FeatureStream:  # itself; raises DataError when the tail is shorter than `needed` and not the whole history
-    "Begin with a tail of candles."
-    if self.rows:
-        raise DataError(
-            "this stream has begun already", "a new stream", f"{self.rows} candles", "make a new FeatureStream",
-        )
-    for name in values or {}:
-        if name not in self.never:
-            raise DataError(
-                "only sums since the first candle take a value", ", ".join(self.never) or "no column of this set", name,
-                "leave it out",
-            )
-    table = self.extend(candles)
-    self.offset = {name: float(value) - float(table[name].iloc[-1]) for name, value in (values or {}).items()}
-    return self
-
-
-FeatureStream.start = _start
 
 # %% ../../nbs/20_features/60_stream.ipynb #62d531ea
 def _values(candle):
@@ -215,33 +296,6 @@ def _values(candle):
         )
     return stamp, {name: np.array([float(get(name))]) for name in _FIELDS}
 
-
-def _update(
-    self: FeatureStream,
-    candle: dict | pd.Series | tuple,  # open_time (zoned), open, high, low, close, volume of the newest closed candle
-    context: dict | None = None,  # newer context tables; None keeps those of before
-) -> pd.Series:  # the newest row of the feature table
-    "Take in one closed candle and return its features."
-    stamp, arrays = _values(candle)
-    self.context = context or self.context
-    if self.context or self.last is None:
-        one = pd.DataFrame({name: a for name, a in arrays.items()}, index=pd.DatetimeIndex([stamp], name="open_time"))
-        return self.extend(one).iloc[0]
-    for name, a in arrays.items():
-        if not (0 <= a[0] < np.inf and (a[0] > 0 or name == "volume")):
-            raise DataError(
-                f"`{name}` of the candle {stamp} cannot be used", "a finite number above 0 (volume: 0 or more)", a[0],
-                "send the candle as the exchange closed it",
-            )
-    time = stamp.as_unit("ns").value
-    self._follow(time, self._step)
-    values = self._run(SimpleNamespace(**arrays, time=np.array([time]), step=self._step), 1)[:, 0]
-    self.rows, self.last, self._ns = self.rows + 1, stamp, time
-    return pd.Series(values, index=self._index, name=stamp, copy=False)
-
-
-FeatureStream.update = _update
-
 # %% ../../nbs/20_features/60_stream.ipynb #2118ad33
 def features_in_pieces(
     candles: pd.DataFrame,  # candle table
@@ -258,78 +312,3 @@ def features_in_pieces(
     stream = FeatureStream(set, columns, context, dtype, timeframe)
     edges = [0, *sorted(cuts), len(candles)]
     return pd.concat([stream.extend(candles.iloc[i:j]) for i, j in zip(edges, edges[1:]) if j > i])
-
-# %% ../../nbs/20_features/60_stream.ipynb #61105eb1
-def _save(
-    self: FeatureStream,
-    path: str | Path,  # file ending in .npz; replaced when it exists
-) -> Path:  # the file
-    "Keep the memory of the stream."
-    path = Path(path)
-    facts = {
-        "set": self.set.name, "columns": self.columns, "names": self.names, "timeframe": self.timeframe,
-        "symbol": self.symbol, "dtype": self.dtype, "rows": self.rows, "gaps": int(self.gaps), "last": str(self.last),
-        "offset": self.offset, "slots": [[len(slot) for slot in c.slots] for c in self._carries],
-    }
-    arrays = {
-        f"{i}.{j}.{k}": a for i, c in enumerate(self._carries) for j, slot in enumerate(c.slots)
-        for k, a in enumerate(slot)
-    }
-    with whole_file(path) as new, open(new, "wb") as f:
-        np.savez(f, facts=np.frombuffer(json.dumps(facts).encode(), "uint8"), **arrays)
-    return path
-
-
-def _resume(
-    path: str | Path,  # file that `save` wrote
-    set: str | FeatureSet | None = None,  # needed for a set of your own; None finds the set by its name
-    context: dict | None = None,  # context tables
-) -> FeatureStream:  # a stream that goes on; raises ModelError when the file is not a stream of this set
-    "Take up a saved stream."
-    from cryptolab.features.operators import Carry
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            facts, arrays = json.loads(file["facts"].tobytes()), {k: file[k] for k in file.files if k != "facts"}
-    except (OSError, ValueError, KeyError) as e:
-        raise ModelError(
-            f"{path} is no saved stream",
-            "a file that FeatureStream.save wrote",
-            repr(e),
-            "start a new stream from candles",
-        ) from e
-    self = FeatureStream(
-        set or facts["set"], facts["columns"], context, facts["dtype"], facts["timeframe"], facts["symbol"],
-    )
-    missing = [n for n in facts["names"] if n not in self.set.names]
-    if missing:
-        raise ModelError(
-            f"{path} was made for other features", ", ".join(self.set.names[:3]) + " …", missing[0],
-            "start a new stream from candles",
-        )
-    self.blocks = [block for block in self.set.blocks if {*facts["names"]} & {*block.names}]
-    if len(self.blocks) != len(facts["slots"]):
-        raise ModelError(
-            f"{path} was made by another version of the set", f"{len(self.blocks)} blocks", len(facts["slots"]),
-            "start a new stream from candles",
-        )
-    self.names, self.rows, self.gaps, self.last, self.offset = (
-        facts["names"],
-        facts["rows"],
-        facts["gaps"],
-        pd.Timestamp(facts["last"]),
-        facts["offset"],
-    )
-    self._place, self._index, self._ns = (
-        {n: i for i, n in enumerate(self.names)},
-        pd.Index(self.names),
-        self.last.as_unit("ns").value,
-    )
-    self._carries = [
-        Carry([[arrays[f"{i}.{j}.{k}"] for k in range(n)] for j, n in enumerate(slots)])
-        for i, slots in enumerate(facts["slots"])
-    ]
-    return self
-
-
-FeatureStream.save, FeatureStream.resume = _save, staticmethod(_resume)

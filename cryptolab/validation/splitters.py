@@ -254,28 +254,24 @@ class CombinatorialPurgedKFold(_Splitter):
             rest = [rows for k, rows in enumerate(stretch) if k not in chosen]
             yield np.sort(np.concatenate(rest)), np.sort(np.concatenate([stretch[k] for k in chosen]))
 
-# %% ../../nbs/40_validation/40_splitters.ipynb #bc1205a9
-def _paths(
-    self: CombinatorialPurgedKFold,
-    predictions,  # one array per fold in the order of `split`: the forecasts for its test rows
-) -> pd.DataFrame:  # one row per label row, one column per path; NaN where the outcome is unknown
-    "Recombine the forecasts of the folds: the k-th forecast of each stretch belongs to path k."
-    predictions = [np.asarray(p, dtype="float64") for p in predictions]
-    folds = [test for _, test in self._folds()]
-    if [p.shape for p in predictions] != [test.shape for test in folds]:
-        raise DataError(
-            "the forecasts do not align with the folds", f"{len(folds)} arrays, one value per test row",
-            f"{len(predictions)} arrays of {sorted({len(p) for p in predictions if p.ndim})} values",
-            "predict the test rows of each fold",
-        )
-    out, filled = np.full((len(self.labels), self.n_paths), np.nan), np.zeros(len(self.labels), dtype="int64")
-    for test, forecast in zip(folds, predictions):
-        out[test, filled[test]] = forecast
-        filled[test] += 1
-    return pd.DataFrame(out, index=self.labels.index, columns=pd.RangeIndex(self.n_paths, name="path"))
-
-
-CombinatorialPurgedKFold.paths = _paths
+    def paths(
+        self,
+        predictions,  # one array per fold in the order of `split`: the forecasts for its test rows
+    ) -> pd.DataFrame:  # one row per label row, one column per path; NaN where the outcome is unknown
+        "Recombine the forecasts of the folds: the k-th forecast of each stretch belongs to path k."
+        predictions = [np.asarray(p, dtype="float64") for p in predictions]
+        folds = [test for _, test in self._folds()]
+        if [p.shape for p in predictions] != [test.shape for test in folds]:
+            raise DataError(
+                "the forecasts do not align with the folds", f"{len(folds)} arrays, one value per test row",
+                f"{len(predictions)} arrays of {sorted({len(p) for p in predictions if p.ndim})} values",
+                "predict the test rows of each fold",
+            )
+        out, filled = np.full((len(self.labels), self.n_paths), np.nan), np.zeros(len(self.labels), dtype="int64")
+        for test, forecast in zip(folds, predictions):
+            out[test, filled[test]] = forecast
+            filled[test] += 1
+        return pd.DataFrame(out, index=self.labels.index, columns=pd.RangeIndex(self.n_paths, name="path"))
 
 # %% ../../nbs/40_validation/40_splitters.ipynb #06aa953f
 def _folds_of(splitter, labels, X):

@@ -62,6 +62,38 @@ class Windows:
         batch = self.batch(numbers)
         return batch.reshape(len(batch), -1)
 
+    def match(
+        self,
+        labels: pd.DataFrame,  # label table y, t0, t1 indexed by decision row
+    ) -> tuple:  # (window numbers int64, label rows in the same order); only windows whose y is known
+        "Pair windows with their labels."
+        at = labels.index.get_indexer(self.index)
+        known = (at >= 0) & labels["y"].notna().to_numpy()[at]
+        return np.flatnonzero(known), labels.iloc[at[known]]
+
+    def rows(
+        self,
+        numbers,  # window numbers
+    ) -> np.ndarray:  # ascending row numbers of `values`
+        "Every row that at least one of these windows contains."
+        ends = self.ends[_numbers(numbers)]
+        edges = np.zeros(len(self.values) + 1, dtype="int64")
+        np.add.at(edges, ends - self.length + 1, 1)
+        np.add.at(edges, ends + 1, -1)
+        return np.flatnonzero(np.cumsum(edges[:-1]))
+
+    def with_values(
+        self,
+        values: np.ndarray,  # (rows, features), for example scaled
+    ) -> "Windows":  # windows of the same rows over the new values
+        "The same windows over another matrix of the same shape."
+        if np.shape(values) != self.values.shape:
+            raise DataError(
+                "the new values do not fit these windows", str(self.values.shape), str(np.shape(values)),
+                "transform every row",
+            )
+        return replace(self, values=np.ascontiguousarray(values, dtype="float32"))
+
 # %% ../../nbs/40_validation/10_windows.ipynb #758168b3
 def _matrix(features):
     "Values as a C-ordered float32 matrix; a view when they already are one."
@@ -121,44 +153,6 @@ def make_windows(
                         f"{rows} rows, the first complete one is row {start}; dropped {dropped}",
                         f"load at least {start + length} candles without a gap, or use shorter windows")
     return Windows(values, features.index, list(features.columns), int(length), ends, dropped)
-
-# %% ../../nbs/40_validation/10_windows.ipynb #a2256e05
-def _match(
-    self: Windows,
-    labels: pd.DataFrame,  # label table y, t0, t1 indexed by decision row
-) -> tuple:  # (window numbers int64, label rows in the same order); only windows whose y is known
-    "Pair windows with their labels."
-    at = labels.index.get_indexer(self.index)
-    known = (at >= 0) & labels["y"].notna().to_numpy()[at]
-    return np.flatnonzero(known), labels.iloc[at[known]]
-
-
-def _rows(
-    self: Windows,
-    numbers,  # window numbers
-) -> np.ndarray:  # ascending row numbers of `values`
-    "Every row that at least one of these windows contains."
-    ends = self.ends[_numbers(numbers)]
-    edges = np.zeros(len(self.values) + 1, dtype="int64")
-    np.add.at(edges, ends - self.length + 1, 1)
-    np.add.at(edges, ends + 1, -1)
-    return np.flatnonzero(np.cumsum(edges[:-1]))
-
-
-def _with_values(
-    self: Windows,
-    values: np.ndarray,  # (rows, features), for example scaled
-) -> Windows:  # windows of the same rows over the new values
-    "The same windows over another matrix of the same shape."
-    if np.shape(values) != self.values.shape:
-        raise DataError(
-            "the new values do not fit these windows", str(self.values.shape), str(np.shape(values)),
-            "transform every row",
-        )
-    return replace(self, values=np.ascontiguousarray(values, dtype="float32"))
-
-
-Windows.match, Windows.rows, Windows.with_values = _match, _rows, _with_values
 
 # %% ../../nbs/40_validation/10_windows.ipynb #3769a87a
 @dataclass(frozen=True, eq=False)
@@ -286,6 +280,38 @@ class MinMax:
         outside = ((values < self.data_min) | (values > self.data_max)).sum()
         return float(outside / known) if known else 0.0
 
+    def to_json(
+        self,
+    ) -> dict:  # names, data_min, data_max as plain lists
+        "A dictionary that `json.dumps` accepts and `MinMax.from_json` reads."
+        return {"names": list(self.names), "data_min": self.data_min.tolist(), "data_max": self.data_max.tolist()}
+
+    @classmethod
+    def from_json(
+        cls,
+        stored: dict,  # what `to_json` returned
+        names: list | None = None,  # feature names the caller will scale; None accepts those stored
+    ) -> "MinMax":  # raises ModelError when they are not the stored ones, or the dictionary is incomplete
+        "Read a scaler back, refusing one that was made for other features."
+        try:
+            found = [str(n) for n in stored["names"]]
+            low, high = (np.asarray(stored[k], dtype="float64") for k in ("data_min", "data_max"))
+        except (KeyError, TypeError, ValueError) as e:
+            raise ModelError(
+                "the stored scaler cannot be read", "names, data_min, data_max", repr(e), "train the model again"
+            ) from e
+        whole = low.shape == high.shape == (len(found),)
+        if not (whole and np.isfinite([low, high]).all() and (low <= high).all()):
+            raise ModelError("the stored scaler is damaged", f"{len(found)} finite minima, not above their maxima",
+                             f"{low.shape} and {high.shape}", "train the model again")
+        names = found if names is None else [str(n) for n in names]
+        if names != found:
+            raise ModelError(
+                "the scaler was fitted on other features", f"{len(names)}: {names[:5]} …",
+                f"{len(found)}: {found[:5]} …", "use the features it was fitted on, or fit again",
+            )
+        return cls(found, low, high)
+
 # %% ../../nbs/40_validation/10_windows.ipynb #1f31dcb6
 def fit_minmax(
     values,  # (rows, features) array or DataFrame
@@ -306,37 +332,3 @@ def fit_minmax(
     low = part.min(axis=0, where=known, initial=np.inf)
     high = part.max(axis=0, where=known, initial=-np.inf)
     return MinMax([str(n) for n in names], low.astype("float64"), high.astype("float64"))
-
-# %% ../../nbs/40_validation/10_windows.ipynb #eb0ea8b7
-def _to_json(
-    self: MinMax,
-) -> dict:  # names, data_min, data_max as plain lists
-    "A dictionary that `json.dumps` accepts and `MinMax.from_json` reads."
-    return {"names": list(self.names), "data_min": self.data_min.tolist(), "data_max": self.data_max.tolist()}
-
-
-def _from_json(
-    stored: dict,  # what `to_json` returned
-    names: list | None = None,  # feature names the caller will scale; None accepts those stored
-) -> MinMax:  # raises ModelError when they are not the stored ones, or the dictionary is incomplete
-    "Read a scaler back, refusing one that was made for other features."
-    try:
-        found = [str(n) for n in stored["names"]]
-        low, high = (np.asarray(stored[k], dtype="float64") for k in ("data_min", "data_max"))
-    except (KeyError, TypeError, ValueError) as e:
-        raise ModelError(
-            "the stored scaler cannot be read", "names, data_min, data_max", repr(e), "train the model again"
-        ) from e
-    if not (low.shape == high.shape == (len(found),)) or not (np.isfinite([low, high]).all() and (low <= high).all()):
-        raise ModelError("the stored scaler is damaged", f"{len(found)} finite minima, not above their maxima",
-                         f"{low.shape} and {high.shape}", "train the model again")
-    names = found if names is None else [str(n) for n in names]
-    if names != found:
-        raise ModelError(
-            "the scaler was fitted on other features", f"{len(names)}: {names[:5]} …", f"{len(found)}: {found[:5]} …",
-            "use the features it was fitted on, or fit again",
-        )
-    return MinMax(found, low, high)
-
-
-MinMax.to_json, MinMax.from_json = _to_json, staticmethod(_from_json)

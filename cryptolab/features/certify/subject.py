@@ -80,6 +80,71 @@ class Subject:
                 run_block(block, x, put)
         return out
 
+    def table(
+        self,
+        result,  # what the function returned
+        index: pd.DatetimeIndex,  # open times of the candles
+    ) -> pd.DataFrame:  # one row per candle; DataError for anything else than one value per candle and column
+        "The result as a table on the candles' index."
+        if isinstance(result, pd.Series):
+            result = result.to_frame(self.name if result.name is None else result.name)
+        elif isinstance(result, np.ndarray) and result.ndim in (1, 2) and len(result) == len(index):
+            wide = result.reshape(len(index), -1)
+            result = pd.DataFrame(
+                wide, index=index,
+                columns=[self.name] if wide.shape[1] == 1 else [f"{self.name}_{i}" for i in range(wide.shape[1])],
+            )
+        if not isinstance(result, pd.DataFrame):
+            found = f"{type(result).__name__} of shape {getattr(result, 'shape', '?')}"
+            raise DataError(
+                f"`{self.name}` returns no column per candle", f"a DataFrame, Series or array of {len(index)} rows",
+                found, "return one row per candle",
+            )
+        if len(result) != len(index) or not result.index.equals(index):
+            same = len(result) == len(index)
+            raise DataError(
+                f"`{self.name}` returns another {'index' if same else 'number of rows'}",
+                f"the index of the {len(index)} candles", f"{type(result.index).__name__} with {len(result)} rows",
+                "return one row per candle, on `candles.index`",
+            )
+        return result
+
+    def matrix(
+        self,
+        table: pd.DataFrame,  # of `table`
+    ) -> np.ndarray:  # (columns, rows) float64; DataError where a column has no number or no name of its own
+        "The wanted columns as (columns, rows) float64; the names must be those of the first call."
+        if self.columns is not None:
+            missing = [name for name in self.columns if name not in table.columns]
+            if missing:
+                raise SettingsError(
+                    f"`{self.name}` has no column `{missing[0]}`", ", ".join(map(str, table.columns[:20])), missing[0],
+                    "correct `columns`",
+                )
+            table = table[self.columns]
+        names = list(map(str, table.columns))
+        if not names or len(set(names)) < len(names):
+            raise DataError(
+                f"`{self.name}` returns columns without a name of their own", "at least one column, each name once",
+                ", ".join(names[:20]), "rename them",
+            )
+        if self.names is not None and names != self.names:
+            changed = sorted(set(names) ^ set(self.names))
+            raise DataError(
+                f"`{self.name}` changes its columns from call to call", ", ".join(self.names[:20]),
+                ", ".join(changed[:20]) or "another order", "return the same columns for every table",
+            )
+        self.names = names
+        try:
+            return np.ascontiguousarray(table.to_numpy(dtype="float64", na_value=np.nan).T)
+        except (TypeError, ValueError) as e:
+            raise DataError(
+                f"`{self.name}` returns something that is not a number",
+                "numbers",
+                str(e),
+                "choose the numeric columns with `columns=`",
+            ) from e
+
 
 def _wants_context(function):
     "Whether a function has a parameter for context tables: named `context`, or a second one without a default."
@@ -91,69 +156,6 @@ def _wants_context(function):
     except (TypeError, ValueError):
         return False
     return len(parameters) > 1 and (parameters[1].name == "context" or parameters[1].default is inspect.Parameter.empty)
-
-# %% ../../../nbs/20_features/50_certify/20_subject.ipynb #945ce7c8
-def _table(self, result, index):
-    "The result as a table on the candles' index."
-    if isinstance(result, pd.Series):
-        result = result.to_frame(self.name if result.name is None else result.name)
-    elif isinstance(result, np.ndarray) and result.ndim in (1, 2) and len(result) == len(index):
-        wide = result.reshape(len(index), -1)
-        result = pd.DataFrame(
-            wide, index=index,
-            columns=[self.name] if wide.shape[1] == 1 else [f"{self.name}_{i}" for i in range(wide.shape[1])],
-        )
-    if not isinstance(result, pd.DataFrame):
-        found = f"{type(result).__name__} of shape {getattr(result, 'shape', '?')}"
-        raise DataError(
-            f"`{self.name}` returns no column per candle", f"a DataFrame, Series or array of {len(index)} rows", found,
-            "return one row per candle",
-        )
-    if len(result) != len(index) or not result.index.equals(index):
-        same = len(result) == len(index)
-        raise DataError(
-            f"`{self.name}` returns another {'index' if same else 'number of rows'}",
-            f"the index of the {len(index)} candles", f"{type(result.index).__name__} with {len(result)} rows",
-            "return one row per candle, on `candles.index`",
-        )
-    return result
-
-
-def _matrix(self, table):
-    "The wanted columns as (columns, rows) float64; the names must be those of the first call."
-    if self.columns is not None:
-        missing = [name for name in self.columns if name not in table.columns]
-        if missing:
-            raise SettingsError(
-                f"`{self.name}` has no column `{missing[0]}`", ", ".join(map(str, table.columns[:20])), missing[0],
-                "correct `columns`",
-            )
-        table = table[self.columns]
-    names = list(map(str, table.columns))
-    if not names or len(set(names)) < len(names):
-        raise DataError(
-            f"`{self.name}` returns columns without a name of their own", "at least one column, each name once",
-            ", ".join(names[:20]), "rename them",
-        )
-    if self.names is not None and names != self.names:
-        changed = sorted(set(names) ^ set(self.names))
-        raise DataError(
-            f"`{self.name}` changes its columns from call to call", ", ".join(self.names[:20]),
-            ", ".join(changed[:20]) or "another order", "return the same columns for every table",
-        )
-    self.names = names
-    try:
-        return np.ascontiguousarray(table.to_numpy(dtype="float64", na_value=np.nan).T)
-    except (TypeError, ValueError) as e:
-        raise DataError(
-            f"`{self.name}` returns something that is not a number",
-            "numbers",
-            str(e),
-            "choose the numeric columns with `columns=`",
-        ) from e
-
-
-Subject.table, Subject.matrix = _table, _matrix
 
 # %% ../../../nbs/20_features/50_certify/20_subject.ipynb #b567eda1
 NOISE = 1e-9  # of a column's spread: differences below are rounding
