@@ -158,13 +158,15 @@ def _price_words(p):
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #443d38ed
 def finding(
     direction: pd.DataFrame,  # of `direction_comparison`; the model first, a row `majority`
-    volatility: pd.DataFrame,  # of `volatility_comparison`; the model first
-    price: pd.DataFrame,  # of `price_comparison`; the model first
+    volatility: pd.DataFrame | None,  # of `volatility_comparison`; the model first; None: not forecast
+    price: pd.DataFrame | None,  # of `price_comparison`; the model first; None: not forecast
     cost: float,  # cost per side, fraction (fee + slippage)
     reference: str = "persistence",  # volatility baseline that the sentence names
     rivals: pd.DataFrame | None = None,  # of `rival_comparison`: adds the interval of the edge
     costs: pd.DataFrame | None = None,  # of `cost_comparison`, the model first: adds the intervals of both edges
 ) -> str:  # plain text: direction (three sentences), volatility, price
     "What the tables show, in words."
-    words = _direction_words(direction.iloc[0], direction.accuracy["majority"], 1e4 * cost, rivals, costs)
-    return f"{words} {_volatility_words(volatility, reference)} {_price_words(price.iloc[0])}"
+    words = [_direction_words(direction.iloc[0], direction.accuracy["majority"], 1e4 * cost, rivals, costs)]
+    words += [] if volatility is None else [_volatility_words(volatility, reference)]
+    words += [] if price is None else [_price_words(price.iloc[0])]
+    return " ".join(words)

@@ -43,6 +43,23 @@ class System(Params):
         "Forecast table for every candle whose inputs are known."
         raise NotImplementedError(f"{type(self).__name__} has no forecast")
 
+    def labels(
+        self,
+        candles: pd.DataFrame,  # candle table
+    ) -> dict:  # target -> label table (y, t0, t1); "direction": the next close is higher
+        "What happened after each candle: the outcomes that the forecasts are about."
+        from cryptolab.labels import next_direction
+
+        return {"direction": next_direction(candles, self.own_timeframe(candles))}
+
+    def event_forecasts(
+        self,
+        candles: pd.DataFrame,  # candle table of the fitted timeframe
+    ) -> dict:  # target -> probability per candle, for targets that are events (see `labels`)
+        "Probabilities of events other than a higher close."
+        table = self.forecast(candles)
+        return {name: table["p_event"] for name in self.labels(candles)} if "p_event" in table else {}
+
     def write_models(
         self,
         folder: Path,  # empty folder

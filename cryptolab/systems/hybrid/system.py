@@ -25,7 +25,9 @@ from ...models.stored import check_numbers, read_line, read_stored
 from cryptolab.systems.hybrid.members import (
     HYBRID_PROFILES, HYBRID_SIZE_NOTES, MEMBERS, ask_member, member_files, read_member, write_member,
 )
-from .rows import LABELS, HybridRows, Standard, hybrid_rows, hybrid_windows, scaled_rows
+from cryptolab.systems.hybrid.rows import (
+    LABELS, HybridRows, Standard, hybrid_labels, hybrid_rows, hybrid_windows, scaled_rows,
+)
 from .strategy import CryptoScalpingConfig, indicator_output, scalping_orders, technical_signals
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #79fd3fb0
@@ -149,6 +151,16 @@ class Hybrid(System):
             "label": self.label,
         }
         return table
+
+    def labels(
+        self,
+        candles: pd.DataFrame,  # candle table
+    ) -> dict:  # "event" -> label table (y, t0, t1)
+        "What happened after each candle: the event that the vote is about."
+        label = hybrid_labels(
+            candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.own_timeframe(candles),
+        )
+        return {"event": label}
 
     def write_models(
         self,

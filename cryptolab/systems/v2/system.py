@@ -163,6 +163,22 @@ class V2(System):
         table = pd.concat(tables).sort_index(kind="stable")
         return table[table["y"].notna()]
 
+    def labels(
+        self,
+        candles: pd.DataFrame,  # candle table
+    ) -> dict:  # side -> label table (y, t0, t1) of its candidates with an outcome
+        "What became of the trades that could have been entered."
+        every = self.outcomes(candles)
+        return {side: every.loc[every["side"] == side, ["y", "t0", "t1"]] for side in self.sides}
+
+    def event_forecasts(
+        self,
+        candles: pd.DataFrame,  # candle table of the fitted timeframe
+    ) -> dict:  # side -> probability of the target per candidate
+        "Probability that a trade reaches its target, side by side."
+        every = self.outcomes(candles)
+        return {side: every.loc[every["side"] == side, "p_event"] for side in self.sides}
+
     def forecast(
         self,
         candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up

@@ -19,7 +19,7 @@ from ...models.training import PROFILES, SIZE_NOTES, predict_network
 from .. import artefacts
 from . import ensemble
 from ..base import System, fit_key, fit_or_fetch, fitted_facts
-from .rows import VOL_TARGETS, Rows, prepare_rows, v9_windows, with_pool
+from .rows import VOL_TARGETS, Rows, prepare_rows, v9_labels, v9_windows, with_pool
 from .files import read_part, read_v9, write_part, write_v9
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #623e19bf
@@ -125,6 +125,13 @@ class V9(System):
             "vol_target": self.vol_target, "known_at": "close of the row's candle",
         }
         return table
+
+    def labels(
+        self,
+        candles: pd.DataFrame,  # candle table
+    ) -> dict:  # direction, price, volatility -> label table (y, t0, t1)
+        "What happened after each candle: the three outcomes that V9 forecasts."
+        return v9_labels(candles, self.vol_target, self.gap, self.own_timeframe(candles))
 
     def write_models(
         self,
