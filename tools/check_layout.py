@@ -176,7 +176,7 @@ def misplaced(house: House) -> list:  # one line per notebook
             continue
         plain = [part[2] for part in parts]
         allowed = {".".join(plain)} | (
-            {".".join([*plain[:-1], "__init__"])} if len(plain) > 1 and plain[-1] == plain[-2] else set()
+            {".".join([*plain[:-1], "__init__"])} if plain[-1] == (plain[-2] if len(plain) > 1 else LIBRARY) else set()
         )
         if module not in allowed:
             problems.append(

@@ -15,6 +15,7 @@ import inspect
 import numpy as np
 import pandas as pd
 
+from ..faces import make_face
 from ..config import DataError, SettingsError
 from cryptolab.data.candles import (
     CANDLE_COLUMNS, OPTIONAL_COLUMNS, TIMEFRAMES, TRUTH_COLUMNS, canonical_timeframe, clean_candles, find_gaps,
@@ -164,3 +165,6 @@ def _since(timeframe, start, end, limit, warmup):
         return None
     step = timeframe_delta(timeframe)
     return start - warmup * step if start is not None else end - ((limit or 1000) + warmup) * step
+
+# %% ../../nbs/10_data/90_data.ipynb #1acdf928
+make_face(__name__)

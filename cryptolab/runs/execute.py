@@ -17,6 +17,7 @@ from pathlib import Path
 import cryptolab
 from ..config import CryptolabError
 from ..files import full_disk, write_whole
+from ..systems.own import FOLDER, own_folder
 from .processes import ended_words, last_words
 
 # %% ../../nbs/85_runs/05_execute.ipynb #619064c4
@@ -29,6 +30,7 @@ def kernel_environment(
     env.update(PLOTLY_RENDERER="plotly_mimetype", PYTHONHASHSEED=str(seed % 2**32), PYDEVD_DISABLE_FILE_VALIDATION="1")
     env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     env.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    env[FOLDER] = str(own_folder())  # the notebook works in another folder
     if source in ("sample", "local"):
         env["HF_HUB_OFFLINE"] = "1"
     checkout = Path(cryptolab.__file__).parent.parent

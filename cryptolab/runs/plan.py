@@ -18,6 +18,7 @@ from ..files import file_sum
 from .report import check_inputs, find_candles, find_template, report_name
 from ..systems.registry import SYSTEMS
 from ..systems.artefacts import library_code
+from ..systems.own import own_sum
 
 # %% ../../nbs/85_runs/20_plan.ipynb #f792727f
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def job_key(
     facts = template.stat()
     values = {k: v for k, v in asdict(job).items() if k not in ("data_dir", "template")}
     inputs = [values, _template_sum(str(template), facts.st_size, facts.st_mtime_ns), _code()]
+    inputs += [own] if (own := own_sum(job.system)) else []
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../../nbs/85_runs/20_plan.ipynb #02735802

@@ -9,6 +9,7 @@ __all__ = ['report_name', 'parse_params', 'find_template', 'check_template', 'ch
 # %% ../../nbs/85_runs/10_report.ipynb #8ad0f98f
 import ast
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from cryptolab.runs.execute import (
     ReportError, execute_template, kernel_class, kernel_environment, remove_hidden_paths, told,
 )
 from .processes import allow_open_files
+from ..systems.own import own_file
 from ..systems.registry import SYSTEMS, check_params, system_class
 
 # %% ../../nbs/85_runs/10_report.ipynb #9502a9cf
@@ -88,12 +90,14 @@ _CONTRACT = (
 def find_template(
     system: str,  # name of the system
 ) -> Path:  # its report notebook; raises SettingsError if there is none
-    "The report notebook of a system, from the checkout or from the installed package."
-    home = Path(cryptolab.__file__).parent
+    "The report notebook of a system; of one's own NAME_report.ipynb beside it, or `system.ipynb` for all of them."
+    home, own = Path(cryptolab.__file__).parent, own_file(system)
     places = [home.parent / "nbs" / "templates", home / "reports" / "templates"]
-    for place in places:
-        if (place / f"{system}.ipynb").is_file():
-            return place / f"{system}.ipynb"
+    if own and (own.parent / f"{system}_report.ipynb").is_file():
+        return own.parent / f"{system}_report.ipynb"
+    for name, place in itertools.product([system, *(["system"] if own else [])], places):
+        if (place / f"{name}.ipynb").is_file():
+            return place / f"{name}.ipynb"
     there = sorted({f.stem for place in places for f in place.glob("*.ipynb")})
     raise SettingsError(
         f"no report notebook for the system {system!r}", ", ".join(there) or "a notebook in nbs/templates", system,
@@ -144,7 +148,7 @@ def check_inputs(
     for key in ("start", "end"):
         if values[key] is not None:
             utc_time(values[key], key)
-    if system in SYSTEMS and values["params"]:
+    if own_file(system) or system in SYSTEMS and values["params"]:
         check_params(system_class(system), values["params"])
     return name, check_template(template or find_template(system))
 
@@ -272,8 +276,9 @@ def run_report(
     work = out / ".work" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     kept = out / f"{name}.failed.ipynb"
     paths = {"out": str(partial), "work": str(work)}
-    if "ledger" in _parameter_names(template):
-        paths["ledger"] = str(out / "trials.jsonl")
+    asked = _parameter_names(template)
+    paths |= {"ledger": str(out / "trials.jsonl")} if "ledger" in asked else {}
+    paths |= {"system": system} if "system" in asked else {}
     with full_disk_told(out), termination_raises(), only_one(out / ".work" / f"{name}.lock") as locked:
         sweep(target, locked)
         try:

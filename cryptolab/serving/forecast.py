@@ -32,7 +32,7 @@ def staleness(
 # %% ../../nbs/90_serving/10_forecast.ipynb #9d025742
 def _saved_class(folder):
     "The class of the system whose model lies in a folder."
-    from cryptolab.systems.registry import SYSTEMS, system_class
+    from cryptolab.systems.registry import SYSTEMS, is_system, system_class
 
     try:
         name = json.loads(read_stored(folder / "manifest.json"))["system"]
@@ -40,7 +40,7 @@ def _saved_class(folder):
         raise ModelError(
             f"{folder} has a damaged manifest", "JSON with the name of a system", str(e), "save the model again"
         ) from e
-    if not isinstance(name, str) or name not in SYSTEMS:
+    if not isinstance(name, str) or not is_system(name):
         raise ModelError(
             f"{folder} is not a model of this library", ", ".join(SYSTEMS), str(name),
             "use the library version that saved it",
