@@ -37,18 +37,38 @@ def _wants_context(function):
 
 # %% ../../nbs/75_audit/20_pipeline.ipynb #16977d44
 class Pipeline:
-    "Functions of a notebook behind one protocol."
+    """Functions of a notebook behind one protocol.
+
+    Parameters
+    ----------
+    features : Callable
+        function candles -> table, or (candles, context) -> table; rows indexed by open time
+    labels : Callable
+        the same for labels: label table y, t0, t1, or one column
+    split : Callable
+        function (features, labels) -> (train, test) row positions, or a list of such pairs
+    fit : Callable
+        function (X, y) -> model
+    predict : Callable
+        function (model, X) -> one value per row; or X -> values where the code keeps its model
+    prepare : Callable | None, default None
+        function (features, labels, train, test) -> (features, labels)
+    context : dict | None, default None
+        other tables by name: candles of another coin, funding …
+    name : str, default "pipeline"
+        how reports call it
+    """
 
     def __init__(
         self,
-        features: Callable,  # function candles -> table, or (candles, context) -> table; rows indexed by open time
-        labels: Callable,  # the same for labels: label table y, t0, t1, or one column
-        split: Callable,  # function (features, labels) -> (train, test) row positions, or a list of such pairs
-        fit: Callable,  # function (X, y) -> model
-        predict: Callable,  # function (model, X) -> one value per row; or X -> values where the code keeps its model
-        prepare: Callable | None = None,  # function (features, labels, train, test) -> (features, labels)
-        context: dict | None = None,  # other tables by name: candles of another coin, funding …
-        name: str = "pipeline",  # how reports call it
+        features: Callable,
+        labels: Callable,
+        split: Callable,
+        fit: Callable,
+        predict: Callable,
+        prepare: Callable | None = None,
+        context: dict | None = None,
+        name: str = "pipeline",
     ):
         self.steps = {
             "features": features, "labels": labels, "split": split, "fit": fit, "predict": predict, "prepare": prepare,
@@ -93,13 +113,25 @@ class Pipeline:
         return function(self.model_, X) if _takes(function, 2) else function(X)
 
 # %% ../../nbs/75_audit/20_pipeline.ipynb #60fff0a3
-def run_pipeline(
-    pipeline,  # any pipeline
-    candles: pd.DataFrame,  # candle table
-    context: dict | None = None,  # other tables than its own
-    seed: int = 0,  # global seeds before each step
-) -> pd.DataFrame:  # per fold: train, test (rows), accuracy, commonest (class frequency), start, end (of the test rows)
-    "Run every fold as its author would, and score it."
+def run_pipeline(pipeline, candles: pd.DataFrame, context: dict | None = None, seed: int = 0) -> pd.DataFrame:
+    """Run every fold as its author would, and score it.
+
+    Parameters
+    ----------
+    pipeline
+        any pipeline
+    candles : pd.DataFrame
+        candle table
+    context : dict | None, default None
+        other tables than its own
+    seed : int, default 0
+        global seeds before each step
+
+    Returns
+    -------
+    pd.DataFrame
+        per fold: train, test (rows), accuracy, commonest (class frequency), start, end (of the test rows)
+    """
     lines, count, fold = [], 1, 0
     while fold < count:
         run = run_steps(pipeline, candles, context, seed=seed, fold=fold)
@@ -118,11 +150,21 @@ def run_pipeline(
     return pd.DataFrame(lines)
 
 # %% ../../nbs/75_audit/20_pipeline.ipynb #f33809e9
-def rows_side_by_side(
-    table: pd.DataFrame,  # feature table
-    window: int,  # rows of a window
-) -> pd.DataFrame:  # window x columns per row, oldest first: `rsi_1`, `rsi_0`; NaN where a window would span a gap
-    "Each row together with the rows before it."
+def rows_side_by_side(table: pd.DataFrame, window: int) -> pd.DataFrame:
+    """Each row together with the rows before it.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        feature table
+    window : int
+        rows of a window
+
+    Returns
+    -------
+    pd.DataFrame
+        window x columns per row, oldest first: `rsi_1`, `rsi_0`; NaN where a window would span a gap
+    """
     from cryptolab.validation.windows import make_windows
 
     if window == 1:
@@ -134,12 +176,23 @@ def rows_side_by_side(
     return pd.DataFrame(values, table.index, names)
 
 
-def newest_rows_test(
-    features: pd.DataFrame,  # feature table
-    labels: pd.DataFrame,  # label table y, t0, t1
-    test: float = 0.15,  # fraction of the known rows at the end that is forecast
-) -> tuple:  # (train, test) row positions; training rows whose outcome reaches into the test part are left out
-    "A chronological split with purge of the rows whose features and outcome are known."
+def newest_rows_test(features: pd.DataFrame, labels: pd.DataFrame, test: float = 0.15) -> tuple:
+    """A chronological split with purge of the rows whose features and outcome are known.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        feature table
+    labels : pd.DataFrame
+        label table y, t0, t1
+    test : float, default 0.15
+        fraction of the known rows at the end that is forecast
+
+    Returns
+    -------
+    tuple
+        (train, test) row positions; training rows whose outcome reaches into the test part are left out
+    """
     from cryptolab.validation.windows import chronological_split
 
     known = np.flatnonzero(features.notna().all(axis=1).to_numpy() & labels["y"].notna().to_numpy())

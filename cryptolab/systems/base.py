@@ -22,10 +22,19 @@ from . import artefacts
 from .kinds import check_kind, has_kind
 
 # %% ../../nbs/70_systems/20_base.ipynb #672c3f9a
-def split_names(
-    value: tuple | str,  # names, or one text with commas
-) -> list:  # names without blanks
-    "Names from a tuple or from text."
+def split_names(value: tuple | str) -> list:
+    """Names from a tuple or from text.
+
+    Parameters
+    ----------
+    value : tuple | str
+        names, or one text with commas
+
+    Returns
+    -------
+    list
+        names without blanks
+    """
     return [str(name).strip() for name in (value.split(",") if isinstance(value, str) else value) if str(name).strip()]
 
 # %% ../../nbs/70_systems/20_base.ipynb #d3efbe2c
@@ -37,11 +46,19 @@ class System:
     choices: dict = {}  # parameter -> allowed values
     ranges: dict = {}  # parameter -> (lowest, highest)
 
-    def take_params(
-        self,
-        given: dict,  # `locals()` of the constructor
-    ) -> None:  # nothing; raises SettingsError for a name in `unknown`
-        "Set every parameter; the only line a constructor needs."
+    def take_params(self, given: dict) -> None:
+        """Set every parameter; the only line a constructor needs.
+
+        Parameters
+        ----------
+        given : dict
+            `locals()` of the constructor
+
+        Raises
+        ------
+        SettingsError
+            for a name in `unknown`
+        """
         known, unknown = self.parameters(), given.get("unknown", {})
         for wrong in unknown:
             close = difflib.get_close_matches(wrong, known, 1)
@@ -56,28 +73,59 @@ class System:
         return {p.name: p for p in inspect.signature(cls.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
     @classmethod
-    def parameters(cls) -> list:  # names of the constructor's parameters
-        "Names of all parameters."
+    def parameters(cls) -> list:
+        """Names of all parameters.
+
+        Returns
+        -------
+        list
+            names of the constructor's parameters
+        """
         return list(cls._signature())
 
     @classmethod
-    def from_stored(
-        cls,
-        params: dict,  # parameters as JSON keeps them (lists for tuples)
-    ):  # an unfitted system
-        "A system from stored parameters."
+    def from_stored(cls, params: dict):
+        """A system from stored parameters.
+
+        Parameters
+        ----------
+        params : dict
+            parameters as JSON keeps them (lists for tuples)
+
+        Returns
+        -------
+        an unfitted system
+        """
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in params.items()})
 
-    def get_params(self, deep: bool = True) -> dict:  # parameters by name, in scikit-learn's manner
-        "The parameters of this system."
+    def get_params(self, deep: bool = True) -> dict:
+        """The parameters of this system.
+
+        Returns
+        -------
+        dict
+            parameters by name, in scikit-learn's manner
+        """
         return {name: getattr(self, name) for name in self.parameters()}
 
-    def shown_params(self) -> dict:  # parameters as they are stored and shown: no folder of this machine
-        "The parameters for files and reports."
+    def shown_params(self) -> dict:
+        """The parameters for files and reports.
+
+        Returns
+        -------
+        dict
+            parameters as they are stored and shown: no folder of this machine
+        """
         return self.get_params()
 
-    def pool_symbols(self) -> list:  # such as ["ETHUSDT", "SOLUSDT"]; empty without a parameter `pool`
-        "The other coins."
+    def pool_symbols(self) -> list:
+        """The other coins.
+
+        Returns
+        -------
+        list
+            such as ["ETHUSDT", "SOLUSDT"]; empty without a parameter `pool`
+        """
         return [name.upper() for name in split_names(getattr(self, "pool", ()))]
 
     def __repr__(self):
@@ -124,14 +172,27 @@ def _sizes(
 System.check_params, System.sizes = _check_params, _sizes
 
 # %% ../../nbs/70_systems/20_base.ipynb #ab4eb259
-def fitted_facts(
-    candles: pd.DataFrame,  # the candles of the fit
-    timeframe: str,  # of the fit (see `own_timeframe`)
-    parts: dict,  # part -> (first, last) decision row, as text
-    labelled: int,  # rows with an outcome
-    **more,  # further facts of a system
-) -> dict:  # symbol, timeframe, source, first, last, rows, fingerprint, parts, labelled
-    "What a system was fitted on."
+def fitted_facts(candles: pd.DataFrame, timeframe: str, parts: dict, labelled: int, **more) -> dict:
+    """What a system was fitted on.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        the candles of the fit
+    timeframe : str
+        of the fit (see `own_timeframe`)
+    parts : dict
+        part -> (first, last) decision row, as text
+    labelled : int
+        rows with an outcome
+    **more
+        further facts of a system
+
+    Returns
+    -------
+    dict
+        symbol, timeframe, source, first, last, rows, fingerprint, parts, labelled
+    """
     from cryptolab.data.candles import fingerprint
 
     attrs = candles.attrs
@@ -189,12 +250,23 @@ System.own_timeframe, System.require_fitted, System.fitted_timeframe = (
 )
 
 # %% ../../nbs/70_systems/20_base.ipynb #b91b52fd
-def fit_key(
-    system: System,  # parameters
-    candles: pd.DataFrame,  # what is learned from
-    *more,  # further facts that shape the fit
-) -> str:  # 16 hex digits
-    "Hash of everything that shapes a fit."
+def fit_key(system: System, candles: pd.DataFrame, *more) -> str:
+    """Hash of everything that shapes a fit.
+
+    Parameters
+    ----------
+    system : System
+        parameters
+    candles : pd.DataFrame
+        what is learned from
+    *more
+        further facts that shape the fit
+
+    Returns
+    -------
+    str
+        16 hex digits
+    """
     from cryptolab.data.candles import fingerprint
 
     facts = [
@@ -216,15 +288,29 @@ def _finished(folder, name, read):
     return read(folder), history
 
 
-def fit_or_fetch(
-    work: str | Path | None,  # work folder of this fit (see `fit_key`); None keeps nothing
-    name: str,  # of the part
-    fit,  # called without arguments, gives (model, history DataFrame)
-    write,  # write(folder, model) stores the model
-    read,  # read(folder) loads it
-    log=None,  # receives a line when a part was found; None for silence
-) -> tuple:  # (model, history); history.attrs["seconds"] is what the training took
-    "A part from the work folder, or trained and put there."
+def fit_or_fetch(work: str | Path | None, name: str, fit, write, read, log=None) -> tuple:
+    """A part from the work folder, or trained and put there.
+
+    Parameters
+    ----------
+    work : str | Path | None
+        work folder of this fit (see `fit_key`); None keeps nothing
+    name : str
+        of the part
+    fit
+        called without arguments, gives (model, history DataFrame)
+    write
+        write(folder, model) stores the model
+    read
+        read(folder) loads it
+    log : default None
+        receives a line when a part was found; None for silence
+
+    Returns
+    -------
+    tuple
+        (model, history); history.attrs["seconds"] is what the training took
+    """
     folder = Path(work) / name if work else None
     if folder and (found := _finished(folder, name, read)):
         if log:

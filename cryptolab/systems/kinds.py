@@ -22,11 +22,21 @@ KINDS = {
 }
 
 
-def has_kind(
-    value,  # a parameter
-    kinds: list,  # names among KINDS
-) -> bool:  # it is of one of them
-    "Whether a value is what a type asks for."
+def has_kind(value, kinds: list) -> bool:
+    """Whether a value is what a type asks for.
+
+    Parameters
+    ----------
+    value
+        a parameter
+    kinds : list
+        names among KINDS
+
+    Returns
+    -------
+    bool
+        it is of one of them
+    """
     if isinstance(value, (bool, np.bool_)) or value is None:
         return ("None" if value is None else "bool") in kinds
     if isinstance(value, (str, os.PathLike)):
@@ -37,13 +47,25 @@ def has_kind(
     return whole and "int" in kinds or isinstance(value, numbers.Real) and math.isfinite(value) and "float" in kinds
 
 
-def check_kind(
-    key: str,  # name of the parameter
-    value,  # its value
-    annotation,  # its type, as the constructor gives it
-    size: object = None,  # what the profile has for it; None: it is no size
-) -> None:  # nothing; raises SettingsError for another kind, or for a size that is none
-    "Hold a parameter against its type."
+def check_kind(key: str, value, annotation, size: object = None) -> None:
+    """Hold a parameter against its type.
+
+    Parameters
+    ----------
+    key : str
+        name of the parameter
+    value
+        its value
+    annotation
+        its type, as the constructor gives it
+    size : object, default None
+        what the profile has for it; None: it is no size
+
+    Raises
+    ------
+    SettingsError
+        for another kind, or for a size that is none
+    """
     name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", None) or str(annotation)
     kinds = [part.strip() for part in name.split("|")] if annotation is not inspect.Parameter.empty else []
     expected, remedy = " or ".join(KINDS.get(kind, kind) for kind in kinds), f"correct `{key}`"

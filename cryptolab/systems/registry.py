@@ -21,10 +21,24 @@ SYSTEMS = {
 }  # name -> module:class
 
 
-def system_class(
-    system: str,  # name in SYSTEMS
-) -> type:  # the class; raises SettingsError for an unknown name
-    "The class of a system, by name."
+def system_class(system: str) -> type:
+    """The class of a system, by name.
+
+    Parameters
+    ----------
+    system : str
+        name in SYSTEMS
+
+    Returns
+    -------
+    type
+        the class
+
+    Raises
+    ------
+    SettingsError
+        for an unknown name
+    """
     if system not in SYSTEMS:
         raise SettingsError("unknown system", ", ".join(SYSTEMS), repr(system), "choose one of them")
     module, name = SYSTEMS[system].split(":")
@@ -66,11 +80,26 @@ def _check_shared(params, system):
         check_manifest(params["init_from"], system)
 
 
-def check_params(
-    cls: type,  # a system
-    params: dict,  # parameters for its constructor, by name
-) -> dict:  # the same parameters; raises SettingsError for an unknown name or a value that is not allowed
-    "Refuse parameters that a system does not have, before anything is loaded or trained."
+def check_params(cls: type, params: dict) -> dict:
+    """Refuse parameters that a system does not have, before anything is loaded or trained.
+
+    Parameters
+    ----------
+    cls : type
+        a system
+    params : dict
+        parameters for its constructor, by name
+
+    Returns
+    -------
+    dict
+        the same parameters
+
+    Raises
+    ------
+    SettingsError
+        for an unknown name or a value that is not allowed
+    """
     known = {
         k: p for k, p in inspect.signature(cls).parameters.items()
         if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)

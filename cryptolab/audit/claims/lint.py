@@ -96,12 +96,23 @@ def _lint_shares(part, m, known):
         yield _row(part, "calibration", "empty", str(m["ece"]), "0", 1, words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #00677e26
-def implied_base_rate(
-    accuracy: float,  # fraction
-    precision: float,  # fraction
-    recall: float,  # fraction
-) -> float:  # share of positive rows that these three imply; outside 0 … 1 they cannot belong to one test part
-    "The base rate that three metrics of one test part fix."
+def implied_base_rate(accuracy: float, precision: float, recall: float) -> float:
+    """The base rate that three metrics of one test part fix.
+
+    Parameters
+    ----------
+    accuracy : float
+        fraction
+    precision : float
+        fraction
+    recall : float
+        fraction
+
+    Returns
+    -------
+    float
+        share of positive rows that these three imply; outside 0 … 1 they cannot belong to one test part
+    """
     return (1 - accuracy) / (1 - 2 * recall + recall / precision)
 
 
@@ -217,13 +228,25 @@ def _lint_units(parts, context):
     yield _row("all", "fractions and percent", "contradiction", printed, "one unit", worst, words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #54e7680b
-def trade_arithmetic(
-    win_rate: float,  # share of winning trades
-    target: float,  # gain of a winner, fraction of the position
-    stop: float,  # loss of a loser, fraction of the position
-    cost: float = 0.0,  # costs of a round trip, fraction of the position
-) -> dict:  # edge (mean gain per trade, fraction of the position), profit_factor, sd (of one trade)
-    "What a hit rate means when every trade ends at its target or its stop."
+def trade_arithmetic(win_rate: float, target: float, stop: float, cost: float = 0.0) -> dict:
+    """What a hit rate means when every trade ends at its target or its stop.
+
+    Parameters
+    ----------
+    win_rate : float
+        share of winning trades
+    target : float
+        gain of a winner, fraction of the position
+    stop : float
+        loss of a loser, fraction of the position
+    cost : float, default 0.0
+        costs of a round trip, fraction of the position
+
+    Returns
+    -------
+    dict
+        edge (mean gain per trade, fraction of the position), profit_factor, sd (of one trade)
+    """
     gain, loss = target - cost, stop + cost
     return {
         "edge": win_rate * gain - (1 - win_rate) * loss,
@@ -232,12 +255,23 @@ def trade_arithmetic(
     }
 
 
-def stops_in_a_row(
-    drawdown: float,  # positive fraction of the capital
-    size: float,  # position as a fraction of the capital
-    stop: float,  # loss of a loser with its costs, fraction of the position
-) -> float:  # number of consecutive full losses
-    "How many full stops, one after the other, make a drawdown."
+def stops_in_a_row(drawdown: float, size: float, stop: float) -> float:
+    """How many full stops, one after the other, make a drawdown.
+
+    Parameters
+    ----------
+    drawdown : float
+        positive fraction of the capital
+    size : float
+        position as a fraction of the capital
+    stop : float
+        loss of a loser with its costs, fraction of the position
+
+    Returns
+    -------
+    float
+        number of consecutive full losses
+    """
     return float(np.log1p(-drawdown) / np.log1p(-size * stop))
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #17872eb1
@@ -354,11 +388,21 @@ def _parts_of(metrics):
     return parts
 
 
-def claim_lint(
-    metrics: dict,  # metrics by name, or parts {"direction_metrics": {…}, …}; a value is a number or (low, high)
-    context: dict | None = None,  # what is known of data and rules, by part; with one part, its entries directly
-) -> pd.DataFrame:  # part, check, kind (contradiction | empty), printed, needed, factor, finding; empty when all agrees
-    "Contradictions between metrics, and metrics that say nothing; raises DataError, SettingsError."
+def claim_lint(metrics: dict, context: dict | None = None) -> pd.DataFrame:
+    """Contradictions between metrics, and metrics that say nothing; raises DataError, SettingsError.
+
+    Parameters
+    ----------
+    metrics : dict
+        metrics by name, or parts {"direction_metrics": {…}, …}; a value is a number or (low, high)
+    context : dict | None, default None
+        what is known of data and rules, by part; with one part, its entries directly
+
+    Returns
+    -------
+    pd.DataFrame
+        part, check, kind (contradiction | empty), printed, needed, factor, finding; empty when all agrees
+    """
     parts, context = _parts_of(metrics), dict(context or {})
     if list(parts) == [""]:
         context = {"": context}
@@ -384,12 +428,23 @@ def _naive_scores(y, forecast):
     }
 
 
-def lint_context(
-    candles: pd.DataFrame,  # candle table
-    rows: int = 10_000,  # newest candles that count
-    share: float = 0.15,  # fraction of them that is the test part
-) -> dict:  # context for `claim_lint` of V9's three parts
-    "Base rate, mean, s.d. and the scores of doing nothing on the test part."
+def lint_context(candles: pd.DataFrame, rows: int = 10_000, share: float = 0.15) -> dict:
+    """Base rate, mean, s.d. and the scores of doing nothing on the test part.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    rows : int, default 10_000
+        newest candles that count
+    share : float, default 0.15
+        fraction of them that is the test part
+
+    Returns
+    -------
+    dict
+        context for `claim_lint` of V9's three parts
+    """
     from cryptolab.labels import natr_next, next_direction
 
     test = candles.index[-rows:][-int(rows * share):]

@@ -14,13 +14,25 @@ from cryptolab.audit.claims.measurements import (
 from ...labels import three_class, triple_barrier
 
 # %% ../../../nbs/75_audit/70_claims/73_v3.ipynb #f724144b
-def v3_base_rates(
-    candles: pd.DataFrame,  # candles of 1 minute (or 5, 15): an hour is `60 / minutes` of them
-    minutes: int = 1,  # length of a candle
-    seed: int = 0,  # of LightGBM
-    cost: float = 0.003,  # of a round trip: 2 x (fee 0.1 % + slippage 0.05 %)
-) -> tuple:  # (rows for `judge_claims`, exit shares)
-    "V3's label and exits without knowledge, and a plain learner on its label."
+def v3_base_rates(candles: pd.DataFrame, minutes: int = 1, seed: int = 0, cost: float = 0.003) -> tuple:
+    """V3's label and exits without knowledge, and a plain learner on its label.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candles of 1 minute (or 5, 15): an hour is `60 / minutes` of them
+    minutes : int, default 1
+        length of a candle
+    seed : int, default 0
+        of LightGBM
+    cost : float, default 0.003
+        of a round trip: 2 x (fee 0.1 % + slippage 0.05 %)
+
+    Returns
+    -------
+    tuple
+        (rows for `judge_claims`, exit shares)
+    """
     label = three_class(candles, 15, 0.001)
     fold = {"start": 0, "test": int(len(candles) * 0.85), "end": len(candles)}
     share = exit_shares(triple_barrier(candles, 0.03, 0.02, 60 // minutes, unit="fraction").iloc[fold["test"] :], cost)

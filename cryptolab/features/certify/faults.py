@@ -93,11 +93,21 @@ def transactions(candles, context, honest):
     return values.reindex(candles.index, method="ffill").rename("transactions")
 
 
-def onchain_days(
-    candles: pd.DataFrame,  # candle table
-    seed: int = 0,  # of the counts
-) -> dict:  # context with one on-chain table that covers the candles and some days before
-    "Made-up on-chain days for examples and tests."
+def onchain_days(candles: pd.DataFrame, seed: int = 0) -> dict:
+    """Made-up on-chain days for examples and tests.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    seed : int, default 0
+        of the counts
+
+    Returns
+    -------
+    dict
+        context with one on-chain table that covers the candles and some days before
+    """
     days = pd.date_range(candles.index[0].floor("D") - pd.Timedelta(days=5), candles.index[-1].floor("D"), freq="D")
     return {"onchain": pd.DataFrame({"TxCnt": np.random.default_rng(seed).lognormal(12, 0.3, len(days))}, index=days)}
 

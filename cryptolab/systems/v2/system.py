@@ -30,7 +30,77 @@ from .veto import decide, decision_counts
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #5a9cd2e9
 class V2(System):
-    "Bounce model, trend filter and the veto between them (`seeds/v2_confluence_veto.md`)."
+    """Bounce model, trend filter and the veto between them (`seeds/v2_confluence_veto.md`).
+
+    Parameters
+    ----------
+    profile : str, default "quick"
+        full (the document's sizes) | quick | smoke
+    seed : int, default 0
+        seed of every random choice
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+    side : str, default "long"
+        long | short | both
+    candidates : str, default "touch"
+        touch (of the band) | all candles
+    features : str, default "v2"
+        columns of model A: v2 (distances) | v2_published (levels) | v2_nine (no levels)
+    filter : str, default "resolved"
+        what model B forecasts: resolved | meta | as_written (see `.models`)
+    bounce_threshold : float, default 0.65
+        enter above it
+    filter_threshold : float, default 0.40
+        veto from it on
+    thresholds : str, default "fixed"
+        fixed | adaptive (from validation rows) | rolling (quantiles)
+    pass_share : float, default 0.30
+        rolling: fraction of candidates that A lets pass
+    veto_share : float, default 1 / 3
+        rolling: fraction of candidates that B forbids
+    target : float, default 3.0
+        ATRs from entry to target
+    stop : float, default 1.5
+        ATRs from entry to stop
+    timeout : int, default 16
+        candles after which a trade is closed
+    window : int, default 14
+        candles of the ATR
+    tolerance : float, default 0.001
+        largest distance from the band that counts as a touch, fraction
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    test_start : str | None, default None
+        first time of a test decision; train and validation share what lies before
+    sizing : str, default "risk"
+        fixed | risk | kelly
+    size : float, default 1.0
+        fixed: fraction of the equity; otherwise the largest fraction
+    risk : float, default 0.005
+        risk: fraction of the equity lost at a stop
+    cost : float, default 0.0015
+        fee and slippage per side, for adaptive thresholds and Kelly
+    pool : tuple | str, default ()
+        other coins ("ETHUSDT,SOLUSDT") to judge on; with `learn_pool` to learn from
+    learn_pool : bool, default False
+        also learn from the pool's trades that ended before the validation part
+    threads : int | None, default None
+        threads of LightGBM; None = all cores
+    trees : int | None, default None
+        most trees, document 500
+    rate : float | None, default None
+        learning rate, document 0.05
+    depth : int | None, default None
+        tree depth, document 7
+    leaves : int | None, default None
+        leaves per tree
+    patience : int | None, default None
+        trees without a better validation loss before stopping
+    min_rows : int | None, default None
+        fewest rows in a leaf
+    **unknown
+        always an error that names the closest parameter
+    """
 
     name = "v2"
     profiles = V2_PROFILES
@@ -48,55 +118,73 @@ class V2(System):
     def __init__(
         self,
         *,
-        profile: str = "quick",  # full (the document's sizes) | quick | smoke
-        seed: int = 0,  # seed of every random choice
-        timeframe: str | None = None,  # length of a candle; None reads it from the candles
-        side: str = "long",  # long | short | both
-        candidates: str = "touch",  # touch (of the band) | all candles
-        features: str = "v2",  # columns of model A: v2 (distances) | v2_published (levels) | v2_nine (no levels)
-        filter: str = "resolved",  # what model B forecasts: resolved | meta | as_written (see `.models`)
-        bounce_threshold: float = 0.65,  # enter above it
-        filter_threshold: float = 0.40,  # veto from it on
-        thresholds: str = "fixed",  # fixed | adaptive (from validation rows) | rolling (quantiles)
-        pass_share: float = 0.30,  # rolling: fraction of candidates that A lets pass
-        veto_share: float = 1 / 3,  # rolling: fraction of candidates that B forbids
-        target: float = 3.0,  # ATRs from entry to target
-        stop: float = 1.5,  # ATRs from entry to stop
-        timeout: int = 16,  # candles after which a trade is closed
-        window: int = 14,  # candles of the ATR
-        tolerance: float = 0.001,  # largest distance from the band that counts as a touch, fraction
-        fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-        test_start: str | None = None,  # first time of a test decision; train and validation share what lies before
-        sizing: str = "risk",  # fixed | risk | kelly
-        size: float = 1.0,  # fixed: fraction of the equity; otherwise the largest fraction
-        risk: float = 0.005,  # risk: fraction of the equity lost at a stop
-        cost: float = 0.0015,  # fee and slippage per side, for adaptive thresholds and Kelly
-        pool: tuple | str = (),  # other coins ("ETHUSDT,SOLUSDT") to judge on; with `learn_pool` to learn from
-        learn_pool: bool = False,  # also learn from the pool's trades that ended before the validation part
-        threads: int | None = None,  # threads of LightGBM; None = all cores
-        trees: int | None = None,  # most trees, document 500
-        rate: float | None = None,  # learning rate, document 0.05
-        depth: int | None = None,  # tree depth, document 7
-        leaves: int | None = None,  # leaves per tree
-        patience: int | None = None,  # trees without a better validation loss before stopping
-        min_rows: int | None = None,  # fewest rows in a leaf
-        **unknown,  # always an error that names the closest parameter
+        profile: str = "quick",
+        seed: int = 0,
+        timeframe: str | None = None,
+        side: str = "long",
+        candidates: str = "touch",
+        features: str = "v2",
+        filter: str = "resolved",
+        bounce_threshold: float = 0.65,
+        filter_threshold: float = 0.40,
+        thresholds: str = "fixed",
+        pass_share: float = 0.30,
+        veto_share: float = 1 / 3,
+        target: float = 3.0,
+        stop: float = 1.5,
+        timeout: int = 16,
+        window: int = 14,
+        tolerance: float = 0.001,
+        fractions: tuple = (0.70, 0.15, 0.15),
+        test_start: str | None = None,
+        sizing: str = "risk",
+        size: float = 1.0,
+        risk: float = 0.005,
+        cost: float = 0.0015,
+        pool: tuple | str = (),
+        learn_pool: bool = False,
+        threads: int | None = None,
+        trees: int | None = None,
+        rate: float | None = None,
+        depth: int | None = None,
+        leaves: int | None = None,
+        patience: int | None = None,
+        min_rows: int | None = None,
+        **unknown,
     ):
         self.take_params(locals())
 
     @property
-    def sides(self) -> tuple:  # ("long",), ("short",) or both
-        "The sides that are traded."
+    def sides(self) -> tuple:
+        """The sides that are traded.
+
+        Returns
+        -------
+        tuple
+            ("long",), ("short",) or both
+        """
         return tuple(SIDES) if self.side == "both" else (self.side,)
 
     @property
-    def barriers(self) -> dict:  # target, stop (ATRs), timeout, window (candles)
-        "What ends a trade."
+    def barriers(self) -> dict:
+        """What ends a trade.
+
+        Returns
+        -------
+        dict
+            target, stop (ATRs), timeout, window (candles)
+        """
         return {name: getattr(self, name) for name in ("target", "stop", "timeout", "window")}
 
     @property
-    def event(self) -> str:  # a phrase
-        "What `p_event` is the probability of."
+    def event(self) -> str:
+        """What `p_event` is the probability of.
+
+        Returns
+        -------
+        str
+            a phrase
+        """
         return f"target {self.target:g} ATR before stop {self.stop:g} ATR within {self.timeout} candles"
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #f91e0001
@@ -111,23 +199,45 @@ def _check_params(
 V2.check_params = _check_params
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #3cecdf9c
-def pair_forecasts(
-    rows: SideRows,  # candidates of one side
-    pair: dict,  # bounce, filter: fitted `Trees`
-    at: np.ndarray,  # (n,) row numbers
-) -> tuple:  # (n,) each: balanced probability of A, of B, calibrated probability of A
-    "What the two models of a side forecast for chosen rows."
+def pair_forecasts(rows: SideRows, pair: dict, at: np.ndarray) -> tuple:
+    """What the two models of a side forecast for chosen rows.
+
+    Parameters
+    ----------
+    rows : SideRows
+        candidates of one side
+    pair : dict
+        bounce, filter: fitted `Trees`
+    at : np.ndarray
+        (n,) row numbers
+
+    Returns
+    -------
+    tuple
+        (n,) each: balanced probability of A, of B, calibrated probability of A
+    """
     columns = rows.bounce if set(pair["filter"].names) <= set(rows.bounce.columns) else rows.trend
     x = rows.bounce.iloc[at]
     return pair["bounce"].predict(x), pair["filter"].predict(columns.iloc[at]), pair["bounce"].calibrated(x)
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #d9c98d29
-def side_thresholds(
-    system: V2,  # parameters
-    rows: SideRows,  # candidates of one side
-    pair: dict,  # bounce, filter: fitted `Trees`
-) -> dict:  # bounce (enter above it), filter (veto from it on)
-    "Thresholds of one side: stated ones, or chosen on validation rows."
+def side_thresholds(system: V2, rows: SideRows, pair: dict) -> dict:
+    """Thresholds of one side: stated ones, or chosen on validation rows.
+
+    Parameters
+    ----------
+    system : V2
+        parameters
+    rows : SideRows
+        candidates of one side
+    pair : dict
+        bounce, filter: fitted `Trees`
+
+    Returns
+    -------
+    dict
+        bounce (enter above it), filter (veto from it on)
+    """
     at = rows.parts["val"]
     a, b, _ = pair_forecasts(rows, pair, at)
     if system.thresholds == "adaptive":
@@ -299,11 +409,21 @@ def _with_thresholds(
 V2.with_thresholds = _with_thresholds
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #7b98a346
-def v2_results(
-    system: V2,  # a fitted system
-    candles: pd.DataFrame,  # the candles it was fitted on
-) -> dict:  # timestamp, pair, timeframe, filter, and per side: bounce, filter (AUC), engine (rates), thresholds
-    "Scores on the test rows."
+def v2_results(system: V2, candles: pd.DataFrame) -> dict:
+    """Scores on the test rows.
+
+    Parameters
+    ----------
+    system : V2
+        a fitted system
+    candles : pd.DataFrame
+        the candles it was fitted on
+
+    Returns
+    -------
+    dict
+        timestamp, pair, timeframe, filter, and per side: bounce, filter (AUC), engine (rates), thresholds
+    """
     out = {
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"), "pair": candles.attrs.get("symbol"),
         "timeframe": system.fitted_["timeframe"], "filter": system.filter,

@@ -16,20 +16,42 @@ from ...models.stored import check_numbers, check_xgboost, model_errors, read_li
 from .. import artefacts
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #a9003c5c
-def uncompiled(
-    model,  # keras model
-):  # the same layers and weights without an optimizer
-    "A network as it is saved."
+def uncompiled(model):
+    """A network as it is saved.
+
+    Parameters
+    ----------
+    model
+        keras model
+
+    Returns
+    -------
+    the same layers and weights without an optimizer
+    """
     import keras
 
     return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
-def load_part(
-    path: Path,  # .keras or .json
-    shape: tuple | None = None,  # (window, features) of the system; None accepts any
-):  # keras model or XGBRegressor; raises ModelError for anything else, or another shape
-    "A stored network or tree model; neither format can run code, and its content is checked first."
+def load_part(path: Path, shape: tuple | None = None):
+    """A stored network or tree model; neither format can run code, and its content is checked first.
+
+    Parameters
+    ----------
+    path : Path
+        .keras or .json
+    shape : tuple | None, default None
+        (window, features) of the system; None accepts any
+
+    Returns
+    -------
+    keras model or XGBRegressor
+
+    Raises
+    ------
+    ModelError
+        for anything else, or another shape
+    """
     if path.suffix == ".json":
         from xgboost import XGBRegressor
 
@@ -41,21 +63,39 @@ def load_part(
     return read_network(path, shape)
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #55efb296
-def write_part(
-    folder: str | Path,  # folder of one part
-    model,  # trained keras model or XGBRegressor
-) -> None:  # nothing; writes model.keras or model.json
-    "Put one trained model into a folder."
+def write_part(folder: str | Path, model) -> None:
+    """Put one trained model into a folder.
+
+    Parameters
+    ----------
+    folder : str | Path
+        folder of one part
+    model
+        trained keras model or XGBRegressor
+
+    Returns
+    -------
+    None
+        nothing; writes model.keras or model.json
+    """
     if hasattr(model, "save_model"):
         model.save_model(Path(folder) / "model.json")
     else:
         uncompiled(model).save(Path(folder) / "model.keras")
 
 
-def read_part(
-    folder: str | Path,  # folder that `write_part` wrote
-):  # keras model or XGBRegressor
-    "Take it back."
+def read_part(folder: str | Path):
+    """Take it back.
+
+    Parameters
+    ----------
+    folder : str | Path
+        folder that `write_part` wrote
+
+    Returns
+    -------
+    keras model or XGBRegressor
+    """
     trees = Path(folder) / "model.json"
     return load_part(trees if trees.exists() else Path(folder) / "model.keras")
 
@@ -90,11 +130,26 @@ def _training_log(system):
     return "\n".join([*lines, "", f"test {json.dumps(system.results_)}", ""])
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #608bc384
-def save_v9(
-    system,  # fitted V9
-    folder: str | Path,  # model folder; replaced when it exists
-) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
-    "Write the artefacts of the document and a manifest with their SHA-256 sums."
+def save_v9(system, folder: str | Path) -> Path:
+    """Write the artefacts of the document and a manifest with their SHA-256 sums.
+
+    Parameters
+    ----------
+    system
+        fitted V9
+    folder : str | Path
+        model folder; replaced when it exists
+
+    Returns
+    -------
+    Path
+        the folder, complete
+
+    Raises
+    ------
+    ModelError
+        when the system is not fitted
+    """
     system.require_fitted("save")
     with whole_folder(folder) as new:
         for name in ("direction", "price"):
@@ -118,11 +173,25 @@ NETWORKS = {"direction": "direction_model_v9.keras", "price": "price_model_v9.ke
 READ = (*NETWORKS.values(), "volatility_model_v9.json", "scaler_v9.json", "ensemble_v9.json", "v9_results.json")
 
 
-def load_v9(
-    cls: type,  # V9
-    folder: str | Path,  # folder that `save_v9` wrote
-):  # a fitted system; raises ModelError when a file is missing, altered, impossible, or for other features
-    "Load a model folder after checking every byte of it."
+def load_v9(cls: type, folder: str | Path):
+    """Load a model folder after checking every byte of it.
+
+    Parameters
+    ----------
+    cls : type
+        V9
+    folder : str | Path
+        folder that `save_v9` wrote
+
+    Returns
+    -------
+    a fitted system
+
+    Raises
+    ------
+    ModelError
+        when a file is missing, altered, impossible, or for other features
+    """
     from cryptolab.features.sets.v9 import v9_feature_names
     from cryptolab.validation import MinMax
 

@@ -24,7 +24,89 @@ from .files import load_v9, read_part, save_v9, write_part
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #623e19bf
 class V9(System):
-    "Bi-LSTM direction, XGBoost volatility, LSTM price and their ensemble (`seeds/v9_multi_task.md`)."
+    """Bi-LSTM direction, XGBoost volatility, LSTM price and their ensemble (`seeds/v9_multi_task.md`).
+
+    Parameters
+    ----------
+    profile : str, default "quick"
+        full (the document's sizes) | quick | smoke
+    seed : int, default 0
+        seed of every random choice
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+    variant : str, default "stationary"
+        features: stationary | published
+    window : int, default 60
+        candles per window
+    vol_target : str, default "natr_future"
+        natr_future (next 14 candles) | natr_next (as published)
+    gap : int, default 0
+        direction label: 0 the next candle, 1 one later (as published)
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    test_start : str | None, default None
+        first time of a test decision; train and validation share what lies before
+    coverage : float, default 0.9
+        stated coverage of the price interval
+    wide : int, default 6
+        newest rows of the linear path of the direction model; 0 = as published
+    pooling : str, default "last"
+        attention pooling: last | average (as published)
+    standard : bool, default True
+        standardise inside the networks; False = as published
+    dropout : float, default 0.3
+        dropout of the networks
+    weights : str, default "fitted"
+        ensemble weights: fitted | equal | published
+    init_from : str | None, default None
+        model folder of another coin's V9 to start from; None: from scratch
+    pool : tuple | str, default ()
+        other coins to learn from too ("ETHUSDT,SOLUSDT"); `fit` gets their candles
+    threads : int | None, default None
+        threads of the trees; None = all cores
+    direction_units : tuple | None, default None
+        Bi-LSTM units, document (128, 64)
+    direction_dense : tuple | None, default None
+        dense units, document (128, 64)
+    heads : int | None, default None
+        attention heads, document 4
+    key_dim : int | None, default None
+        key size per head
+    direction_epochs : int | None, default None
+        most epochs, document 100
+    direction_rate : float | None, default None
+        learning rate, document 0.001
+    direction_patience : int | None, default None
+        early stopping of the direction model, epochs
+    direction_plateau : int | None, default None
+        epochs before its rate is halved
+    price_units : tuple | None, default None
+        LSTM units, document (256, 128)
+    price_dense : tuple | None, default None
+        dense units, document (256, 128, 64)
+    price_epochs : int | None, default None
+        most epochs, document 150
+    price_rate : float | None, default None
+        learning rate, document 0.0005
+    price_patience : int | None, default None
+        early stopping of the price model, epochs
+    price_plateau : int | None, default None
+        epochs before its rate is halved
+    batch_size : int | None, default None
+        windows per step, document 32
+    trees : int | None, default None
+        XGBoost trees, document 300
+    depth : int | None, default None
+        tree depth, document 6
+    tree_rate : float | None, default None
+        XGBoost learning rate, document 0.05
+    max_bin : int | None, default None
+        XGBoost histogram bins
+    column_sample : float | None, default None
+        fraction of the columns per tree
+    **unknown
+        always an error that names the closest parameter
+    """
 
     name = "v9"
     profiles = PROFILES
@@ -40,62 +122,82 @@ class V9(System):
     def __init__(
         self,
         *,
-        profile: str = "quick",  # full (the document's sizes) | quick | smoke
-        seed: int = 0,  # seed of every random choice
-        timeframe: str | None = None,  # length of a candle; None reads it from the candles
-        variant: str = "stationary",  # features: stationary | published
-        window: int = 60,  # candles per window
-        vol_target: str = "natr_future",  # natr_future (next 14 candles) | natr_next (as published)
-        gap: int = 0,  # direction label: 0 the next candle, 1 one later (as published)
-        fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-        test_start: str | None = None,  # first time of a test decision; train and validation share what lies before
-        coverage: float = 0.9,  # stated coverage of the price interval
-        wide: int = 6,  # newest rows of the linear path of the direction model; 0 = as published
-        pooling: str = "last",  # attention pooling: last | average (as published)
-        standard: bool = True,  # standardise inside the networks; False = as published
-        dropout: float = 0.3,  # dropout of the networks
-        weights: str = "fitted",  # ensemble weights: fitted | equal | published
-        init_from: str | None = None,  # model folder of another coin's V9 to start from; None: from scratch
-        pool: tuple | str = (),  # other coins to learn from too ("ETHUSDT,SOLUSDT"); `fit` gets their candles
-        threads: int | None = None,  # threads of the trees; None = all cores
-        direction_units: tuple | None = None,  # Bi-LSTM units, document (128, 64)
-        direction_dense: tuple | None = None,  # dense units, document (128, 64)
-        heads: int | None = None,  # attention heads, document 4
-        key_dim: int | None = None,  # key size per head
-        direction_epochs: int | None = None,  # most epochs, document 100
-        direction_rate: float | None = None,  # learning rate, document 0.001
-        direction_patience: int | None = None,  # early stopping of the direction model, epochs
-        direction_plateau: int | None = None,  # epochs before its rate is halved
-        price_units: tuple | None = None,  # LSTM units, document (256, 128)
-        price_dense: tuple | None = None,  # dense units, document (256, 128, 64)
-        price_epochs: int | None = None,  # most epochs, document 150
-        price_rate: float | None = None,  # learning rate, document 0.0005
-        price_patience: int | None = None,  # early stopping of the price model, epochs
-        price_plateau: int | None = None,  # epochs before its rate is halved
-        batch_size: int | None = None,  # windows per step, document 32
-        trees: int | None = None,  # XGBoost trees, document 300
-        depth: int | None = None,  # tree depth, document 6
-        tree_rate: float | None = None,  # XGBoost learning rate, document 0.05
-        max_bin: int | None = None,  # XGBoost histogram bins
-        column_sample: float | None = None,  # fraction of the columns per tree
-        **unknown,  # always an error that names the closest parameter
+        profile: str = "quick",
+        seed: int = 0,
+        timeframe: str | None = None,
+        variant: str = "stationary",
+        window: int = 60,
+        vol_target: str = "natr_future",
+        gap: int = 0,
+        fractions: tuple = (0.70, 0.15, 0.15),
+        test_start: str | None = None,
+        coverage: float = 0.9,
+        wide: int = 6,
+        pooling: str = "last",
+        standard: bool = True,
+        dropout: float = 0.3,
+        weights: str = "fitted",
+        init_from: str | None = None,
+        pool: tuple | str = (),
+        threads: int | None = None,
+        direction_units: tuple | None = None,
+        direction_dense: tuple | None = None,
+        heads: int | None = None,
+        key_dim: int | None = None,
+        direction_epochs: int | None = None,
+        direction_rate: float | None = None,
+        direction_patience: int | None = None,
+        direction_plateau: int | None = None,
+        price_units: tuple | None = None,
+        price_dense: tuple | None = None,
+        price_epochs: int | None = None,
+        price_rate: float | None = None,
+        price_patience: int | None = None,
+        price_plateau: int | None = None,
+        batch_size: int | None = None,
+        trees: int | None = None,
+        depth: int | None = None,
+        tree_rate: float | None = None,
+        max_bin: int | None = None,
+        column_sample: float | None = None,
+        **unknown,
     ):
         self.take_params(locals())
 
-    def shown_params(self) -> dict:  # parameters by name; of `init_from` the last two folders only
-        "The parameters as they are stored and shown."
+    def shown_params(self) -> dict:
+        """The parameters as they are stored and shown.
+
+        Returns
+        -------
+        dict
+            parameters by name; of `init_from` the last two folders only
+        """
         return self.get_params() | ({"init_from": "/".join(Path(self.init_from).parts[-2:])} if self.init_from else {})
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #0806a626
-def train_part(
-    system: V9,  # parameters
-    name: str,  # volatility | direction | price
-    rows: Rows,  # of `prepare_rows`
-    sizes: dict,  # of `system.sizes()`
-    log=print,  # receives a line per epoch; None for silence
-    source: V9 | None = None,  # fitted system of another coin whose networks to start from
-) -> tuple:  # (model, history: one row per epoch or tree)
-    "Train one of the three models on the rows of its own label, and on those of the pool."
+def train_part(system: V9, name: str, rows: Rows, sizes: dict, log=print, source: V9 | None = None) -> tuple:
+    """Train one of the three models on the rows of its own label, and on those of the pool.
+
+    Parameters
+    ----------
+    system : V9
+        parameters
+    name : str
+        volatility | direction | price
+    rows : Rows
+        of `prepare_rows`
+    sizes : dict
+        of `system.sizes()`
+    log : default print
+        receives a line per epoch; None for silence
+    source : V9 | None, default None
+        fitted system of another coin whose networks to start from
+
+    Returns
+    -------
+    tuple
+        (model, history: one row per epoch or tree)
+    """
     (train, y_train), (val, y_val) = (rows.parts[name][p] for p in ("train", "val"))
     if rows.pool:
         train, y_train = (np.concatenate(both) for both in zip((train, y_train), rows.pool[name]))
@@ -127,12 +229,23 @@ def _train_network(system, name, view, train, val, sizes, log, source):
     return train_direction(*data, pooling=system.pooling, wide=system.wide, **more)
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #48539316
-def v9_fit_key(
-    system: V9,  # parameters
-    candles: pd.DataFrame,  # candle table
-    pool: dict | None = None,  # candle tables of other coins
-) -> str:  # hex digits
-    "Hash of everything that shapes a fit: parameters, candles, pool, source, our code and the packages."
+def v9_fit_key(system: V9, candles: pd.DataFrame, pool: dict | None = None) -> str:
+    """Hash of everything that shapes a fit: parameters, candles, pool, source, our code and the packages.
+
+    Parameters
+    ----------
+    system : V9
+        parameters
+    candles : pd.DataFrame
+        candle table
+    pool : dict | None, default None
+        candle tables of other coins
+
+    Returns
+    -------
+    str
+        hex digits
+    """
     from cryptolab.data.candles import fingerprint
 
     source = artefacts.check_manifest(system.init_from, "v9") if system.init_from else None
@@ -152,26 +265,50 @@ def _train_all(system, candles, rows, sizes, work, log, pool=None, source=None):
     return models, histories, {name: history.attrs["seconds"] for name, history in histories.items()}
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #9d544818
-def raw_forecast(
-    models: dict,  # fitted models by part
-    windows,  # `Windows` of scaled features
-    numbers: np.ndarray,  # (n,) which windows
-    part: str,  # direction | volatility | price
-) -> np.ndarray:  # (n,) float64: probability of UP, normalised range (fraction), or log return
-    "What one of the three models forecasts for chosen windows."
+def raw_forecast(models: dict, windows, numbers: np.ndarray, part: str) -> np.ndarray:
+    """What one of the three models forecasts for chosen windows.
+
+    Parameters
+    ----------
+    models : dict
+        fitted models by part
+    windows
+        `Windows` of scaled features
+    numbers : np.ndarray
+        (n,) which windows
+    part : str
+        direction | volatility | price
+
+    Returns
+    -------
+    np.ndarray
+        (n,) float64: probability of UP, normalised range (fraction), or log return
+    """
     if part == "volatility":
         pieces = (numbers[i : i + 8192] for i in range(0, len(numbers), 8192))
         return np.concatenate([models[part].predict(windows.flat(piece)) for piece in pieces]).astype("float64")
     return predict_network(models[part], windows.view, windows.ends[numbers] - (windows.length - 1))
 
 
-def raw_forecasts(
-    models: dict,  # volatility, direction, price: fitted models
-    windows,  # `Windows` of scaled features
-    numbers: np.ndarray,  # (n,) which windows
-    vol_factor: float | None = None,  # standard deviation of the return per unit of the normalised range
-) -> dict:  # (n,) each: p_up, natr (fraction), price_return (log); and sigma where `vol_factor` is given
-    "What the three models forecast for chosen windows."
+def raw_forecasts(models: dict, windows, numbers: np.ndarray, vol_factor: float | None = None) -> dict:
+    """What the three models forecast for chosen windows.
+
+    Parameters
+    ----------
+    models : dict
+        volatility, direction, price: fitted models
+    windows
+        `Windows` of scaled features
+    numbers : np.ndarray
+        (n,) which windows
+    vol_factor : float | None, default None
+        standard deviation of the return per unit of the normalised range
+
+    Returns
+    -------
+    dict
+        (n,) each: p_up, natr (fraction), price_return (log); and sigma where `vol_factor` is given
+    """
     columns = {"p_up": "direction", "natr": "volatility", "price_return": "price"}
     out = {column: raw_forecast(models, windows, numbers, part) for column, part in columns.items()}
     if vol_factor is not None:
@@ -179,12 +316,23 @@ def raw_forecasts(
     return out
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #7076e77e
-def fit_ensemble(
-    system: V9,  # parameters
-    models: dict,  # fitted models
-    rows: Rows,  # of `prepare_rows`
-) -> dict:  # vol_factor, size_factor, coverage, width (in sigmas), weights, validation_rows
-    "Factors from training rows; weights and interval from validation rows."
+def fit_ensemble(system: V9, models: dict, rows: Rows) -> dict:
+    """Factors from training rows; weights and interval from validation rows.
+
+    Parameters
+    ----------
+    system : V9
+        parameters
+    models : dict
+        fitted models
+    rows : Rows
+        of `prepare_rows`
+
+    Returns
+    -------
+    dict
+        vol_factor, size_factor, coverage, width (in sigmas), weights, validation_rows
+    """
     from cryptolab.models.volatility import range_to_sigma
 
     (train, r_train), (val, r_val) = (rows.parts["price"][p] for p in ("train", "val"))
@@ -291,12 +439,23 @@ def _forecast(
 V9.forecast = _forecast
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #3bc18db3
-def v9_results(
-    system: V9,  # a fitted system
-    candles: pd.DataFrame,  # the candles it was fitted on
-    rows: Rows,  # their prepared rows
-) -> dict:  # timestamp, pair, timeframe, direction_metrics, volatility_metrics, price_metrics
-    "Metrics on the test rows with the document's exact keys."
+def v9_results(system: V9, candles: pd.DataFrame, rows: Rows) -> dict:
+    """Metrics on the test rows with the document's exact keys.
+
+    Parameters
+    ----------
+    system : V9
+        a fitted system
+    candles : pd.DataFrame
+        the candles it was fitted on
+    rows : Rows
+        their prepared rows
+
+    Returns
+    -------
+    dict
+        timestamp, pair, timeframe, direction_metrics, volatility_metrics, price_metrics
+    """
     test = {name: rows.parts[name]["test"] for name in rows.parts}
     found = {name: raw_forecast(system.models_, rows.windows, numbers, name) for name, (numbers, _) in test.items()}
     y, p = test["direction"][1], found["direction"]
