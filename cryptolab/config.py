@@ -18,21 +18,20 @@ from pathlib import Path
 
 # %% ../nbs/00_config.ipynb #db7bb5eb
 class CryptolabError(ValueError):
-    """Base of every error raised on purpose: what happened, what was expected, what was found, what to do.
-
-    Parameters
-    ----------
-    what : str
-        what went wrong, naming the file, row or parameter
-    expected : object, default None
-        what would have been right
-    found : object, default None
-        what was there instead
-    remedy : str | None, default None
-        what the reader can do about it
-    """
+    "Base of every error raised on purpose: what happened, what was expected, what was found, what to do."
 
     def __init__(self, what: str, expected: object = None, found: object = None, remedy: str | None = None):
+        """Parameters
+        ----------
+        what : str
+            what went wrong, naming the file, row or parameter
+        expected : object, default None
+            what would have been right
+        found : object, default None
+            what was there instead
+        remedy : str | None, default None
+            what the reader can do about it
+        """
         self.what, self.expected, self.found, self.remedy = what, expected, found, remedy
         parts = [what]
         if expected is not None:

@@ -403,7 +403,7 @@ def split_docstring(text: str | None) -> tuple:  # summary, {section: [(first li
 
 def parameters(function, text: str | None = None) -> list:  # (name, kind, default text or None, type, comment) each
     "The parameters of a function as its docstring explains them; what it returns and raises comes last."
-    signature, (_, found) = inspect.signature(getattr(function, "py_func", function)), split_docstring(text)
+    signature, (_, found) = inspect.signature(function), split_docstring(text)
     comments = {head.partition(" : ")[0].lstrip("*"): rest for head, rest in found.get("Parameters", [])}
     empty, rows = inspect.Parameter.empty, []
 
@@ -496,7 +496,10 @@ def class_entry(cls) -> str:  # markdown
             methods.append(f"From {{py:obj}}`{base.__module__}.{base.__name__}`: {names}.")
     init = vars(cls).get("__init__")
     made = cls if is_dataclass(cls) else init if inspect.isfunction(init) else None
-    return entry("class", cls.__name__, made, inspect.getdoc(cls), "\n\n".join(methods))
+    text = inspect.getdoc(cls) or ""
+    if init and "Parameters" not in split_docstring(text)[1]:  # an error has them in its constructor
+        text += "\n\n" + (inspect.getdoc(init) or "")
+    return entry("class", cls.__name__, made, text, "\n\n".join(methods))
 
 
 def one_name(module, name: str) -> str:  # markdown

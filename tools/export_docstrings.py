@@ -295,7 +295,8 @@ def change_function(source: str, node, comments: dict, changes: list, owner=None
     lines, facts = source.split("\n"), function_facts(source, node, comments, owner is not None)
     if not facts.used or node.body[0].lineno <= end:
         return
-    put_docstring(lines, owner if node.name == "__init__" else node, facts, changes)
+    of_class = node.name == "__init__" and not owner.name.endswith("Error")  # heirs of an error show its constructor
+    put_docstring(lines, owner if of_class else node, facts, changes)
     first, last = node.lineno, max([end, *facts.used])
     changes.append((first, last, plain_signature(lines[first - 1 : last], facts.used, first, comments)))
 

@@ -85,30 +85,101 @@ class Pipeline:
         function = self.steps[step]
         return function(candles, self.context) if _wants_context(function) else function(candles)
 
-    def features(self, candles):
-        "Columns of every decision row."
+    def features(self, candles: pd.DataFrame):
+        """Columns of every decision row.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        what the step `features` returns
+        """
         return self._made("features", candles)
 
-    def labels(self, candles):
-        "Outcomes of every decision row."
+    def labels(self, candles: pd.DataFrame):
+        """Outcomes of every decision row.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        what the step `labels` returns
+        """
         return self._made("labels", candles)
 
     def split(self, features, labels):
-        "Positions of training and test rows."
+        """Positions of training and test rows.
+
+        Parameters
+        ----------
+        features
+            of the step `features`
+        labels
+            of the step `labels`
+
+        Returns
+        -------
+        (train, test), or a list of such pairs
+        """
         return self.steps["split"](features, labels)
 
-    def prepare(self, features, labels, train, test):
-        "Both tables after the steps that see them whole."
+    def prepare(self, features, labels, train, test) -> tuple:
+        """Both tables after the steps that see them whole.
+
+        Parameters
+        ----------
+        features
+            of the step `features`
+        labels
+            of the step `labels`
+        train
+            positions of training rows
+        test
+            positions of test rows
+
+        Returns
+        -------
+        tuple
+            (features, labels); as they were where there is no such step
+        """
         prepare = self.steps["prepare"]
         return (features, labels) if prepare is None else prepare(features, labels, train, test)
 
     def fit(self, X, y):
-        "Learn from training rows."
+        """Learn from training rows.
+
+        Parameters
+        ----------
+        X
+            training rows
+        y
+            their outcomes
+
+        Returns
+        -------
+        itself
+        """
         self.model_ = self.steps["fit"](X, y)
         return self
 
     def predict(self, X):
-        "One value per row."
+        """Forecast.
+
+        Parameters
+        ----------
+        X
+            rows to forecast
+
+        Returns
+        -------
+        one value per row
+        """
         function = self.steps["predict"]
         return function(self.model_, X) if _takes(function, 2) else function(X)
 

@@ -365,7 +365,13 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 @app.command("hybrid", context_settings=_PASS_ON)
 def hybrid_command(context: typer.Context) -> None:
-    "The hybrid ensemble: data | train | evaluate | backtest | retrain."
+    """The hybrid ensemble: data | train | evaluate | backtest | retrain.
+
+    Parameters
+    ----------
+    context : typer.Context
+        holds the words behind `hybrid`
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from cryptolab.cli.hybrid import hybrid_app
 

@@ -56,13 +56,32 @@ class BatchStatus:
         }
         self.jobs = {**{name: entry for name, entry in earlier.items() if name not in fresh}, **fresh}
 
-    def set(self, name, **facts):
-        "Change the entry of a job and write the file."
+    def set(self, name: str, **facts) -> None:
+        """Change the entry of a job and write the file.
+
+        Parameters
+        ----------
+        name : str
+            of the job
+        **facts
+            entries to change, such as state="done"
+        """
         self.jobs[name] |= facts
         self.write()
 
-    def write(self, **facts):
-        "Write the file."
+    def write(self, **facts) -> None:
+        """Write the file.
+
+        Parameters
+        ----------
+        **facts
+            facts of the whole batch to change, such as ended=…
+
+        Returns
+        -------
+        None
+            nothing; a file that cannot be written is told once
+        """
         self.facts |= facts
         try:
             write_whole(self.path, json.dumps({**self.facts, "jobs": self.jobs}, indent=1))
@@ -71,12 +90,34 @@ class BatchStatus:
                 self.warn(f"{self.path} cannot be written: {' '.join(str(e).split())}")
             self.warned = True
 
-    def count(self, *states):
-        "How many jobs of this batch are in one of the states."
+    def count(self, *states: str) -> int:
+        """How many jobs are in one of the states.
+
+        Parameters
+        ----------
+        *states : str
+            waiting | running | done | failed | skipped
+
+        Returns
+        -------
+        int
+            jobs of this batch
+        """
         return sum(self.jobs[name]["state"] in states for name in self.names)
 
-    def left(self, workers):
-        "Seconds until the end, from the mean duration of finished jobs; None if nothing is known yet."
+    def left(self, workers: int) -> float | None:
+        """Time until the end, from the mean duration of finished jobs.
+
+        Parameters
+        ----------
+        workers : int
+            jobs at a time
+
+        Returns
+        -------
+        float | None
+            seconds; None if nothing is known yet
+        """
         durations = [self.jobs[n]["seconds"] for n in self.names if self.jobs[n]["state"] == "done"]
         durations = durations or [self.before[n] for n in self.names if n in self.before]
         if not durations:

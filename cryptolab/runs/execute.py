@@ -122,25 +122,24 @@ class _Watch:
 
 # %% ../../nbs/85_runs/05_execute.ipynb #1c4b9712
 class ReportError(CryptolabError):
-    """A report whose notebook stopped.
-
-    Parameters
-    ----------
-    what : str
-        what happened
-    expected : default None
-        what was expected
-    found : default None
-        what was found
-    remedy : default None
-        what to do
-    notebook : default None
-        path of the executed notebook with the traceback
-    kind : default None
-        name of the error that stopped it
-    """
+    "A report whose notebook stopped."
 
     def __init__(self, what: str, expected=None, found=None, remedy=None, notebook=None, kind=None):
+        """Parameters
+        ----------
+        what : str
+            what happened
+        expected : default None
+            what was expected
+        found : default None
+            what was found
+        remedy : default None
+            what to do
+        notebook : default None
+            path of the executed notebook with the traceback
+        kind : default None
+            name of the error that stopped it
+        """
         super().__init__(what, expected, found, remedy)
         self.notebook, self.kind = notebook, kind
 

@@ -272,8 +272,25 @@ class ForkServer:
         )
         self.ready = None
 
-    def ask(self, job, out, timeout=None, **facts):
-        "Have one job made; the answer of the runner."
+    def ask(self, job, out: str | Path, timeout: float | None = None, **facts) -> dict:
+        """Have one job made.
+
+        Parameters
+        ----------
+        job
+            the `Job`
+        out : str | Path
+            folder of the reports
+        timeout : float | None, default None
+            seconds it may take; None: no limit
+        **facts
+            stored in the report's record
+
+        Returns
+        -------
+        dict
+            the answer of the runner: state, seconds, and what went wrong
+        """
         try:
             self.ready = self.ready or json.loads(self.process.stdout.readline())
             description = {**job.arguments(), "candles": job.candles}

@@ -94,13 +94,36 @@ class SpareKernel:
         os.close(reading)
         self.orders = os.fdopen(writing, "w", encoding="utf-8")
 
-    def start(self, connection_file, env, cwd, errors):
-        "Let it become the kernel."
+    def start(self, connection_file: str, env: dict, cwd: str | None, errors: str) -> None:
+        """Let it become the kernel.
+
+        Parameters
+        ----------
+        connection_file : str
+            file with ports and key, as jupyter_client writes it
+        env : dict
+            environment variables of the kernel
+        cwd : str | None
+            its working folder; None: this one
+        errors : str
+            file for what it writes to its error stream
+
+        Returns
+        -------
+        None
+            nothing; the process goes on by itself
+        """
         with self.orders as orders:
             json.dump({"connection_file": connection_file, "env": env, "cwd": cwd, "errors": errors}, orders)
 
-    def poll(self):
-        "Exit code, or None while it runs."
+    def poll(self) -> int | None:
+        """Exit code, or None while it runs.
+
+        Returns
+        -------
+        int | None
+            negative: the signal that ended it
+        """
         if self.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -109,8 +132,19 @@ class SpareKernel:
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
-    def wait(self, timeout=None):
-        "Wait for the end; the exit code."
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end.
+
+        Parameters
+        ----------
+        timeout : float | None, default None
+            seconds; None: no limit
+
+        Returns
+        -------
+        int
+            exit code; raises subprocess.TimeoutExpired
+        """
         end = None if timeout is None else time.monotonic() + timeout
         while self.poll() is None:
             if end is not None and time.monotonic() > end:
@@ -118,8 +152,14 @@ class SpareKernel:
             time.sleep(0.02)
         return self.returncode
 
-    def send_signal(self, number):
-        "Send a signal if it still runs."
+    def send_signal(self, number: int) -> None:
+        """Send a signal if it still runs.
+
+        Parameters
+        ----------
+        number : int
+            of the signal
+        """
         if self.poll() is None:
             os.kill(self.pid, number)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SMOOTH', 'TREES', 'COINS', 'STEPS', 'basic', 'interval', 'up', 'outcome', 'known', 'chronological',
            'walk_forward', 'blocks', 'shuffled', 'levels', 'rally', 'smote', 'learner', 'chance', 'Notebook',
-           'forecasts', 'accuracy', 'companions', 'Entry', 'collector', 'scores']
+           'PreparedNotebook', 'forecasts', 'accuracy', 'companions', 'Entry', 'collector', 'scores']
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #2a7ef2f1
 import re
@@ -438,6 +438,31 @@ class Notebook:
             probability of 1, or a class
         """
         return chance(self.model, X)
+
+
+class PreparedNotebook(Notebook):
+    "A notebook with a step between split and fit that sees both tables whole."
+
+    def prepare(self, features: pd.DataFrame, labels, train: np.ndarray, test: np.ndarray) -> tuple:
+        """What happens to the tables before the fit.
+
+        Parameters
+        ----------
+        features : pd.DataFrame
+            feature table
+        labels
+            labels on the same rows
+        train : np.ndarray
+            positions of training rows
+        test : np.ndarray
+            positions of test rows
+
+        Returns
+        -------
+        tuple
+            (features, labels), of the same rows or of others
+        """
+        return features, labels
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #7309eef3
 def forecasts(pipeline, candles: pd.DataFrame) -> pd.DataFrame:

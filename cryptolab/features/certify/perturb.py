@@ -16,8 +16,19 @@ PRICES = ("open", "high", "low", "close")
 FUTURES = ("times seven", "shuffled", "random", "standing still", "after an outage")
 
 
-def number_columns(candles):
-    "Names of the columns that hold numbers."
+def number_columns(candles: pd.DataFrame) -> list:
+    """Names of the columns that hold numbers.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    list
+        names, in order; flags are no numbers
+    """
     numeric, boolean = pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype
     return [name for name, kind in candles.dtypes.items() if numeric(kind) and not boolean(kind)]
 
