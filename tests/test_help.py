@@ -1,6 +1,7 @@
 """What `help()` says: every parameter of every public name has its comment, and methods go by their own name."""
 import importlib
 import inspect
+import pydoc
 from pathlib import Path
 
 import pytest
@@ -28,14 +29,14 @@ def missing(function, text: str | None) -> list:
 
 
 def public_methods(cls) -> dict:
-    "Methods and properties of a class without an underscore, inherited ones of the library too: {name: function}."
+    "Methods and properties of a class without an underscore, with the class that has them: {name: (class, function)}."
     found = {}
     for base in reversed([b for b in cls.__mro__ if b.__module__.startswith("cryptolab")]):
         for name, value in vars(base).items():
             function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
             field = name in getattr(cls, "__dataclass_fields__", {})  # its default is a function
             if not name.startswith("_") and inspect.isfunction(function) and not field:
-                found[name] = function
+                found[name] = base, function
     return found
 
 
@@ -80,3 +81,58 @@ def test_every_parameter_of_every_public_name_has_its_comment(names):
                 if not isinstance(found, property):
                     problems += [f"{name}.{method}: {p}" for p in missing(found, inspect.getdoc(found))]
     assert not problems, f"{len(problems)} parameters without a comment:\n" + "\n".join(problems)
+
+
+def test_methods_go_by_their_own_name(names):
+    problems = []
+    for cls in filter(inspect.isclass, names.values()):
+        for name, (base, function) in public_methods(cls).items():
+            code = inspect.unwrap(function).__code__
+            if function.__qualname__ != f"{base.__name__}.{name}" or code.co_qualname != function.__qualname__:
+                problems.append(f"{base.__module__}.{base.__name__}.{name}: {code.co_qualname}")
+    assert not problems, "methods that a traceback calls something else:\n" + "\n".join(sorted(set(problems)))
+
+
+def test_help_shows_the_comments():
+    from cryptolab.config import DataError
+    from cryptolab.validation.splitters import CombinatorialPurgedKFold, WalkForward
+
+    shown = pydoc.plain(pydoc.render_doc(CombinatorialPurgedKFold.paths))
+    assert "paths(self, predictions) -> pandas" in shown and "one array per fold in the order of `split`" in shown
+    shown = pydoc.plain(pydoc.render_doc(WalkForward))
+    assert "True learns from everything before the test" in shown and "How many folds `split` yields." in shown
+    assert "what the reader can do about it" in pydoc.plain(pydoc.render_doc(DataError)), "inherited constructors too"
+
+
+def test_a_missing_comment_is_found():
+    def f(a, b=1, *rest, c: int = 2, **more):
+        """F.
+
+        Parameters
+        ----------
+        a
+            said
+        b : default 1
+
+        *rest
+            said too
+        """
+
+    class A:
+        """A.
+
+        Parameters
+        ----------
+        x
+            said
+        """
+
+        def __init__(self, x, y):
+            pass
+
+        @property
+        def _p(self):
+            pass
+
+    assert missing(f, inspect.getdoc(f)) == ["b", "c", "more"] and missing(A, inspect.getdoc(A)) == ["y"]
+    assert missing(f, None) == ["a", "b", "rest", "c", "more"] and public_methods(A) == {}

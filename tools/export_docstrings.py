@@ -72,10 +72,10 @@ def said_at(comments: dict, first: int, last: int, taken: set) -> tuple:  # (tex
 # ---- what the source says
 
 def source_of(source: str, node) -> str:  # on one line; empty for None
-    "The text of an expression; an annotation in quotes without them."
+    "The text of an expression."
     if node is None:
         return ""
-    return re.sub(r"\s+", " ", ast.get_source_segment(source, node))
+    return ast.unparse(node) if node.lineno != node.end_lineno else ast.get_source_segment(source, node)
 
 
 def annotation_of(source: str, node) -> str:

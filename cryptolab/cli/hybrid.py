@@ -310,7 +310,7 @@ def evaluate_ensemble(
     if feature_importance:
         text += ["", tree_importance(system.models_, system.scaler_.chosen).head(15).round(4).to_string()]
     if backtest:
-        text += ["", backtest_text(candles, forecast, system, rows[0], None, fee, slippage)]
+        text += ["", backtest_text(candles, forecast, system, start=rows[0], end=None, fee=fee, slippage=slippage)]
     return "\n".join(text)
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #8ecf7729
@@ -337,7 +337,8 @@ def data_command(
 ) -> None:
     "Write candles into a file."
     with readable_errors():
-        typer.echo(make_data(symbol, days, output, timeframe, source, data_dir, None, seed))
+        words = make_data(symbol, days, output, timeframe, source=source, data_dir=data_dir, seed=seed)
+        typer.echo(words)
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #d972a82f
 @hybrid_app.command("train")
@@ -355,8 +356,8 @@ def train_command(
     "Train the ensemble; print the document's test metrics."
     with readable_errors():
         _, folder = train_ensemble(
-            data_file, output, optimize, lookahead, profit_threshold, symbol, typer.echo, profile=profile, label=label,
-            seed=seed,
+            data_file, output=output, optimize=optimize, lookahead=lookahead, profit_threshold=profit_threshold,
+            symbol=symbol, log=typer.echo, profile=profile, label=label, seed=seed,
         )
         typer.echo(folder)
 
@@ -413,7 +414,8 @@ def backtest_command(
                 )
         else:
             typer.secho(f"without the ensemble: {strategy.silent}", fg="yellow", err=True)
-        typer.echo(backtest_text(candles, forecast, strategy.model, begin, stop, fee, slippage))
+        words = backtest_text(candles, forecast, strategy.model, start=begin, end=stop, fee=fee, slippage=slippage)
+        typer.echo(words)
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #9deb0bff
 @hybrid_app.command("retrain")

@@ -202,7 +202,9 @@ def load_candles(
     if start is not None and end is not None and start >= end:
         raise SettingsError("`start` must be before `end`", f"a start before {end}", start, "exchange or correct them")
     if source == "sample":
-        candles = load_sample(symbol, timeframe, start, end, limit, warmup, seed, **options)
+        candles = load_sample(
+            symbol, timeframe, start=start, end=end, limit=limit, warmup=warmup, seed=seed, **options,
+        )
     elif source == "local":
         candles = load_local(symbol, timeframe, "data" if data_dir is None else data_dir, now=now)
     elif source == "hub":

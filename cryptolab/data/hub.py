@@ -427,7 +427,9 @@ def load_hub(
     symbol, timeframe = canonical_request(symbol, timeframe)
     copy = data_dir is not None and any(_mirrored(data_dir, *file) for file in hub_files(symbol, timeframe))
     if stream and (refresh or not copy):
-        candles = stream_hub(symbol, timeframe, start, end, limit, warmup, now, root)
+        candles = stream_hub(
+            symbol, timeframe, start=start, end=end, limit=limit, warmup=warmup, now=now, root=root,
+        )
         if candles is not None:
             return candles
     path = find_hub_file(symbol, timeframe, data_dir, refresh, download)

@@ -161,7 +161,7 @@ def planted_market(
     pd.DataFrame
         candle table (rule 3) with the truth columns true_p_up (probability) and true_sigma (fraction)
     """
-    return _market(n, timeframe, seed, edge, end, "PLANTED", 100.0)
+    return _market(n, timeframe, seed, edge, end, "PLANTED", price=100.0)
 
 # %% ../../nbs/10_data/30_market.ipynb #f9166709
 def null_market(n: int = 10_000, seed: int = 0, timeframe: str = "1h", end: str = "2025-01-01") -> pd.DataFrame:
@@ -183,7 +183,7 @@ def null_market(n: int = 10_000, seed: int = 0, timeframe: str = "1h", end: str 
     pd.DataFrame
         candle table with truth columns; true_p_up is 0.5 everywhere
     """
-    return _market(n, timeframe, seed, 0.0, end, "NULL", 100.0)
+    return _market(n, timeframe, seed, 0.0, end, "NULL", price=100.0)
 
 # %% ../../nbs/10_data/30_market.ipynb #b9d7ba94
 _PRICES = {
@@ -222,4 +222,4 @@ def sample_market(
     pd.DataFrame
         candle table with the truth columns; attrs hold symbol, timeframe, source, seed, edge
     """
-    return _market(n, timeframe, seed, edge, end, symbol, _PRICES.get(symbol, 10.0))
+    return _market(n, timeframe, seed, edge, end, symbol, price=_PRICES.get(symbol, 10.0))

@@ -132,7 +132,7 @@ def stationary_bootstrap(
         first, count = _times(time, len(values))
         if block is None:
             block = max(block_length(np.add.reduceat(c, first) / count) for c in columns)
-        found = _panel_statistics(values, statistic, block, n, seed, first, count)
+        found = _panel_statistics(values, statistic, block, n, seed, first, count=count)
     fast = "axis" in inspect.signature(statistic).parameters
     value = float(statistic(values, axis=0) if fast else statistic(values))
     return {"n": len(values), "value": value, **_summary(found, value, level, null), "block": float(block)}

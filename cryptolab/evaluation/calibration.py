@@ -209,7 +209,7 @@ def ece(y, p_up, bins: int | None = None, n_samples: int = 1000, seed: int = 0, 
     count, rng = int(groups.max()) + 1, np.random.default_rng(seed)
     value = float(np.abs(_gap(groups, p - y, count)).sum())
     perfect = np.array([np.abs(_gap(groups, p - (rng.random(len(p)) < p), count)).sum() for _ in range(n_samples)])
-    low, high = _ece_interval(groups, p - y, count, np.quantile(perfect, level), n_samples, seed, level)
+    low, high = _ece_interval(groups, p - y, count, np.quantile(perfect, level), n_samples, seed, level=level)
     return {
         "n": len(y), "bins": count, "ece": value, "low": low, "high": high, "expected": float(perfect.mean()),
         "p_value": float((1 + (perfect >= value).sum()) / (1 + n_samples)),

@@ -685,7 +685,7 @@ PATTERNS = {
 
 def _low_hammer(open, high, low, close, usual):
     "1 for a hammer near the low before, −1 for a shooting star near the high before."
-    hanging, shooting = hammer(open, high, low, close, usual[0], usual[1], 1.0, 0.1, NOISE)
+    hanging, shooting = hammer(open, high, low, close, usual[0], usual[1], tail=1.0, stub=0.1, margin=NOISE)
     near = 0.2 * lag(usual[2], 1) + NOISE * close
     stands_low = np.minimum(open, close) <= lag(low, 1) + near
     stands_high = np.maximum(open, close) >= lag(high, 1) - near
@@ -716,9 +716,9 @@ def pattern_columns(open, high, low, close):
     long_1, long_2 = (lag(long.astype("float64"), rows) == 1 for rows in (1, 2))
     known_1, known_2 = (0.0 * lag(body, rows) for rows in (1, 2))  # 0, NaN while that candle's usual size is unknown
     yield "doji", doji(open, close, span, 0.1, NOISE)
-    yield "doji_tail", doji_tail(open, high, low, close, span, 0.1, NOISE)
+    yield "doji_tail", doji_tail(open, high, low, close, span, ratio=0.1, margin=NOISE)
     yield "spinning_top", spinning_top(open, high, low, close, body, NOISE)
-    yield "marubozu", marubozu(open, high, low, close, body, span, 1.0, 0.1, NOISE)
+    yield "marubozu", marubozu(open, high, low, close, body, span, least=1.0, shadow=0.1, margin=NOISE)
     yield "hammer", _low_hammer(open, high, low, close, usual) + known_1
     covers = engulfing(open, close, 0.0)
     within = np.where(long_1 & short, harami(open, close, 0.0, -NOISE, False), 0.0)
@@ -726,11 +726,11 @@ def pattern_columns(open, high, low, close):
     yield "harami", within + known_1
     pierces = piercing(open, close, 0.5, NOISE)
     yield "piercing", np.where(long_1 & (pierces * (open - lag(close, 1)) <= 0), pierces, 0.0) + known_1
-    yield "tweezers", tweezers(open, high, low, close, lag(near, 1), 0.05, NOISE)
+    yield "tweezers", tweezers(open, high, low, close, lag(near, 1), ratio=0.05, margin=NOISE)
     turns = star(open, close, lag(body, 1), 0.3, True, NOISE)
     yield "star", np.where(long & long_2, turns, 0.0) + known_2
     yield "three_inside", three_inside(within, open, close) + known_2
     yield "three_outside", three_outside(covers, close) + known_2
     marches = soldiers(open, high, low, close, 0.0, 0.0)
-    steady = in_step(open, high, low, close, span, near, 0.3, 0.2, 0.6, NOISE) == 1
+    steady = in_step(open, high, low, close, span, near, head=0.3, gap=0.2, fade=0.6, margin=NOISE) == 1
     yield "soldiers", np.where(long & steady, marches, 0.0) + known_2

@@ -112,4 +112,5 @@ def higher(x, factor: int) -> HigherCandles:
         candles complete at the close of each row
     """
     width = max(int(x.step) * factor, 1)
-    return HigherCandles(*_collect(x.time, x.open, x.high, x.low, x.close, x.volume, width, int(x.step)), factor)
+    found = _collect(x.time, x.open, x.high, x.low, x.close, x.volume, width=width, step=int(x.step))
+    return HigherCandles(*found, factor)

@@ -167,11 +167,14 @@ def triple_barrier(
     begin = np.zeros(len(rows)) if trailing_from is None else far["trailing_from"][rows]
     inside = None if lower is None or not n else finer_arrays(candles, step, lower)
     at, price, reason, both = exits_of_trades(
-        prices, rows, sign, (entry - sign * far["stop"])[rows], (entry + sign * far["target"])[rows],
-        far["trailing"][rows], begin, timeout, inside,
+        prices, rows, side=sign, stop=(entry - sign * far["stop"])[rows],
+        target=(entry + sign * far["target"])[rows], trail=far["trailing"][rows], trail_from=begin,
+        timeout=timeout, lower=inside,
     )
     ret = sign * (price / entry[rows] - 1)
-    table = _settle(candles, timeframe, step, timeout, rows, at, reason, ret, full_interval)
+    table = _settle(
+        candles, timeframe, step, timeout, rows, at, reason=reason, ret=ret, full_interval=full_interval,
+    )
     settled = table["y"].notna().to_numpy()[rows]
     table.attrs |= {
         "label": f"triple_barrier_{side}", "target": target, "stop": stop, "unit": unit, "window": window, "side": side,

@@ -110,7 +110,7 @@ def exit_of_trade(
                 hit, price = -1, 0.0
                 if len(first):
                     hit, price = _first_hit(
-                        lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below, above,
+                        lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below=below, above=above,
                     )
                 if hit == 1:
                     return i, sign * price, TARGET, 2
@@ -133,8 +133,9 @@ def _walk_all(
     reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
     for k in range(n):
         row[k], price[k], reason[k], both[k] = exit_of_trade(
-            open, high, low, close, rows[k], sign[k], stop[k], target[k], trail[k], trail_from[k], timeout[k],
-            lower_open, lower_high, lower_low, first,
+            open, high, low, close, rows[k], sign[k], stop=stop[k], target=target[k], trail=trail[k],
+            trail_from=trail_from[k], timeout=timeout[k], lower_open=lower_open, lower_high=lower_high,
+            lower_low=lower_low, first=first,
         )
     return row, price, reason, both
 
@@ -151,10 +152,10 @@ def _each(name, value, n, dtype="float64"):
 
 
 def _lower_arrays(lower):
-    "Contiguous (open, high, low) of the lower candles, and `first`; empty arrays for None."
-    parts = (np.zeros(0),) * 4 if lower is None else lower
-    *below, first = (np.ascontiguousarray(x, dtype=kind) for x, kind in zip(parts, ("float64",) * 3 + ("int64",)))
-    return below, first
+    "Contiguous arrays of the lower candles by name; empty for None."
+    names, parts = ("lower_open", "lower_high", "lower_low", "first"), (np.zeros(0),) * 4 if lower is None else lower
+    kinds = ("float64",) * 3 + ("int64",)
+    return {name: np.ascontiguousarray(x, dtype=kind) for name, x, kind in zip(names, parts, kinds)}
 
 # %% ../../nbs/30_labels/20_walk.ipynb #3c7b89d3
 def exits_of_trades(
@@ -216,16 +217,17 @@ def exits_of_trades(
             "correct them",
         )
     distances = {"stop": stop, "target": target, "trail": trail, "trail_from": trail_from}
-    barriers = [_each(name, value, n) for name, value in distances.items()]
-    below, first = _lower_arrays(lower)
+    barriers = {name: _each(name, value, n) for name, value in distances.items()}
+    below = _lower_arrays(lower)
+    first, *sizes = below["first"], *(len(below[f"lower_{name}"]) for name in ("open", "high", "low"))
     if lower is not None and (
-        len(first) != len(o) + 1 or first.min() < 0 or first.max() > len(below[0]) or len({len(x) for x in below}) > 1
+        len(first) != len(o) + 1 or first.min() < 0 or first.max() > sizes[0] or len(set(sizes)) > 1
     ):
         raise DataError(
-            "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {len(below[0])}", f"{len(first)}",
+            "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {sizes[0]}", f"{len(first)}",
             "give `first` for each candle and the end",
         )
-    return _walk_all(o, h, l, c, rows, sides, *barriers, timeouts, *below, first)
+    return _walk_all(o, h, l, c, rows, sides, timeout=timeouts, **barriers, **below)
 
 # %% ../../nbs/30_labels/20_walk.ipynb #69eb932f
 @kernel
@@ -329,8 +331,9 @@ def walk_in_turn(
         t = target[k] if target[k] == target[k] else entry + sign[k] * target_by[k]
         inside = first[a + c : b + c + 1] if len(first) else first
         at[kept], price[kept], reason[kept], both[kept] = exit_of_trade(
-            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], s, t, trail[k], trail_from[k], timeout[k],
-            lower_open, lower_high, lower_low, inside,
+            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], stop=s, target=t, trail=trail[k],
+            trail_from=trail_from[k], timeout=timeout[k], lower_open=lower_open, lower_high=lower_high,
+            lower_low=lower_low, first=inside,
         )
         until[held], whose[held] = ends[a + at[kept]] if len(ends) else at[kept], c
         order[kept], held, kept = k, held + 1, kept + 1
@@ -414,7 +417,7 @@ def exits_in_turn(
         )
     distances = {"stop": stop, "target": target, "stop_by": stop_by, "target_by": target_by}
     distances |= {"trail": trail, "trail_from": trail_from}
-    barriers = [_each(name, value, n) for name, value in distances.items()]
+    barriers = {name: _each(name, value, n) for name, value in distances.items()}
     times = np.zeros(0, dtype="int64") if ends is None else np.ascontiguousarray(ends, dtype="int64")
     if len(bounds) > 2 and len(times) != len(o):
         raise DataError("several coins need their times", f"{len(o)} closing times", len(times), "give `ends`")
@@ -423,9 +426,11 @@ def exits_in_turn(
         raise DataError(
             "orders are not in the order of time", "sorted decisions", "an earlier one after a later one", "sort them",
         )
-    below, first = _lower_arrays(lower)
     room = most * (len(bounds) - 1) if most_all is None else most_all
-    return walk_in_turn(o, h, l, c, bounds, times, coins, rows, sides, *barriers, timeouts, most, room, *below, first)
+    return walk_in_turn(
+        o, h, l, c, bounds, times, coin=coins, rows=rows, sign=sides, timeout=timeouts, most=most, most_all=room,
+        **barriers, **_lower_arrays(lower),
+    )
 
 
 def _can_enter(rows, coins, bounds):

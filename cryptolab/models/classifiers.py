@@ -242,7 +242,8 @@ def fit_lstm(view: np.ndarray, train: tuple, val: tuple, sizes: dict, seed: int 
     keras.utils.set_random_seed(seed)
     model = build_lstm(view.shape[1], view.shape[2], sizes["lstm_units"], sizes["lstm_dropout"])
     history = train_network(
-        model, view, train, val, "binary_crossentropy", sizes["lstm_epochs"], sizes["lstm_rate"], sizes["batch_size"],
-        sizes["lstm_patience"], sizes["lstm_plateau"], 1e-6, seed, "lstm", log,
+        model, view, train, val, "binary_crossentropy", sizes["lstm_epochs"], rate=sizes["lstm_rate"],
+        batch_size=sizes["batch_size"], patience=sizes["lstm_patience"], plateau=sizes["lstm_plateau"],
+        floor=1e-6, seed=seed, label="lstm", log=log,
     )
     return model, history

@@ -287,7 +287,8 @@ def train_direction(
         transfer_weights(model, start, leave=("wide",))
     s = {k[len("direction_") :]: v for k, v in sizes.items() if k.startswith("direction_")}
     history = train_network(
-        model, view, train, val, "binary_crossentropy", s["epochs"], s["rate"], sizes["batch_size"], s["patience"],
-        s["plateau"], 1e-6, seed, "direction", log,
+        model, view, train, val, "binary_crossentropy", s["epochs"], rate=s["rate"],
+        batch_size=sizes["batch_size"], patience=s["patience"], plateau=s["plateau"], floor=1e-6, seed=seed,
+        label="direction", log=log,
     )
     return model, history

@@ -107,18 +107,19 @@ def train_price(
     import keras
 
     newest = view[train[0], -1].astype("float64")
-    moments = (newest.mean(axis=0), newest.var(axis=0)) if standard else (None, None)
+    mean, variance = (newest.mean(axis=0), newest.var(axis=0)) if standard else (None, None)
     scale = float(np.std(train[1])) or 1.0
     _, window, features = view.shape
-    model = build_price(window, features, sizes["price_units"], sizes["price_dense"], dropout, scale, *moments)
+    units, dense = sizes["price_units"], sizes["price_dense"]
+    model = build_price(window, features, units, dense, dropout, scale=scale, mean=mean, variance=variance)
     inner = keras.Model(model.inputs, model.get_layer("standard_return").output)
     if start is not None:
         transfer_weights(model, start)
     unit = [(positions, (y / scale).astype("float32")) for positions, y in (train, val)]
     s = {k[len("price_") :]: v for k, v in sizes.items() if k.startswith("price_")}
     history = train_network(
-        inner, view, *unit, "huber", s["epochs"], s["rate"], sizes["batch_size"], s["patience"], s["plateau"], 1e-7,
-        seed, "price", log,
+        inner, view, *unit, "huber", s["epochs"], rate=s["rate"], batch_size=sizes["batch_size"],
+        patience=s["patience"], plateau=s["plateau"], floor=1e-7, seed=seed, label="price", log=log,
     )
     return model, history
 

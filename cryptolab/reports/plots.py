@@ -478,8 +478,8 @@ def plot_accuracy_bars(
     for part, color in ((table[:1], BLUE), (table[1:], GREY)):
         fig.add_trace(
             interval_points(
-                plain_numbers(part["accuracy"]), part["name"].tolist(), part["low"], part["high"], "accuracy", color,
-                "x", showlegend=False,
+                plain_numbers(part["accuracy"]), part["name"].tolist(), part["low"], part["high"], "accuracy",
+                color=color, along="x", showlegend=False,
             )
         )
     labels = [f"{name} {accuracy:.1%}" for name, accuracy in zip(table["name"], table["accuracy"])]
@@ -513,8 +513,8 @@ def plot_rivals(
     names = rivals.index.tolist()
     fig = go.Figure(
         interval_points(
-            plain_numbers(rivals["edge"]), names, rivals["edge_low"], rivals["edge_high"], "edge", BLUE, "x",
-            showlegend=False,
+            plain_numbers(rivals["edge"]), names, rivals["edge_low"], rivals["edge_high"], "edge", color=BLUE,
+            along="x", showlegend=False,
         )
     )
     fig.add_vline(x=0, line={"color": GREY, "dash": "dash", "width": 1.2})

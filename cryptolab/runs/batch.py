@@ -353,7 +353,10 @@ def run_batch(
         if missing:
             workers = min(jobs, len(missing))
             say("line", trust, done, total)
-            _drive(missing, out, batch, workers, (scheduler, certificates), force, timeout, threads, status, report)
+            _drive(
+                missing, out, batch, workers, (scheduler, certificates), force, timeout=timeout, threads=threads,
+                status=status, report=report,
+            )
         status.write(ended=datetime.now(UTC).isoformat(timespec="seconds"))
         from cryptolab.reports.leaderboard import write_leaderboard
 

@@ -309,9 +309,9 @@ def audit(
         candles, windows, rows, tuple(range(seeds)), switches, workers=min(2, os.cpu_count() or 1), store=steps,
         log=step, other=tables.get("other"),
     )
-    forecast = _forecasts(tables, blocks, profile, seed, steps, work, log)
+    forecast = _forecasts(tables, blocks, profile, seed, steps, work, log=log)
     trading = {} if profile == "none" else _trading_jobs(tables, rows + more, profile, seed)
-    measured, share = _measure(tables, blocks, forecast, f"V9 ({profile})", seed, steps, log, trading)
+    measured, share = _measure(tables, blocks, forecast, f"V9 ({profile})", seed, steps, log=log, trading=trading)
     claims = c.claims_table()
     judged = c.judge_claims(claims, pd.DataFrame(measured))
     origin = {

@@ -431,7 +431,7 @@ def run_report(
         sweep(target, locked)
         try:
             partial.mkdir(), work.mkdir(exist_ok=True)
-            _make(template, partial, {**values, **paths}, shown, kept, progress, kernels or kernel_class)
+            _make(template, partial, {**values, **paths}, shown, kept, progress, kernels=kernels or kernel_class)
             if finish:
                 finish(partial)
             swap_in(partial, target)

@@ -276,8 +276,8 @@ def _rule_without_pattern(candles, table):
     years = (candles.index[-1] - candles.index[0]) / pd.Timedelta("365D")
     return measurements(
         "hybrid.backtest", "stand-in", "the rule, ML off",
-        {"win_rate_before": rate_with_interval(trades["ret"] > 0.003)}, len(trades), data_words(candles, candles.index),
-        f"{len(trades) / years:.0f} entries a year without the pattern",
+        {"win_rate_before": rate_with_interval(trades["ret"] > 0.003)}, len(trades),
+        data_words(candles, candles.index), note=f"{len(trades) / years:.0f} entries a year without the pattern",
     )
 
 # %% ../../../nbs/75_audit/70_claims/72_hybrid.ipynb #36a9d65e

@@ -178,8 +178,8 @@ def trade_measurements(claim: str, subject: str, values: dict, n: int, data: str
         rows of `measurements`: role "system", or "stand-in" below LEAST_TRADES
     """
     if n < LEAST_TRADES:
-        return measurements(claim, "stand-in", subject, values, n, data, f"only {n} trades")
-    return measurements(claim, "system", subject, values, n, data, note)
+        return measurements(claim, "stand-in", subject, values, n, data, note=f"only {n} trades")
+    return measurements(claim, "system", subject, values, n, data, note=note)
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #5cb0ca09
 def _confusion(cells, axis, score):

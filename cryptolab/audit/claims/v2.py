@@ -59,7 +59,7 @@ def v2_base_rates(candles: pd.DataFrame, seed: int = 0, bounce: float = 0.65) ->
             out += measurements(f"v2.{part}", "nothing", "constant forecast", {metric: 0.5}, len(y), words)
     note = f"{int(entered.sum())} of {len(y)} touches above {bounce}, {vetoed} vetoed by the inverted model"
     out += measurements(
-        "v2.engine", "stand-in", "LightGBM", {"entry_rate": rate_with_interval(entered)}, len(y), words, note,
+        "v2.engine", "stand-in", "LightGBM", {"entry_rate": rate_with_interval(entered)}, len(y), words, note=note,
     )
     if entered.any():
         out += measurements(
@@ -67,7 +67,7 @@ def v2_base_rates(candles: pd.DataFrame, seed: int = 0, bounce: float = 0.65) ->
             words,
         )
     return out + measurements(
-        "v2.engine", "nothing", "enter every touch", {"win_rate": float(y.mean())}, len(y), words, ends,
+        "v2.engine", "nothing", "enter every touch", {"win_rate": float(y.mean())}, len(y), words, note=ends,
     )
 
 # %% ../../../nbs/75_audit/70_claims/71_v2.ipynb #b00c0c34
@@ -125,7 +125,7 @@ def engine_measurements(
     lost, out, entered = (test["ret"].to_numpy() - 2 * cost) <= 0, [], int(kept.sum())
     if not note:
         rate, counts = {"entry_rate": rate_with_interval(kept)}, f"{entered} of {len(test)} candidates"
-        out += measurements("v2.engine", "system", subject, rate, len(test), words, counts)
+        out += measurements("v2.engine", "system", subject, rate, len(test), words, note=counts)
     if kept.any():
         wins = {"win_rate": rate_with_interval(test["y"].to_numpy()[kept])}
         out += trade_measurements("v2.engine", subject, wins, entered, words, note)

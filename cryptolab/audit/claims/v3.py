@@ -42,8 +42,9 @@ def v3_base_rates(candles: pd.DataFrame, minutes: int = 1, seed: int = 0, cost: 
     usual = train.value_counts().idxmax()
     ends = f"exits: target {share['target']:.2%}, stop {share['stop']:.2%}, timeout {share['timeout']:.2%}"
     out += measurements(
-        "v3.ensemble", "nothing", "commonest class", {"accuracy": float(kinds.get(usual, 0.0)), "roc_auc": 0.5}, len(y),
-        words, "down {:.1%}, flat {:.1%}, up {:.1%}".format(*(kinds.get(c, 0.0) for c in (-1.0, 0.0, 1.0))),
+        "v3.ensemble", "nothing", "commonest class", {"accuracy": float(kinds.get(usual, 0.0)), "roc_auc": 0.5},
+        len(y), words,
+        note="down {:.1%}, flat {:.1%}, up {:.1%}".format(*(kinds.get(c, 0.0) for c in (-1.0, 0.0, 1.0))),
     )
     out += measurements(
         "v3.ensemble", "nothing", "constant share of the training rows",
@@ -55,9 +56,10 @@ def v3_base_rates(candles: pd.DataFrame, minutes: int = 1, seed: int = 0, cost: 
     found = direction_scores(both, p[both.index], 100)
     out += measurements(
         "v3.ensemble", "stand-in", "LightGBM", {"roc_auc": found["roc_auc"]}, len(both), words,
-        "rise above 0.1 % against the rest",
+        note="rise above 0.1 % against the rest",
     )
     out += measurements(
-        "v3.backtest", "nothing", "enter every candle", {"win_rate": share["win_rate"]}, share["n"], words, ends,
+        "v3.backtest", "nothing", "enter every candle", {"win_rate": share["win_rate"]}, share["n"], words,
+        note=ends,
     )
     return out, share

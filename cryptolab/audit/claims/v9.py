@@ -144,7 +144,7 @@ def price_measurements(
         errors = {k: levels[k] for k in ("rmse", "mae", "mape")}
         out += measurements("v9.price", "system", name, errors, len(rows), words)
         note = "R² of the next log return"
-        out += measurements("v9.price", "system", name, {"r2": returns["r2"]}, len(rows), words, note)
+        out += measurements("v9.price", "system", name, {"r2": returns["r2"]}, len(rows), words, note=note)
     still = {k: v[0] for k, v in error_scores(after, now, 2).items()}
     level = {"r2": still.pop("r2")}
     out += measurements("v9.price", "nothing", "repeat the last close", still, len(rows), words)

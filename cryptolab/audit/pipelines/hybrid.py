@@ -81,7 +81,7 @@ def _member(name, rows, later, windows, sizes, seed):
 
     x, y, weight = rows
     if name == "xgboost":
-        return classifiers.fit_boosting(x, y, weight, later, sizes, seed, 1)[0]
+        return classifiers.fit_boosting(x, y, weight, later, sizes, seed=seed, threads=1)[0]
     if name == "lstm":
         return classifiers.fit_lstm(*windows(), sizes, seed)[0]
     if name == "svm":
@@ -180,7 +180,7 @@ def hybrid_pipeline(
         lambda candles: rows_side_by_side(features(candles, "hybrid"), window),
         lambda candles: hybrid_labels(candles, label, lookahead, profit_threshold),
         functools.partial(newest_rows_test, test=test),
-        lambda X, y: _fit(X, y, LEARNERS[learner], window, sizes, resample, seed, lookahead),
+        lambda X, y: _fit(X, y, LEARNERS[learner], window, sizes, resample, seed=seed, gap=lookahead),
         lambda model, X: model(X), name=f"hybrid, {learner}, {label}",
     )
 
@@ -231,7 +231,9 @@ def hybrid_control(
     odds = []
     for rows in (above, below):
         models = {
-            name: fit_member(name, rows, rows.parts.train, rows.parts.val, sizes, resample, seed, 1)[0]
+            name: fit_member(
+                name, rows, rows.parts.train, rows.parts.val, sizes, resample=resample, seed=seed, threads=1,
+            )[0]
             for name in members
         }
         vote = weighted_vote(member_votes(models, rows, rows.parts.test), vote_weights("published", members))

@@ -165,7 +165,9 @@ def _judged_trades(system, candles):
 
     rows = system.fit(candles, log=None).outcomes(candles)
     b = system.barriers
-    exact = triple_barrier(candles, b["target"], b["stop"], b["timeout"], "atr", b["window"], system.side)
+    exact = triple_barrier(
+        candles, b["target"], b["stop"], b["timeout"], unit="atr", window=b["window"], side=system.side,
+    )
     return rows, exact["t1"]
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from .parts import Notebook, PreparedNotebook, basic, blocks, chance, chronological, collector
-from .parts import interval, known, learner, levels, outcome, rally, shuffled, smote, up, walk_forward
+from .parts import interval, known, learner, levels, outcome, rally, shuffled, smote, up
+from .parts import walk_forward
 
 # %% ../../../nbs/75_audit/40_zoo/30_leaky_fits.ipynb #379311c0
 FIT_LEAKS = []  # entries of this module

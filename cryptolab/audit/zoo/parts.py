@@ -646,7 +646,7 @@ def collector(entries: list, leaky: bool):
         def add(cls):
             cls.family = family
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-            entries.append(Entry(name, leaky, kind, family, step, cls.__doc__, twin, cls, market))
+            entries.append(Entry(name, leaky, kind, family, step, cls.__doc__, twin=twin, build=cls, market=market))
             return cls
 
         return add

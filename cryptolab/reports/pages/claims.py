@@ -215,8 +215,8 @@ def plot_ablation(
         part = t[t["leak"] == leak]
         fig.add_trace(
             interval_points(
-                plain_numbers(part["accuracy"]), part.index.tolist(), part["accuracy_low"], part["accuracy_high"], name,
-                color, "x",
+                plain_numbers(part["accuracy"]), part.index.tolist(), part["accuracy_low"], part["accuracy_high"],
+                name, color=color, along="x",
             )
         )
     fig.add_trace(
@@ -267,7 +267,7 @@ def plot_claims(
     fig.add_trace(
         interval_points(
             plain_numbers(seen["measured"]), seen.index.tolist(), seen["measured_low"].astype(float),
-            seen["measured_high"].astype(float), "measured", BLUE, "x",
+            seen["measured_high"].astype(float), "measured", color=BLUE, along="x",
         )
     )
     idle = t[t["nothing"].notna()]

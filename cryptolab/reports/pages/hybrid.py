@@ -218,7 +218,7 @@ def hybrid_info_sheet(
         for part, word in PART_NAMES.items()
     }
     fitted |= _fitting_answers(system)
-    return system_info_sheet(system, origin, forecasts, fitted, certificate, leaks, trials)
+    return system_info_sheet(system, origin, forecasts, fitted, certificate=certificate, leaks=leaks, trials=trials)
 
 # %% ../../../nbs/80_reports/70_pages/30_hybrid.ipynb #38aad19c
 def hybrid_result(

@@ -245,7 +245,7 @@ def v2_info_sheet(
         "thresholds": f"{levels} ({chosen})",
         "touched once, at the end": "test rows",
     }
-    return system_info_sheet(system, origin, forecasts, fitted, certificate, leaks, trials)
+    return system_info_sheet(system, origin, forecasts, fitted, certificate=certificate, leaks=leaks, trials=trials)
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #1acb8489
 def bounce_finding(comparison: pd.DataFrame, event: str) -> str:

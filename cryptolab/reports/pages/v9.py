@@ -67,7 +67,7 @@ def v9_info_sheet(
     purged = ", ".join(f"{name} {count}" for name, count in system.counts_["purged"].items())
     fitted["left out between the parts"] = f"{purged} rows whose outcome reaches into the next part"
     fitted |= _fitting_answers(system)
-    return system_info_sheet(system, origin, forecasts, fitted, certificate, leaks, trials)
+    return system_info_sheet(system, origin, forecasts, fitted, certificate=certificate, leaks=leaks, trials=trials)
 
 # %% ../../../nbs/80_reports/70_pages/10_v9.ipynb #c73fafd9
 def v9_result(

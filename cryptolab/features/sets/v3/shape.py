@@ -85,7 +85,7 @@ def group_patterns(x):
     outside = candle.outside_bar(x.high, x.low, False)
     yield "inside_bar", candle.inside_bar(x.high, x.low)
     yield "outside_bar", np.where(outside == 1, np.sign(x.close - x.open), outside)
-    yield "tweezer", candle.tweezers(x.open, x.high, x.low, x.close, span + lag(span, 1), 0.02, noise)
+    yield "tweezer", candle.tweezers(x.open, x.high, x.low, x.close, span + lag(span, 1), ratio=0.02, margin=noise)
     yield "star", candle.star(x.open, x.close, 0.5 * np.minimum(lag(size, 2), size), 0.5, False, -noise)
     yield "soldiers", candle.soldiers(x.open, x.high, x.low, x.close, 0.5, noise)
 
