@@ -20,13 +20,18 @@ from pathlib import Path
 class CryptolabError(ValueError):
     "Base of every error raised on purpose: what happened, what was expected, what was found, what to do."
 
-    def __init__(
-        self,
-        what: str,  # what went wrong, naming the file, row or parameter
-        expected: object = None,  # what would have been right
-        found: object = None,  # what was there instead
-        remedy: str | None = None,  # what the reader can do about it
-    ):
+    def __init__(self, what: str, expected: object = None, found: object = None, remedy: str | None = None):
+        """Parameters
+        ----------
+        what : str
+            what went wrong, naming the file, row or parameter
+        expected : object, default None
+            what would have been right
+        found : object, default None
+            what was there instead
+        remedy : str | None, default None
+            what the reader can do about it
+        """
         self.what, self.expected, self.found, self.remedy = what, expected, found, remedy
         parts = [what]
         if expected is not None:
@@ -56,20 +61,48 @@ class ModelError(CryptolabError):
 # %% ../nbs/00_config.ipynb #731b80e7
 @dataclass(frozen=True)
 class Settings:
-    "The research plan of `settings.ini`, one attribute per key."
+    """The research plan of `settings.ini`, one attribute per key.
 
-    source: str = "sample"  # sample | local | hub | exchange
-    data_dir: str = "data"  # folder or file of candles
-    symbols: tuple = ("BTCUSDT",)  # symbols to run
-    timeframes: tuple = ("1h",)  # timeframes to run
-    limit: int = 10000  # newest candles to use, up to 100 million
-    system: str = "v9"  # which system
-    profile: str = "quick"  # full | quick | smoke
-    seed: int = 0  # seed of every random choice, below 2**32
-    fee: float = 0.001  # fraction per side, below 0.5
-    slippage: float = 0.0005  # fraction per side, below 0.5
-    workers: int = 2  # processes of a batch, up to 1024
-    out: str = "reports"  # folder for results
+    Parameters
+    ----------
+    source : str, default "sample"
+        sample | local | hub | exchange
+    data_dir : str, default "data"
+        folder or file of candles
+    symbols : tuple, default ("BTCUSDT",)
+        symbols to run
+    timeframes : tuple, default ("1h",)
+        timeframes to run
+    limit : int, default 10000
+        newest candles to use, up to 100 million
+    system : str, default "v9"
+        which system
+    profile : str, default "quick"
+        full | quick | smoke
+    seed : int, default 0
+        seed of every random choice, below 2**32
+    fee : float, default 0.001
+        fraction per side, below 0.5
+    slippage : float, default 0.0005
+        fraction per side, below 0.5
+    workers : int, default 2
+        processes of a batch, up to 1024
+    out : str, default "reports"
+        folder for results
+    """
+
+    source: str = "sample"
+    data_dir: str = "data"
+    symbols: tuple = ("BTCUSDT",)
+    timeframes: tuple = ("1h",)
+    limit: int = 10000
+    system: str = "v9"
+    profile: str = "quick"
+    seed: int = 0
+    fee: float = 0.001
+    slippage: float = 0.0005
+    workers: int = 2
+    out: str = "reports"
 
 # %% ../nbs/00_config.ipynb #4b80c009
 _CHOICES = {"source": ("sample", "local", "hub", "exchange"), "profile": ("full", "quick", "smoke")}
@@ -120,12 +153,28 @@ def _check_text(key, value, where):
         )
 
 # %% ../nbs/00_config.ipynb #a41c7e03
-def check_choice(
-    key: str,  # a setting of the plan
-    value,  # its value, in the type of the setting
-    where: str,  # the file or option it came from, for the error
-) -> object:  # the value, a list as tuple; raises SettingsError where it is not allowed
-    "A setting that has the right type, is one of the choices, in range, not empty and without repetition."
+def check_choice(key: str, value, where: str) -> object:
+    """A setting that has the right type, is one of the choices, in range, not empty and without repetition.
+
+    Parameters
+    ----------
+    key : str
+        a setting of the plan
+    value
+        its value, in the type of the setting
+    where : str
+        the file or option it came from, for the error
+
+    Returns
+    -------
+    object
+        the value, a list as tuple
+
+    Raises
+    ------
+    SettingsError
+        where it is not allowed
+    """
     _check_kind(key, value, where)
     if key in _CHOICES and value not in _CHOICES[key]:
         raise SettingsError(
@@ -211,11 +260,26 @@ def _read_plan(path):
     return values
 
 # %% ../nbs/00_config.ipynb #423c6002
-def load_settings(
-    path: str | Path = "settings.ini",  # the plan file; the defaults apply when the default path does not exist
-    **overrides,  # values that replace those of the file; None means "not given"
-) -> Settings:  # the plan, checked; raises SettingsError on unknown keys or values
-    "Read the research plan and apply overrides."
+def load_settings(path: str | Path = "settings.ini", **overrides) -> Settings:
+    """Read the research plan and apply overrides.
+
+    Parameters
+    ----------
+    path : str | Path, default "settings.ini"
+        the plan file; the defaults apply when the default path does not exist
+    **overrides
+        values that replace those of the file; None means "not given"
+
+    Returns
+    -------
+    Settings
+        the plan, checked
+
+    Raises
+    ------
+    SettingsError
+        on unknown keys or values
+    """
     known, values, path = {f.name for f in fields(Settings)}, {}, Path(path)
     if os.path.lexists(path):  # also a link that leads nowhere: it is not to be taken for no plan
         values = _read_plan(path)
@@ -229,11 +293,21 @@ def load_settings(
     return replace(Settings(), **values)
 
 # %% ../nbs/00_config.ipynb #10b4d3f3
-def seed_everything(
-    seed: int,  # seed for Python, NumPy and the deep-learning backend
-    networks: bool = True,  # also seed Keras and ask TensorFlow for deterministic operations (imports them)
-) -> None:  # nothing; changes the state of this process
-    "Make this process repeatable and quiet: seeds, deterministic operations, no advice from TensorFlow."
+def seed_everything(seed: int, networks: bool = True) -> None:
+    """Make this process repeatable and quiet: seeds, deterministic operations, no advice from TensorFlow.
+
+    Parameters
+    ----------
+    seed : int
+        seed for Python, NumPy and the deep-learning backend
+    networks : bool, default True
+        also seed Keras and ask TensorFlow for deterministic operations (imports them)
+
+    Returns
+    -------
+    None
+        nothing; changes the state of this process
+    """
     import numpy as np
 
     random.seed(seed)

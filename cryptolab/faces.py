@@ -11,11 +11,21 @@ import types
 from collections.abc import Callable
 
 # %% ../nbs/02_faces.ipynb #48e50d29
-def make_face(
-    name: str,  # `__name__` of the package
-    call: Callable | None = None,  # what a call of the package does; None: it cannot be called
-) -> None:  # nothing; without effect in a notebook, where the name is `__main__`
-    "Let `dir` of a package show its public names, and a call of it be one of its functions."
+def make_face(name: str, call: Callable | None = None) -> None:
+    """Let `dir` of a package show its public names, and a call of it be one of its functions.
+
+    Parameters
+    ----------
+    name : str
+        `__name__` of the package
+    call : Callable | None, default None
+        what a call of the package does; None: it cannot be called
+
+    Returns
+    -------
+    None
+        nothing; without effect in a notebook, where the name is `__main__`
+    """
     module = sys.modules[name]
     if name == "__main__":
         return

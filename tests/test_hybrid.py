@@ -281,11 +281,11 @@ def test_an_interrupted_fit_goes_on(candles, tmp_path, monkeypatch):
     whole = Hybrid(**params).fit(candles, log=None)
     once, calls = hybrid.fit_member, []
 
-    def stops(name, *args):
+    def stops(name, *args, **named):
         calls.append(name)
         if name == "logistic" and calls.count("logistic") == 1:
             raise KeyboardInterrupt
-        return once(name, *args)
+        return once(name, *args, **named)
 
     monkeypatch.setattr(hybrid, "fit_member", stops)
     with pytest.raises(KeyboardInterrupt):

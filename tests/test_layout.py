@@ -244,6 +244,20 @@ FAULTS = {
         {"20_models/30_other": ("models.other", "import cryptolab.models.forest")},
         ["30_other.ipynb uses nbs/20_models/30_forest.ipynb"],
     ),
+    "methods that come late": (
+        {"20_models/40_a": ("models.a", "class A: pass\ndef _f(self): pass\nA.f, A.g = _f, staticmethod(_f)")},
+        ["a.py:3: `A.f = …`", "a.py:3: `A.g = …`"],
+    ),
+    "a call that nobody can read": (
+        {
+            "20_models/40_a": (
+                "models.a",
+                "class A:\n    def __init__(self, a, b, c, d, e, f, g=0): pass\n    def many(self, *args): pass\n"
+                "A(1, 2, 3, 4, 5, 6, g=7).many(1, 2, 3, 4, 5, 6, 7)\nmax(1, 2, 3, 4, 5, 6, 7)\nA(1, 2, 3, 4, 5, 6, 7)",
+            )
+        },
+        ["nbs/20_models/40_a.ipynb:7: `A` with 7 arguments by place"],
+    ),
     "a circle": (
         {
             "20_models/40_a": ("models.a", "def f():\n    from cryptolab.models.b import g"),

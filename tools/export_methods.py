@@ -16,6 +16,7 @@ EXPORTS = ("export", "exporti", "exports")
 KINDS = {
     "as_prop": "@property", "cls_method": "@classmethod", "static_method": "@staticmethod", "set_prop": "@{}.setter",
 }
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class ExportError(Exception):
@@ -218,6 +219,16 @@ def move_methods(cells: list, where: str) -> None:  # `cells`: exported to one m
         places |= {node.name: number for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
+def exported_modules(nb) -> dict:  # {where to, empty for the notebook's own module: code cells in order}
+    "The cells of a notebook that are exported."
+    modules = {}
+    for cell in nb.cells:
+        for directive in EXPORTS:
+            if cell.cell_type == "code" and directive in cell.directives_:
+                modules.setdefault(cell.directives_[directive], []).append(cell)
+    return modules
+
+
 class Methods:
     "Processor for `nbdev_export`: patched functions of exported cells go into their class."
 
@@ -226,10 +237,5 @@ class Methods:
 
     def begin(self):
         "Change the exported cells before they are written."
-        modules = {}
-        for cell in self.nb.cells:
-            for directive in EXPORTS:
-                if cell.cell_type == "code" and directive in cell.directives_:
-                    modules.setdefault(cell.directives_[directive], []).append(cell)
-        for cells in modules.values():
+        for cells in exported_modules(self.nb).values():
             move_methods(cells, Path(self.nb.get("path_", "notebook")).name)

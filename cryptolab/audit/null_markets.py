@@ -13,10 +13,24 @@ from ..config import DataError, SettingsError
 from ..data.market import null_market, planted_market
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #c673c068
-def candle_parts(
-    candles: pd.DataFrame,  # candle table
-) -> pd.DataFrame:  # jump, body, above, below (logs), volume; raises DataError for what cannot be taken apart
-    "Jump, body, reach above and below the open (logs), volume; a still candle moves by the smallest step seen."
+def candle_parts(candles: pd.DataFrame) -> pd.DataFrame:
+    """Jump, body, reach above and below the open (logs), volume; a still candle moves by the smallest step seen.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    pd.DataFrame
+        jump, body, above, below (logs), volume
+
+    Raises
+    ------
+    DataError
+        for what cannot be taken apart
+    """
     missing = [c for c in ("open", "high", "low", "close", "volume") if c not in candles.columns]
     if missing or not isinstance(candles.index, pd.DatetimeIndex):
         raise DataError(
@@ -49,12 +63,23 @@ def candle_parts(
     )
 
 
-def chain_candles(
-    parts: pd.DataFrame,  # of `candle_parts`
-    start: float,  # first open
-    **attrs,  # attrs of the table
-) -> pd.DataFrame:  # candle table with true_p_up = 0.5
-    "Candles from parts; the first opens at the price `start`."
+def chain_candles(parts: pd.DataFrame, start: float, **attrs) -> pd.DataFrame:
+    """Candles from parts; the first opens at the price `start`.
+
+    Parameters
+    ----------
+    parts : pd.DataFrame
+        of `candle_parts`
+    start : float
+        first open
+    **attrs
+        attrs of the table
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table with true_p_up = 0.5
+    """
     close = np.log(start) - parts["jump"].iloc[0] + np.cumsum(parts["jump"] + parts["body"])
     open_ = close - parts["body"]
     table = np.exp(
@@ -68,11 +93,21 @@ def chain_candles(
     return table
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #ca7835ba
-def flipped_market(
-    candles: pd.DataFrame,  # real candle table
-    seed: int = 0,  # same seed, same coins
-) -> pd.DataFrame:  # candle table on the same clock with true_p_up = 0.5; extra columns of the original are dropped
-    "Real candles, each upright or mirrored around its open by a fair coin."
+def flipped_market(candles: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Real candles, each upright or mirrored around its open by a fair coin.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        real candle table
+    seed : int, default 0
+        same seed, same coins
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table on the same clock with true_p_up = 0.5; extra columns of the original are dropped
+    """
     parts = candle_parts(candles)
     up = np.random.default_rng([seed, 1]).random(len(parts)) < 0.5
     flipped = parts.assign(
@@ -91,11 +126,21 @@ def _known_before(x, half_life=24):
     return np.maximum(level, max(0.1 * float(np.median(level)), 1e-12))
 
 
-def shuffled_market(
-    candles: pd.DataFrame,  # real candle table
-    seed: int = 0,  # same seed, same draw
-) -> pd.DataFrame:  # candle table on the same clock with true_p_up = 0.5
-    "Real candles drawn anew, rising or falling by a fair coin, on the volatility of the place they are put."
+def shuffled_market(candles: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Real candles drawn anew, rising or falling by a fair coin, on the volatility of the place they are put.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        real candle table
+    seed : int, default 0
+        same seed, same draw
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table on the same clock with true_p_up = 0.5
+    """
     parts, rng = candle_parts(candles), np.random.default_rng([seed, 2])
     move = (parts["jump"] + parts["body"]).to_numpy()
     if not (move[1:] > 0).any() or not (move[1:] < 0).any():
@@ -120,13 +165,32 @@ KINDS = ("garch", "flipped", "shuffled", "planted")
 
 
 def control_market(
-    kind: str,  # garch | flipped | shuffled | planted
-    seed: int = 0,  # number of the market
-    rows: int = 10_000,  # candles
-    candles: pd.DataFrame | None = None,  # real candles for flipped and shuffled; the newest `rows` are used
-    edge: float = 0.0,  # probability minus one half, for planted
-) -> pd.DataFrame:  # candle table with true_p_up
-    "A market whose truth is known."
+    kind: str,
+    seed: int = 0,
+    rows: int = 10_000,
+    candles: pd.DataFrame | None = None,
+    edge: float = 0.0,
+) -> pd.DataFrame:
+    """A market whose truth is known.
+
+    Parameters
+    ----------
+    kind : str
+        garch | flipped | shuffled | planted
+    seed : int, default 0
+        number of the market
+    rows : int, default 10_000
+        candles
+    candles : pd.DataFrame | None, default None
+        real candles for flipped and shuffled; the newest `rows` are used
+    edge : float, default 0.0
+        probability minus one half, for planted
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table with true_p_up
+    """
     if kind not in KINDS:
         raise SettingsError("unknown kind of control market", " | ".join(KINDS), repr(kind), "choose one of them")
     if kind in ("garch", "planted"):

@@ -70,23 +70,57 @@ def _timeframe_of(symbol, table, timeframe):
 # %% ../../nbs/60_backtest/10_orders.ipynb #1a430049
 @dataclass
 class Market:
-    "Candles of all coins of an account."
+    """Candles of all coins of an account.
 
-    symbols: list  # names of the coins
-    tables: list  # their candle tables
-    prices: tuple  # open, high, low, close: float64, coins one behind the other
-    bounds: np.ndarray  # int64, coins + 1: where each coin begins
-    step: pd.Timedelta  # length of a candle
-    times: pd.DatetimeIndex  # open times of the account: every candle of any coin
-    ends: np.ndarray  # int64 ns, closing time of each candle; empty with one coin
-    account_row: np.ndarray  # int64, row of each candle in `times`; empty with one coin
+    Parameters
+    ----------
+    symbols : list
+        names of the coins
+    tables : list
+        their candle tables
+    prices : tuple
+        open, high, low, close: float64, coins one behind the other
+    bounds : np.ndarray
+        int64, coins + 1: where each coin begins
+    step : pd.Timedelta
+        length of a candle
+    times : pd.DatetimeIndex
+        open times of the account: every candle of any coin
+    ends : np.ndarray
+        int64 ns, closing time of each candle; empty with one coin
+    account_row : np.ndarray
+        int64, row of each candle in `times`; empty with one coin
+    """
+
+    symbols: list
+    tables: list
+    prices: tuple
+    bounds: np.ndarray
+    step: pd.Timedelta
+    times: pd.DatetimeIndex
+    ends: np.ndarray
+    account_row: np.ndarray
 
 
-def make_market(
-    candles: pd.DataFrame | dict,  # candle table, or symbol -> candle table; all of one timeframe
-    timeframe: str | None = None,  # length of a candle; None: the table's own label, or read from the rows
-) -> Market:  # raises DataError for impossible candles
-    "Candles of one coin or several as flat arrays."
+def make_market(candles: pd.DataFrame | dict, timeframe: str | None = None) -> Market:
+    """Candles of one coin or several as flat arrays.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame | dict
+        candle table, or symbol -> candle table; all of one timeframe
+    timeframe : str | None, default None
+        length of a candle; None: the table's own label, or read from the rows
+
+    Returns
+    -------
+    Market
+
+    Raises
+    ------
+    DataError
+        for impossible candles
+    """
     tables = candles if isinstance(candles, dict) else {str(getattr(candles, "attrs", {}).get("symbol") or ""): candles}
     if not tables:
         raise DataError("no candles", "at least one coin", 0, "load candles")
@@ -118,14 +152,30 @@ COLUMNS = ("size", "stop", "target", "stop_by", "target_by", "trail_by", "trail_
 
 @dataclass
 class Orders:
-    "Orders of one coin or of all, in the order of time, without those that cannot be carried out."
+    """Orders of one coin or of all, in the order of time, without those that cannot be carried out.
 
-    coin: np.ndarray  # number of the coin
-    rows: np.ndarray  # decision row within the coin
-    sign: np.ndarray  # 1.0 long, −1.0 short
-    values: dict  # column -> float64 array, NaN for none
-    reason: np.ndarray  # text per order, or empty
-    counts: dict  # orders, no_next_candle, no_size, warm_up
+    Parameters
+    ----------
+    coin : np.ndarray
+        number of the coin
+    rows : np.ndarray
+        decision row within the coin
+    sign : np.ndarray
+        1.0 long, −1.0 short
+    values : dict
+        column -> float64 array, NaN for none
+    reason : np.ndarray
+        text per order, or empty
+    counts : dict
+        orders, no_next_candle, no_size, warm_up
+    """
+
+    coin: np.ndarray
+    rows: np.ndarray
+    sign: np.ndarray
+    values: dict
+    reason: np.ndarray
+    counts: dict
 
     def only(self, keep):
         "Some of them; a bool per order."
@@ -293,13 +343,29 @@ def _joined(market, parts, counts):
     )
 
 
-def read_orders(
-    market: Market,  # of `make_market`
-    orders: pd.DataFrame | pd.Series | dict,  # per decision row: `action`, any of COLUMNS, `reason`; or symbol -> table
-    size: float = 1.0,  # default of `size`
-    **settings,  # stop, target, trailing, trailing_from, timeout, unit, window: defaults of the barriers
-) -> Orders:  # raises DataError for impossible orders
-    "Check orders and sort them by time."
+def read_orders(market: Market, orders: pd.DataFrame | pd.Series | dict, size: float = 1.0, **settings) -> Orders:
+    """Check orders and sort them by time.
+
+    Parameters
+    ----------
+    market : Market
+        of `make_market`
+    orders : pd.DataFrame | pd.Series | dict
+        per decision row: `action`, any of COLUMNS, `reason`; or symbol -> table
+    size : float, default 1.0
+        default of `size`
+    **settings
+        stop, target, trailing, trailing_from, timeout, unit, window: defaults of the barriers
+
+    Returns
+    -------
+    Orders
+
+    Raises
+    ------
+    DataError
+        for impossible orders
+    """
     given = orders if isinstance(orders, dict) else {market.symbols[0]: orders}
     if set(given) - set(market.symbols) or (not isinstance(orders, dict) and len(market.symbols) > 1):
         raise DataError(

@@ -72,9 +72,10 @@ def run_command(
         began = time.monotonic()
         with show_progress() as progress:
             folder = run_report(
-                symbol, timeframe, next(iter(split_list(plan.system)), ""), plan.source, plan.data_dir, plan.profile,
-                plan.limit, plan.seed, plan.out, parse_params(sets or []), start, end, plan.fee, plan.slippage,
-                template, progress,
+                symbol, timeframe, system=next(iter(split_list(plan.system)), ""), source=plan.source,
+                data_dir=plan.data_dir, profile=plan.profile, limit=plan.limit, seed=plan.seed, out=plan.out,
+                params=parse_params(sets or []), start=start, end=end, fee=plan.fee, slippage=plan.slippage,
+                template=template, progress=progress,
             )
         typer.echo(f"done in {time.monotonic() - began:.0f} s", err=True)
         report = folder / "report.html"
@@ -141,7 +142,8 @@ def batch_command(
         )
         with show_progress() as progress:
             states = run_batch(
-                work, plan.out, plan.workers, scheduler, force, timeout, progress, certificates=certificates,
+                work, out=plan.out, jobs=plan.workers, scheduler=scheduler, force=force, timeout=timeout,
+                progress=progress, certificates=certificates,
             )
         typer.echo(batch_text(states), err=True)
         page = Path(plan.out).absolute() / "index.html"
@@ -285,9 +287,10 @@ def audit_command(
             **({} if profile in (None, "none") else {"profile": profile}),
         )
         result, folder = run_audit(
-            symbol, timeframe, plan.source, plan.data_dir, plan.out, limit, not no_render,
-            " ".join(["cryptolab", *sys.argv[1:]]), lambda text: progress("line", text, 0, None), progress, rows=rows,
-            windows=windows, seeds=seeds, folds=folds, profile="none" if profile == "none" else plan.profile, seed=seed,
+            symbol, timeframe=timeframe, source=plan.source, data_dir=plan.data_dir, out=plan.out, limit=limit,
+            render=not no_render, command=" ".join(["cryptolab", *sys.argv[1:]]),
+            log=lambda text: progress("line", text, 0, None), progress=progress, rows=rows, windows=windows,
+            seeds=seeds, folds=folds, profile="none" if profile == "none" else plan.profile, seed=seed,
             switches=only or None,
         )
     typer.echo(audit_text(result) + "\n")
@@ -391,7 +394,13 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 @app.command("hybrid", context_settings=_PASS_ON)
 def hybrid_command(context: typer.Context) -> None:
-    "The hybrid ensemble: data | train | evaluate | backtest | retrain."
+    """The hybrid ensemble: data | train | evaluate | backtest | retrain.
+
+    Parameters
+    ----------
+    context : typer.Context
+        holds the words behind `hybrid`
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from cryptolab.cli.hybrid import hybrid_app
 

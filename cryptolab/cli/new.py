@@ -82,10 +82,19 @@ def test_{name}_keeps_every_rule(monkeypatch):
 '''
 
 
-def scaffold_notebook(
-    name: str,  # such as demo
-) -> str:  # a notebook as JSON
-    "The notebook of a new system."
+def scaffold_notebook(name: str) -> str:
+    """The notebook of a new system.
+
+    Parameters
+    ----------
+    name : str
+        such as demo
+
+    Returns
+    -------
+    str
+        a notebook as JSON
+    """
     words = {"name": name, "title": "".join(part.capitalize() for part in name.split("_"))}
     cells = []
     for kind, text in _CELLS:
@@ -97,12 +106,28 @@ def scaffold_notebook(
     return json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}, indent=1) + "\n"
 
 # %% ../../nbs/95_cli/30_new.ipynb #6ef5cede
-def new_system(
-    name: str,  # small letters, digits and _
-    folder: str | Path | None = None,  # None: `systems` of the working directory (see `systems.own`)
-    report: bool = False,  # also a copy of the report notebook, NAME_report.ipynb
-) -> list:  # the files written; raises SettingsError for a name that cannot be one, or that is taken
-    "Write a small working system with its notebook and test."
+def new_system(name: str, folder: str | Path | None = None, report: bool = False) -> list:
+    """Write a small working system with its notebook and test.
+
+    Parameters
+    ----------
+    name : str
+        small letters, digits and _
+    folder : str | Path | None, default None
+        None: `systems` of the working directory (see `systems.own`)
+    report : bool, default False
+        also a copy of the report notebook, NAME_report.ipynb
+
+    Returns
+    -------
+    list
+        the files written
+
+    Raises
+    ------
+    SettingsError
+        for a name that cannot be one, or that is taken
+    """
     plain = isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) and not keyword.iskeyword(name)
     if not plain or name.startswith("test_") or name.endswith("_report") or name in ("system", "own"):
         raise SettingsError(

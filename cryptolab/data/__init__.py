@@ -80,16 +80,41 @@ def _account(used, total):
 
 # %% ../../nbs/10_data/90_data.ipynb #7ac336a5
 def load_sample(
-    symbol: str,  # names the market: another symbol is another market
-    timeframe: str,  # such as 1h
-    start: pd.Timestamp | None = None,  # first candle wanted (UTC)
-    end: pd.Timestamp | None = None,  # the market ends here; None = its own end
-    limit: int | None = None,  # candles wanted; None = from start, or 10,000
-    warmup: int = 0,  # further candles before them
-    seed: int = 0,  # same request and seed, same market
-    edge: float | None = None,  # planted edge; None = that of `sample_market`
-) -> pd.DataFrame:  # clean candle table with the truth columns
-    "The sample market, cut to the length of a request."
+    symbol: str,
+    timeframe: str,
+    start: pd.Timestamp | None = None,
+    end: pd.Timestamp | None = None,
+    limit: int | None = None,
+    warmup: int = 0,
+    seed: int = 0,
+    edge: float | None = None,
+) -> pd.DataFrame:
+    """The sample market, cut to the length of a request.
+
+    Parameters
+    ----------
+    symbol : str
+        names the market: another symbol is another market
+    timeframe : str
+        such as 1h
+    start : pd.Timestamp | None, default None
+        first candle wanted (UTC)
+    end : pd.Timestamp | None, default None
+        the market ends here; None = its own end
+    limit : int | None, default None
+        candles wanted; None = from start, or 10,000
+    warmup : int, default 0
+        further candles before them
+    seed : int, default 0
+        same request and seed, same market
+    edge : float | None, default None
+        planted edge; None = that of `sample_market`
+
+    Returns
+    -------
+    pd.DataFrame
+        clean candle table with the truth columns
+    """
     symbol, timeframe = canonical_request(symbol, timeframe)
     options = {} if edge is None else {"edge": edge}
     until = pd.Timestamp(inspect.signature(sample_market).parameters["end"].default, tz="UTC") if end is None else end
@@ -122,19 +147,54 @@ def _checked_options(source, options):
 
 # %% ../../nbs/10_data/90_data.ipynb #ed23b9aa
 def load_candles(
-    symbol: str,  # a pair such as BTCUSDT (also btc-usdt, BTC/USDT)
-    timeframe: str,  # such as 15m, 1h, 1d (also 1H, 60min)
-    source: str = "local",  # sample | local | hub | exchange
-    data_dir: object = None,  # local: folder or file (None = "data"); hub: mirror; exchange: store
-    start: object = None,  # first open time wanted; without a zone it is UTC
-    end: object = None,  # open times before this one (exclusive)
-    limit: int | None = None,  # the newest so many candles of [start, end); None = all (exchange: 1000 or those stored)
-    warmup: int = 0,  # up to so many older candles in front of them; attrs["warmup"] says how many there were
-    seed: int = 0,  # of the sample market
-    now: object = None,  # the present, to know unclosed candles; None = the clock
-    **options,  # edge (sample); refresh, download, stream, root (hub); exchange, page, retries, sleep (exchange)
-) -> pd.DataFrame:  # candle table; attrs say where it comes from and what was done; raises a CryptolabError
-    "Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the request."
+    symbol: str,
+    timeframe: str,
+    source: str = "local",
+    data_dir: object = None,
+    start: object = None,
+    end: object = None,
+    limit: int | None = None,
+    warmup: int = 0,
+    seed: int = 0,
+    now: object = None,
+    **options,
+) -> pd.DataFrame:
+    """Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the request.
+
+    Parameters
+    ----------
+    symbol : str
+        a pair such as BTCUSDT (also btc-usdt, BTC/USDT)
+    timeframe : str
+        such as 15m, 1h, 1d (also 1H, 60min)
+    source : str, default "local"
+        sample | local | hub | exchange
+    data_dir : object, default None
+        local: folder or file (None = "data"); hub: mirror; exchange: store
+    start : object, default None
+        first open time wanted; without a zone it is UTC
+    end : object, default None
+        open times before this one (exclusive)
+    limit : int | None, default None
+        the newest so many candles of [start, end); None = all (exchange: 1000 or those stored)
+    warmup : int, default 0
+        up to so many older candles in front of them; attrs["warmup"] says how many there were
+    seed : int, default 0
+        of the sample market
+    now : object, default None
+        the present, to know unclosed candles; None = the clock
+    **options
+        edge (sample); refresh, download, stream, root (hub); exchange, page, retries, sleep (exchange)
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table; attrs say where it comes from and what was done
+
+    Raises
+    ------
+    CryptolabError
+    """
     _checked_options(source, options)
     symbol, timeframe = canonical_request(symbol, timeframe)
     times = {"start": start, "end": end, "now": now}
@@ -143,7 +203,9 @@ def load_candles(
     if start is not None and end is not None and start >= end:
         raise SettingsError("`start` must be before `end`", f"a start before {end}", start, "exchange or correct them")
     if source == "sample":
-        candles = load_sample(symbol, timeframe, start, end, limit, warmup, seed, **options)
+        candles = load_sample(
+            symbol, timeframe, start=start, end=end, limit=limit, warmup=warmup, seed=seed, **options,
+        )
     elif source == "local":
         candles = load_local(symbol, timeframe, "data" if data_dir is None else data_dir, now=now)
     elif source == "hub":

@@ -55,11 +55,21 @@ PLANTED_TERMS = (  # (name, lag in candles, weight, mean, s.d.); `wick` = close 
 )
 
 
-def planted_score(
-    parts: dict,  # name of a term -> sequence of its values, one per candle
-    t: int,  # row whose next candle is to be decided
-) -> float:  # positive: up is more likely
-    "Score of the planted rule at row `t`, from rows up to `t - 1`."
+def planted_score(parts: dict, t: int) -> float:
+    """Score of the planted rule at row `t`, from rows up to `t - 1`.
+
+    Parameters
+    ----------
+    parts : dict
+        name of a term -> sequence of its values, one per candle
+    t : int
+        row whose next candle is to be decided
+
+    Returns
+    -------
+    float
+        positive: up is more likely
+    """
     return sum(w * (parts[name][t - lag] - mean) / sd for name, lag, w, mean, sd in PLANTED_TERMS)
 
 # %% ../../nbs/10_data/30_market.ipynb #99c29a4c
@@ -125,24 +135,55 @@ def _market(n, timeframe, seed, edge, end, symbol, price):
 
 # %% ../../nbs/10_data/30_market.ipynb #09ea5a9c
 def planted_market(
-    edge: float = 0.15,  # probability minus one half; the best possible accuracy is 0.5 + edge
-    n: int = 10_000,  # candles
-    seed: int = 0,  # same seed, same market
-    timeframe: str = "1h",  # any timeframe of the candle table
-    end: str = "2025-01-01",  # the market's last candle closes here (UTC)
-) -> pd.DataFrame:  # candle table (rule 3) with the truth columns true_p_up (probability) and true_sigma (fraction)
-    "A market whose direction follows a known rule over lagged features with a known edge."
-    return _market(n, timeframe, seed, edge, end, "PLANTED", 100.0)
+    edge: float = 0.15,
+    n: int = 10_000,
+    seed: int = 0,
+    timeframe: str = "1h",
+    end: str = "2025-01-01",
+) -> pd.DataFrame:
+    """A market whose direction follows a known rule over lagged features with a known edge.
+
+    Parameters
+    ----------
+    edge : float, default 0.15
+        probability minus one half; the best possible accuracy is 0.5 + edge
+    n : int, default 10_000
+        candles
+    seed : int, default 0
+        same seed, same market
+    timeframe : str, default "1h"
+        any timeframe of the candle table
+    end : str, default "2025-01-01"
+        the market's last candle closes here (UTC)
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table (rule 3) with the truth columns true_p_up (probability) and true_sigma (fraction)
+    """
+    return _market(n, timeframe, seed, edge, end, "PLANTED", price=100.0)
 
 # %% ../../nbs/10_data/30_market.ipynb #f9166709
-def null_market(
-    n: int = 10_000,  # candles
-    seed: int = 0,  # same seed, same market
-    timeframe: str = "1h",  # any timeframe of the candle table
-    end: str = "2025-01-01",  # the market's last candle closes here (UTC)
-) -> pd.DataFrame:  # candle table with truth columns; true_p_up is 0.5 everywhere
-    "A market without any direction to predict; volatility clusters and tails are fat all the same."
-    return _market(n, timeframe, seed, 0.0, end, "NULL", 100.0)
+def null_market(n: int = 10_000, seed: int = 0, timeframe: str = "1h", end: str = "2025-01-01") -> pd.DataFrame:
+    """A market without any direction to predict; volatility clusters and tails are fat all the same.
+
+    Parameters
+    ----------
+    n : int, default 10_000
+        candles
+    seed : int, default 0
+        same seed, same market
+    timeframe : str, default "1h"
+        any timeframe of the candle table
+    end : str, default "2025-01-01"
+        the market's last candle closes here (UTC)
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table with truth columns; true_p_up is 0.5 everywhere
+    """
+    return _market(n, timeframe, seed, 0.0, end, "NULL", price=100.0)
 
 # %% ../../nbs/10_data/30_market.ipynb #b9d7ba94
 _PRICES = {
@@ -152,12 +193,33 @@ _PRICES = {
 
 
 def sample_market(
-    symbol: str = "BTCUSDT",  # names the market: another symbol is another market
-    timeframe: str = "1h",  # any timeframe of the candle table
-    n: int = 10_000,  # candles
-    seed: int = 0,  # same seed, same market
-    edge: float = 0.08,  # probability minus one half, planted as in `planted_market`
-    end: str = "2025-01-01",  # the market's last candle closes here (UTC)
-) -> pd.DataFrame:  # candle table with the truth columns; attrs hold symbol, timeframe, source, seed, edge
-    "The embedded sample market: looks like crypto, needs no network, and its truth is known."
-    return _market(n, timeframe, seed, edge, end, symbol, _PRICES.get(symbol, 10.0))
+    symbol: str = "BTCUSDT",
+    timeframe: str = "1h",
+    n: int = 10_000,
+    seed: int = 0,
+    edge: float = 0.08,
+    end: str = "2025-01-01",
+) -> pd.DataFrame:
+    """The embedded sample market: looks like crypto, needs no network, and its truth is known.
+
+    Parameters
+    ----------
+    symbol : str, default "BTCUSDT"
+        names the market: another symbol is another market
+    timeframe : str, default "1h"
+        any timeframe of the candle table
+    n : int, default 10_000
+        candles
+    seed : int, default 0
+        same seed, same market
+    edge : float, default 0.08
+        probability minus one half, planted as in `planted_market`
+    end : str, default "2025-01-01"
+        the market's last candle closes here (UTC)
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table with the truth columns; attrs hold symbol, timeframe, source, seed, edge
+    """
+    return _market(n, timeframe, seed, edge, end, symbol, price=_PRICES.get(symbol, 10.0))

@@ -29,24 +29,46 @@ def _aligned(y, forecasts):
     return y, out
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #9ac740ef
-def sign_strategy(
-    returns: np.ndarray,  # (n,) next log returns
-    p_up: np.ndarray,  # (n,) forecasts; long above one half, short below, flat at one half
-) -> dict:  # gross_bp (basis points per candle), turnover (units traded per candle), break_even_bp (per unit traded)
-    "What the sign of a forecast would have earned before costs, and the cost that would eat it."
+def sign_strategy(returns: np.ndarray, p_up: np.ndarray) -> dict:
+    """What the sign of a forecast would have earned before costs, and the cost that would eat it.
+
+    Parameters
+    ----------
+    returns : np.ndarray
+        (n,) next log returns
+    p_up : np.ndarray
+        (n,) forecasts; long above one half, short below, flat at one half
+
+    Returns
+    -------
+    dict
+        gross_bp (basis points per candle), turnover (units traded per candle), break_even_bp (per unit traded)
+    """
     position = np.sign(np.asarray(p_up) - 0.5)
     turnover = float(units_traded(position).mean())
     gross = 1e4 * float(np.mean(position * np.asarray(returns)))
     return {"gross_bp": gross, "turnover": turnover, "break_even_bp": float(break_even(gross, turnover))}
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #b6f89f4a
-def direction_comparison(
-    y: np.ndarray,  # (n,) outcomes, 1 up, 0 not
-    forecasts: dict,  # method -> (n,) probability of up; the model first
-    majority_class: int,  # commoner class of the training rows
-    returns: np.ndarray,  # (n,) next log returns of the same rows
-) -> pd.DataFrame:  # one row per method; fractions, basis points where the name says so
-    "Scores of direction forecasts."
+def direction_comparison(y: np.ndarray, forecasts: dict, majority_class: int, returns: np.ndarray) -> pd.DataFrame:
+    """Scores of direction forecasts.
+
+    Parameters
+    ----------
+    y : np.ndarray
+        (n,) outcomes, 1 up, 0 not
+    forecasts : dict
+        method -> (n,) probability of up; the model first
+    majority_class : int
+        commoner class of the training rows
+    returns : np.ndarray
+        (n,) next log returns of the same rows
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per method; fractions, basis points where the name says so
+    """
     y, forecasts = _aligned(y, forecasts)
     rows = {}
     for name, p in forecasts.items():
@@ -61,13 +83,25 @@ def direction_comparison(
     return pd.DataFrame(rows).T.rename_axis("method").astype({"n": int})
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #e67e4feb
-def volatility_comparison(
-    y: np.ndarray,  # (n,) volatility that happened, fraction
-    forecasts: dict,  # method -> (n,) forecast in the same unit; the model first
-    reference: str,  # method that skill is measured against
-    horizon: int = 14,  # rows that one outcome spans
-) -> pd.DataFrame:  # one row per method
-    "Scores of volatility forecasts."
+def volatility_comparison(y: np.ndarray, forecasts: dict, reference: str, horizon: int = 14) -> pd.DataFrame:
+    """Scores of volatility forecasts.
+
+    Parameters
+    ----------
+    y : np.ndarray
+        (n,) volatility that happened, fraction
+    forecasts : dict
+        method -> (n,) forecast in the same unit; the model first
+    reference : str
+        method that skill is measured against
+    horizon : int, default 14
+        rows that one outcome spans
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per method
+    """
     y, forecasts = _aligned(y, forecasts)
     moved = y > 0
     loss = {name: metrics.qlike_loss(y[moved], f[moved]) for name, f in forecasts.items()}
@@ -80,12 +114,23 @@ def volatility_comparison(
     return pd.DataFrame(rows).T.rename_axis("method").astype({"n": int})
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #0796b582
-def price_comparison(
-    close: np.ndarray,  # (n,) closes of the decision candles
-    next_close: np.ndarray,  # (n,) closes that followed
-    forecasts: dict,  # method -> (n,) forecast log return; the model first
-) -> pd.DataFrame:  # one row per method; mae in price units, mape a fraction
-    "Scores of price forecasts."
+def price_comparison(close: np.ndarray, next_close: np.ndarray, forecasts: dict) -> pd.DataFrame:
+    """Scores of price forecasts.
+
+    Parameters
+    ----------
+    close : np.ndarray
+        (n,) closes of the decision candles
+    next_close : np.ndarray
+        (n,) closes that followed
+    forecasts : dict
+        method -> (n,) forecast log return; the model first
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per method; mae in price units, mape a fraction
+    """
     close = np.asarray(close, dtype="float64")
     next_close, forecasts = _aligned(next_close, forecasts)
     actual, rows = np.log(next_close / close), {}
@@ -157,15 +202,38 @@ def _price_words(p):
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #443d38ed
 def finding(
-    direction: pd.DataFrame,  # of `direction_comparison`; the model first, a row `majority`
-    volatility: pd.DataFrame | None,  # of `volatility_comparison`; the model first; None: not forecast
-    price: pd.DataFrame | None,  # of `price_comparison`; the model first; None: not forecast
-    cost: float,  # cost per side, fraction (fee + slippage)
-    reference: str = "persistence",  # volatility baseline that the sentence names
-    rivals: pd.DataFrame | None = None,  # of `rival_comparison`: adds the interval of the edge
-    costs: pd.DataFrame | None = None,  # of `cost_comparison`, the model first: adds the intervals of both edges
-) -> str:  # plain text: direction (three sentences), volatility, price
-    "What the tables show, in words."
+    direction: pd.DataFrame,
+    volatility: pd.DataFrame | None,
+    price: pd.DataFrame | None,
+    cost: float,
+    reference: str = "persistence",
+    rivals: pd.DataFrame | None = None,
+    costs: pd.DataFrame | None = None,
+) -> str:
+    """What the tables show, in words.
+
+    Parameters
+    ----------
+    direction : pd.DataFrame
+        of `direction_comparison`; the model first, a row `majority`
+    volatility : pd.DataFrame | None
+        of `volatility_comparison`; the model first; None: not forecast
+    price : pd.DataFrame | None
+        of `price_comparison`; the model first; None: not forecast
+    cost : float
+        cost per side, fraction (fee + slippage)
+    reference : str, default "persistence"
+        volatility baseline that the sentence names
+    rivals : pd.DataFrame | None, default None
+        of `rival_comparison`: adds the interval of the edge
+    costs : pd.DataFrame | None, default None
+        of `cost_comparison`, the model first: adds the intervals of both edges
+
+    Returns
+    -------
+    str
+        plain text: direction (three sentences), volatility, price
+    """
     words = [_direction_words(direction.iloc[0], direction.accuracy["majority"], 1e4 * cost, rivals, costs)]
     words += [] if volatility is None else [_volatility_words(volatility, reference)]
     words += [] if price is None else [_price_words(price.iloc[0])]

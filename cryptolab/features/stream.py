@@ -41,10 +41,19 @@ def _settling_time(found, names):
     return needed | dict(zip(whole.columns, worst))
 
 
-def settling_time(
-    set: str | FeatureSet = "v9",  # name of a set, or a set
-) -> pd.Series:  # per column: candles after which the start changes < 1e-7 s.d.; inf for sums since the start
-    "How long each column remembers where its table began, measured on the sample market."
+def settling_time(set: str | FeatureSet = "v9") -> pd.Series:
+    """How long each column remembers where its table began, measured on the sample market.
+
+    Parameters
+    ----------
+    set : str | FeatureSet, default "v9"
+        name of a set, or a set
+
+    Returns
+    -------
+    pd.Series
+        per column: candles after which the start changes < 1e-7 s.d.; inf for sums since the start
+    """
     found = feature_set(set)
     return pd.Series(_settling_time(found, tuple(found.names)), name="candles").reindex(found.names)
 
@@ -53,16 +62,32 @@ _FIELDS = ("open", "high", "low", "close", "volume")
 
 
 class FeatureStream:
-    "Features of the newest candle, from a carried memory."
+    """Features of the newest candle, from a carried memory.
+
+    Parameters
+    ----------
+    set : str | FeatureSet, default "v9"
+        name of a set, or a set
+    columns : list | None, default None
+        only these columns
+    context : dict | None, default None
+        context tables, see `cryptolab.features.context`; may be replaced at each update
+    dtype : str, default "float32"
+        of the result
+    timeframe : str | None, default None
+        length of a candle; None takes it from the first candles
+    symbol : str | None, default None
+        the coin, for context of other coins; None takes it from the first candles
+    """
 
     def __init__(
         self,
-        set: str | FeatureSet = "v9",  # name of a set, or a set
-        columns: list | None = None,  # only these columns
-        context: dict | None = None,  # context tables, see `cryptolab.features.context`; may be replaced at each update
-        dtype: str = "float32",  # of the result
-        timeframe: str | None = None,  # length of a candle; None takes it from the first candles
-        symbol: str | None = None,  # the coin, for context of other coins; None takes it from the first candles
+        set: str | FeatureSet = "v9",
+        columns: list | None = None,
+        context: dict | None = None,
+        dtype: str = "float32",
+        timeframe: str | None = None,
+        symbol: str | None = None,
     ):
         self.set, self.columns, self.context, self.dtype, self.timeframe, self.symbol = (
             feature_set(set),
@@ -76,8 +101,14 @@ class FeatureStream:
         self.rows, self.gaps, self.last, self.offset = 0, 0, None, {}
 
     @property
-    def needed(self) -> int:  # candles
-        "How many candles to `start` with, so that every column that can forget its start has settled."
+    def needed(self) -> int:
+        """How many candles to `start` with, so that every column that can forget its start has settled.
+
+        Returns
+        -------
+        int
+            candles
+        """
         memory = settling_time(self.set)
         memory = memory[self.columns] if self.columns else memory
         declared = [
@@ -87,8 +118,15 @@ class FeatureStream:
         return int(max([*np.ceil(1.1 * memory[np.isfinite(memory)]), *declared, 1]))
 
     @property
-    def never(self) -> list:  # names
-        "Columns that never forget their start: they need the whole history, a saved stream, or their last known value."
+    def never(self) -> list:
+        """Columns that never forget their start: they need the whole history, a saved stream, or their last known
+        value.
+
+        Returns
+        -------
+        list
+            names
+        """
         memory = settling_time(self.set)
         return [name for name in (self.columns or self.set.names) if np.isinf(memory[name])]
 
@@ -130,11 +168,24 @@ class FeatureStream:
             out[place[name]] += offset
         return out
 
-    def extend(
-        self,
-        candles: pd.DataFrame,  # the next candles, any number of them
-    ) -> pd.DataFrame:  # their features, as `features` gives them; raises DataError where they do not go on
-        "Compute the next piece of the table."
+    def extend(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """Compute the next piece of the table.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            the next candles, any number of them
+
+        Returns
+        -------
+        pd.DataFrame
+            their features, as `features` gives them
+
+        Raises
+        ------
+        DataError
+            when they do not continue the stream
+        """
         if len(candles) == 0:
             return pd.DataFrame(index=candles.index, columns=self.names, dtype=self.dtype)
         self.timeframe = self.timeframe or candles.attrs.get("timeframe")
@@ -162,12 +213,26 @@ class FeatureStream:
             )
         self.gaps += step > 0 and time - self._ns != step
 
-    def start(
-        self,
-        candles: pd.DataFrame,  # at least `needed` candles up to the newest closed one, or the whole history
-        values: dict | None = None,  # last value of each column in `never`, from a table of the whole history
-    ) -> "FeatureStream":  # itself; raises DataError when the tail is shorter than `needed` and not the whole history
-        "Begin with a tail of candles."
+    def start(self, candles: pd.DataFrame, values: dict | None = None) -> "FeatureStream":
+        """Begin with a tail of candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            at least `needed` candles up to the newest closed one, or the whole history
+        values : dict | None, default None
+            value of each column in `never` at the last candle, from a table of the whole history
+
+        Returns
+        -------
+        FeatureStream
+            itself
+
+        Raises
+        ------
+        DataError
+            when the tail is shorter than `needed` and not the whole history
+        """
         if self.rows:
             raise DataError(
                 "this stream has begun already", "a new stream", f"{self.rows} candles", "make a new FeatureStream",
@@ -182,12 +247,21 @@ class FeatureStream:
         self.offset = {name: float(value) - float(table[name].iloc[-1]) for name, value in (values or {}).items()}
         return self
 
-    def update(
-        self,
-        candle: dict | pd.Series | tuple,  # the newest closed one: open_time (zoned), open, high, low, close, volume
-        context: dict | None = None,  # newer context tables; None keeps those of before
-    ) -> pd.Series:  # the newest row of the feature table
-        "Take in one closed candle and return its features."
+    def update(self, candle: dict | pd.Series | tuple, context: dict | None = None) -> pd.Series:
+        """Take in one closed candle and return its features.
+
+        Parameters
+        ----------
+        candle : dict | pd.Series | tuple
+            open_time (zoned), open, high, low, close, volume of the newest closed candle
+        context : dict | None, default None
+            newer context tables; None keeps those of before
+
+        Returns
+        -------
+        pd.Series
+            the newest row of the feature table
+        """
         stamp, arrays = _values(candle)
         self.context = context or self.context
         if self.context or self.last is None:
@@ -205,11 +279,19 @@ class FeatureStream:
         self.rows, self.last, self._ns = self.rows + 1, stamp, time
         return pd.Series(values, index=self._index, name=stamp, copy=False)
 
-    def save(
-        self,
-        path: str | Path,  # file ending in .npz; replaced when it exists
-    ) -> Path:  # the file
-        "Keep the memory of the stream."
+    def save(self, path: str | Path) -> Path:
+        """Keep the memory of the stream.
+
+        Parameters
+        ----------
+        path : str | Path
+            file ending in .npz; replaced when it exists
+
+        Returns
+        -------
+        Path
+            the file
+        """
         path = Path(path)
         facts = {
             "set": self.set.name, "columns": self.columns, "names": self.names, "timeframe": self.timeframe,
@@ -228,11 +310,31 @@ class FeatureStream:
     @classmethod
     def resume(
         cls,
-        path: str | Path,  # file that `save` wrote
-        set: str | FeatureSet | None = None,  # needed for a set of your own; None finds the set by its name
-        context: dict | None = None,  # context tables
-    ) -> "FeatureStream":  # a stream that goes on; raises ModelError when the file is not a stream of this set
-        "Take up a saved stream."
+        path: str | Path,
+        set: str | FeatureSet | None = None,
+        context: dict | None = None,
+    ) -> "FeatureStream":
+        """Take up a saved stream.
+
+        Parameters
+        ----------
+        path : str | Path
+            file that `save` wrote
+        set : str | FeatureSet | None, default None
+            needed for a set of your own; None finds the set by its name
+        context : dict | None, default None
+            context tables
+
+        Returns
+        -------
+        FeatureStream
+            a stream that goes on
+
+        Raises
+        ------
+        ModelError
+            when the file is not a stream of this set
+        """
         from cryptolab.features.operators import Carry
 
         try:
@@ -298,14 +400,35 @@ def _values(candle):
 
 # %% ../../nbs/20_features/60_stream.ipynb #2118ad33
 def features_in_pieces(
-    candles: pd.DataFrame,  # candle table
-    set: str | FeatureSet = "v9",  # name of a set, or a set
-    cuts: list = (),  # row numbers where one piece ends and the next begins
-    context: dict | None = None,  # context tables
-    dtype: str = "float32",  # of the result
-    columns: list | None = None,  # only these columns
-) -> pd.DataFrame:  # as `features`
-    "Compute a table piece by piece."
+    candles: pd.DataFrame,
+    set: str | FeatureSet = "v9",
+    cuts: list = (),
+    context: dict | None = None,
+    dtype: str = "float32",
+    columns: list | None = None,
+) -> pd.DataFrame:
+    """Compute a table piece by piece.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    set : str | FeatureSet, default "v9"
+        name of a set, or a set
+    cuts : list, default ()
+        row numbers where one piece ends and the next begins
+    context : dict | None, default None
+        context tables
+    dtype : str, default "float32"
+        of the result
+    columns : list | None, default None
+        only these columns
+
+    Returns
+    -------
+    pd.DataFrame
+        as `features`
+    """
     from cryptolab.data.timegrid import infer_timeframe
 
     timeframe = candles.attrs.get("timeframe") or infer_timeframe(candles)

@@ -35,23 +35,62 @@ def _first_hit(open, high, low, start, stop, sign, below, above):
 # %% ../../nbs/30_labels/20_walk.ipynb #4595d833
 @kernel
 def exit_of_trade(
-    open,  # float64, prices of all candles
-    high,  # float64
-    low,  # float64
-    close,  # float64
-    row,  # decision row; the trade is entered at open[row + 1]
-    sign,  # 1.0 long, −1.0 short
-    stop,  # stop price, NaN for none
-    target,  # target price, NaN for none
-    trail,  # distance of the trailing stop in price, NaN for none
-    trail_from,  # gain in price from which the trailing stop begins, 0 for at once
-    timeout,  # candles after which the position is closed
-    lower_open,  # float64, candles of a lower timeframe; empty for none
-    lower_high,  # float64
-    lower_low,  # float64
-    first,  # int64, len(open) + 1: the lower rows of candle i are first[i] … first[i + 1] − 1; empty for none
-) -> tuple:  # row of the exit, price, position of the reason in REASONS, both barriers in one candle: 0 | 1 | 2
-    "Walk one trade to its end."
+    open,
+    high,
+    low,
+    close,
+    row,
+    sign,
+    stop,
+    target,
+    trail,
+    trail_from,
+    timeout,
+    lower_open,
+    lower_high,
+    lower_low,
+    first,
+) -> tuple:
+    """Walk one trade to its end.
+
+    Parameters
+    ----------
+    open
+        float64, prices of all candles
+    high
+        float64
+    low
+        float64
+    close
+        float64
+    row
+        decision row; the trade is entered at open[row + 1]
+    sign
+        1.0 long, −1.0 short
+    stop
+        stop price, NaN for none
+    target
+        target price, NaN for none
+    trail
+        distance of the trailing stop in price, NaN for none
+    trail_from
+        gain in price from which the trailing stop begins, 0 for at once
+    timeout
+        candles after which the position is closed
+    lower_open
+        float64, candles of a lower timeframe; empty for none
+    lower_high
+        float64
+    lower_low
+        float64
+    first
+        int64, len(open) + 1: the lower rows of candle i are first[i] … first[i + 1] − 1; empty for none
+
+    Returns
+    -------
+    tuple
+        row of the exit, price, position of the reason in REASONS, both barriers in one candle: 0 | 1 | 2
+    """
     entry, best = sign * open[row + 1], sign * open[row + 1]
     fixed, above = sign * stop, sign * target
     for i in range(row + 1, min(row + 1 + timeout, len(open))):
@@ -71,7 +110,7 @@ def exit_of_trade(
                 hit, price = -1, 0.0
                 if len(first):
                     hit, price = _first_hit(
-                        lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below, above,
+                        lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below=below, above=above,
                     )
                 if hit == 1:
                     return i, sign * price, TARGET, 2
@@ -94,8 +133,9 @@ def _walk_all(
     reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
     for k in range(n):
         row[k], price[k], reason[k], both[k] = exit_of_trade(
-            open, high, low, close, rows[k], sign[k], stop[k], target[k], trail[k], trail_from[k], timeout[k],
-            lower_open, lower_high, lower_low, first,
+            open, high, low, close, rows[k], sign[k], stop=stop[k], target=target[k], trail=trail[k],
+            trail_from=trail_from[k], timeout=timeout[k], lower_open=lower_open, lower_high=lower_high,
+            lower_low=lower_low, first=first,
         )
     return row, price, reason, both
 
@@ -112,24 +152,51 @@ def _each(name, value, n, dtype="float64"):
 
 
 def _lower_arrays(lower):
-    "Contiguous (open, high, low) of the lower candles, and `first`; empty arrays for None."
-    parts = (np.zeros(0),) * 4 if lower is None else lower
-    *below, first = (np.ascontiguousarray(x, dtype=kind) for x, kind in zip(parts, ("float64",) * 3 + ("int64",)))
-    return below, first
+    "Contiguous arrays of the lower candles by name; empty for None."
+    names, parts = ("lower_open", "lower_high", "lower_low", "first"), (np.zeros(0),) * 4 if lower is None else lower
+    kinds = ("float64",) * 3 + ("int64",)
+    return {name: np.ascontiguousarray(x, dtype=kind) for name, x, kind in zip(names, parts, kinds)}
 
 # %% ../../nbs/30_labels/20_walk.ipynb #3c7b89d3
 def exits_of_trades(
-    prices,  # (open, high, low, close): float64 arrays of equal length
-    rows,  # decision rows, each with a row after it
-    side=1.0,  # 1 long, −1 short; one number or one per trade
-    stop=np.nan,  # stop price, NaN for none; one number or one per trade
-    target=np.nan,  # target price, NaN for none; one number or one per trade
-    trail=np.nan,  # distance of the trailing stop in price, NaN for none
-    trail_from=0.0,  # gain in price from which the trailing stop begins
-    timeout=2**62,  # candles after which a position is closed; one number or one per trade
-    lower=None,  # (open, high, low, first) of a lower timeframe, as `exit_of_trade` takes them; None for none
-) -> tuple:  # one entry per trade: row of the exit (int64), price, reason (int8, position in REASONS), both (int8)
-    "Walk many trades, each on its own."
+    prices,
+    rows,
+    side=1.0,
+    stop=np.nan,
+    target=np.nan,
+    trail=np.nan,
+    trail_from=0.0,
+    timeout=2**62,
+    lower=None,
+) -> tuple:
+    """Walk many trades, each on its own.
+
+    Parameters
+    ----------
+    prices
+        (open, high, low, close): float64 arrays of equal length
+    rows
+        decision rows, each with a row after it
+    side : default 1.0
+        1 long, −1 short; one number or one per trade
+    stop : default np.nan
+        stop price, NaN for none; one number or one per trade
+    target : default np.nan
+        target price, NaN for none; one number or one per trade
+    trail : default np.nan
+        distance of the trailing stop in price, NaN for none
+    trail_from : default 0.0
+        gain in price from which the trailing stop begins
+    timeout : default 2**62
+        candles after which a position is closed; one number or one per trade
+    lower : default None
+        (open, high, low, first) of a lower timeframe, as `exit_of_trade` takes them; None for none
+
+    Returns
+    -------
+    tuple
+        one entry per trade: row of the exit (int64), price, reason (int8, position in REASONS), both (int8)
+    """
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
     if not len(o) == len(h) == len(l) == len(c):
         raise DataError(
@@ -150,44 +217,98 @@ def exits_of_trades(
             "correct them",
         )
     distances = {"stop": stop, "target": target, "trail": trail, "trail_from": trail_from}
-    barriers = [_each(name, value, n) for name, value in distances.items()]
-    below, first = _lower_arrays(lower)
+    barriers = {name: _each(name, value, n) for name, value in distances.items()}
+    below = _lower_arrays(lower)
+    first, *sizes = below["first"], *(len(below[f"lower_{name}"]) for name in ("open", "high", "low"))
     if lower is not None and (
-        len(first) != len(o) + 1 or first.min() < 0 or first.max() > len(below[0]) or len({len(x) for x in below}) > 1
+        len(first) != len(o) + 1 or first.min() < 0 or first.max() > sizes[0] or len(set(sizes)) > 1
     ):
         raise DataError(
-            "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {len(below[0])}", f"{len(first)}",
+            "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {sizes[0]}", f"{len(first)}",
             "give `first` for each candle and the end",
         )
-    return _walk_all(o, h, l, c, rows, sides, *barriers, timeouts, *below, first)
+    return _walk_all(o, h, l, c, rows, sides, timeout=timeouts, **barriers, **below)
 
 # %% ../../nbs/30_labels/20_walk.ipynb #69eb932f
 @kernel
 def walk_in_turn(
-    open,  # float64, prices of all candles, the coins one after another
-    high,  # float64
-    low,  # float64
-    close,  # float64
-    bounds,  # int64, coins + 1: where each coin begins, and the end
-    ends,  # int64, time at which each candle closes; empty with one coin
-    coin,  # int64, per order: number of its coin
-    rows,  # int64, per order: decision row within its coin, in order of time
-    sign,  # float64, per order: 1 long, −1 short
-    stop,  # float64, per order: stop price, NaN where `stop_by` applies
-    target,  # float64, per order: target price, NaN where `target_by` applies
-    stop_by,  # float64, per order: distance of the stop from the entry in price
-    target_by,  # float64, per order: distance of the target from the entry in price
-    trail,  # float64, per order: distance of the trailing stop in price, NaN for none
-    trail_from,  # float64, per order: gain in price from which the trailing stop begins
-    timeout,  # int64, per order: candles after which the position is closed
-    most,  # positions of one coin at a time
-    most_all,  # positions of all coins at a time
-    lower_open,  # float64, candles of a lower timeframe; empty for none
-    lower_high,  # float64
-    lower_low,  # float64
-    first,  # int64, one more than candles for every coin; empty for none
-) -> tuple:  # per trade: order, row of the exit, price, reason, both; then how many orders were turned away, by reason
-    "Walk the trades that an account takes; last come the orders that found their coin busy or the account full."
+    open,
+    high,
+    low,
+    close,
+    bounds,
+    ends,
+    coin,
+    rows,
+    sign,
+    stop,
+    target,
+    stop_by,
+    target_by,
+    trail,
+    trail_from,
+    timeout,
+    most,
+    most_all,
+    lower_open,
+    lower_high,
+    lower_low,
+    first,
+) -> tuple:
+    """Walk the trades that an account takes; last come the orders that found their coin busy or the account full.
+
+    Parameters
+    ----------
+    open
+        float64, prices of all candles, the coins one after another
+    high
+        float64
+    low
+        float64
+    close
+        float64
+    bounds
+        int64, coins + 1: where each coin begins, and the end
+    ends
+        int64, time at which each candle closes; empty with one coin
+    coin
+        int64, per order: number of its coin
+    rows
+        int64, per order: decision row within its coin, in order of time
+    sign
+        float64, per order: 1 long, −1 short
+    stop
+        float64, per order: stop price, NaN where `stop_by` applies
+    target
+        float64, per order: target price, NaN where `target_by` applies
+    stop_by
+        float64, per order: distance of the stop from the entry in price
+    target_by
+        float64, per order: distance of the target from the entry in price
+    trail
+        float64, per order: distance of the trailing stop in price, NaN for none
+    trail_from
+        float64, per order: gain in price from which the trailing stop begins
+    timeout
+        int64, per order: candles after which the position is closed
+    most
+        positions of one coin at a time
+    most_all
+        positions of all coins at a time
+    lower_open
+        float64, candles of a lower timeframe; empty for none
+    lower_high
+        float64
+    lower_low
+        float64
+    first
+        int64, one more than candles for every coin; empty for none
+
+    Returns
+    -------
+    tuple
+        per trade: order, row of the exit, price, reason, both; then how many orders were turned away, by reason
+    """
     n, kept, busy, full = len(rows), 0, 0, 0
     order, at, price = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n)
     reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
@@ -210,8 +331,9 @@ def walk_in_turn(
         t = target[k] if target[k] == target[k] else entry + sign[k] * target_by[k]
         inside = first[a + c : b + c + 1] if len(first) else first
         at[kept], price[kept], reason[kept], both[kept] = exit_of_trade(
-            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], s, t, trail[k], trail_from[k], timeout[k],
-            lower_open, lower_high, lower_low, inside,
+            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], stop=s, target=t, trail=trail[k],
+            trail_from=trail_from[k], timeout=timeout[k], lower_open=lower_open, lower_high=lower_high,
+            lower_low=lower_low, first=inside,
         )
         until[held], whose[held] = ends[a + at[kept]] if len(ends) else at[kept], c
         order[kept], held, kept = k, held + 1, kept + 1
@@ -219,24 +341,65 @@ def walk_in_turn(
 
 # %% ../../nbs/30_labels/20_walk.ipynb #3c067be3
 def exits_in_turn(
-    prices,  # (open, high, low, close): float64 arrays, coins one after another
-    rows,  # decision rows within their coin, sorted by time, each with a row after it
-    side=1.0,  # 1 long, −1 short; one number or one per order
-    stop=np.nan,  # stop price, NaN for none
-    target=np.nan,  # target price, NaN for none
-    stop_by=np.nan,  # distance of the stop from the entry, where `stop` is NaN
-    target_by=np.nan,  # distance of the target from the entry, where `target` is NaN
-    trail=np.nan,  # distance of the trailing stop in price, NaN for none
-    trail_from=0.0,  # gain in price from which the trailing stop begins
-    timeout=2**62,  # candles after which a position is closed
-    most=1,  # positions of one coin at a time
-    most_all=None,  # positions of all coins at a time; None for no limit beyond `most`
-    bounds=None,  # int64, coins + 1: where each coin begins, and the end; None for one coin
-    coin=0,  # number of the coin of each order
-    ends=None,  # int64 times at which the candles close; needed with several coins
-    lower=None,  # as in `exits_of_trades`; `first` has one entry more than candles for every coin
-) -> tuple:  # per trade taken: order, row of the exit, price, reason, both; then numbers of orders refused
-    "Walk the trades that an account takes; refused orders found their coin busy, or the account full."
+    prices,
+    rows,
+    side=1.0,
+    stop=np.nan,
+    target=np.nan,
+    stop_by=np.nan,
+    target_by=np.nan,
+    trail=np.nan,
+    trail_from=0.0,
+    timeout=2**62,
+    most=1,
+    most_all=None,
+    bounds=None,
+    coin=0,
+    ends=None,
+    lower=None,
+) -> tuple:
+    """Walk the trades that an account takes; refused orders found their coin busy, or the account full.
+
+    Parameters
+    ----------
+    prices
+        (open, high, low, close): float64 arrays, coins one after another
+    rows
+        decision rows within their coin, sorted by time, each with a row after it
+    side : default 1.0
+        1 long, −1 short; one number or one per order
+    stop : default np.nan
+        stop price, NaN for none
+    target : default np.nan
+        target price, NaN for none
+    stop_by : default np.nan
+        distance of the stop from the entry, where `stop` is NaN
+    target_by : default np.nan
+        distance of the target from the entry, where `target` is NaN
+    trail : default np.nan
+        distance of the trailing stop in price, NaN for none
+    trail_from : default 0.0
+        gain in price from which the trailing stop begins
+    timeout : default 2**62
+        candles after which a position is closed
+    most : default 1
+        positions of one coin at a time
+    most_all : default None
+        positions of all coins at a time; None for no limit beyond `most`
+    bounds : default None
+        int64, coins + 1: where each coin begins, and the end; None for one coin
+    coin : default 0
+        number of the coin of each order
+    ends : default None
+        int64 times at which the candles close; needed with several coins
+    lower : default None
+        as in `exits_of_trades`; `first` has one entry more than candles for every coin
+
+    Returns
+    -------
+    tuple
+        per trade taken: order, row of the exit, price, reason, both; then numbers of orders refused
+    """
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
     rows = np.ascontiguousarray(rows, dtype="int64")
     bounds, n = np.array([0, len(o)] if bounds is None else bounds, dtype="int64"), len(rows)
@@ -254,7 +417,7 @@ def exits_in_turn(
         )
     distances = {"stop": stop, "target": target, "stop_by": stop_by, "target_by": target_by}
     distances |= {"trail": trail, "trail_from": trail_from}
-    barriers = [_each(name, value, n) for name, value in distances.items()]
+    barriers = {name: _each(name, value, n) for name, value in distances.items()}
     times = np.zeros(0, dtype="int64") if ends is None else np.ascontiguousarray(ends, dtype="int64")
     if len(bounds) > 2 and len(times) != len(o):
         raise DataError("several coins need their times", f"{len(o)} closing times", len(times), "give `ends`")
@@ -263,9 +426,11 @@ def exits_in_turn(
         raise DataError(
             "orders are not in the order of time", "sorted decisions", "an earlier one after a later one", "sort them",
         )
-    below, first = _lower_arrays(lower)
     room = most * (len(bounds) - 1) if most_all is None else most_all
-    return walk_in_turn(o, h, l, c, bounds, times, coins, rows, sides, *barriers, timeouts, most, room, *below, first)
+    return walk_in_turn(
+        o, h, l, c, bounds, times, coin=coins, rows=rows, sign=sides, timeout=timeouts, most=most, most_all=room,
+        **barriers, **_lower_arrays(lower),
+    )
 
 
 def _can_enter(rows, coins, bounds):

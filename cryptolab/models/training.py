@@ -49,12 +49,28 @@ SIZE_NOTES = {
 }  # size -> what it is; `full` are the document's
 
 # %% ../../nbs/50_models/10_training.ipynb #a9ea3600
-def profile_sizes(
-    profile: str = "quick",  # full | quick | smoke
-    profiles: dict = PROFILES,  # profile -> sizes by name; those of V9, or of another system
-    **overrides,  # sizes by name; None means "as in the profile"
-) -> dict:  # every size; SettingsError for an unknown profile or name, or a size not above 0 (a dropout may be 0)
-    "The sizes of a profile with the caller's changes."
+def profile_sizes(profile: str = "quick", profiles: dict = PROFILES, **overrides) -> dict:
+    """The sizes of a profile with the caller's changes.
+
+    Parameters
+    ----------
+    profile : str, default "quick"
+        full | quick | smoke
+    profiles : dict, default PROFILES
+        profile -> sizes by name; those of V9, or of another system
+    **overrides
+        sizes by name; None means "as in the profile"
+
+    Returns
+    -------
+    dict
+        every size
+
+    Raises
+    ------
+    SettingsError
+        for an unknown profile or name, or a size not above 0 (a dropout may be 0)
+    """
     if profile not in profiles:
         raise SettingsError("unknown profile", " | ".join(profiles), repr(profile), "choose one of them")
     sizes = dict(profiles[profile])
@@ -71,14 +87,34 @@ def profile_sizes(
 
 # %% ../../nbs/50_models/10_training.ipynb #429706c5
 def window_batches(
-    view: np.ndarray,  # (rows, window, features) zero-copy view, float32
-    positions: np.ndarray,  # which windows of the view to use
-    targets: np.ndarray,  # one target per position
-    batch_size: int = 32,  # windows per batch
-    seed: int | None = None,  # shuffles the epoch; None keeps the order
-    epoch: int = 0,  # each epoch has an order of its own
-):  # iterator of windows (batch, window, features), targets and weights (batch,): mean 1, zero for filling rows
-    "One epoch of windows, batch by batch, without materialising the view."
+    view: np.ndarray,
+    positions: np.ndarray,
+    targets: np.ndarray,
+    batch_size: int = 32,
+    seed: int | None = None,
+    epoch: int = 0,
+):
+    """One epoch of windows, batch by batch, without materialising the view.
+
+    Parameters
+    ----------
+    view : np.ndarray
+        (rows, window, features) zero-copy view, float32
+    positions : np.ndarray
+        which windows of the view to use
+    targets : np.ndarray
+        one target per position
+    batch_size : int, default 32
+        windows per batch
+    seed : int | None, default None
+        shuffles the epoch; None keeps the order
+    epoch : int, default 0
+        each epoch has an order of its own
+
+    Returns
+    -------
+    iterator of windows (batch, window, features), targets and weights (batch,): mean 1, zero for filling rows
+    """
     n = len(positions)
     order = np.arange(n) if seed is None else np.random.default_rng([seed, epoch]).permutation(n)
     size = min(batch_size, n)
@@ -101,13 +137,25 @@ def _forward(model):
     return model._forward_any
 
 
-def predict_network(
-    model,  # trained keras model
-    view: np.ndarray,  # (rows, window, features) view
-    positions: np.ndarray,  # windows to forecast
-    batch_size: int = 1024,  # windows per step
-) -> np.ndarray:  # (len(positions),) float64 outputs
-    "Outputs of a network for chosen windows, batch by batch."
+def predict_network(model, view: np.ndarray, positions: np.ndarray, batch_size: int = 1024) -> np.ndarray:
+    """Outputs of a network for chosen windows, batch by batch.
+
+    Parameters
+    ----------
+    model
+        trained keras model
+    view : np.ndarray
+        (rows, window, features) view
+    positions : np.ndarray
+        windows to forecast
+    batch_size : int, default 1024
+        windows per step
+
+    Returns
+    -------
+    np.ndarray
+        (len(positions),) float64 outputs
+    """
     if len(positions) == 0:
         return np.empty(0)
     forward, pieces = _forward(model), range(0, len(positions), batch_size)
@@ -169,22 +217,59 @@ def _best_weights(first, label, epochs, patience, log):
 
 # %% ../../nbs/50_models/10_training.ipynb #72006aaf
 def train_network(
-    model,  # keras model; compiled here
-    view: np.ndarray,  # (rows, window, features) view
-    train: tuple,  # (positions, targets) of training rows
-    val: tuple,  # (positions, targets) of validation rows, later than the training rows
-    loss: str,  # Keras loss by name
-    epochs: int,  # most epochs
-    rate: float,  # learning rate of Adam
-    batch_size: int,  # windows per step
-    patience: int,  # stop after so many epochs without a better validation loss
-    plateau: int,  # halve the rate after so many such epochs
-    floor: float = 1e-6,  # lowest learning rate
-    seed: int = 0,  # order of the training windows
-    label: str = "network",  # name in the progress lines
-    log=print,  # receives one line per epoch; None for silence
-) -> pd.DataFrame:  # history: epoch (0 = before training), loss, val_loss, rate, seconds; attrs["best_epoch"]
-    "Train with early stopping and a plateau schedule on validation rows; the model keeps its best weights."
+    model,
+    view: np.ndarray,
+    train: tuple,
+    val: tuple,
+    loss: str,
+    epochs: int,
+    rate: float,
+    batch_size: int,
+    patience: int,
+    plateau: int,
+    floor: float = 1e-6,
+    seed: int = 0,
+    label: str = "network",
+    log=print,
+) -> pd.DataFrame:
+    """Train with early stopping and a plateau schedule on validation rows; the model keeps its best weights.
+
+    Parameters
+    ----------
+    model
+        keras model; compiled here
+    view : np.ndarray
+        (rows, window, features) view
+    train : tuple
+        (positions, targets) of training rows
+    val : tuple
+        (positions, targets) of validation rows, later than the training rows
+    loss : str
+        Keras loss by name
+    epochs : int
+        most epochs
+    rate : float
+        learning rate of Adam
+    batch_size : int
+        windows per step
+    patience : int
+        stop after so many epochs without a better validation loss
+    plateau : int
+        halve the rate after so many such epochs
+    floor : float, default 1e-6
+        lowest learning rate
+    seed : int, default 0
+        order of the training windows
+    label : str, default "network"
+        name in the progress lines
+    log : default print
+        receives one line per epoch; None for silence
+
+    Returns
+    -------
+    pd.DataFrame
+        history: epoch (0 = before training), loss, val_loss, rate, seconds; attrs["best_epoch"]
+    """
     import keras
 
     for name, (positions, targets) in {"training": train, "validation": val}.items():
@@ -213,12 +298,28 @@ def train_network(
     return history
 
 # %% ../../nbs/50_models/10_training.ipynb #13caa7d1
-def transfer_weights(
-    model,  # keras model that begins
-    source,  # trained keras model with the same layers
-    leave: tuple = (),  # names of layers that stay as they are
-) -> list:  # names of the layers taken over; raises ModelError where a layer is missing or has another shape
-    "Copy the weights of another network by the names of its layers."
+def transfer_weights(model, source, leave: tuple = ()) -> list:
+    """Copy the weights of another network by the names of its layers.
+
+    Parameters
+    ----------
+    model
+        keras model that begins
+    source
+        trained keras model with the same layers
+    leave : tuple, default ()
+        names of layers that stay as they are
+
+    Returns
+    -------
+    list
+        names of the layers taken over
+
+    Raises
+    ------
+    ModelError
+        where a layer is missing or has another shape
+    """
     layers = [layer for layer in model.layers if layer.weights and layer.name not in leave]
     others = {layer.name: layer for layer in source.layers}
     for layer in layers:

@@ -17,19 +17,38 @@ from ..files import file_sum, write_json
 from ..models.stored import model_errors, read_stored
 
 # %% ../../nbs/70_systems/10_artefacts.ipynb #c5440e63
-def manifest_sum(
-    manifest: dict,  # JSON-able
-) -> str:  # 64 hex digits
-    "SHA-256 of a manifest's content without its own sum."
+def manifest_sum(manifest: dict) -> str:
+    """SHA-256 of a manifest's content without its own sum.
+
+    Parameters
+    ----------
+    manifest : dict
+        JSON-able
+
+    Returns
+    -------
+    str
+        64 hex digits
+    """
     rest = {k: v for k, v in manifest.items() if k != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def write_manifest(
-    folder: str | Path,  # folder whose files are complete
-    **facts,  # JSON-able facts to carry: system, parameters, features, versions
-) -> dict:  # the manifest as written
-    "Sum every file of a folder into `manifest.json`."
+def write_manifest(folder: str | Path, **facts) -> dict:
+    """Sum every file of a folder into `manifest.json`.
+
+    Parameters
+    ----------
+    folder : str | Path
+        folder whose files are complete
+    **facts
+        JSON-able facts to carry: system, parameters, features, versions
+
+    Returns
+    -------
+    dict
+        the manifest as written
+    """
     folder = Path(folder)
     files = {
         p.relative_to(folder).as_posix(): file_sum(p) for p in sorted(folder.rglob("*")) if p.is_file()
@@ -44,11 +63,26 @@ def write_manifest(
 _REMEDY = "train again, or copy the folder anew from where it was made"
 
 
-def check_manifest(
-    folder: str | Path,  # model folder
-    system: str | None = None,  # system the folder must be of
-) -> dict:  # the manifest; raises ModelError when anything is missing or altered
-    "Verify a model folder against its manifest."
+def check_manifest(folder: str | Path, system: str | None = None) -> dict:
+    """Verify a model folder against its manifest.
+
+    Parameters
+    ----------
+    folder : str | Path
+        model folder
+    system : str | None, default None
+        system the folder must be of
+
+    Returns
+    -------
+    dict
+        the manifest
+
+    Raises
+    ------
+    ModelError
+        when anything is missing or altered
+    """
     folder, remedy = Path(folder), _REMEDY
     path = folder / "manifest.json"
     if not path.is_file():
@@ -72,12 +106,23 @@ def check_manifest(
     return manifest
 
 
-def check_listed(
-    folder: Path,  # model folder
-    manifest: dict,  # of `check_manifest`
-    needs: tuple,  # names of the files that will be read
-) -> None:  # nothing; raises ModelError for a file without a sum
-    "Read no file that the manifest has no sum of."
+def check_listed(folder: Path, manifest: dict, needs: tuple) -> None:
+    """Read no file that the manifest has no sum of.
+
+    Parameters
+    ----------
+    folder : Path
+        model folder
+    manifest : dict
+        of `check_manifest`
+    needs : tuple
+        names of the files that will be read
+
+    Raises
+    ------
+    ModelError
+        for a file without a sum
+    """
     files = manifest["files"]
     if unlisted := [name for name in needs if name not in files]:
         path = Path(folder) / "manifest.json"
@@ -86,10 +131,24 @@ def check_listed(
         )
 
 
-def stored_facts(
-    manifest: dict,  # of `check_manifest`
-) -> tuple:  # fitted, counts, seconds; raises ModelError where a forecast could not use them
-    "What a manifest tells of the fit."
+def stored_facts(manifest: dict) -> tuple:
+    """What a manifest tells of the fit.
+
+    Parameters
+    ----------
+    manifest : dict
+        of `check_manifest`
+
+    Returns
+    -------
+    tuple
+        fitted, counts, seconds
+
+    Raises
+    ------
+    ModelError
+        where a forecast could not use them
+    """
     fitted, counts, seconds = (manifest.get(name) for name in ("fitted", "counts", "seconds"))
     whole = all(isinstance(facts, dict) for facts in (fitted, counts, seconds))
     if not whole or not isinstance(fitted.get("parts"), dict) or fitted.get("timeframe") not in TIMEFRAMES:
@@ -117,9 +176,20 @@ def package_versions(
     names: tuple = (
         "cryptolab", "numpy", "pandas", "scikit-learn", "xgboost", "lightgbm", "tensorflow", "keras", "numba",
         "imbalanced-learn", "optuna", "skops",
-    ),  # distributions
-) -> dict:  # name -> version of those installed
-    "Versions of the packages that shape a result."
+    ),
+) -> dict:
+    """Versions of the packages that shape a result.
+
+    Parameters
+    ----------
+    names : tuple, default …
+        distributions
+
+    Returns
+    -------
+    dict
+        name -> version of those installed
+    """
     from importlib import metadata
 
     found = {}
@@ -131,19 +201,39 @@ def package_versions(
     return found
 
 
-def source_files(
-    folder: Path,  # of the library
-) -> list:  # sorted paths, those of inner folders too; empty when there is no such folder
-    "The Python files below a folder."
+def source_files(folder: Path) -> list:
+    """The Python files below a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        of the library
+
+    Returns
+    -------
+    list
+        sorted paths, those of inner folders too; empty when there is no such folder
+    """
     return sorted(path for path in Path(folder).rglob("*.py") if "__pycache__" not in path.parts)
 
 
 def library_code(
     rooms: tuple = (
         "config", "files", "data", "features", "labels", "validation", "models", "evaluation", "systems",
-    ),  # rooms and modules, such as data/market
-) -> str:  # 12 hex digits of the SHA-256 over their source files
-    "Which code made a result? A version number does not change with each edit; this does."
+    ),
+) -> str:
+    """Which code made a result? A version number does not change with each edit; this does.
+
+    Parameters
+    ----------
+    rooms : tuple, default …
+        rooms and modules, such as data/market
+
+    Returns
+    -------
+    str
+        12 hex digits of the SHA-256 over their source files
+    """
     import cryptolab
 
     root, digest = Path(cryptolab.__file__).parent, hashlib.sha256()

@@ -26,88 +26,185 @@ class System(Params):
 
     name = "system"  # in tables, files and manifests
 
-    def fit(
-        self,
-        candles: pd.DataFrame,  # candle table of the past
-        work: str | Path | None = None,  # folder for finished parts, so that an interrupted fit can resume
-        log=print,  # receives progress lines; None for silence
-        pool: dict | None = None,  # candle tables of other coins, by symbol
-    ):  # the system itself; what was learned ends in an underscore
-        "Learn from candles."
+    def fit(self, candles: pd.DataFrame, work: str | Path | None = None, log=print, pool: dict | None = None):
+        """Learn from candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the past
+        work : str | Path | None, default None
+            folder for finished parts, so that an interrupted fit can resume
+        log : default print
+            receives progress lines; None for silence
+        pool : dict | None, default None
+            candle tables of other coins, by symbol
+
+        Returns
+        -------
+        the system itself; what was learned ends in an underscore
+        """
         raise NotImplementedError(f"{type(self).__name__} has no fit")
 
-    def forecast(
-        self,
-        candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-    ) -> pd.DataFrame:  # a row per candle that can be forecast; p_up or p_event, and what else the system says
-        "Forecast table for every candle whose inputs are known."
+    def forecast(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """Forecast table for every candle whose inputs are known.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe; brings its own warm-up
+
+        Returns
+        -------
+        pd.DataFrame
+            a row per candle that can be forecast; p_up or p_event, and what else the system says
+        """
         raise NotImplementedError(f"{type(self).__name__} has no forecast")
 
-    def labels(
-        self,
-        candles: pd.DataFrame,  # candle table
-    ) -> dict:  # target -> label table (y, t0, t1); "direction": the next close is higher
-        "What happened after each candle: the outcomes that the forecasts are about."
+    def labels(self, candles: pd.DataFrame) -> dict:
+        """What happened after each candle: the outcomes that the forecasts are about.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            target -> label table (y, t0, t1); "direction": the next close is higher
+        """
         from cryptolab.labels import next_direction
 
         return {"direction": next_direction(candles, self.own_timeframe(candles))}
 
-    def event_forecasts(
-        self,
-        candles: pd.DataFrame,  # candle table of the fitted timeframe
-    ) -> dict:  # target -> probability per candle, for targets that are events (see `labels`)
-        "Probabilities of events other than a higher close."
+    def event_forecasts(self, candles: pd.DataFrame) -> dict:
+        """Probabilities of events other than a higher close.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe
+
+        Returns
+        -------
+        dict
+            target -> probability per candle, for targets that are events (see `labels`)
+        """
         table = self.forecast(candles)
         return {name: table["p_event"] for name in self.labels(candles)} if "p_event" in table else {}
 
-    def write_models(
-        self,
-        folder: Path,  # empty folder
-    ) -> dict | None:  # further facts for the manifest
-        "Write what was learned, in formats that run no code when they are read."
+    def write_models(self, folder: Path) -> dict | None:
+        """Write what was learned, in formats that run no code when they are read.
+
+        Parameters
+        ----------
+        folder : Path
+            empty folder
+
+        Returns
+        -------
+        dict | None
+            further facts for the manifest
+        """
         raise NotImplementedError(f"{type(self).__name__} has no write_models")
 
-    def read_models(
-        self,
-        folder: Path,  # folder whose sums are right
-        manifest: dict,  # its manifest
-    ) -> None:  # nothing; sets what was learned; whatever it raises becomes a ModelError
-        "Read it back."
+    def read_models(self, folder: Path, manifest: dict) -> None:
+        """Read it back.
+
+        Parameters
+        ----------
+        folder : Path
+            folder whose sums are right
+        manifest : dict
+            its manifest
+
+        Returns
+        -------
+        None
+            nothing; sets what was learned; whatever it raises becomes a ModelError
+        """
         raise NotImplementedError(f"{type(self).__name__} has no read_models")
 
-    def shown_params(self) -> dict:  # parameters as they are stored and shown: no folder of this machine
-        "The parameters for files and reports."
+    def shown_params(self) -> dict:
+        """The parameters for files and reports.
+
+        Returns
+        -------
+        dict
+            parameters as they are stored and shown: no folder of this machine
+        """
         return self.get_params()
 
-    def pool_symbols(self) -> list:  # such as ["ETHUSDT", "SOLUSDT"]; empty without a parameter `pool`
-        "The other coins."
+    def pool_symbols(self) -> list:
+        """The other coins.
+
+        Returns
+        -------
+        list
+            such as ["ETHUSDT", "SOLUSDT"]; empty without a parameter `pool`
+        """
         return [name.upper() for name in split_names(getattr(self, "pool", ()))]
 
-    def own_timeframe(
-        self,
-        candles: pd.DataFrame,  # candles to fit
-    ) -> str:  # such as "1h"; raises DataError where the rows show none
-        "The `timeframe` parameter, or that of the rows (attributes of a table survive resampling)."
+    def own_timeframe(self, candles: pd.DataFrame) -> str:
+        """The `timeframe` parameter, or that of the rows (attributes of a table survive resampling).
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candles to fit
+
+        Returns
+        -------
+        str
+            such as "1h"
+
+        Raises
+        ------
+        DataError
+            where the rows show none
+        """
         from cryptolab.data.candles import infer_timeframe
 
         return getattr(self, "timeframe", None) or infer_timeframe(candles)
 
-    def require_fitted(
-        self,
-        purpose: str = "forecast",  # what is about to be done
-    ) -> None:  # nothing; raises ModelError for an unfitted system
-        "Refuse what only a fitted system can do."
+    def require_fitted(self, purpose: str = "forecast") -> None:
+        """Refuse what only a fitted system can do.
+
+        Parameters
+        ----------
+        purpose : str, default "forecast"
+            what is about to be done
+
+        Raises
+        ------
+        ModelError
+            for an unfitted system
+        """
         if not hasattr(self, "fitted_"):
             raise ModelError(
                 f"this {type(self).__name__} is not fitted", f"fit or load before {purpose}", "an unfitted system",
                 "call fit(candles) first",
             )
 
-    def fitted_timeframe(
-        self,
-        candles: pd.DataFrame,  # candles to forecast
-    ) -> str:  # such as "1h"; raises ModelError for an unfitted system and for candles of another timeframe
-        "The timeframe of the fit, which the candles must have too."
+    def fitted_timeframe(self, candles: pd.DataFrame) -> str:
+        """The timeframe of the fit, which the candles must have too.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candles to forecast
+
+        Returns
+        -------
+        str
+            such as "1h"
+
+        Raises
+        ------
+        ModelError
+            for an unfitted system and for candles of another timeframe
+        """
         from cryptolab.data.candles import infer_timeframe
 
         self.require_fitted()
@@ -120,12 +217,26 @@ class System(Params):
             )
         return timeframe
 
-    def rows(
-        self,
-        part: str = "test",  # train | val | test
-        target: str | None = None,  # whose rows (V9: direction, volatility, price; V2: long, short); None: the first
-    ) -> pd.DatetimeIndex:  # decision rows, in time order; raises ModelError for an unfitted system
-        "The candles at which this system learned, chose or is to be judged."
+    def rows(self, part: str = "test", target: str | None = None) -> pd.DatetimeIndex:
+        """The candles at which this system learned, chose or is to be judged.
+
+        Parameters
+        ----------
+        part : str, default "test"
+            train | val | test
+        target : str | None, default None
+            whose rows (V9: direction, volatility, price; V2: long, short); None: the first
+
+        Returns
+        -------
+        pd.DatetimeIndex
+            decision rows, in time order
+
+        Raises
+        ------
+        ModelError
+            for an unfitted system
+        """
         self.require_fitted(f"rows({part!r})")
         if not getattr(self, "index_", None):
             raise ModelError(
@@ -138,11 +249,24 @@ class System(Params):
             raise SettingsError("no such part", known, f"part={part!r}, target={target!r}", "choose one of them")
         return parts[part]
 
-    def save(
-        self,
-        folder: str | Path,  # model folder; replaced when it exists
-    ) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
-        "Write what was learned and a manifest with the SHA-256 sum of every file."
+    def save(self, folder: str | Path) -> Path:
+        """Write what was learned and a manifest with the SHA-256 sum of every file.
+
+        Parameters
+        ----------
+        folder : str | Path
+            model folder; replaced when it exists
+
+        Returns
+        -------
+        Path
+            the folder, complete
+
+        Raises
+        ------
+        ModelError
+            when the system is not fitted
+        """
         from cryptolab.data.timegrid import timeframe_delta
 
         self.require_fitted("save")
@@ -161,11 +285,24 @@ class System(Params):
         return Path(folder)
 
     @classmethod
-    def load(
-        cls,
-        folder: str | Path,  # folder that `save` wrote
-    ) -> "System":  # fitted; raises ModelError when a file is missing, altered, impossible, or a pickle
-        "Load a model folder after checking every byte of it."
+    def load(cls, folder: str | Path) -> "System":
+        """Load a model folder after checking every byte of it.
+
+        Parameters
+        ----------
+        folder : str | Path
+            folder that `save` wrote
+
+        Returns
+        -------
+        System
+            fitted
+
+        Raises
+        ------
+        ModelError
+            when a file is missing, altered, impossible, or a pickle
+        """
         from cryptolab.data.timegrid import timeframe_delta
 
         folder = Path(folder)
@@ -187,14 +324,27 @@ class System(Params):
         return self
 
 # %% ../../nbs/70_systems/20_base.ipynb #ab4eb259
-def fitted_facts(
-    candles: pd.DataFrame,  # the candles of the fit
-    timeframe: str,  # of the fit (see `own_timeframe`)
-    parts: dict,  # part -> (first, last) decision row, as text
-    labelled: int,  # rows with an outcome
-    **more,  # further facts of a system
-) -> dict:  # symbol, timeframe, source, first, last, rows, fingerprint, parts, labelled
-    "What a system was fitted on."
+def fitted_facts(candles: pd.DataFrame, timeframe: str, parts: dict, labelled: int, **more) -> dict:
+    """What a system was fitted on.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        the candles of the fit
+    timeframe : str
+        of the fit (see `own_timeframe`)
+    parts : dict
+        part -> (first, last) decision row, as text
+    labelled : int
+        rows with an outcome
+    **more
+        further facts of a system
+
+    Returns
+    -------
+    dict
+        symbol, timeframe, source, first, last, rows, fingerprint, parts, labelled
+    """
     from cryptolab.data.candles import fingerprint
 
     attrs = candles.attrs
@@ -205,10 +355,19 @@ def fitted_facts(
     }
 
 
-def part_edges(
-    index: dict,  # of one target: part -> decision rows; or target -> such a dict
-) -> dict:  # part -> (first, last) decision row over all targets, as text
-    "First and last decision of each part."
+def part_edges(index: dict) -> dict:
+    """First and last decision of each part.
+
+    Parameters
+    ----------
+    index : dict
+        of one target: part -> decision rows; or target -> such a dict
+
+    Returns
+    -------
+    dict
+        part -> (first, last) decision row over all targets, as text
+    """
     tables = list(index.values()) if all(isinstance(rows, dict) for rows in index.values()) else [index]
     return {
         part: (str(min(t[part][0] for t in tables)), str(max(t[part][-1] for t in tables))) for part in tables[0]
@@ -233,12 +392,23 @@ def _rows(stored, step, most=20_000_000):
     return (pd.Timestamp(first) + pd.TimedeltaIndex(at * step.to_timedelta64())).as_unit("ns").rename("open_time")
 
 # %% ../../nbs/70_systems/20_base.ipynb #b91b52fd
-def fit_key(
-    system: System,  # parameters
-    candles: pd.DataFrame,  # what is learned from
-    *more,  # further facts that shape the fit
-) -> str:  # 16 hex digits
-    "Hash of everything that shapes a fit."
+def fit_key(system: System, candles: pd.DataFrame, *more) -> str:
+    """Hash of everything that shapes a fit.
+
+    Parameters
+    ----------
+    system : System
+        parameters
+    candles : pd.DataFrame
+        what is learned from
+    *more
+        further facts that shape the fit
+
+    Returns
+    -------
+    str
+        16 hex digits
+    """
     from cryptolab.data.candles import fingerprint
 
     facts = [
@@ -260,15 +430,29 @@ def _finished(folder, name, read):
     return read(folder), history
 
 
-def fit_or_fetch(
-    work: str | Path | None,  # work folder of this fit (see `fit_key`); None keeps nothing
-    name: str,  # of the part
-    fit,  # called without arguments, gives (model, history DataFrame)
-    write,  # write(folder, model) stores the model
-    read,  # read(folder) loads it
-    log=None,  # receives a line when a part was found; None for silence
-) -> tuple:  # (model, history); history.attrs["seconds"] is what the training took
-    "A part from the work folder, or trained and put there."
+def fit_or_fetch(work: str | Path | None, name: str, fit, write, read, log=None) -> tuple:
+    """A part from the work folder, or trained and put there.
+
+    Parameters
+    ----------
+    work : str | Path | None
+        work folder of this fit (see `fit_key`); None keeps nothing
+    name : str
+        of the part
+    fit
+        called without arguments, gives (model, history DataFrame)
+    write
+        write(folder, model) stores the model
+    read
+        read(folder) loads it
+    log : default None
+        receives a line when a part was found; None for silence
+
+    Returns
+    -------
+    tuple
+        (model, history); history.attrs["seconds"] is what the training took
+    """
     folder = Path(work) / name if work else None
     if folder and (found := _finished(folder, name, read)):
         if log:

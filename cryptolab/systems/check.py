@@ -36,34 +36,73 @@ def _require(holds, expected, found, remedy):
 
 @dataclass
 class Examination:
-    "A system, its market, its fits and its folder."
+    """A system, its market, its fits and its folder.
 
-    system: object  # unfitted; every check works on copies
-    candles: pd.DataFrame  # with holes
-    whole: pd.DataFrame  # the same market without holes
-    folder: Path  # where it is saved
-    cache: dict = field(default_factory=dict)  # fits and forecasts that were made
+    Parameters
+    ----------
+    system : object
+        unfitted; every check works on copies
+    candles : pd.DataFrame
+        with holes
+    whole : pd.DataFrame
+        the same market without holes
+    folder : Path
+        where it is saved
+    cache : dict, default dict()
+        fits and forecasts that were made
+    """
 
-    def fresh(self, **changes):  # an unfitted copy
-        "A new system with the same parameters."
+    system: object
+    candles: pd.DataFrame
+    whole: pd.DataFrame
+    folder: Path
+    cache: dict = field(default_factory=dict)
+
+    def fresh(self, **changes):
+        """A new system with the same parameters.
+
+        Returns
+        -------
+        an unfitted copy
+        """
         return type(self.system)(**{**self.system.get_params(), **changes})
 
-    def once(self, name, make):  # what `make` gave the first time
-        "A fit or forecast, made when it is first needed."
+    def once(self, name, make):
+        """A fit or forecast, made when it is first needed.
+
+        Returns
+        -------
+        what `make` gave the first time
+        """
         if name not in self.cache:
             self.cache[name] = make()
         return self.cache[name]
 
-    def fitted(self):  # the fitted system
-        "The fit that most checks look at."
+    def fitted(self):
+        """The fit that most checks look at.
+
+        Returns
+        -------
+        the fitted system
+        """
         return self.once("fit", lambda: self.fresh().fit(self.candles.copy(), log=None))
 
-    def forecast(self):  # forecast table over all candles
-        "What that fit forecasts."
+    def forecast(self):
+        """What that fit forecasts.
+
+        Returns
+        -------
+        forecast table over all candles
+        """
         return self.once("forecast", lambda: self.fitted().forecast(self.candles.copy()))
 
-    def saved(self):  # the folder
-        "Where that fit was saved."
+    def saved(self):
+        """Where that fit was saved.
+
+        Returns
+        -------
+        the folder
+        """
         return self.once("folder", lambda: Path(self.fitted().save(self.folder / "model")))
 
 # %% ../../nbs/70_systems/85_check.ipynb #8314ad6b
@@ -318,13 +357,37 @@ def _market(n, timeframe):
 
 
 def check_system(
-    system,  # a class of systems, or an unfitted system with the parameters to check
-    n: int = 1_500,  # candles of the market that is used
-    timeframe: str = "1h",  # of its candles
-    checks: tuple | None = None,  # names among CHECKS; None: all
-    raises: bool = True,  # False gives the table also where something failed
-) -> pd.DataFrame:  # index: checks; verdict (pass | FAIL), expected, found, remedy; ModelError names all failures
-    "Does a system keep the rules that reports, audits and backtests rely on?"
+    system,
+    n: int = 1_500,
+    timeframe: str = "1h",
+    checks: tuple | None = None,
+    raises: bool = True,
+) -> pd.DataFrame:
+    """Does a system keep the rules that reports, audits and backtests rely on?
+
+    Parameters
+    ----------
+    system
+        a class of systems, or an unfitted system with the parameters to check
+    n : int, default 1_500
+        candles of the market that is used
+    timeframe : str, default "1h"
+        of its candles
+    checks : tuple | None, default None
+        names among CHECKS; None: all
+    raises : bool, default True
+        False gives the table also where something failed
+
+    Returns
+    -------
+    pd.DataFrame
+        index: checks; verdict (pass | FAIL), expected, found, remedy
+
+    Raises
+    ------
+    ModelError
+        names all failures
+    """
     if isinstance(system, type):
         system = system(**({"profile": "smoke"} if "smoke" in getattr(system, "profiles", {}) else {}))
     if unknown := set(checks or ()) - set(CHECKS):

@@ -22,7 +22,23 @@ from .base import System, fitted_facts, part_edges
 
 # %% ../../nbs/70_systems/28_classifier.ipynb #62216c8b
 class ClassifierSystem(System):
-    "A scikit-learn classifier asked whether the next candle closes higher."
+    """A scikit-learn classifier asked whether the next candle closes higher.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        seed of every random choice
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+    features : str, default "v9"
+        feature set of the columns
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    test_start : str | None, default None
+        first time of a test decision; None takes the last fraction
+    **unknown
+        always an error that names the closest parameter
+    """
 
     name = "classifier"
     ranges = {"seed": (0, 2**32 - 1)}
@@ -31,24 +47,37 @@ class ClassifierSystem(System):
     def __init__(
         self,
         *,
-        seed: int = 0,  # seed of every random choice
-        timeframe: str | None = None,  # length of a candle; None reads it from the candles
-        features: str = "v9",  # feature set of the columns
-        fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-        test_start: str | None = None,  # first time of a test decision; None takes the last fraction
-        **unknown,  # always an error that names the closest parameter
+        seed: int = 0,
+        timeframe: str | None = None,
+        features: str = "v9",
+        fractions: tuple = (0.70, 0.15, 0.15),
+        test_start: str | None = None,
+        **unknown,
     ):
         self.take_params(locals())
 
-    def classifier(self):  # an unfitted estimator with `fit` and `predict_proba`
-        "The learner, made anew for every fit."
+    def classifier(self):
+        """The learner, made anew for every fit.
+
+        Returns
+        -------
+        an unfitted estimator with `fit` and `predict_proba`
+        """
         raise NotImplementedError(f"{type(self).__name__} has no classifier")
 
-    def columns(
-        self,
-        candles: pd.DataFrame,  # candle table
-    ) -> pd.DataFrame:  # a row per candle, known at its close; NaN during warm-up
-        "What the classifier sees."
+    def columns(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """What the classifier sees.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        pd.DataFrame
+            a row per candle, known at its close; NaN during warm-up
+        """
         from cryptolab.features.registry import features
 
         return features(candles, self.features)
@@ -67,12 +96,34 @@ class ClassifierSystem(System):
 
     def fit(
         self,
-        candles: pd.DataFrame,  # candle table, at least a few hundred rows
-        work: str | Path | None = None,  # ignored: nothing is kept of an interrupted fit
-        log=print,  # receives a line; None for silence
-        pool: dict | None = None,  # ignored: nothing is learned from other coins
-    ) -> "ClassifierSystem":  # itself; DataError for candles that cannot be learned from
-        "Learn from the training rows, calibrate on the validation rows."
+        candles: pd.DataFrame,
+        work: str | Path | None = None,
+        log=print,
+        pool: dict | None = None,
+    ) -> "ClassifierSystem":
+        """Learn from the training rows, calibrate on the validation rows.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table, at least a few hundred rows
+        work : str | Path | None, default None
+            ignored: nothing is kept of an interrupted fit
+        log : default print
+            receives a line; None for silence
+        pool : dict | None, default None
+            ignored: nothing is learned from other coins
+
+        Returns
+        -------
+        ClassifierSystem
+            itself
+
+        Raises
+        ------
+        DataError
+            for candles that cannot be learned from
+        """
         from cryptolab.validation import split_borders, split_rows
 
         self.check_params()
@@ -97,11 +148,24 @@ class ClassifierSystem(System):
             log(f"{self.name}: learned from {len(parts['train']):,} rows, {len(self.columns_)} columns")
         return self
 
-    def forecast(
-        self,
-        candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-    ) -> pd.DataFrame:  # p_up; raises ModelError if not fitted
-        "Forecast table for every candle whose columns are known."
+    def forecast(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """Forecast table for every candle whose columns are known.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe; brings its own warm-up
+
+        Returns
+        -------
+        pd.DataFrame
+            p_up
+
+        Raises
+        ------
+        ModelError
+            if not fitted
+        """
         timeframe = self.fitted_timeframe(candles)
         X = self._known(candles)
         if list(X.columns) != self.columns_:
@@ -116,11 +180,19 @@ class ClassifierSystem(System):
         }
         return table
 
-    def write_models(
-        self,
-        folder: Path,  # empty folder
-    ) -> dict:  # facts for the manifest: features
-        "Write classifier, calibration and results."
+    def write_models(self, folder: Path) -> dict:
+        """Write classifier, calibration and results.
+
+        Parameters
+        ----------
+        folder : Path
+            empty folder
+
+        Returns
+        -------
+        dict
+            facts for the manifest: features
+        """
         import skops.io
 
         skops.io.dump(self.models_["classifier"], folder / "classifier.skops")
@@ -129,12 +201,21 @@ class ClassifierSystem(System):
         (folder / "training.log").write_text(text)
         return {"features": self.columns_}
 
-    def read_models(
-        self,
-        folder: Path,  # folder whose sums are right
-        manifest: dict,  # its manifest
-    ) -> None:  # nothing; raises ModelError for a classifier with types that are not trusted
-        "Read them back."
+    def read_models(self, folder: Path, manifest: dict) -> None:
+        """Read them back.
+
+        Parameters
+        ----------
+        folder : Path
+            folder whose sums are right
+        manifest : dict
+            its manifest
+
+        Raises
+        ------
+        ModelError
+            for a classifier with types that are not trusted
+        """
         import skops.io
 
         artefacts.check_listed(folder, manifest, ("classifier.skops", "classifier.json"))

@@ -22,12 +22,28 @@ from ..evaluation.events import auc_difference, event_comparison
 PARTS = ("train", "val", "test")
 
 
-def judged_rows(
-    system,  # fitted system
-    label: pd.DataFrame,  # label table of one target
-    known: pd.Index,  # rows at which system and rivals can be asked
-) -> dict:  # train, val, test -> rows with an outcome; DataError where there is nothing to learn from or to judge
-    "Rows of the three parts among these candles, by the time at which each part began and ended."
+def judged_rows(system, label: pd.DataFrame, known: pd.Index) -> dict:
+    """Rows of the three parts among these candles, by the time at which each part began and ended.
+
+    Parameters
+    ----------
+    system
+        fitted system
+    label : pd.DataFrame
+        label table of one target
+    known : pd.Index
+        rows at which system and rivals can be asked
+
+    Returns
+    -------
+    dict
+        train, val, test -> rows with an outcome
+
+    Raises
+    ------
+    DataError
+        where there is nothing to learn from or to judge
+    """
     rows = label.index[label["y"].notna() & label.index.isin(known)]
     edges = {part: tuple(map(pd.Timestamp, ends)) for part, ends in system.fitted_["parts"].items()}
     found = {part: rows[(rows >= first) & (rows <= last)] for part, (first, last) in edges.items() if part != "test"}
@@ -134,31 +150,69 @@ def _account(case, first):
 # %% ../../nbs/70_systems/80_compare.ipynb #6c2d95cc
 @dataclass
 class Comparison:
-    "A system beside its rivals, on rows it has not seen."
+    """A system beside its rivals, on rows it has not seen.
 
-    name: str  # of the system
-    candles: pd.DataFrame  # candle table
-    forecast: pd.DataFrame  # of the system, over all these candles
-    cost: float  # per side, fraction
-    seed: int  # of learners and bootstraps
-    columns: pd.DataFrame  # what the rivals see
-    threads: int = 0  # of LightGBM; 0: all cores
-    tables: dict = field(default_factory=dict)  # system -> forecast table, the one in question first
-    events: dict = field(default_factory=dict)  # system -> its event probabilities by target
-    truth: pd.Series | None = None  # true probability of a higher close, on a generated market
-    traded: tuple = ()  # methods whose sign is traded
-    rows: dict = field(default_factory=dict)  # target -> train, val, test -> rows
-    methods: dict = field(default_factory=dict)  # target -> method -> forecasts of the test rows
-    boards: dict = field(default_factory=dict)  # name -> table, the system first
-    account: object = None  # `Result` of a system that trades
+    Parameters
+    ----------
+    name : str
+        of the system
+    candles : pd.DataFrame
+        candle table
+    forecast : pd.DataFrame
+        of the system, over all these candles
+    cost : float
+        per side, fraction
+    seed : int
+        of learners and bootstraps
+    columns : pd.DataFrame
+        what the rivals see
+    threads : int, default 0
+        of LightGBM; 0: all cores
+    tables : dict, default dict()
+        system -> forecast table, the one in question first
+    events : dict, default dict()
+        system -> its event probabilities by target
+    truth : pd.Series | None, default None
+        true probability of a higher close, on a generated market
+    traded : tuple, default ()
+        methods whose sign is traded
+    rows : dict, default dict()
+        target -> train, val, test -> rows
+    methods : dict, default dict()
+        target -> method -> forecasts of the test rows
+    boards : dict, default dict()
+        name -> table, the system first
+    account : object, default None
+        `Result` of a system that trades
+    """
+
+    name: str
+    candles: pd.DataFrame
+    forecast: pd.DataFrame
+    cost: float
+    seed: int
+    columns: pd.DataFrame
+    threads: int = 0
+    tables: dict = field(default_factory=dict)
+    events: dict = field(default_factory=dict)
+    truth: pd.Series | None = None
+    traded: tuple = ()
+    rows: dict = field(default_factory=dict)
+    methods: dict = field(default_factory=dict)
+    boards: dict = field(default_factory=dict)
+    account: object = None
 
     def __repr__(self):
         return self.finding()
 
-    def finding(
-        self,
-    ) -> str:  # plain sentences
-        "What the tables show, in words."
+    def finding(self) -> str:
+        """What the tables show, in words.
+
+        Returns
+        -------
+        str
+            plain sentences
+        """
         from cryptolab.backtest.stats import trading_words
 
         b, words = self.boards, []
@@ -182,10 +236,13 @@ class Comparison:
         )
         return f"<p><b>{html.escape(head)}</b></p><p>{html.escape(self.finding())}</p>{tables}"
 
-    def plot(
-        self,
-    ):  # matplotlib figure
-        "Every difference to a rival with its 95 % interval; what crosses zero is not shown to be better or worse."
+    def plot(self):
+        """Every difference to a rival with its 95 % interval; what crosses zero is not shown to be better or worse.
+
+        Returns
+        -------
+        matplotlib figure
+        """
         from matplotlib.figure import Figure
 
         parts = _differences(self)
@@ -211,14 +268,35 @@ def _asked(system, candles):
 
 
 def compare(
-    system,  # fitted system
-    candles: pd.DataFrame,  # candle table: the candles of the fit, and newer ones if there are
-    cost: float = 0.0015,  # fee and slippage per side, fraction
-    features: str = "v9",  # feature set that the learning rivals see
-    seed: int = 0,  # of learners and bootstraps
-    others: dict | None = None,  # further fitted systems by name, judged on the same rows
-) -> Comparison:  # boards, finding, plot; ModelError: unfitted, other timeframe. DataError: nothing unseen to judge
-    "A fitted system beside what costs nothing, on rows it has not seen, with intervals and costs."
+    system,
+    candles: pd.DataFrame,
+    cost: float = 0.0015,
+    features: str = "v9",
+    seed: int = 0,
+    others: dict | None = None,
+) -> Comparison:
+    """A fitted system beside what costs nothing, on rows it has not seen, with intervals and costs.
+
+    Parameters
+    ----------
+    system
+        fitted system
+    candles : pd.DataFrame
+        candle table: the candles of the fit, and newer ones if there are
+    cost : float, default 0.0015
+        fee and slippage per side, fraction
+    features : str, default "v9"
+        feature set that the learning rivals see
+    seed : int, default 0
+        of learners and bootstraps
+    others : dict | None, default None
+        further fitted systems by name, judged on the same rows
+
+    Returns
+    -------
+    Comparison
+        boards, finding, plot; ModelError: unfitted, other timeframe. DataError: nothing unseen to judge
+    """
     from cryptolab.features.registry import features as feature_table
 
     if not callable(getattr(system, "require_fitted", None)):

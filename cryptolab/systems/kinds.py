@@ -22,11 +22,21 @@ KINDS = {
 }
 
 
-def has_kind(
-    value,  # a parameter
-    kinds: list,  # names among KINDS
-) -> bool:  # it is of one of them
-    "Whether a value is what a type asks for."
+def has_kind(value, kinds: list) -> bool:
+    """Whether a value is what a type asks for.
+
+    Parameters
+    ----------
+    value
+        a parameter
+    kinds : list
+        names among KINDS
+
+    Returns
+    -------
+    bool
+        it is of one of them
+    """
     if isinstance(value, (bool, np.bool_)) or value is None:
         return ("None" if value is None else "bool") in kinds
     if isinstance(value, (str, os.PathLike)):
@@ -37,12 +47,23 @@ def has_kind(
     return whole and "int" in kinds or isinstance(value, numbers.Real) and math.isfinite(value) and "float" in kinds
 
 
-def check_kind(
-    key: str,  # name of the parameter
-    value,  # its value
-    annotation,  # its type, as the constructor gives it
-) -> None:  # nothing; raises SettingsError for another kind, or for a number that may be none and is not above 0
-    "Hold a parameter against its type."
+def check_kind(key: str, value, annotation) -> None:
+    """Hold a parameter against its type.
+
+    Parameters
+    ----------
+    key : str
+        name of the parameter
+    value
+        its value
+    annotation
+        its type, as the constructor gives it
+
+    Raises
+    ------
+    SettingsError
+        for another kind, or for a number that may be none and is not above 0
+    """
     name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", None) or str(annotation)
     kinds = [part.strip() for part in name.split("|")] if annotation is not inspect.Parameter.empty else []
     expected, remedy = " or ".join(KINDS.get(kind, kind) for kind in kinds), f"correct `{key}`"
@@ -61,12 +82,23 @@ def _check_positive(key, value, whole, expected):
         )
 
 # %% ../../nbs/70_systems/15_kinds.ipynb #056df182
-def check_size(
-    key: str,  # name of the size
-    value,  # its value
-    example,  # what a profile has for it: a whole number, a number, or a tuple of whole numbers
-) -> None:  # nothing; raises SettingsError for another kind, and for what no size can be
-    "Hold a size against that of a profile."
+def check_size(key: str, value, example) -> None:
+    """Hold a size against that of a profile.
+
+    Parameters
+    ----------
+    key : str
+        name of the size
+    value
+        its value
+    example
+        what a profile has for it: a whole number, a number, or a tuple of whole numbers
+
+    Raises
+    ------
+    SettingsError
+        for another kind, and for what no size can be
+    """
     if isinstance(example, tuple):
         if not has_kind(value, ["tuple"]) or not value or not all(has_kind(v, ["int"]) and v >= 1 for v in value):
             raise SettingsError(

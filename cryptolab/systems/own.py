@@ -22,32 +22,62 @@ from ..files import file_sum
 FOLDER = "CRYPTOLAB_SYSTEMS"  # environment variable; without it the folder `systems` of the working directory
 
 
-def own_folder() -> Path:  # absolute; it need not exist
-    "Where systems of one's own stand."
+def own_folder() -> Path:
+    """Where systems of one's own stand.
+
+    Returns
+    -------
+    Path
+        absolute; it need not exist
+    """
     return Path(os.environ.get(FOLDER) or "systems").absolute()
 
 
-def own_file(
-    name: str,  # such as demo
-) -> Path | None:  # demo.ipynb or demo.py; None where there is neither
-    "The file of a system of one's own."
+def own_file(name: str) -> Path | None:
+    """The file of a system of one's own.
+
+    Parameters
+    ----------
+    name : str
+        such as demo
+
+    Returns
+    -------
+    Path | None
+        demo.ipynb or demo.py; None where there is neither
+    """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)):
         return None
     places = (own_folder() / f"{name}{ending}" for ending in (".ipynb", ".py"))
     return next((path for path in places if path.is_file()), None)
 
 
-def own_systems() -> list:  # sorted names
-    "Names of all systems of one's own."
+def own_systems() -> list:
+    """Names of all systems of one's own.
+
+    Returns
+    -------
+    list
+        sorted names
+    """
     folder = own_folder()
     found = {path.stem for ending in ("ipynb", "py") for path in folder.glob(f"*.{ending}")} if folder.is_dir() else ()
     return sorted(name for name in found if own_file(name) and not re.match(r"test_|.*_report$", name))
 
 
-def own_sum(
-    name: str,  # of a system
-) -> str:  # SHA-256 of its file; empty for a system of the library
-    "What changes when a system of one's own does."
+def own_sum(name: str) -> str:
+    """What changes when a system of one's own does.
+
+    Parameters
+    ----------
+    name : str
+        of a system
+
+    Returns
+    -------
+    str
+        SHA-256 of its file; empty for a system of the library
+    """
     path = own_file(name)
     return file_sum(path) if path else ""
 
@@ -83,10 +113,24 @@ def _loaded(path, name, changed):
     return module
 
 
-def own_class(
-    name: str,  # of a system
-) -> type:  # its class; SettingsError where the file cannot be run or holds no system of that name
-    "The class of a system of one's own."
+def own_class(name: str) -> type:
+    """The class of a system of one's own.
+
+    Parameters
+    ----------
+    name : str
+        of a system
+
+    Returns
+    -------
+    type
+        its class
+
+    Raises
+    ------
+    SettingsError
+        where the file cannot be run or holds no system of that name
+    """
     from cryptolab.systems.base import System
 
     path = own_file(name)

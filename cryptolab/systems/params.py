@@ -15,18 +15,36 @@ from ..config import SettingsError
 from .kinds import check_kind, check_size, has_kind
 
 # %% ../../nbs/70_systems/17_params.ipynb #4c0d17fc
-def split_names(
-    value: tuple | str,  # names, or one text with commas
-) -> list:  # names without blanks
-    "Names from a tuple or from text."
+def split_names(value: tuple | str) -> list:
+    """Names from a tuple or from text.
+
+    Parameters
+    ----------
+    value : tuple | str
+        names, or one text with commas
+
+    Returns
+    -------
+    list
+        names without blanks
+    """
     return [str(name).strip() for name in (value.split(",") if isinstance(value, str) else value) if str(name).strip()]
 
 
-def match_choice(
-    value,  # what was given
-    allowed: tuple,  # names
-):  # the allowed name that differs in case only; the value as it is where there is none
-    "A name without regard to case."
+def match_choice(value, allowed: tuple):
+    """A name without regard to case.
+
+    Parameters
+    ----------
+    value
+        what was given
+    allowed : tuple
+        names
+
+    Returns
+    -------
+    the allowed name that differs in case only; the value as it is where there is none
+    """
     if not isinstance(value, str) or value in allowed:
         return value
     return next((name for name in allowed if str(name).lower() == value.strip().lower()), value)
@@ -48,27 +66,53 @@ class Params:
         return {name: p for name, p in found.items() if p.kind in kinds and name != "self"}
 
     @classmethod
-    def parameters(cls) -> list:  # names of the constructor's parameters
-        "Names of all parameters."
+    def parameters(cls) -> list:
+        """Names of all parameters.
+
+        Returns
+        -------
+        list
+            names of the constructor's parameters
+        """
         return list(cls._signature())
 
     @classmethod
-    def size_names(cls) -> list:  # such as ["trees", "depth"]; empty for a system without profiles
-        "Names of all sizes."
+    def size_names(cls) -> list:
+        """Names of all sizes.
+
+        Returns
+        -------
+        list
+            such as ["trees", "depth"]; empty for a system without profiles
+        """
         return list(next(iter(cls.profiles.values()), {}))
 
     @classmethod
-    def size_table(cls) -> pd.DataFrame:  # index: sizes; meaning, and a column per profile
-        "What each size is, and what it is in each profile."
+    def size_table(cls) -> pd.DataFrame:
+        """What each size is, and what it is in each profile.
+
+        Returns
+        -------
+        pd.DataFrame
+            index: sizes; meaning, and a column per profile
+        """
         table = pd.DataFrame(cls.profiles, index=cls.size_names(), dtype=object).rename_axis("size")
         table.insert(0, "meaning", [cls.size_notes.get(name, "") for name in table.index])
         return table
 
-    def take_params(
-        self,
-        given: dict,  # `locals()` of the constructor
-    ) -> None:  # nothing; raises SettingsError for a name in `unknown`
-        "Set every parameter; the only line a constructor needs."
+    def take_params(self, given: dict) -> None:
+        """Set every parameter; the only line a constructor needs.
+
+        Parameters
+        ----------
+        given : dict
+            `locals()` of the constructor
+
+        Raises
+        ------
+        SettingsError
+            for a name in `unknown`
+        """
         for wrong in given.get("unknown", {}):
             raise self._unknown(wrong)
         for parameter in self.parameters():
@@ -90,18 +134,39 @@ class Params:
             remedy = f"did you mean sizes={{'{close[0]}': …}}?"
         return SettingsError(what, ", ".join(known), wrong, remedy)
 
-    def get_params(
-        self,
-        deep: bool = True,  # without effect: no parameter is an estimator
-    ) -> dict:  # parameters by name
-        "The parameters of this system."
+    def get_params(self, deep: bool = True) -> dict:
+        """The parameters of this system.
+
+        Parameters
+        ----------
+        deep : bool, default True
+            without effect: no parameter is an estimator
+
+        Returns
+        -------
+        dict
+            parameters by name
+        """
         return {name: getattr(self, name) for name in self.parameters()}
 
-    def set_params(
-        self,
-        **params,  # parameters by name; `sizes__trees` changes one size
-    ) -> "Params":  # itself; raises SettingsError for an unknown name, and then changes nothing
-        "Change parameters. A fitted system keeps what it learned until it is fitted again."
+    def set_params(self, **params) -> "Params":
+        """Change parameters. A fitted system keeps what it learned until it is fitted again.
+
+        Parameters
+        ----------
+        **params
+            parameters by name; `sizes__trees` changes one size
+
+        Returns
+        -------
+        Params
+            itself
+
+        Raises
+        ------
+        SettingsError
+            for an unknown name, and then changes nothing
+        """
         changed, sizes = {}, dict(params.get("sizes", getattr(self, "sizes", None)) or {})
         for name, value in params.items():
             if name.startswith("sizes__") and "sizes" in self.parameters():
@@ -117,11 +182,19 @@ class Params:
         return self
 
     @classmethod
-    def from_params(
-        cls,
-        params: dict,  # parameters as JSON keeps them, sizes in `sizes` or under their own names
-    ) -> "Params":  # unfitted
-        "A system from stored parameters."
+    def from_params(cls, params: dict) -> "Params":
+        """A system from stored parameters.
+
+        Parameters
+        ----------
+        params : dict
+            parameters as JSON keeps them, sizes in `sizes` or under their own names
+
+        Returns
+        -------
+        Params
+            unfitted
+        """
         plain = {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
         sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in (plain.pop("sizes", None) or {}).items()}
         for name in cls.size_names():
@@ -141,10 +214,14 @@ class Params:
 
         return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags(allow_nan=True))
 
-    def check_params(
-        self,
-    ) -> None:  # nothing; raises SettingsError for what is not allowed
-        "Hold every parameter against its kind, `choices` and `ranges`, and every size against its profile."
+    def check_params(self) -> None:
+        """Hold every parameter against its kind, `choices` and `ranges`, and every size against its profile.
+
+        Raises
+        ------
+        SettingsError
+            for what is not allowed
+        """
         kinds = self._signature()
         for name, allowed in self.choices.items():
             if (value := getattr(self, name)) not in allowed:
@@ -169,10 +246,19 @@ class Params:
                 remedy = f"did you mean `{close[0]}`?" if close else "correct the name"
                 raise SettingsError(f"unknown size `{name}`", ", ".join(known) or "no sizes", name, remedy)
 
-    def chosen_sizes(
-        self,
-    ) -> dict:  # every size; raises SettingsError for an unknown profile or size, or a value that none can have
-        "The sizes of the profile with this system's own."
+    def chosen_sizes(self) -> dict:
+        """The sizes of the profile with this system's own.
+
+        Returns
+        -------
+        dict
+            every size
+
+        Raises
+        ------
+        SettingsError
+            for an unknown profile or size, or a value that none can have
+        """
         if not self.profiles:
             return {}
         from cryptolab.models.training import profile_sizes

@@ -22,17 +22,35 @@ SYSTEMS = {
 }  # name -> module:class
 
 
-def is_system(
-    system: str,  # any name
-) -> bool:
-    "Whether a system of that name can be made."
+def is_system(system: str) -> bool:
+    """Whether a system of that name can be made.
+
+    Parameters
+    ----------
+    system : str
+        any name
+    """
     return system in SYSTEMS or own_file(system) is not None
 
 
-def system_class(
-    system: str,  # name in SYSTEMS, or of a system of one's own (see `systems.own`)
-) -> type:  # the class; raises SettingsError for an unknown name
-    "The class of a system, by name."
+def system_class(system: str) -> type:
+    """The class of a system, by name.
+
+    Parameters
+    ----------
+    system : str
+        name in SYSTEMS, or of a system of one's own (see `systems.own`)
+
+    Returns
+    -------
+    type
+        the class
+
+    Raises
+    ------
+    SettingsError
+        for an unknown name
+    """
     if system in SYSTEMS:
         module, name = SYSTEMS[system].split(":")
         return getattr(importlib.import_module(module), name)
@@ -81,11 +99,26 @@ def _check_shared(params, system):
         check_manifest(params["init_from"], system)
 
 
-def check_params(
-    cls: type,  # a system
-    params: dict,  # parameters for its constructor, by name; sizes under their own names or in `sizes`
-) -> dict:  # the same parameters; raises SettingsError for an unknown name or a value that is not allowed
-    "Refuse parameters that a system does not have, before anything is loaded or trained."
+def check_params(cls: type, params: dict) -> dict:
+    """Refuse parameters that a system does not have, before anything is loaded or trained.
+
+    Parameters
+    ----------
+    cls : type
+        a system
+    params : dict
+        parameters for its constructor, by name; sizes under their own names or in `sizes`
+
+    Returns
+    -------
+    dict
+        the same parameters
+
+    Raises
+    ------
+    SettingsError
+        for an unknown name or a value that is not allowed
+    """
     known = {
         k: p for k, p in inspect.signature(cls).parameters.items()
         if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)

@@ -147,10 +147,23 @@ _BETTER_LOW = (
 )
 
 
-def claims_table(
-    systems: tuple = SYSTEMS,  # whose claims
-) -> pd.DataFrame:  # index `claim` = system.part.metric; low and high are NaN where open; raises SettingsError
-    "Every performance claim of the five documents."
+def claims_table(systems: tuple = SYSTEMS) -> pd.DataFrame:
+    """Every performance claim of the five documents.
+
+    Parameters
+    ----------
+    systems : tuple, default SYSTEMS
+        whose claims
+
+    Returns
+    -------
+    pd.DataFrame
+        index `claim` = system.part.metric; low and high are NaN where open
+
+    Raises
+    ------
+    SettingsError
+    """
     unknown = [s for s in systems if s not in SYSTEMS]
     if unknown:
         raise SettingsError("unknown system", ", ".join(SYSTEMS), unknown[0], "choose one of them")
@@ -226,11 +239,21 @@ def _judged(claim, rows):
     return judged
 
 
-def judge_claims(
-    claims: pd.DataFrame,  # of `claims_table`
-    measured: pd.DataFrame,  # columns MEASURED; fractions; low and high equal the value where there is no interval
-) -> pd.DataFrame:  # claims with verdict, measured (_low, _high), n, data, subject, nothing, nothing_is, others, note
-    "Add a measurement and a verdict to each claim; raises DataError for measurements that cannot be read."
+def judge_claims(claims: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Add a measurement and a verdict to each claim; raises DataError for measurements that cannot be read.
+
+    Parameters
+    ----------
+    claims : pd.DataFrame
+        of `claims_table`
+    measured : pd.DataFrame
+        columns MEASURED; fractions; low and high equal the value where there is no interval
+
+    Returns
+    -------
+    pd.DataFrame
+        claims with verdict, measured (_low, _high), n, data, subject, nothing, nothing_is, others, note
+    """
     _check_measured(claims, measured)
     judged = [_judged(claim, measured[measured["claim"] == name]) for name, claim in claims.iterrows()]
     judged = pd.DataFrame(judged, index=claims.index).reindex(columns=list(_JUDGED))

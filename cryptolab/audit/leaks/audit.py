@@ -91,13 +91,32 @@ def _note_accuracy(case):
 
 
 def audit_pipeline(
-    pipeline,  # any object with features, labels, split, fit, predict (and prepare, context)
-    candles: pd.DataFrame,  # candle table; 2,000 candles are plenty
-    context: dict | None = None,  # other tables by name; None takes those of the pipeline
-    seed: int = 0,  # of the changes, and of global generators before each step
-    seconds: float = 5.0,  # processor time for rarer trials; slow learners are fitted at least six times
-) -> pd.DataFrame:  # findings: kind, step, evidence, rows; attrs: notes, accuracy, reach, lag, seconds …
-    "Run all leak detectors on a pipeline; raises DataError for candles or a pipeline that cannot be used."
+    pipeline,
+    candles: pd.DataFrame,
+    context: dict | None = None,
+    seed: int = 0,
+    seconds: float = 5.0,
+) -> pd.DataFrame:
+    """Run all leak detectors on a pipeline; raises DataError for candles or a pipeline that cannot be used.
+
+    Parameters
+    ----------
+    pipeline
+        any object with features, labels, split, fit, predict (and prepare, context)
+    candles : pd.DataFrame
+        candle table; 2,000 candles are plenty
+    context : dict | None, default None
+        other tables by name; None takes those of the pipeline
+    seed : int, default 0
+        of the changes, and of global generators before each step
+    seconds : float, default 5.0
+        processor time for rarer trials; slow learners are fitted at least six times
+
+    Returns
+    -------
+    pd.DataFrame
+        findings: kind, step, evidence, rows; attrs: notes, accuracy, reach, lag, seconds …
+    """
     if not seconds > 0:
         raise SettingsError("`seconds` is out of range", "above 0", seconds, "give the audit some time")
     began = time.perf_counter()
@@ -123,10 +142,19 @@ def audit_pipeline(
     return table
 
 # %% ../../../nbs/75_audit/30_leaks/90_audit.ipynb #d4c0919a
-def audit_text(
-    found: pd.DataFrame,  # result of `audit_pipeline`
-) -> str:  # lines
-    "An audit in words."
+def audit_text(found: pd.DataFrame) -> str:
+    """An audit in words.
+
+    Parameters
+    ----------
+    found : pd.DataFrame
+        result of `audit_pipeline`
+
+    Returns
+    -------
+    str
+        lines
+    """
     about = found.attrs
     findings, folds = len(found), about["folds"]
     lines = [

@@ -11,10 +11,19 @@ import numpy as np
 from ..pipeline import Pipeline, newest_rows_test
 
 # %% ../../../nbs/75_audit/50_pipelines/05_classifier.ipynb #c46db3c0
-def classifier_pipeline(
-    system,  # `ClassifierSystem`, fitted or not; its parameters are used, what it learned is not
-) -> Pipeline:  # for `audit_pipeline`
-    "The steps of a classifier system."
+def classifier_pipeline(system) -> Pipeline:
+    """The steps of a classifier system.
+
+    Parameters
+    ----------
+    system
+        `ClassifierSystem`, fitted or not; its parameters are used, what it learned is not
+
+    Returns
+    -------
+    Pipeline
+        for `audit_pipeline`
+    """
     return Pipeline(
         system.columns, lambda candles: system.labels(candles)["direction"], newest_rows_test,
         lambda X, y: system.classifier().fit(np.asarray(X, dtype="float64"), np.asarray(y, dtype="float64")),

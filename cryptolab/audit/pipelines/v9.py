@@ -71,14 +71,40 @@ def _fit(X, y, learner, window, seed, profile):
 
 
 def v9_pipeline(
-    learner: str = "logistic",  # logistic | lightgbm | direction (V9's network)
-    variant: str = "stationary",  # stationary | published features
-    window: int | None = None,  # rows side by side; None: 60 for the network, 1 for the light learners
-    test: float = 0.15,  # fraction of the rows at the end that is forecast
-    profile: str = "smoke",  # size of the network
-    seed: int = 0,  # of the learner
-) -> Pipeline:  # for `run_pipeline` and `audit_pipeline`; raises SettingsError for an unknown learner
-    "V9's direction part as a pipeline."
+    learner: str = "logistic",
+    variant: str = "stationary",
+    window: int | None = None,
+    test: float = 0.15,
+    profile: str = "smoke",
+    seed: int = 0,
+) -> Pipeline:
+    """V9's direction part as a pipeline.
+
+    Parameters
+    ----------
+    learner : str, default "logistic"
+        logistic | lightgbm | direction (V9's network)
+    variant : str, default "stationary"
+        stationary | published features
+    window : int | None, default None
+        rows side by side; None: 60 for the network, 1 for the light learners
+    test : float, default 0.15
+        fraction of the rows at the end that is forecast
+    profile : str, default "smoke"
+        size of the network
+    seed : int, default 0
+        of the learner
+
+    Returns
+    -------
+    Pipeline
+        for `run_pipeline` and `audit_pipeline`
+
+    Raises
+    ------
+    SettingsError
+        for an unknown learner
+    """
     if learner not in LEARNERS:
         raise SettingsError("unknown learner", " | ".join(LEARNERS), repr(learner), "choose one of them")
     window = (60 if learner == "direction" else 1) if window is None else int(window)

@@ -15,11 +15,21 @@ from ..info_sheet import PART_NAMES, span_text, system_info_sheet
 from ..results import system_result
 
 # %% ../../../nbs/80_reports/70_pages/05_system.ipynb #627d5108
-def trial_of(
-    judged,  # `Comparison`
-    labels: dict,  # target -> label table, of the system
-) -> tuple:  # score (accuracy, or AUC of the first event), returns per candle in time order
-    "Score and returns of a configuration."
+def trial_of(judged, labels: dict) -> tuple:
+    """Score and returns of a configuration.
+
+    Parameters
+    ----------
+    judged
+        `Comparison`
+    labels : dict
+        target -> label table, of the system
+
+    Returns
+    -------
+    tuple
+        score (accuracy, or AUC of the first event), returns per candle in time order
+    """
     target = next(iter(judged.rows))
     if judged.account is not None:
         returns = judged.account.equity.pct_change().fillna(0.0).to_numpy()
@@ -32,14 +42,35 @@ def trial_of(
 
 # %% ../../../nbs/80_reports/70_pages/05_system.ipynb #06dd2fdc
 def system_sheet(
-    system,  # fitted system
-    origin: dict,  # symbol, timeframe, source, candles, first, last, fingerprint
-    candles: pd.DataFrame,  # of the fit
-    certificate: pd.DataFrame | None = None,  # of `certify`
-    leaks: pd.DataFrame | None = None,  # of `audit_pipeline`
-    trials: dict | None = None,  # of `record_trial`
-) -> pd.DataFrame:  # index: question; column answer (text)
-    "Model information sheet of any system."
+    system,
+    origin: dict,
+    candles: pd.DataFrame,
+    certificate: pd.DataFrame | None = None,
+    leaks: pd.DataFrame | None = None,
+    trials: dict | None = None,
+) -> pd.DataFrame:
+    """Model information sheet of any system.
+
+    Parameters
+    ----------
+    system
+        fitted system
+    origin : dict
+        symbol, timeframe, source, candles, first, last, fingerprint
+    candles : pd.DataFrame
+        of the fit
+    certificate : pd.DataFrame | None, default None
+        of `certify`
+    leaks : pd.DataFrame | None, default None
+        of `audit_pipeline`
+    trials : dict | None, default None
+        of `record_trial`
+
+    Returns
+    -------
+    pd.DataFrame
+        index: question; column answer (text)
+    """
     labels = system.labels(candles)
     forecasts = {
         f"forecast: {name}": f"{table.attrs.get('label', name)}, known at the latest at {table['t1'].iloc[-1]}"
@@ -62,16 +93,41 @@ def _event_facts(judged, target):
 
 
 def comparison_result(
-    system,  # fitted system
-    judged,  # its `Comparison`
-    origin: dict,  # as in `system_result`
-    quality: pd.DataFrame,  # as in `system_result`
-    cost: float,  # as in `system_result`
-    run: dict,  # as in `system_result`
-    rules: pd.DataFrame | None = None,  # of `check_system`
-    **proof,  # certificate, leaks, trials: as in `system_result`
-) -> dict:  # JSON-able
-    "Collect the numbers of a comparison."
+    system,
+    judged,
+    origin: dict,
+    quality: pd.DataFrame,
+    cost: float,
+    run: dict,
+    rules: pd.DataFrame | None = None,
+    **proof,
+) -> dict:
+    """Collect the numbers of a comparison.
+
+    Parameters
+    ----------
+    system
+        fitted system
+    judged
+        its `Comparison`
+    origin : dict
+        as in `system_result`
+    quality : pd.DataFrame
+        as in `system_result`
+    cost : float
+        as in `system_result`
+    run : dict
+        as in `system_result`
+    rules : pd.DataFrame | None, default None
+        of `check_system`
+    **proof
+        certificate, leaks, trials: as in `system_result`
+
+    Returns
+    -------
+    dict
+        JSON-able
+    """
     from cryptolab.backtest.stats import trading_facts
 
     boards = {name: judged.boards[name] for name in ("direction", "rivals", "costs", "volatility", "price")

@@ -56,22 +56,61 @@ HYBRID_SIZE_NOTES = {
 }  # size -> what it is
 
 
-def hybrid_sizes(
-    profile: str = "quick",  # full | quick | smoke
-    **overrides,  # sizes by name; None means "as in the profile"
-) -> dict:  # every size; raises SettingsError for an unknown profile or name, or a size that is not positive
-    "The sizes of a profile with the caller's changes."
+def hybrid_sizes(profile: str = "quick", **overrides) -> dict:
+    """The sizes of a profile with the caller's changes.
+
+    Parameters
+    ----------
+    profile : str, default "quick"
+        full | quick | smoke
+    **overrides
+        sizes by name; None means "as in the profile"
+
+    Returns
+    -------
+    dict
+        every size
+
+    Raises
+    ------
+    SettingsError
+        for an unknown profile or name, or a size that is not positive
+    """
     return profile_sizes(profile, HYBRID_PROFILES, **overrides)
 
 # %% ../../../nbs/70_systems/50_hybrid/20_members.ipynb #7bbe7a11
 def ask_member(
-    name: str,  # one of MEMBERS
-    model,  # fitted, of `cryptolab.models.classifiers`
-    x: np.ndarray,  # (rows, features) newest row of each window, scaled
-    view: np.ndarray | None = None,  # (all rows, window, features) view, for the LSTM
-    starts: np.ndarray | None = None,  # (rows,) positions of the windows in the view
-) -> np.ndarray:  # (rows,) float64 probabilities as trained; raises DataError where they are not finite
-    "The vote of one member."
+    name: str,
+    model,
+    x: np.ndarray,
+    view: np.ndarray | None = None,
+    starts: np.ndarray | None = None,
+) -> np.ndarray:
+    """The vote of one member.
+
+    Parameters
+    ----------
+    name : str
+        one of MEMBERS
+    model
+        fitted, of `cryptolab.models.classifiers`
+    x : np.ndarray
+        (rows, features) newest row of each window, scaled
+    view : np.ndarray | None, default None
+        (all rows, window, features) view, for the LSTM
+    starts : np.ndarray | None, default None
+        (rows,) positions of the windows in the view
+
+    Returns
+    -------
+    np.ndarray
+        (rows,) float64 probabilities as trained
+
+    Raises
+    ------
+    DataError
+        where they are not finite
+    """
     if name == "lstm":
         from cryptolab.models.training import predict_network
 
@@ -96,12 +135,23 @@ _CLASSES = {"random_forest": "RandomForestClassifier", "logistic": "LogisticRegr
 _TYPES = ["sklearn.tree._tree.Tree"]  # needed in addition to what skops trusts by default
 
 
-def write_member(
-    folder: str | Path,  # an existing folder
-    name: str,  # one of MEMBERS
-    model,  # fitted
-) -> None:  # nothing; writes one file, for the SVM a second one with its sigmoid
-    "Store one member in a format that cannot run code."
+def write_member(folder: str | Path, name: str, model) -> None:
+    """Store one member in a format that cannot run code.
+
+    Parameters
+    ----------
+    folder : str | Path
+        an existing folder
+    name : str
+        one of MEMBERS
+    model
+        fitted
+
+    Returns
+    -------
+    None
+        nothing; writes one file, for the SVM a second one with its sigmoid
+    """
     path = Path(folder) / _FILES[name]
     if name == "xgboost":
         model.save_model(path)
@@ -133,19 +183,48 @@ def _read_skops(path, name):
     return model
 
 
-def member_files(
-    members: list,  # names of members
-) -> tuple:  # names of files; raises KeyError for another name
-    "The files that `write_member` writes."
+def member_files(members: list) -> tuple:
+    """The files that `write_member` writes.
+
+    Parameters
+    ----------
+    members : list
+        names of members
+
+    Returns
+    -------
+    tuple
+        names of files
+
+    Raises
+    ------
+    KeyError
+        for another name
+    """
     return (*(_FILES[name] for name in members), *(["svm_line.json"] if "svm" in members else []))
 
 
-def read_member(
-    folder: str | Path,  # folder that `write_member` wrote to
-    name: str,  # one of MEMBERS
-    columns: int | None = None,  # that it will be asked about; None accepts any number
-):  # the fitted model; raises ModelError for a file that cannot be read, or holds what it must not
-    "Load one member after checking what it is made of."
+def read_member(folder: str | Path, name: str, columns: int | None = None):
+    """Load one member after checking what it is made of.
+
+    Parameters
+    ----------
+    folder : str | Path
+        folder that `write_member` wrote to
+    name : str
+        one of MEMBERS
+    columns : int | None, default None
+        that it will be asked about; None accepts any number
+
+    Returns
+    -------
+    the fitted model
+
+    Raises
+    ------
+    ModelError
+        for a file that cannot be read, or holds what it must not
+    """
     path = Path(folder) / _FILES[name]
     with model_errors(path):
         if name == "xgboost":

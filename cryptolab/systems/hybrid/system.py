@@ -32,7 +32,69 @@ from .strategy import CryptoScalpingConfig, indicator_output, scalping_orders, t
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #79fd3fb0
 class Hybrid(System):
-    "Random forest, XGBoost, LSTM, logistic regression and SVM vote on scalping entries (`seeds/hybrid_ensemble.md`)."
+    """Random forest, XGBoost, LSTM, logistic regression and SVM vote on scalping entries (`seeds/hybrid_ensemble.md`).
+
+    Parameters
+    ----------
+    profile : str, default "quick"
+        full | quick | smoke
+    seed : int, default 0
+        seed of every random choice
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+    label : str, default "touch"
+        touch (as published) | barrier (the stop comes first or not)
+    lookahead : int, default 5
+        candles that may reach the threshold
+    profit_threshold : float, default 0.005
+        fraction of the price; the document's 0.5 %
+    label_stop : float, default 0.01
+        fraction of the price; only for label="barrier"
+    window : int, default 20
+        candles that the LSTM sees
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    test_start : str | None, default None
+        first time of the test part, such as "2025-01-01"; None: the last fraction
+    members : tuple | str, default MEMBERS
+        those who vote
+    resample : str, default "smote"
+        smote (as published) | oversample | weights | none
+    weights : str, default "published"
+        published | fitted | equal
+    optimize : bool, default False
+        search sizes with Optuna on purged folds of the training part
+    select : int | None, default None
+        columns to keep, chosen on training rows; None keeps all 114
+    pool : tuple | str, default ()
+        other coins to judge on ("ETHUSDT,SOLUSDT"); not learned from
+    use_ml_ensemble : bool, default True
+        False: the strategy alone, forecasts as they are
+    ml_entry_threshold : float, default 0.60
+        least vote for +1 point
+    ml_strong_threshold : float, default 0.70
+        least vote for +2 points
+    min_entry_score : float, default 6
+        points needed to enter
+    take_profit : float, default 0.015
+        fraction of the price
+    stop_loss : float, default 0.01
+        fraction of the price
+    trail_by : float, default 0.005
+        fraction of the price
+    trail_from : float, default 0.008
+        gain from which the stop trails
+    timeout : int, default 60
+        candles after which a position is closed
+    position_size : float, default 0.10
+        fraction of the account
+    threads : int | None, default None
+        threads of the trees; None = all cores
+    sizes : dict | None, default None
+        sizes that differ from the profile's; see `size_table`
+    **unknown
+        always an error that names the closest parameter
+    """
 
     name = "hybrid"
     profiles, size_notes = HYBRID_PROFILES, HYBRID_SIZE_NOTES
@@ -45,42 +107,46 @@ class Hybrid(System):
     def __init__(
         self,
         *,
-        profile: str = "quick",  # full | quick | smoke
-        seed: int = 0,  # seed of every random choice
-        timeframe: str | None = None,  # length of a candle; None reads it from the candles
-        label: str = "touch",  # touch (as published) | barrier (the stop comes first or not)
-        lookahead: int = 5,  # candles that may reach the threshold
-        profit_threshold: float = 0.005,  # fraction of the price; the document's 0.5 %
-        label_stop: float = 0.01,  # fraction of the price; only for label="barrier"
-        window: int = 20,  # candles that the LSTM sees
-        fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-        test_start: str | None = None,  # first time of the test part, such as "2025-01-01"; None: the last fraction
-        members: tuple | str = MEMBERS,  # those who vote
-        resample: str = "smote",  # smote (as published) | oversample | weights | none
-        weights: str = "published",  # published | fitted | equal
-        optimize: bool = False,  # search sizes with Optuna on purged folds of the training part
-        select: int | None = None,  # columns to keep, chosen on training rows; None keeps all 114
-        pool: tuple | str = (),  # other coins to judge on ("ETHUSDT,SOLUSDT"); not learned from
-        use_ml_ensemble: bool = True,  # False: the strategy alone, forecasts as they are
-        ml_entry_threshold: float = 0.60,  # least vote for +1 point
-        ml_strong_threshold: float = 0.70,  # least vote for +2 points
-        min_entry_score: float = 6,  # points needed to enter
-        take_profit: float = 0.015,  # fraction of the price
-        stop_loss: float = 0.01,  # fraction of the price
-        trail_by: float = 0.005,  # fraction of the price
-        trail_from: float = 0.008,  # gain from which the stop trails
-        timeout: int = 60,  # candles after which a position is closed
-        position_size: float = 0.10,  # fraction of the account
-        threads: int | None = None,  # threads of the trees; None = all cores
-        sizes: dict | None = None,  # sizes that differ from the profile's; see `size_table`
-        **unknown,  # always an error that names the closest parameter
+        profile: str = "quick",
+        seed: int = 0,
+        timeframe: str | None = None,
+        label: str = "touch",
+        lookahead: int = 5,
+        profit_threshold: float = 0.005,
+        label_stop: float = 0.01,
+        window: int = 20,
+        fractions: tuple = (0.70, 0.15, 0.15),
+        test_start: str | None = None,
+        members: tuple | str = MEMBERS,
+        resample: str = "smote",
+        weights: str = "published",
+        optimize: bool = False,
+        select: int | None = None,
+        pool: tuple | str = (),
+        use_ml_ensemble: bool = True,
+        ml_entry_threshold: float = 0.60,
+        ml_strong_threshold: float = 0.70,
+        min_entry_score: float = 6,
+        take_profit: float = 0.015,
+        stop_loss: float = 0.01,
+        trail_by: float = 0.005,
+        trail_from: float = 0.008,
+        timeout: int = 60,
+        position_size: float = 0.10,
+        threads: int | None = None,
+        sizes: dict | None = None,
+        **unknown,
     ):
         self.take_params(locals())
 
-    def check_params(
-        self,
-    ) -> None:  # nothing; raises SettingsError for what is not allowed
-        "Hold every parameter against `choices` and `ranges`, the members and the strategy's own rules."
+    def check_params(self) -> None:
+        """Hold every parameter against `choices` and `ranges`, the members and the strategy's own rules.
+
+        Raises
+        ------
+        SettingsError
+            for what is not allowed
+        """
         System.check_params(self)
         members = split_names(self.members)
         if not members or not set(members) <= set(MEMBERS):
@@ -92,12 +158,29 @@ class Hybrid(System):
 
     def fit(
         self,
-        candles: pd.DataFrame,  # candle table, at least a few hundred rows
-        work: str | Path | None = None,  # folder for finished members, so that an interrupted fit can resume
-        log=print,  # receives progress lines; None for silence
-        pool: dict | None = None,  # ignored: nothing is learned from other coins
-    ) -> "Hybrid":  # itself; learned attributes end in _
-        "Train the members on the training rows; weigh and calibrate their vote on the validation rows."
+        candles: pd.DataFrame,
+        work: str | Path | None = None,
+        log=print,
+        pool: dict | None = None,
+    ) -> "Hybrid":
+        """Train the members on the training rows; weigh and calibrate their vote on the validation rows.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table, at least a few hundred rows
+        work : str | Path | None, default None
+            folder for finished members, so that an interrupted fit can resume
+        log : default print
+            receives progress lines; None for silence
+        pool : dict | None, default None
+            ignored: nothing is learned from other coins
+
+        Returns
+        -------
+        Hybrid
+            itself; learned attributes end in _
+        """
         sizes, members = _checked(self)
         timeframe = self.own_timeframe(candles)
         rows = hybrid_rows(
@@ -122,11 +205,24 @@ class Hybrid(System):
         self.results_ = hybrid_results(self, candles, rows)
         return self
 
-    def forecast(
-        self,
-        candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-    ) -> pd.DataFrame:  # one row per candle that ends a whole window; raises ModelError if not fitted
-        "Forecast table (design rule 4) with orders."
+    def forecast(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """Forecast table (design rule 4) with orders.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe; brings its own warm-up
+
+        Returns
+        -------
+        pd.DataFrame
+            one row per candle that ends a whole window
+
+        Raises
+        ------
+        ModelError
+            if not fitted
+        """
         timeframe = self.fitted_timeframe(candles)
         windows = _scaled_windows(self, candles, timeframe)
         x, starts = windows.values[windows.ends], windows.ends - (windows.length - 1)
@@ -152,21 +248,37 @@ class Hybrid(System):
         }
         return table
 
-    def labels(
-        self,
-        candles: pd.DataFrame,  # candle table
-    ) -> dict:  # "event" -> label table (y, t0, t1)
-        "What happened after each candle: the event that the vote is about."
+    def labels(self, candles: pd.DataFrame) -> dict:
+        """What happened after each candle: the event that the vote is about.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            "event" -> label table (y, t0, t1)
+        """
         label = hybrid_labels(
             candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.own_timeframe(candles),
         )
         return {"event": label}
 
-    def write_models(
-        self,
-        folder: Path,  # empty folder
-    ) -> dict:  # facts for the manifest: features, sizes (those found by a search too), members
-        "Write the members, the vote and the results."
+    def write_models(self, folder: Path) -> dict:
+        """Write the members, the vote and the results.
+
+        Parameters
+        ----------
+        folder : Path
+            empty folder
+
+        Returns
+        -------
+        dict
+            facts for the manifest: features, sizes (those found by a search too), members
+        """
         for name, model in self.models_.items():
             write_member(folder, name, model)
         for name, value in (
@@ -176,12 +288,21 @@ class Hybrid(System):
         (folder / "training.log").write_text(_training_log(self))
         return {"features": self.scaler_.names, "sizes": self.sizes_, "members": list(self.models_)}
 
-    def read_models(
-        self,
-        folder: Path,  # folder whose sums are right
-        manifest: dict,  # its manifest
-    ) -> None:  # nothing; raises ModelError when a file is missing or holds what no member can be
-        "Read members, vote and results back."
+    def read_models(self, folder: Path, manifest: dict) -> None:
+        """Read members, vote and results back.
+
+        Parameters
+        ----------
+        folder : Path
+            folder whose sums are right
+        manifest : dict
+            its manifest
+
+        Raises
+        ------
+        ModelError
+            when a file is missing or holds what no member can be
+        """
         from cryptolab.features.registry import feature_names
 
         members = manifest["members"]
@@ -204,10 +325,23 @@ def _checked(system):
     return system.chosen_sizes(), tuple(dict.fromkeys(split_names(system.members)))
 
 
-def strategy_config(
-    system: Hybrid,  # parameters
-) -> CryptoScalpingConfig:  # raises SettingsError for what cannot be traded
-    "The strategy's configuration."
+def strategy_config(system: Hybrid) -> CryptoScalpingConfig:
+    """The strategy's configuration.
+
+    Parameters
+    ----------
+    system : Hybrid
+        parameters
+
+    Returns
+    -------
+    CryptoScalpingConfig
+
+    Raises
+    ------
+    SettingsError
+        for what cannot be traded
+    """
     names = (
         "use_ml_ensemble", "ml_entry_threshold", "ml_strong_threshold", "min_entry_score", "take_profit", "stop_loss",
         "trail_by", "trail_from", "timeout", "position_size",
@@ -232,12 +366,23 @@ def _train(system, name, rows, sizes, work, log):
     )
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #ff5a7fd6
-def fit_ensemble(
-    system: Hybrid,  # parameters
-    models: dict,  # fitted members by name
-    rows: HybridRows,  # of `hybrid_rows`
-) -> dict:  # weights, kind, calibration (line per member), line (of the vote), best_member, validation_rows
-    "Weights and calibrations of the vote from validation rows."
+def fit_ensemble(system: Hybrid, models: dict, rows: HybridRows) -> dict:
+    """Weights and calibrations of the vote from validation rows.
+
+    Parameters
+    ----------
+    system : Hybrid
+        parameters
+    models : dict
+        fitted members by name
+    rows : HybridRows
+        of `hybrid_rows`
+
+    Returns
+    -------
+    dict
+        weights, kind, calibration (line per member), line (of the vote), best_member, validation_rows
+    """
     val, members = rows.parts.val, tuple(models)
     votes, y = member_votes(models, rows, val), rows.y[val]
     weights = vote_weights(system.weights, members, votes, y, system.resample != "none")
@@ -250,12 +395,23 @@ def fit_ensemble(
     }
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #817ecc5c
-def hybrid_results(
-    system: Hybrid,  # with models and vote
-    candles: pd.DataFrame,  # the candles it was fitted on
-    rows: HybridRows,  # their prepared rows
-) -> dict:  # timestamp, pair, timeframe, ensemble_metrics, and the metrics of each member
-    "Metrics on the test rows with the document's names."
+def hybrid_results(system: Hybrid, candles: pd.DataFrame, rows: HybridRows) -> dict:
+    """Metrics on the test rows with the document's names.
+
+    Parameters
+    ----------
+    system : Hybrid
+        with models and vote
+    candles : pd.DataFrame
+        the candles it was fitted on
+    rows : HybridRows
+        their prepared rows
+
+    Returns
+    -------
+    dict
+        timestamp, pair, timeframe, ensemble_metrics, and the metrics of each member
+    """
     test = rows.parts.test
     votes, y = member_votes(system.models_, rows, test), rows.y[test]
     vote = weighted_vote(votes, system.ensemble_["weights"])
@@ -273,10 +429,19 @@ def _vote_scores(y, p):
     return {"f1_score" if name == "f1" else name: score for name, score in scores.items()} | {"roc_auc": roc_auc(y, p)}
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #e6baf20c
-def event_words(
-    system: Hybrid,  # parameters
-) -> str:  # a phrase
-    "The event that is forecast, in words."
+def event_words(system: Hybrid) -> str:
+    """The event that is forecast, in words.
+
+    Parameters
+    ----------
+    system : Hybrid
+        parameters
+
+    Returns
+    -------
+    str
+        a phrase
+    """
     goal = f"+{100 * system.profit_threshold:g} % within {system.lookahead} candles"
     if system.label == "touch":
         return f"the price touches {goal}"

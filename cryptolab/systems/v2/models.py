@@ -26,22 +26,47 @@ V2_SIZE_NOTES = {
 }  # size -> what it is; `full` are the document's
 
 
-def v2_sizes(
-    profile: str = "quick",  # full | quick | smoke
-    **overrides,  # sizes by name; None means "as in the profile"
-) -> dict:  # trees, rate, depth, leaves, patience, min_rows; SettingsError for what is unknown or not above zero
-    "The sizes of a profile with the caller's changes."
+def v2_sizes(profile: str = "quick", **overrides) -> dict:
+    """The sizes of a profile with the caller's changes.
+
+    Parameters
+    ----------
+    profile : str, default "quick"
+        full | quick | smoke
+    **overrides
+        sizes by name; None means "as in the profile"
+
+    Returns
+    -------
+    dict
+        trees, rate, depth, leaves, patience, min_rows
+
+    Raises
+    ------
+    SettingsError
+        for what is unknown or not above zero
+    """
     return profile_sizes(profile, V2_PROFILES, **overrides)
 
 # %% ../../../nbs/70_systems/40_v2/20_models.ipynb #aa26b1cf
 FILTERS = ("resolved", "meta", "as_written")
 
 
-def filter_target(
-    label: pd.DataFrame,  # label table with y and exit
-    kind: str = "resolved",  # resolved | meta | as_written
-) -> np.ndarray:  # 1 do not enter, 0 enter, NaN where the row is not its question
-    "What the filter is to forecast."
+def filter_target(label: pd.DataFrame, kind: str = "resolved") -> np.ndarray:
+    """What the filter is to forecast.
+
+    Parameters
+    ----------
+    label : pd.DataFrame
+        label table with y and exit
+    kind : str, default "resolved"
+        resolved | meta | as_written
+
+    Returns
+    -------
+    np.ndarray
+        1 do not enter, 0 enter, NaN where the row is not its question
+    """
     if kind not in FILTERS:
         raise SettingsError("unknown filter", " | ".join(FILTERS), repr(kind), "choose one of them")
     y, ends = label["y"].to_numpy(dtype="float64"), label["exit"].astype(str).to_numpy()
@@ -54,15 +79,38 @@ def _stack(tables, part, of):
 
 
 def train_pair(
-    rows,  # `SideRows` of the coin
-    kind: str = "resolved",  # question of the filter
-    sizes: dict | None = None,  # of `v2_sizes`; None: quick
-    others: tuple = (),  # `SideRows` of other coins whose `train` parts are learned from too
-    seed: int = 0,  # handed to LightGBM
-    threads: int | None = None,  # None = all cores
-    log=print,  # receives a line per model; None for silence
-) -> dict:  # bounce, filter: `Trees`, calibrated on validation rows
-    "Train model A and model B of one side."
+    rows,
+    kind: str = "resolved",
+    sizes: dict | None = None,
+    others: tuple = (),
+    seed: int = 0,
+    threads: int | None = None,
+    log=print,
+) -> dict:
+    """Train model A and model B of one side.
+
+    Parameters
+    ----------
+    rows
+        `SideRows` of the coin
+    kind : str, default "resolved"
+        question of the filter
+    sizes : dict | None, default None
+        of `v2_sizes`; None: quick
+    others : tuple, default ()
+        `SideRows` of other coins whose `train` parts are learned from too
+    seed : int, default 0
+        handed to LightGBM
+    threads : int | None, default None
+        None = all cores
+    log : default print
+        receives a line per model; None for silence
+
+    Returns
+    -------
+    dict
+        bounce, filter: `Trees`, calibrated on validation rows
+    """
     sizes, learned = sizes or v2_sizes(), [rows, *others]
     label, chosen = _stack(learned, "train", "label"), rows.label.iloc[rows.parts["val"]]
     X, X_val = (_stack(learned, "train", "bounce"), rows.bounce.iloc[rows.parts["val"]])

@@ -29,7 +29,67 @@ from .veto import decide, decision_counts
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #5a9cd2e9
 class V2(System):
-    "Bounce model, trend filter and the veto between them (`seeds/v2_confluence_veto.md`)."
+    """Bounce model, trend filter and the veto between them (`seeds/v2_confluence_veto.md`).
+
+    Parameters
+    ----------
+    profile : str, default "quick"
+        full (the document's sizes) | quick | smoke
+    seed : int, default 0
+        seed of every random choice
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+    side : str, default "long"
+        long | short | both
+    candidates : str, default "touch"
+        touch (of the band) | all candles
+    features : str, default "v2"
+        columns of model A: v2 (distances) | v2_published (levels) | v2_nine (no levels)
+    filter : str, default "resolved"
+        what model B forecasts: resolved | meta | as_written (see `.models`)
+    bounce_threshold : float, default 0.65
+        enter above it
+    filter_threshold : float, default 0.40
+        veto from it on
+    thresholds : str, default "fixed"
+        fixed | adaptive (from validation rows) | rolling (quantiles)
+    pass_share : float, default 0.30
+        rolling: fraction of candidates that A lets pass
+    veto_share : float, default 1 / 3
+        rolling: fraction of candidates that B forbids
+    target : float, default 3.0
+        ATRs from entry to target
+    stop : float, default 1.5
+        ATRs from entry to stop
+    timeout : int, default 16
+        candles after which a trade is closed
+    window : int, default 14
+        candles of the ATR
+    tolerance : float, default 0.001
+        largest distance from the band that counts as a touch, fraction
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    test_start : str | None, default None
+        first time of a test decision; train and validation share what lies before
+    sizing : str, default "risk"
+        fixed | risk | kelly
+    size : float, default 1.0
+        fixed: fraction of the equity; otherwise the largest fraction
+    risk : float, default 0.005
+        risk: fraction of the equity lost at a stop
+    cost : float, default 0.0015
+        fee and slippage per side, for adaptive thresholds and Kelly
+    pool : tuple | str, default ()
+        other coins ("ETHUSDT,SOLUSDT") to judge on; with `learn_pool` to learn from
+    learn_pool : bool, default False
+        also learn from the pool's trades that ended before the validation part
+    threads : int | None, default None
+        threads of LightGBM; None = all cores
+    sizes : dict | None, default None
+        sizes that differ from the profile's, such as {"trees": 100}; see `size_table`
+    **unknown
+        always an error that names the closest parameter
+    """
 
     name = "v2"
     profiles, size_notes = V2_PROFILES, V2_SIZE_NOTES
@@ -47,67 +107,100 @@ class V2(System):
     def __init__(
         self,
         *,
-        profile: str = "quick",  # full (the document's sizes) | quick | smoke
-        seed: int = 0,  # seed of every random choice
-        timeframe: str | None = None,  # length of a candle; None reads it from the candles
-        side: str = "long",  # long | short | both
-        candidates: str = "touch",  # touch (of the band) | all candles
-        features: str = "v2",  # columns of model A: v2 (distances) | v2_published (levels) | v2_nine (no levels)
-        filter: str = "resolved",  # what model B forecasts: resolved | meta | as_written (see `.models`)
-        bounce_threshold: float = 0.65,  # enter above it
-        filter_threshold: float = 0.40,  # veto from it on
-        thresholds: str = "fixed",  # fixed | adaptive (from validation rows) | rolling (quantiles)
-        pass_share: float = 0.30,  # rolling: fraction of candidates that A lets pass
-        veto_share: float = 1 / 3,  # rolling: fraction of candidates that B forbids
-        target: float = 3.0,  # ATRs from entry to target
-        stop: float = 1.5,  # ATRs from entry to stop
-        timeout: int = 16,  # candles after which a trade is closed
-        window: int = 14,  # candles of the ATR
-        tolerance: float = 0.001,  # largest distance from the band that counts as a touch, fraction
-        fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-        test_start: str | None = None,  # first time of a test decision; train and validation share what lies before
-        sizing: str = "risk",  # fixed | risk | kelly
-        size: float = 1.0,  # fixed: fraction of the equity; otherwise the largest fraction
-        risk: float = 0.005,  # risk: fraction of the equity lost at a stop
-        cost: float = 0.0015,  # fee and slippage per side, for adaptive thresholds and Kelly
-        pool: tuple | str = (),  # other coins ("ETHUSDT,SOLUSDT") to judge on; with `learn_pool` to learn from
-        learn_pool: bool = False,  # also learn from the pool's trades that ended before the validation part
-        threads: int | None = None,  # threads of LightGBM; None = all cores
-        sizes: dict | None = None,  # sizes that differ from the profile's, such as {"trees": 100}; see `size_table`
-        **unknown,  # always an error that names the closest parameter
+        profile: str = "quick",
+        seed: int = 0,
+        timeframe: str | None = None,
+        side: str = "long",
+        candidates: str = "touch",
+        features: str = "v2",
+        filter: str = "resolved",
+        bounce_threshold: float = 0.65,
+        filter_threshold: float = 0.40,
+        thresholds: str = "fixed",
+        pass_share: float = 0.30,
+        veto_share: float = 1 / 3,
+        target: float = 3.0,
+        stop: float = 1.5,
+        timeout: int = 16,
+        window: int = 14,
+        tolerance: float = 0.001,
+        fractions: tuple = (0.70, 0.15, 0.15),
+        test_start: str | None = None,
+        sizing: str = "risk",
+        size: float = 1.0,
+        risk: float = 0.005,
+        cost: float = 0.0015,
+        pool: tuple | str = (),
+        learn_pool: bool = False,
+        threads: int | None = None,
+        sizes: dict | None = None,
+        **unknown,
     ):
         self.take_params(locals())
 
     @property
-    def sides(self) -> tuple:  # ("long",), ("short",) or both
-        "The sides that are traded."
+    def sides(self) -> tuple:
+        """The sides that are traded.
+
+        Returns
+        -------
+        tuple
+            ("long",), ("short",) or both
+        """
         return tuple(SIDES) if self.side == "both" else (self.side,)
 
     @property
-    def barriers(self) -> dict:  # target, stop (ATRs), timeout, window (candles)
-        "What ends a trade."
+    def barriers(self) -> dict:
+        """What ends a trade.
+
+        Returns
+        -------
+        dict
+            target, stop (ATRs), timeout, window (candles)
+        """
         return {name: getattr(self, name) for name in ("target", "stop", "timeout", "window")}
 
     @property
-    def event(self) -> str:  # a phrase
-        "What `p_event` is the probability of."
+    def event(self) -> str:
+        """What `p_event` is the probability of.
+
+        Returns
+        -------
+        str
+            a phrase
+        """
         return f"target {self.target:g} ATR before stop {self.stop:g} ATR within {self.timeout} candles"
 
-    def check_params(
-        self,
-    ) -> None:  # nothing; raises SettingsError for what is not allowed
-        "Hold every parameter against `choices` and `ranges`, and the name of the columns."
+    def check_params(self) -> None:
+        """Hold every parameter against `choices` and `ranges`, and the name of the columns.
+
+        Raises
+        ------
+        SettingsError
+            for what is not allowed
+        """
         System.check_params(self)
         check_columns(self.features)
 
-    def fit(
-        self,
-        candles: pd.DataFrame,  # candle table, at least some hundred candidates
-        work: str | Path | None = None,  # ignored: a fit takes seconds and leaves nothing there
-        log=print,  # receives progress lines; None for silence
-        pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol; needed with learn_pool
-    ) -> "V2":  # itself; learned attributes end in _
-        "Train the pair of models of each side on the training and validation rows."
+    def fit(self, candles: pd.DataFrame, work: str | Path | None = None, log=print, pool: dict | None = None) -> "V2":
+        """Train the pair of models of each side on the training and validation rows.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table, at least some hundred candidates
+        work : str | Path | None, default None
+            ignored: a fit takes seconds and leaves nothing there
+        log : default print
+            receives progress lines; None for silence
+        pool : dict | None, default None
+            candle tables of the coins named in `pool`, by symbol; needed with learn_pool
+
+        Returns
+        -------
+        V2
+            itself; learned attributes end in _
+        """
         self.check_params()
         start, sizes, pool = time.perf_counter(), self.chosen_sizes(), pool or {}
         if self.learn_pool and set(pool) != set(self.pool_symbols()):
@@ -136,21 +229,43 @@ class V2(System):
         self.results_ = v2_results(self, candles)
         return self
 
-    def rows(
-        self,
-        part: str = "test",  # train | val | test
-        target: str | None = None,  # long | short; None: the candidates of all sides
-    ) -> pd.DatetimeIndex:  # decision rows, in time order; raises ModelError for an unfitted system
-        "The candidates at which this system learned, chose or is to be judged."
+    def rows(self, part: str = "test", target: str | None = None) -> pd.DatetimeIndex:
+        """The candidates at which this system learned, chose or is to be judged.
+
+        Parameters
+        ----------
+        part : str, default "test"
+            train | val | test
+        target : str | None, default None
+            long | short; None: the candidates of all sides
+
+        Returns
+        -------
+        pd.DatetimeIndex
+            decision rows, in time order
+
+        Raises
+        ------
+        ModelError
+            for an unfitted system
+        """
         if target is not None or len(self.sides) == 1:
             return System.rows(self, part, target)
         return System.rows(self, part, "long").union(System.rows(self, part, "short"))
 
-    def outcomes(
-        self,
-        candles: pd.DataFrame,  # candle table, with its own warm-up
-    ) -> pd.DataFrame:  # per candidate with a known outcome: probabilities, signal, reason, label columns, side, part
-        "Forecast and outcome of every candidate; `part` is train, val, test, or empty for rows of no part."
+    def outcomes(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """Forecast and outcome of every candidate; `part` is train, val, test, or empty for rows of no part.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table, with its own warm-up
+
+        Returns
+        -------
+        pd.DataFrame
+            per candidate with a known outcome: probabilities, signal, reason, label columns, side, part
+        """
         self.fitted_timeframe(candles)
         tables = []
         for side in self.sides:
@@ -163,27 +278,56 @@ class V2(System):
         table = pd.concat(tables).sort_index(kind="stable")
         return table[table["y"].notna()]
 
-    def labels(
-        self,
-        candles: pd.DataFrame,  # candle table
-    ) -> dict:  # side -> label table (y, t0, t1) of its candidates with an outcome
-        "What became of the trades that could have been entered."
+    def labels(self, candles: pd.DataFrame) -> dict:
+        """What became of the trades that could have been entered.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            side -> label table (y, t0, t1) of its candidates with an outcome
+        """
         every = self.outcomes(candles)
         return {side: every.loc[every["side"] == side, ["y", "t0", "t1"]] for side in self.sides}
 
-    def event_forecasts(
-        self,
-        candles: pd.DataFrame,  # candle table of the fitted timeframe
-    ) -> dict:  # side -> probability of the target per candidate
-        "Probability that a trade reaches its target, side by side."
+    def event_forecasts(self, candles: pd.DataFrame) -> dict:
+        """Probability that a trade reaches its target, side by side.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe
+
+        Returns
+        -------
+        dict
+            side -> probability of the target per candidate
+        """
         every = self.outcomes(candles)
         return {side: every.loc[every["side"] == side, "p_event"] for side in self.sides}
 
-    def forecast(
-        self,
-        candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-    ) -> pd.DataFrame:  # p_…, side, action, size, stop_by, target_by, timeout, reason; ModelError if not fitted
-        "Forecast table (design rule 4) for every candle whose columns are known."
+    def forecast(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """Forecast table (design rule 4) for every candle whose columns are known.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe; brings its own warm-up
+
+        Returns
+        -------
+        pd.DataFrame
+            p_…, side, action, size, stop_by, target_by, timeout, reason
+
+        Raises
+        ------
+        ModelError
+            if not fitted
+        """
         self.fitted_timeframe(candles)
         best = None
         for side in self.sides:
@@ -211,12 +355,21 @@ class V2(System):
         }
         return table
 
-    def with_thresholds(
-        self,
-        bounce,  # enter above it; 0: every candidate. One number, or a dict by side
-        filter=1.0,  # veto from it on; 1: no veto. One number, or a dict by side
-    ) -> "V2":  # a fitted copy that shares the models
-        "The same models with other thresholds."
+    def with_thresholds(self, bounce, filter=1.0) -> "V2":
+        """The same models with other thresholds.
+
+        Parameters
+        ----------
+        bounce
+            enter above it; 0: every candidate. One number, or a dict by side
+        filter : default 1.0
+            veto from it on; 1: no veto. One number, or a dict by side
+
+        Returns
+        -------
+        V2
+            a fitted copy that shares the models
+        """
         import copy
 
         self.require_fitted("choosing thresholds")
@@ -229,11 +382,14 @@ class V2(System):
             }
         return twin
 
-    def write_models(
-        self,
-        folder: Path,  # empty folder
-    ) -> None:  # nothing
-        "Write the models as text, thresholds and results as JSON."
+    def write_models(self, folder: Path) -> None:
+        """Write the models as text, thresholds and results as JSON.
+
+        Parameters
+        ----------
+        folder : Path
+            empty folder
+        """
         names = {f"{name}_{side}": trees for side, pair in self.models_.items() for name, trees in pair.items()}
         rest = {
             "thresholds": self.thresholds_,
@@ -245,12 +401,21 @@ class V2(System):
         (folder / "v2_results.json").write_text(json.dumps(self.results_, indent=1, default=_number))
         (folder / "training.log").write_text(_training_log(self))
 
-    def read_models(
-        self,
-        folder: Path,  # folder whose sums are right
-        manifest: dict,  # its manifest
-    ) -> None:  # nothing; raises ModelError when a file is missing, impossible, or for other columns
-        "Read models, thresholds and results back."
+    def read_models(self, folder: Path, manifest: dict) -> None:
+        """Read models, thresholds and results back.
+
+        Parameters
+        ----------
+        folder : Path
+            folder whose sums are right
+        manifest : dict
+            its manifest
+
+        Raises
+        ------
+        ModelError
+            when a file is missing, impossible, or for other columns
+        """
         names = [f"{name}_{side}" for side in self.sides for name in ("bounce", "filter")]
         artefacts.check_listed(folder, manifest, ("v2.json", "v2_results.json", *(f"{name}.txt" for name in names)))
         rest = json.loads(read_stored(folder / "v2.json"))
@@ -265,23 +430,45 @@ class V2(System):
         self.results_, self.histories_ = json.loads(read_stored(folder / "v2_results.json")), {}
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #3cecdf9c
-def pair_forecasts(
-    rows: SideRows,  # candidates of one side
-    pair: dict,  # bounce, filter: fitted `Trees`
-    at: np.ndarray,  # (n,) row numbers
-) -> tuple:  # (n,) each: balanced probability of A, of B, calibrated probability of A
-    "What the two models of a side forecast for chosen rows."
+def pair_forecasts(rows: SideRows, pair: dict, at: np.ndarray) -> tuple:
+    """What the two models of a side forecast for chosen rows.
+
+    Parameters
+    ----------
+    rows : SideRows
+        candidates of one side
+    pair : dict
+        bounce, filter: fitted `Trees`
+    at : np.ndarray
+        (n,) row numbers
+
+    Returns
+    -------
+    tuple
+        (n,) each: balanced probability of A, of B, calibrated probability of A
+    """
     columns = rows.bounce if set(pair["filter"].names) <= set(rows.bounce.columns) else rows.trend
     x = rows.bounce.iloc[at]
     return pair["bounce"].predict(x), pair["filter"].predict(columns.iloc[at]), pair["bounce"].calibrated(x)
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #d9c98d29
-def side_thresholds(
-    system: V2,  # parameters
-    rows: SideRows,  # candidates of one side
-    pair: dict,  # bounce, filter: fitted `Trees`
-) -> dict:  # bounce (enter above it), filter (veto from it on)
-    "Thresholds of one side: stated ones, or chosen on validation rows."
+def side_thresholds(system: V2, rows: SideRows, pair: dict) -> dict:
+    """Thresholds of one side: stated ones, or chosen on validation rows.
+
+    Parameters
+    ----------
+    system : V2
+        parameters
+    rows : SideRows
+        candidates of one side
+    pair : dict
+        bounce, filter: fitted `Trees`
+
+    Returns
+    -------
+    dict
+        bounce (enter above it), filter (veto from it on)
+    """
     at = rows.parts["val"]
     a, b, _ = pair_forecasts(rows, pair, at)
     if system.thresholds == "adaptive":
@@ -330,11 +517,21 @@ def _better(one, other):
     return pd.concat([one[first], other[~first]]).sort_index()
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #7b98a346
-def v2_results(
-    system: V2,  # a fitted system
-    candles: pd.DataFrame,  # the candles it was fitted on
-) -> dict:  # timestamp, pair, timeframe, filter, and per side: bounce, filter (AUC), engine (rates), thresholds
-    "Scores on the test rows."
+def v2_results(system: V2, candles: pd.DataFrame) -> dict:
+    """Scores on the test rows.
+
+    Parameters
+    ----------
+    system : V2
+        a fitted system
+    candles : pd.DataFrame
+        the candles it was fitted on
+
+    Returns
+    -------
+    dict
+        timestamp, pair, timeframe, filter, and per side: bounce, filter (AUC), engine (rates), thresholds
+    """
     out = {
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"), "pair": candles.attrs.get("symbol"),
         "timeframe": system.fitted_["timeframe"], "filter": system.filter,

@@ -14,20 +14,42 @@ from ...models.stored import check_numbers, check_xgboost, model_errors, read_li
 from .. import artefacts
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #a9003c5c
-def uncompiled(
-    model,  # keras model
-):  # the same layers and weights without an optimizer
-    "A network as it is saved."
+def uncompiled(model):
+    """A network as it is saved.
+
+    Parameters
+    ----------
+    model
+        keras model
+
+    Returns
+    -------
+    the same layers and weights without an optimizer
+    """
     import keras
 
     return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
-def load_part(
-    path: Path,  # .keras or .json
-    shape: tuple | None = None,  # (window, features) of the system; None accepts any
-):  # keras model or XGBRegressor; raises ModelError for anything else, or another shape
-    "A stored network or tree model; neither format can run code, and its content is checked first."
+def load_part(path: Path, shape: tuple | None = None):
+    """A stored network or tree model; neither format can run code, and its content is checked first.
+
+    Parameters
+    ----------
+    path : Path
+        .keras or .json
+    shape : tuple | None, default None
+        (window, features) of the system; None accepts any
+
+    Returns
+    -------
+    keras model or XGBRegressor
+
+    Raises
+    ------
+    ModelError
+        for anything else, or another shape
+    """
     if path.suffix == ".json":
         from xgboost import XGBRegressor
 
@@ -39,21 +61,39 @@ def load_part(
     return read_network(path, shape)
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #55efb296
-def write_part(
-    folder: str | Path,  # folder of one part
-    model,  # trained keras model or XGBRegressor
-) -> None:  # nothing; writes model.keras or model.json
-    "Put one trained model into a folder."
+def write_part(folder: str | Path, model) -> None:
+    """Put one trained model into a folder.
+
+    Parameters
+    ----------
+    folder : str | Path
+        folder of one part
+    model
+        trained keras model or XGBRegressor
+
+    Returns
+    -------
+    None
+        nothing; writes model.keras or model.json
+    """
     if hasattr(model, "save_model"):
         model.save_model(Path(folder) / "model.json")
     else:
         uncompiled(model).save(Path(folder) / "model.keras")
 
 
-def read_part(
-    folder: str | Path,  # folder that `write_part` wrote
-):  # keras model or XGBRegressor
-    "Take it back."
+def read_part(folder: str | Path):
+    """Take it back.
+
+    Parameters
+    ----------
+    folder : str | Path
+        folder that `write_part` wrote
+
+    Returns
+    -------
+    keras model or XGBRegressor
+    """
     trees = Path(folder) / "model.json"
     return load_part(trees if trees.exists() else Path(folder) / "model.keras")
 
@@ -88,11 +128,21 @@ def _training_log(system):
     return "\n".join([*lines, "", f"test {json.dumps(system.results_)}", ""])
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #608bc384
-def write_v9(
-    system,  # fitted V9
-    folder: Path,  # empty folder
-) -> dict:  # facts for the manifest: features
-    "Write the artefacts of the document."
+def write_v9(system, folder: Path) -> dict:
+    """Write the artefacts of the document.
+
+    Parameters
+    ----------
+    system
+        fitted V9
+    folder : Path
+        empty folder
+
+    Returns
+    -------
+    dict
+        facts for the manifest: features
+    """
     for name in ("direction", "price"):
         model = uncompiled(system.models_[name])
         model.save(folder / f"{name}_model_v9.keras")
@@ -118,12 +168,23 @@ def _check_features(folder, stored, names):
         )
 
 
-def read_v9(
-    system,  # V9 with its parameters; gets scaler_, ensemble_, results_ and models_
-    folder: Path,  # folder that `write_v9` wrote, with right sums
-    manifest: dict,  # its manifest
-) -> None:  # nothing; raises ModelError for a file without a sum, another feature set, or a network that is not V9's
-    "Read the artefacts of the document."
+def read_v9(system, folder: Path, manifest: dict) -> None:
+    """Read the artefacts of the document.
+
+    Parameters
+    ----------
+    system
+        V9 with its parameters; gets scaler_, ensemble_, results_ and models_
+    folder : Path
+        folder that `write_v9` wrote, with right sums
+    manifest : dict
+        its manifest
+
+    Raises
+    ------
+    ModelError
+        for a file without a sum, another feature set, or a network that is not V9's
+    """
     from cryptolab.features.sets.v9 import v9_feature_names
     from cryptolab.validation import MinMax
 
