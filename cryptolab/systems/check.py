@@ -61,14 +61,26 @@ class Examination:
     def fresh(self, **changes):
         """A new system with the same parameters.
 
+        Parameters
+        ----------
+        **changes
+            parameters that differ
+
         Returns
         -------
         an unfitted copy
         """
         return type(self.system)(**{**self.system.get_params(), **changes})
 
-    def once(self, name, make):
+    def once(self, name: str, make: Callable):
         """A fit or forecast, made when it is first needed.
+
+        Parameters
+        ----------
+        name : str
+            of what is made
+        make : Callable
+            makes it
 
         Returns
         -------

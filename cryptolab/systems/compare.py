@@ -310,9 +310,10 @@ def compare(
     asked = {key: _asked(one, candles) for key, one in {name: system, **(others or {})}.items()}
     table = asked[name][0]
     case = Comparison(
-        name, candles, table, cost, seed, feature_table(candles, features), getattr(system, "threads", None) or 0,
-        {key: one[0] for key, one in asked.items()}, {key: one[1] for key, one in asked.items()},
-        _true_probability(candles), (name, "logistic regression", "LightGBM", "reversal"),
+        name, candles, table, cost, seed, feature_table(candles, features),
+        threads=getattr(system, "threads", None) or 0,
+        tables={key: one[0] for key, one in asked.items()}, events={key: one[1] for key, one in asked.items()},
+        truth=_true_probability(candles), traded=(name, "logistic regression", "LightGBM", "reversal"),
     )
     complete = case.columns.index[np.isfinite(case.columns.to_numpy(dtype="float64")).all(axis=1)]
     for target, label in system.labels(candles).items():

@@ -81,7 +81,7 @@ def system_sheet(
         word: span_text(system.fitted_["parts"][part], len(system.rows(part, first)))
         for part, word in PART_NAMES.items() if part in system.fitted_["parts"]
     }
-    return system_info_sheet(system, origin, forecasts, fitted, certificate, leaks, trials)
+    return system_info_sheet(system, origin, forecasts, fitted, certificate, leaks, trials=trials)
 
 
 def _event_facts(judged, target):

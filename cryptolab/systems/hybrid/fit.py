@@ -146,7 +146,7 @@ def fit_member(
     later = rows.x(val), y[val], balanced_weights(y[val]) if balance else np.ones(len(val))
     history = pd.DataFrame({"epoch": [1]})
     if name == "xgboost":
-        model, history = fit_boosting(x, target, weight, later, sizes, seed, threads)
+        model, history = fit_boosting(x, target, weight, later, sizes, seed, threads=threads)
     elif name == "svm":
         model = fit_svm(x, target, weight, later, sizes)
     else:
@@ -389,7 +389,7 @@ def tune(
         def objective(trial, name=name):
             losses, proposal = [], {**sizes, **_proposal(trial, name)}
             for number, (scaled, older, newer, judged) in enumerate(stretches):
-                model, _ = fit_member(name, scaled, older, newer, proposal, resample, seed, threads)
+                model, _ = fit_member(name, scaled, older, newer, proposal, resample, seed=seed, threads=threads)
                 p = member_votes({name: model}, scaled, judged)[name].to_numpy()
                 losses.append(_balanced_loss(rows.y[judged], p, resample != "none"))
                 trial.report(float(np.mean(losses)), number)

@@ -203,6 +203,7 @@ class HybridRows:
     windows : validation.Windows
         the same, scaled, chosen columns only
     scaler : Standard
+        fitted on the training rows; None before
     numbers : np.ndarray
         window number of each labelled row
     labels : pd.DataFrame
@@ -230,8 +231,13 @@ class HybridRows:
         """
         return self.labels["y"].to_numpy(dtype="float64")
 
-    def x(self, rows) -> np.ndarray:
+    def x(self, rows: np.ndarray) -> np.ndarray:
         """Scaled features of rows.
+
+        Parameters
+        ----------
+        rows : np.ndarray
+            positions among the labelled rows
 
         Returns
         -------
@@ -240,8 +246,13 @@ class HybridRows:
         """
         return self.windows.values[self.windows.ends[self.numbers[rows]]]
 
-    def starts(self, rows) -> np.ndarray:
+    def starts(self, rows: np.ndarray) -> np.ndarray:
         """First candle of the window of each row.
+
+        Parameters
+        ----------
+        rows : np.ndarray
+            positions among the labelled rows
 
         Returns
         -------
@@ -375,5 +386,5 @@ def hybrid_rows(
         "base_rate": {p: float(y[getattr(parts, p)].mean()) for p in ("train", "val", "test")},
         "labels_dropped": table.attrs.get("dropped", {}),
     }
-    rows = HybridRows(windows, windows, None, numbers, mine, parts, counts)
+    rows = HybridRows(windows, windows, None, numbers, mine, parts, counts=counts)
     return scaled_rows(rows, parts.train, select)

@@ -46,7 +46,9 @@ class CryptoScalpingConfig:
     support_atr : float, default 0.5
         close within so many ATR of the last pivot low: 1 point
     take_profit : float, default 0.015
+        fraction of the price
     stop_loss : float, default 0.01
+        fraction of the price
     trail_by : float, default 0.005
         distance of the trailing stop
     trail_from : float, default 0.008

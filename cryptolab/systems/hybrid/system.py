@@ -184,13 +184,16 @@ class Hybrid(System):
         sizes, members = _checked(self)
         timeframe = self.own_timeframe(candles)
         rows = hybrid_rows(
-            candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.window, self.fractions,
-            self.test_start, self.select, timeframe,
+            candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.window,
+            fractions=self.fractions,
+            test_start=self.test_start, select=self.select, timeframe=timeframe,
         )
         self.trials_ = None
         if self.optimize:
             searched = tuple(m for m in members if m != "lstm" or self.profile == "full")
-            sizes, self.trials_ = tune(rows, sizes, searched, self.resample, self.select, self.seed, self.threads, log)
+            sizes, self.trials_ = tune(
+                rows, sizes, searched, self.resample, self.select, self.seed, threads=self.threads, log=log,
+            )
         work = Path(work) / fit_key(self, candles) if work else None
         fitted = {name: _train(self, name, rows, sizes, work, log) for name in members}
         self.models_, self.histories_ = ({name: pair[i] for name, pair in fitted.items()} for i in (0, 1))
@@ -343,7 +346,8 @@ def strategy_config(system: Hybrid) -> CryptoScalpingConfig:
         for what cannot be traded
     """
     names = (
-        "use_ml_ensemble", "ml_entry_threshold", "ml_strong_threshold", "min_entry_score", "take_profit", "stop_loss",
+        "use_ml_ensemble", "ml_entry_threshold", "ml_strong_threshold", "min_entry_score", "take_profit",
+        "stop_loss",
         "trail_by", "trail_from", "timeout", "position_size",
     )
     return CryptoScalpingConfig(**{name: getattr(system, name) for name in names})
@@ -354,7 +358,8 @@ def _train(system, name, rows, sizes, work, log):
 
     def fit():
         model, history = fit_member(
-            name, rows, rows.parts.train, rows.parts.val, sizes, system.resample, system.seed, system.threads, log,
+            name, rows, rows.parts.train, rows.parts.val, sizes, system.resample, seed=system.seed,
+            threads=system.threads, log=log,
         )
         if log:
             log(f"{name:13} learned from {history.attrs['rows']:,} rows")

@@ -378,7 +378,7 @@ class ModelTrainer:
         parts = ChronologicalSplit(intervals, (0.85 * train_ratio, 0.15 * train_ratio, 1 - train_ratio)).parts()
         X, cut = df[names], {name: getattr(parts, name) for name in ("train", "val", "test")}
         (X_train, y_train), (X_val, y_val) = ((X.iloc[cut[name]], y[cut[name]]) for name in ("train", "val"))
-        self.model = train_trees(X_train, y_train, X_val, y_val, self.sizes, self.seed, self.threads)
+        self.model = train_trees(X_train, y_train, X_val, y_val, self.sizes, self.seed, threads=self.threads)
         p = {name: self.model.predict(X.iloc[rows]) for name, rows in cut.items()}
         self.model.calibration = fit_sigmoid(log_odds(p["val"]), y_val)
         order = np.argsort(intervals["t0"].to_numpy()[cut["test"]], kind="stable")

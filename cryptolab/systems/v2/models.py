@@ -114,7 +114,7 @@ def train_pair(
     sizes, learned = sizes or v2_sizes(), [rows, *others]
     label, chosen = _stack(learned, "train", "label"), rows.label.iloc[rows.parts["val"]]
     X, X_val = (_stack(learned, "train", "bounce"), rows.bounce.iloc[rows.parts["val"]])
-    models = {"bounce": train_trees(X, label["y"], X_val, chosen["y"], sizes, seed, threads)}
+    models = {"bounce": train_trees(X, label["y"], X_val, chosen["y"], sizes, seed, threads=threads)}
     _finish(models["bounce"], X_val, chosen["y"], f"{rows.side} bounce", len(X), log)
     y, y_val, most = filter_target(label, kind), filter_target(chosen, kind), np.ones(len(label), dtype=bool)
     if kind != "as_written":
@@ -127,7 +127,7 @@ def train_pair(
         liked = models["bounce"].predict(rows.bounce.iloc[rows.parts["val"]])
         y_val = np.where(liked >= np.quantile(liked, 2 / 3), y_val, np.nan)
     use, use_val = most & ~np.isnan(y), ~np.isnan(y_val)
-    models["filter"] = train_trees(X[use], y[use], X_val[use_val], y_val[use_val], sizes, seed, threads)
+    models["filter"] = train_trees(X[use], y[use], X_val[use_val], y_val[use_val], sizes, seed, threads=threads)
     _finish(models["filter"], X_val[use_val], y_val[use_val], f"{rows.side} filter", int(use.sum()), log)
     return models
 

@@ -151,7 +151,9 @@ def trade_labels(
     """
     from cryptolab.labels import triple_barrier
 
-    table = triple_barrier(candles, target, stop, timeout, "atr", window, side, full_interval=True, timeframe=timeframe)
+    table = triple_barrier(
+        candles, target, stop, timeout, "atr", window, side=side, full_interval=True, timeframe=timeframe,
+    )
     entry = np.append(candles["open"].to_numpy()[1:], np.nan)
     table["risk"] = barrier_distances(candles, target, stop, window)["stop_by"].to_numpy() / entry
     table["r"] = table["ret"] / table["risk"]
@@ -270,7 +272,8 @@ def candidate_rows(
     }
     if labelled:
         counts["outcome not known"] = int((chosen & ~warm & seen & label["y"].isna().to_numpy()).sum())
-    return SideRows(side, bounce, trend, label, seen & ~warm, np.flatnonzero(chosen & seen & ~warm), {}, counts)
+    usable = np.flatnonzero(chosen & seen & ~warm)
+    return SideRows(side, bounce, trend, label, seen & ~warm, usable, parts={}, counts=counts)
 
 
 def prepare_side(
@@ -321,7 +324,7 @@ def prepare_side(
             "all prices are the same", "prices that move", f"{len(candles)} rows",
             "check the file: nothing can be learned from a constant price",
         )
-    rows = candidate_rows(candles, side, columns, candidates, tolerance, barriers or {}, timeframe)
+    rows = candidate_rows(candles, side, columns, candidates, tolerance, barriers or {}, timeframe=timeframe)
     known = rows.usable[rows.label["y"].notna().to_numpy()[rows.usable]]
     borders = split_borders(pd.DatetimeIndex(rows.label["t0"][rows.seen]), fractions, test_start)
     split = split_rows(rows.label.iloc[known], borders)
@@ -372,7 +375,7 @@ def other_rows(
     SideRows
         train: over before `like`'s first validation decision; test: after its last validation outcome
     """
-    rows = candidate_rows(candles, like.side, columns, candidates, tolerance, barriers or {}, timeframe)
+    rows = candidate_rows(candles, like.side, columns, candidates, tolerance, barriers or {}, timeframe=timeframe)
     known = rows.usable[rows.label["y"].notna().to_numpy()[rows.usable]]
     begin, end = like.label["t0"].iloc[like.parts["val"]].min(), like.label["t1"].iloc[like.parts["val"]].max()
     mine = rows.label.iloc[known]

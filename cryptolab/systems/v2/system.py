@@ -214,7 +214,7 @@ class V2(System):
         for side in self.sides:
             rows = rows_of[side] = prepare_side(candles, side, *same, self.fractions, self.test_start, timeframe)
             others = [other_rows(table, rows, *same, timeframe) for table in pool.values()] if self.learn_pool else []
-            self.models_[side] = train_pair(rows, self.filter, sizes, others, self.seed, self.threads, log)
+            self.models_[side] = train_pair(rows, self.filter, sizes, others, self.seed, self.threads, log=log)
             self.counts_[side] = rows.counts | (
                 {"pool": {s: o.counts["parts"]["train"] for s, o in zip(pool, others)}} if others else {}
             )
@@ -341,7 +341,7 @@ class V2(System):
         table["action"] = np.where(table["signal"] == 1, sign, 0)
         risk = away["stop_by"] / candles["close"].loc[table.index]
         sized = position_size(
-            self.sizing, risk, table["p_event"], self.size, self.risk, self.target / self.stop, 2 * self.cost,
+            self.sizing, risk, table["p_event"], self.size, self.risk, self.target / self.stop, cost=2 * self.cost,
         )
         table["size"] = np.where(table["action"] != 0, sized, 0.0)
         table["action"] = np.where(table["size"] > 0, table["action"], 0)  # Kelly may stake nothing
@@ -487,7 +487,7 @@ def _candidates(system, candles, side, labelled=False):
     "Candidates of one side of a table."
     return candidate_rows(
         candles, side, system.features, system.candidates, system.tolerance, system.barriers,
-        system.fitted_["timeframe"], labelled,
+        timeframe=system.fitted_["timeframe"], labelled=labelled,
     )
 
 

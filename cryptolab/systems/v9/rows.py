@@ -118,8 +118,14 @@ class Rows:
     edges: dict
     pool: dict = field(default_factory=dict)
 
-    def starts(self, numbers):
-        "Positions of windows in the view (first row of each window)."
+    def starts(self, numbers: np.ndarray):
+        """Positions of windows in the view (first row of each window).
+
+        Parameters
+        ----------
+        numbers : np.ndarray
+            of windows
+        """
         return self.windows.ends[numbers] - (self.windows.length - 1)
 
 # %% ../../../nbs/70_systems/30_v9/10_rows.ipynb #29a46ee8

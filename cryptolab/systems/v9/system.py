@@ -145,11 +145,14 @@ class V9(System):
             )
         timeframe = self.own_timeframe(candles)
         rows = prepare_rows(
-            candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe, self.test_start,
+            candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe=timeframe,
+            test_start=self.test_start,
         )
         source = _source(self, rows) if self.init_from else None
         rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if pool else rows
-        self.models_, self.histories_, self.seconds_ = _train_all(self, candles, rows, sizes, work, log, pool, source)
+        self.models_, self.histories_, self.seconds_ = _train_all(
+            self, candles, rows, sizes, work, log, pool=pool, source=source,
+        )
         self.scaler_, self.counts_, self.edges_ = rows.scaler, rows.counts, rows.edges
         self.index_ = {
             name: {p: rows.windows.index[n] for p, (n, _) in parts.items()} for name, parts in rows.parts.items()
@@ -301,7 +304,7 @@ def train_part(system: V9, name: str, rows: Rows, sizes: dict, log=print, source
         )
     return _train_network(
         system, name, rows.windows.view, (rows.starts(train), y_train.astype("float32")),
-        (rows.starts(val), y_val.astype("float32")), sizes, log, source,
+        (rows.starts(val), y_val.astype("float32")), sizes, log=log, source=source,
     )
 
 
@@ -447,7 +450,8 @@ def _source(system, rows):
     seen, test = pd.Timestamp(source.fitted_["parts"]["val"][1]), pd.Timestamp(rows.edges["test"][0])
     if seen >= test:
         raise DataError(
-            "the source model was chosen with candles of this test period", f"its validation part to end before {test}",
+            "the source model was chosen with candles of this test period",
+            f"its validation part to end before {test}",
             str(seen), "train the source on older candles (--end), or judge this coin on later ones",
         )
     return source
