@@ -207,18 +207,20 @@ def _actions(table, name):
 # %% ../../nbs/60_backtest/10_orders.ipynb #49270ea1
 def _exit_signals(exits, index, name):
     "Side -> one bool per candle: does its close tell to leave?"
-    columns = {"long": exits, "short": exits} if isinstance(exits, pd.Series) else exits
-    if not isinstance(columns, (dict, pd.DataFrame)) or not len(columns) or set(columns) - set(SIDES):
-        found = ", ".join(map(str, columns)) if isinstance(exits, pd.DataFrame) else type(exits).__name__
+    columns = dict(exits.items()) if isinstance(exits, pd.DataFrame) else {}
+    if isinstance(exits, pd.Series):
+        columns = dict.fromkeys(SIDES, exits)
+    if not columns or set(columns) - set(SIDES):
         raise DataError(
-            f"{name}: no exits", "one bool per candle, or a table of them with columns `long`, `short`", found,
+            f"{name}: no exits", "one bool per candle, or a table of them with columns `long`, `short`",
+            ", ".join(map(str, columns)) or type(exits).__name__,
             "give a column that is true where an open position should be closed",
         )
     whole = _on_every_candle(index, exits.index)
     rows = None if whole else _rows_at(index, exits.index, name, "exits")
     found = {}
-    for side in columns:
-        signals = _signals(name, "exit", columns[side], (1.0,), "true or false").astype(bool, copy=False)
+    for side, column in columns.items():
+        signals = _signals(name, "exit", column, (1.0,), "true or false").astype(bool, copy=False)
         if not whole:
             signals, told = np.zeros(len(index), dtype=bool), signals
             signals[rows] = told
@@ -460,14 +462,14 @@ def _check_rules(orders, exits, rules, timeout):
         )
     if timeout is not None and (isinstance(timeout, bool) or not timeout >= 1):
         raise SettingsError("`timeout` of the backtest", "at least 1 candle, None for none", repr(timeout), "correct it")
-    with_column = [s for s, table in orders.items() if isinstance(table, pd.DataFrame) and "exit" in table.columns]
+    with_column = {s for s, table in orders.items() if isinstance(table, pd.DataFrame) and "exit" in table.columns}
     if hold and (exits or with_column or upon != "ignore"):
         raise SettingsError(
             "`hold` and other exits contradict each other",
             "a column of states, which says itself when a position ends or turns",
             "`hold` with exits, a column `exit`, or `upon_opposite_entry`", "leave out one of the two",
         )
-    if exits and with_column:
+    if with_column & set(exits):
         raise SettingsError(
             "exits are given twice", "`exits`, or a column `exit` of the orders", "both", "leave one of them out",
         )
