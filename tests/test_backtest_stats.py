@@ -216,9 +216,8 @@ def test_break_even_through_the_engine(traded, coins):
 def test_hold_pays_and_waits(traded):
     "Buying and holding is nearly one trade of the engine, which pays the entry's cost on top of the stake."
     candles = traded[0]
-    once = pd.DataFrame({"action": 0}, index=candles.index)
-    once.iloc[0] = 1
-    result = backtest(candles, once, fee=0.001, slippage=0.0005)
+    result = backtest(candles, pd.Series(True, candles.index), hold=True, fee=0.001, slippage=0.0005)
+    assert result.trades["exit_reason"].tolist() == ["end"]
     held = stats.hold_equity(candles, result.equity, 0.0015)
     assert held.iloc[-1] == pytest.approx(result.equity.iloc[-1], abs=0.0016 * result.capital)
     assert held.iloc[0] == result.capital and held.index.equals(result.equity.index)
@@ -284,7 +283,7 @@ def test_summary_of_every_kind_of_account(traded):
         )
     gone = stats.summary(
         backtest(
-            candles, pd.Series(np.r_[1, np.zeros(4999)].astype(int), candles.index), size=200.0, fee=0.0, slippage=0.0,
+            candles, pd.Series(np.arange(5000) == 0, candles.index), timeout=5000, size=200.0, fee=0.0, slippage=0.0,
         ),
         n_samples=50,
     )
