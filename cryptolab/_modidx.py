@@ -1624,6 +1624,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'cryptolab/data/display.py'),
                                         'cryptolab.data.display._Plot.__init__': ( '10_data/display.html#_plot.__init__',
                                                                                    'cryptolab/data/display.py'),
+                                        'cryptolab.data.display._set_title': ( '10_data/display.html#_set_title',
+                                                                               'cryptolab/data/display.py'),
                                         'cryptolab.data.display.broken_line': ( '10_data/display.html#broken_line',
                                                                                 'cryptolab/data/display.py'),
                                         'cryptolab.data.display.headed': ('10_data/display.html#headed', 'cryptolab/data/display.py'),

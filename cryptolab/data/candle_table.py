@@ -49,9 +49,12 @@ def _history_said(attrs):
         words += ["sorted by time"] * bool(in_order) + [f"dropped: {dropped}" if dropped else "nothing dropped"]
     return "; ".join(filter(None, words))
 
-# %% ../../nbs/10_data/09_candle_table.ipynb #0ee72966
-def _draw_bodies(ax, times, candles, width):
-    "Each candle as its range and its body."
+# %% ../../nbs/10_data/09_candle_table.ipynb #745c2bf6
+def _draw_bodies(ax, candles, width):
+    "Each candle as its range and its body; `width` in days."
+    from matplotlib.dates import date2num
+
+    times = date2num(candles.index)
     o, h, l, c = (candles[k].to_numpy() for k in ("open", "high", "low", "close"))
     colors = np.where(c >= o, GREEN, ORANGE)
     ax.vlines(times, l, h, colors=colors, linewidth=0.8)
@@ -70,7 +73,7 @@ def draw_candles(
     axes = time_axes(f"{name}: {_rows_said(part)}", (3, 1))
     times, close = broken_line(part.index, part["close"], step)
     if len(part) <= 150:
-        _draw_bodies(axes[0], part.index.tz_convert("UTC").tz_localize(None).to_numpy(), part, 0.7 * step.to_pytimedelta())
+        _draw_bodies(axes[0], part, 0.7 * step / pd.Timedelta("1D"))
     else:
         axes[0].plot(times, close, color=BLUE, linewidth=1)
     axes[1].fill_between(*broken_line(part.index, part["volume"], step), color=GREY, step="post", linewidth=0)

@@ -6,10 +6,11 @@
 __all__ = ['BLACK', 'BLUE', 'GREY', 'ORANGE', 'GREEN', 'one_line', 'headed', 'HeadedTable', 'time_axes', 'broken_line',
            'plot_intervals']
 
-# %% ../../nbs/10_data/05_display.ipynb #ca7f46b3
+# %% ../../nbs/10_data/05_display.ipynb #3539f670
 import copy
 import html
 import inspect
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -97,8 +98,14 @@ class HeadedTable(pd.DataFrame):
     def _repr_html_(self):
         return self._shown(super()._repr_html_, True)
 
-# %% ../../nbs/10_data/05_display.ipynb #cbe1b5a8
+# %% ../../nbs/10_data/05_display.ipynb #0a2aa40f
 BLACK, BLUE, GREY, ORANGE, GREEN = "#222222", "#0072B2", "#767676", "#D55E00", "#009E73"
+
+
+def _set_title(ax, title):
+    "A title in lines that fit; matplotlib's own wrapping reads `$` as the beginning of a formula."
+    lines = textwrap.wrap(one_line(title), 88)
+    ax.set_title("\n".join(lines), loc="left", fontsize=10, parse_math=False)
 
 
 def time_axes(
@@ -114,7 +121,7 @@ def time_axes(
         figsize=(7, 1.2 + 1.6 * len(heights)),
     )
     axes = axes[:, 0]
-    axes[0].set_title(one_line(title), loc="left", fontsize=10, wrap=True, parse_math=False)
+    _set_title(axes[0], title)
     axes[-1].set_xlabel("time (UTC)")
     axes[-1].xaxis.set_major_locator(ticks := AutoDateLocator())
     axes[-1].xaxis.set_major_formatter(ConciseDateFormatter(ticks))
@@ -131,10 +138,10 @@ def broken_line(
 ) -> tuple:  # times without a zone (UTC), values with a NaN in every gap
     "A line that does not invent what is missing."
     times = index.tz_convert("UTC").tz_localize(None) if index.tz is not None else index
-    gaps = np.flatnonzero(np.diff(times) > step) + 1
-    return np.insert(times.to_numpy(), gaps, times.to_numpy()[gaps - 1]), np.insert(np.asarray(values, float), gaps, np.nan)
+    gaps, times = np.flatnonzero(np.diff(times) > step) + 1, times.to_numpy()
+    return np.insert(times, gaps, times[gaps - 1]), np.insert(np.asarray(values, dtype=float), gaps, np.nan)
 
-# %% ../../nbs/10_data/05_display.ipynb #cfade012
+# %% ../../nbs/10_data/05_display.ipynb #845afa2d
 def plot_intervals(
     table: pd.DataFrame,  # index: names
     columns: tuple,  # names of the columns: value, low, high
@@ -157,6 +164,6 @@ def plot_intervals(
     for label in ax.get_yticklabels():
         label.set_parse_math(False)
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=unit)
-    ax.set_title(one_line(title), loc="left", fontsize=10, wrap=True, parse_math=False)
+    _set_title(ax, title)
     ax.spines[["top", "right"]].set_visible(False)
     return ax

@@ -167,7 +167,7 @@ def _own_rows(candles, facts, market):
 
 def market_truth(
     candles: pd.DataFrame,  # candles of a generated market, or some of their rows
-) -> pd.DataFrame:  # true_p_up, true_sigma for these rows; raises DataError for candles that are not (or no longer) its own
+) -> pd.DataFrame:  # true_p_up, true_sigma for these rows; raises DataError for other (or altered) candles
     "What is true of generated candles: the probability that the next one closes higher, and the size of its return."
     facts = getattr(candles, "attrs", {}).get("sample")
     if not facts:
