@@ -6,13 +6,12 @@
 __all__ = ['CANDLE_COLUMNS', 'OPTIONAL_COLUMNS', 'REPAIRS', 'draw_candles', 'Candles']
 
 # %% ../../nbs/10_data/09_candle_table.ipynb #1f9ce489
-from functools import partial
 from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
 
-from .display import BLUE, GREEN, GREY, ORANGE, HeadedTable, broken_line, one_line, time_axes
+from .display import BLUE, GREEN, GREY, ORANGE, TimedTable, broken_line, one_line, time_axes
 from .timegrid import index_ns, timeframe_delta, timeframe_ns
 
 # %% ../../nbs/10_data/09_candle_table.ipynb #8bd8dba1
@@ -86,34 +85,29 @@ def draw_candles(
 _NEEDED = frozenset(CANDLE_COLUMNS)
 
 
-def _kept(before, /, data=None, *args, **kwargs):
-    "What pandas makes of candles: candles while the five columns and the times are there, else a plain table."
-    # a plain table without further arguments is one that pandas has just made, so it may become what it holds
-    fresh = type(data) is pd.DataFrame and not args and not kwargs
-    table = data if fresh else pd.DataFrame(data, *args, **kwargs)
-    there = table.columns.is_(before) or _NEEDED.issubset(table.columns)
-    if there and isinstance(table.index, pd.DatetimeIndex):
-        object.__setattr__(table, "__class__", Candles)
-    return table
+def _are_candles(table):
+    "Whether most rows are possible candles."
+    times = isinstance(table.index, pd.DatetimeIndex) and table.index.tz is not None and not table.index.hasnans
+    if not times or not table.has(*_NEEDED) or not table.columns.is_unique:
+        return False
+    prices = table[CANDLE_COLUMNS[:4]]
+    if any(dtype.kind not in "fi" for dtype in prices.dtypes):
+        return False
+    o, h, l, c = prices.to_numpy(dtype=float).T
+    return bool(((l > 0) & (h >= np.maximum(o, c) * (1 - 1e-6)) & (l <= np.minimum(o, c) * (1 + 1e-6))).mean() > 0.5)
 
 
-def _column(data=None, *args, **kwargs):
-    "A column or a row: a plain Series."
-    return data if type(data) is pd.Series and not args and not kwargs else pd.Series(data, *args, **kwargs)
-
-
-class Candles(HeadedTable):
+class Candles(TimedTable):
     "A candle table: a DataFrame that says which candles it holds; `plot()` draws them."
 
-    _most = 10
+    @classmethod
+    def fits(cls, columns: pd.Index) -> bool:  # whether a table with these columns is a candle table
+        "The five columns."
+        return _NEEDED.issubset(columns)
 
     @property
-    def _constructor(self):
-        return partial(_kept, self.columns)
-
-    @property
-    def _constructor_sliced(self):
-        return _column
+    def _digits(self):
+        return int(np.clip(5 - np.floor(np.log10(self["close"].median())), 2, 10))
 
     def headline(self) -> str | None:  # None for an empty table and for numbers that are no candles
         "Which candles these are, and what was wrong with them."
@@ -122,21 +116,6 @@ class Candles(HeadedTable):
         name = " ".join(str(self.attrs[k]) for k in ("symbol", "timeframe") if self.attrs.get(k)) or "candles"
         return one_line("; ".join(filter(None, (f"{name}: {_rows_said(self)}", _history_said(self.attrs)))))
 
-    def _digits(self):
-        return int(np.clip(5 - np.floor(np.log10(self["close"].median())), 2, 10))
-
     def picture(self, rows: int | None = None):
         "Price and volume of the newest `rows` candles; None: of all."
         return draw_candles(self, rows)
-
-
-def _are_candles(table):
-    "Whether most rows are possible candles."
-    times = isinstance(table.index, pd.DatetimeIndex) and table.index.tz is not None and not table.index.hasnans
-    if not times or not len(table) or not _NEEDED.issubset(table.columns) or not table.columns.is_unique:
-        return False
-    prices = table[CANDLE_COLUMNS[:4]]
-    if any(dtype.kind not in "fi" for dtype in prices.dtypes):
-        return False
-    o, h, l, c = prices.to_numpy(dtype=float).T
-    return bool(((l > 0) & (h >= np.maximum(o, c) * (1 - 1e-6)) & (l <= np.minimum(o, c) * (1 + 1e-6))).mean() > 0.5)
