@@ -10,7 +10,7 @@ from scipy import stats as st
 from cryptolab.backtest import backtest, equity as e, forecasts, outcomes as o, random_entries_p, stats
 from cryptolab.backtest.chance import displaced_entries
 from cryptolab.config import DataError, SettingsError
-from cryptolab.data.market import sample_market
+from cryptolab.data.market import market_truth, sample_market
 from cryptolab.reports import trade_plots as plots
 
 sm = pytest.importorskip("statsmodels.api")
@@ -201,7 +201,8 @@ def test_break_even_through_the_engine(traded, coins):
     candles, orders, settings, _ = traded
     rng = np.random.default_rng(1)
     # gross edge above zero
-    orders = orders.assign(action=np.where(candles["true_p_up"] > 0.5, 1, -1) * (rng.random(len(candles)) < 0.2))
+    likely = np.where(market_truth(candles)["true_p_up"] > 0.5, 1, -1)
+    orders = orders.assign(action=likely * (rng.random(len(candles)) < 0.2))
     tables, wish = {f"C{k}": candles for k in range(coins)}, {f"C{k}": orders for k in range(coins)}
     paid = {f"C{k}": pd.Series(1e-5, candles.index[::8]) for k in range(coins)}
     run = lambda fee: backtest(tables, wish, fee=fee, slippage=0.0, funding=paid, **settings)
@@ -245,7 +246,7 @@ def test_random_entries_p_value():
             random_entries_p(candles, wish, n_random=49, seed=k, stop=0.02, target=0.02, timeout=10)["p_value"]
         )
     assert st.kstest(found, "uniform").pvalue > 0.01
-    wise = pd.Series((candles["true_p_up"] > 0.55).astype(int), candles.index)
+    wise = pd.Series((market_truth(candles)["true_p_up"] > 0.55).astype(int), candles.index)
     one = random_entries_p(candles, wise, n_random=99, timeout=1, fee=0.0, slippage=0.0)
     assert one["p_value"] == 0.01 and one == random_entries_p(
         candles, wise, n_random=99, timeout=1, fee=0.0, slippage=0.0,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
+from ..data.candle_table import Candles
 from ..data.market import null_market, planted_market
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #c673c068
@@ -53,7 +54,7 @@ def chain_candles(
     parts: pd.DataFrame,  # of `candle_parts`
     start: float,  # first open
     **attrs,  # attrs of the table
-) -> pd.DataFrame:  # candle table with true_p_up = 0.5
+) -> Candles:  # candles; their `market_truth` is one half
     "Candles from parts; the first opens at the price `start`."
     close = np.log(start) - parts["jump"].iloc[0] + np.cumsum(parts["jump"] + parts["body"])
     open_ = close - parts["body"]
@@ -63,15 +64,15 @@ def chain_candles(
     table["high"], table["low"] = table[
         ["open", "high", "close"]
     ].max(axis=1), table[["open", "low", "close"]].min(axis=1)
-    table["volume"], table["true_p_up"] = parts["volume"], 0.5
-    table.attrs = attrs
+    table = Candles(table.assign(volume=parts["volume"]))
+    table.attrs = {**attrs, "sample": {"p_up": 0.5}}
     return table
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #ca7835ba
 def flipped_market(
     candles: pd.DataFrame,  # real candle table
     seed: int = 0,  # same seed, same coins
-) -> pd.DataFrame:  # candle table on the same clock with true_p_up = 0.5; extra columns of the original are dropped
+) -> Candles:  # candles on the same clock, whose `market_truth` is one half; extra columns of the original are dropped
     "Real candles, each upright or mirrored around its open by a fair coin."
     parts = candle_parts(candles)
     up = np.random.default_rng([seed, 1]).random(len(parts)) < 0.5
@@ -94,7 +95,7 @@ def _known_before(x, half_life=24):
 def shuffled_market(
     candles: pd.DataFrame,  # real candle table
     seed: int = 0,  # same seed, same draw
-) -> pd.DataFrame:  # candle table on the same clock with true_p_up = 0.5
+) -> Candles:  # candles on the same clock, whose `market_truth` is one half
     "Real candles drawn anew, rising or falling by a fair coin, on the volatility of the place they are put."
     parts, rng = candle_parts(candles), np.random.default_rng([seed, 2])
     move = (parts["jump"] + parts["body"]).to_numpy()
@@ -120,13 +121,14 @@ KINDS = ("garch", "flipped", "shuffled", "planted")
 
 
 def control_market(
-    kind: str,  # garch | flipped | shuffled | planted
+    kind: str,  # garch | flipped | shuffled | planted; large or small letters
     seed: int = 0,  # number of the market
     rows: int = 10_000,  # candles
     candles: pd.DataFrame | None = None,  # real candles for flipped and shuffled; the newest `rows` are used
     edge: float = 0.0,  # probability minus one half, for planted
-) -> pd.DataFrame:  # candle table with true_p_up
+) -> Candles:  # candles; `market_truth` tells their truth
     "A market whose truth is known."
+    kind = str(kind).lower()
     if kind not in KINDS:
         raise SettingsError("unknown kind of control market", " | ".join(KINDS), repr(kind), "choose one of them")
     if kind in ("garch", "planted"):

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['load_sample', 'load_candles', 'CANDLE_COLUMNS', 'OPTIONAL_COLUMNS', 'TRUTH_COLUMNS', 'TIMEFRAMES',
-           'timeframe_delta', 'canonical_timeframe', 'infer_timeframe', 'validate_candles', 'clean_candles',
-           'quality_table', 'segments', 'find_gaps', 'resample_candles', 'fingerprint', 'read_candles',
-           'find_candle_file', 'load_local', 'load_hub', 'load_exchange', 'sample_market', 'null_market',
-           'planted_market']
+           'Candles', 'timeframe_delta', 'canonical_timeframe', 'infer_timeframe', 'validate_candles',
+           'clean_candles', 'quality_table', 'segments', 'find_gaps', 'resample_candles', 'fingerprint',
+           'read_candles', 'find_candle_file', 'load_local', 'load_hub', 'load_exchange', 'sample_market',
+           'null_market', 'planted_market', 'market_truth']
 
 # %% ../../nbs/10_data/90_data.ipynb #15392d71
 import inspect
@@ -16,23 +16,24 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
+from .candle_table import CANDLE_COLUMNS, OPTIONAL_COLUMNS, Candles
 from cryptolab.data.candles import (
-    CANDLE_COLUMNS, OPTIONAL_COLUMNS, TIMEFRAMES, TRUTH_COLUMNS, canonical_timeframe, clean_candles, find_gaps,
-    fingerprint, infer_timeframe, quality_table, resample_candles, segments, timeframe_delta, validate_candles,
+    TIMEFRAMES, canonical_timeframe, clean_candles, find_gaps, fingerprint, infer_timeframe, quality_table,
+    resample_candles, segments, timeframe_delta, validate_candles,
 )
 from .exchange import load_exchange
 from .hub import load_hub
 from .local import canonical_request, find_candle_file, load_local
-from .market import null_market, planted_market, sample_market
+from .market import TRUTH_COLUMNS, market_truth, null_market, planted_market, sample_market
 from .readers import read_candles
 from .timegrid import utc_time
 
 # %% ../../nbs/10_data/90_data.ipynb #1996f4a4
 _all_ = [
-    "CANDLE_COLUMNS", "OPTIONAL_COLUMNS", "TRUTH_COLUMNS", "TIMEFRAMES", "timeframe_delta", "canonical_timeframe",
-    "infer_timeframe", "validate_candles", "clean_candles", "quality_table", "segments", "find_gaps",
-    "resample_candles", "fingerprint", "read_candles", "find_candle_file", "load_local", "load_hub", "load_exchange",
-    "sample_market", "null_market", "planted_market",
+    "CANDLE_COLUMNS", "OPTIONAL_COLUMNS", "TRUTH_COLUMNS", "TIMEFRAMES", "Candles", "timeframe_delta",
+    "canonical_timeframe", "infer_timeframe", "validate_candles", "clean_candles", "quality_table", "segments",
+    "find_gaps", "resample_candles", "fingerprint", "read_candles", "find_candle_file", "load_local", "load_hub",
+    "load_exchange", "sample_market", "null_market", "planted_market", "market_truth",
 ]
 
 # %% ../../nbs/10_data/90_data.ipynb #b7cbec52
@@ -87,7 +88,7 @@ def load_sample(
     warmup: int = 0,  # further candles before them
     seed: int = 0,  # same request and seed, same market
     edge: float | None = None,  # planted edge; None = that of `sample_market`
-) -> pd.DataFrame:  # clean candle table with the truth columns
+) -> Candles:  # clean candles; `market_truth` tells their truth
     "The sample market, cut to the length of a request."
     symbol, timeframe = canonical_request(symbol, timeframe)
     options = {} if edge is None else {"edge": edge}
@@ -108,8 +109,9 @@ _SOURCES = {
 }
 
 
-def _checked_options(source, options):
-    "Raises SettingsError for a source or an option that does not exist."
+def _checked_source(source, options):
+    "The source in small letters; raises SettingsError for a source or an option that does not exist."
+    source = str(source).strip().lower()
     if source not in _SOURCES:
         raise SettingsError("unknown source", " | ".join(_SOURCES), repr(source), "choose one of them")
     unknown = sorted(set(options) - set(_SOURCES[source]))
@@ -118,12 +120,13 @@ def _checked_options(source, options):
             f"source={source} has no option {', '.join(unknown)}", ", ".join(_SOURCES[source]) or "no options",
             ", ".join(unknown), "correct or remove it",
         )
+    return source
 
 # %% ../../nbs/10_data/90_data.ipynb #ed23b9aa
 def load_candles(
     symbol: str,  # a pair such as BTCUSDT (also btc-usdt, BTC/USDT)
     timeframe: str,  # such as 15m, 1h, 1d (also 1H, 60min)
-    source: str = "local",  # sample | local | hub | exchange
+    source: str = "local",  # sample | local | hub | exchange; large or small letters
     data_dir: object = None,  # local: folder or file (None = "data"); hub: mirror; exchange: store
     start: object = None,  # first open time wanted; without a zone it is UTC
     end: object = None,  # open times before this one (exclusive)
@@ -132,9 +135,9 @@ def load_candles(
     seed: int = 0,  # of the sample market
     now: object = None,  # the present, to know unclosed candles; None = the clock
     **options,  # edge (sample); refresh, download, stream, root (hub); exchange, page, retries, sleep (exchange)
-) -> pd.DataFrame:  # candle table; attrs say where it comes from and what was done; raises a CryptolabError
+) -> Candles:  # candles; attrs say where they come from and what was done; raises a CryptolabError
     "Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the request."
-    _checked_options(source, options)
+    source = _checked_source(source, options)
     symbol, timeframe = canonical_request(symbol, timeframe)
     times = {"start": start, "end": end, "now": now}
     start, end, now = (None if time is None else utc_time(time, name) for name, time in times.items())

@@ -41,7 +41,7 @@ def _ask(call, *args, name="exchange", retries=3, sleep=time.sleep):
 
 # %% ../../nbs/10_data/60_exchange.ipynb #70d132e5
 def open_exchange(
-    exchange: object = "binance",  # a name that ccxt knows, or an exchange object (used as it is)
+    exchange: object = "binance",  # a name that ccxt knows (also Binance), or an exchange object (used as it is)
 ) -> object:  # an exchange with ccxt's methods, its rate limit on; raises SourceError or SettingsError
     "The exchange itself; `ccxt` is imported only when a name is given."
     if not isinstance(exchange, str):
@@ -52,11 +52,12 @@ def open_exchange(
         raise SourceError(
             "source=exchange needs the package ccxt", "an installed ccxt", "none", 'pip install "cryptolab[exchange]"'
         ) from e
-    if exchange not in ccxt.exchanges:
-        near = difflib.get_close_matches(exchange, ccxt.exchanges, n=3)
+    name = exchange.strip().lower()  # as ccxt writes all of them
+    if name not in ccxt.exchanges:
+        near = difflib.get_close_matches(name, ccxt.exchanges, n=3)
         raise SettingsError("unknown exchange", "a name that ccxt knows", repr(exchange),
                             f"did you mean {' or '.join(near or ['binance'])}?")
-    return getattr(ccxt, exchange)({"enableRateLimit": True})
+    return getattr(ccxt, name)({"enableRateLimit": True})
 
 
 def market_name(

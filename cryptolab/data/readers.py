@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from .candles import CANDLE_COLUMNS, OPTIONAL_COLUMNS, clean_candles
+from .candle_table import CANDLE_COLUMNS, OPTIONAL_COLUMNS, Candles
+from .candles import clean_candles
 from .formats import RawTable, read_raw
 from .headings import words
 from cryptolab.data.naming import (
@@ -287,7 +288,7 @@ def read_candles(
     allow_jumps: bool = False,  # True: the price may be another one from one candle to the next
     max_unpacked: int = MAX_UNPACKED,  # most bytes that a packed file may unpack to
     max_ratio: float = MAX_RATIO,  # most bytes per packed byte, beyond 64 MiB
-) -> pd.DataFrame:  # candle table; attrs: path, timeframe, quality; DataError names file, line, column and value
+) -> Candles:  # candle table; attrs: path, timeframe, quality; DataError names file, line, column and value
     "Candles from a file of any common layout."
     raw = read_raw(path, max_unpacked, max_ratio)
     lower = set(raw.frame.columns)
@@ -301,7 +302,7 @@ def read_candles(
     empty = np.isnan(data["open"] + data["high"] + data["low"] + data["close"])
     ns = _open_times(raw, roles, rows, empty)
     ns = _from_close(ns, raw, timeframe) if from_close else ns
-    table = pd.DataFrame(data, index=pd.DatetimeIndex(ns, name="open_time").tz_localize("UTC"))
+    table = Candles(data, index=pd.DatetimeIndex(ns, name="open_time").tz_localize("UTC"))
     table.attrs = {"path": str(path)}
     table.attrs["timeframe"] = _timeframe_of(table, timeframe, path)
     table.attrs["quality"] = raw.notes

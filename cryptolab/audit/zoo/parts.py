@@ -341,8 +341,8 @@ class Entry:
         n: int = 2_000,  # number of candles
         seed: int = 0,  # another seed, another market
     ) -> pd.DataFrame:  # open, high, low, close, volume
-        "Candles on which it runs; the truth columns are left out."
-        return self.market(n=n, seed=seed)[["open", "high", "low", "close", "volume"]]
+        "Candles on which it runs."
+        return self.market(n=n, seed=seed)
 
 
 def collector(
