@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from cryptolab.config import seed_everything
-from cryptolab.data import load_candles, null_market, planted_market
+from cryptolab.data import load_candles, market_truth, null_market, planted_market
 from cryptolab.evaluation import comparison
 from cryptolab.evaluation.baselines import majority_class
 from cryptolab.evaluation.rivals import direction_baselines, volatility_baselines
@@ -56,9 +56,9 @@ def planted(profile, seed, data_dir):
     candles = planted_market(edge=0.15, seed=seed)
     system, forecast, labels, rows, seconds = fit(candles, profile, seed, price_epochs=1, trees=10)
     test, y = rows["test"], labels["direction"].y
-    r = labels["price"].y[test]
+    r, truth = labels["price"].y[test], market_truth(candles)
     b = comparison.direction_comparison(
-        y[test], {"V9": forecast.p_up[test], "best possible": candles.true_p_up[test]},
+        y[test], {"V9": forecast.p_up[test], "best possible": truth.true_p_up[test]},
         majority_class(y[rows["train"]]), r,
     )
     return {
@@ -80,7 +80,7 @@ def null(profile, seed, data_dir):
     har = volatility_baselines(candles, labels["volatility"].y[system.rows("train", "volatility")])["HAR"]
     sigmas = {
         "V9": forecast.sigma[test], "HAR": range_to_sigma(r[train], har[train]) * har[test],
-        "true sigma": candles.true_sigma[test],
+        "true sigma": market_truth(candles).true_sigma[test],
     }
     s = comparison.volatility_comparison(r[test].abs(), sigmas, "true sigma", 1)
     return {

@@ -263,6 +263,7 @@ class Rules(NamedTuple):
     window: int
     trailing: float | None
     trailing_from: float | None
+    upon_opposite_entry: str = "ignore"
 
 
 class Trade:
@@ -348,22 +349,60 @@ def mark(trade, candles, step, dues, rules, now):
     return s * q * (candles[row].close - bought) - rules.fee * q * bought - owed
 
 
-def account(coins, step, orders, rules, rates=None, finer=None):
+def signals_of_states(orders):
+    "Entries and exits of one coin from an order for every candle, whose side is a state: 1 long, −1 short, 0 out."
+    entries, exits, before = [], set(), 0
+    for order in orders:
+        if order.side != before:
+            if before:
+                exits.add((order.row, before))
+            if order.side:
+                entries.append(order)
+        before = order.side
+    return entries, exits
+
+
+def told_to_leave(trade, row, leaving, orders, rules):
+    "Whether an exit of its side, or an entry of the other one, closes a position at this close."
+    if (row, trade.order.side) in leaving:
+        return True
+    return rules.upon_opposite_entry != "ignore" and any(o.side != trade.order.side for o in orders)
+
+
+def in_the_way(trade, order, candles, now):
+    "Whether a position takes room from an order: not if it is left at the open at which that order is carried out."
+    if trade.reason != "signal":
+        return True
+    if trade.order.coin == order.coin:
+        return trade.row > order.row + 1
+    return candles[trade.row].time > now
+
+
+def account(coins, step, orders, rules, rates=None, finer=None, exits=None):
     """Trades in the order of their decisions, worth at every close, and what became of the orders.
 
-    coins, rates, finer: one entry per coin; rates: (minute, rate), finer: per candle its finer candles.
+    coins, rates, finer, exits: one entry per coin; rates: (minute, rate), finer: per candle its finer candles,
+    exits: (row, side) where a position of that side is told to leave.
     """
+    exits = exits or [set() for _ in coins]
+    leaving = [e - {(o.row, o.side) for o in orders if o.coin == i} for i, e in enumerate(exits)]
     finer = finer or [None] * len(coins)
     dues = [priced(candles, rates[i]) if rates else [] for i, candles in enumerate(coins)]
     atr = [wilder(true_ranges(candles, step), rules.window) for candles in coins]
     counts = dict.fromkeys(
-        ("orders", "no_next_candle", "warm_up", "no_size", "coin_busy", "account_full", "after_ruin", "taken"), 0,
+        (
+            "orders", "conflict", "no_next_candle", "warm_up", "no_size", "coin_busy", "account_full", "only_closed",
+            "after_ruin", "taken",
+        ),
+        0,
     )
     due = {}  # (closing time of the decision) -> orders that can be carried out, by coin
     for order in sorted(orders, key=lambda o: (coins[o.coin][o.row].time, o.coin)):
         candles = coins[order.coin]
         counts["orders"] += 1
-        if order.row == len(candles) - 1:
+        if (order.row, order.side) in exits[order.coin]:
+            counts["conflict"] += 1
+        elif order.row == len(candles) - 1:
             counts["no_next_candle"] += 1
         elif barriers(order, rules, candles[order.row + 1].open, atr[order.coin][order.row]) is None:
             counts["warm_up"] += 1
@@ -387,13 +426,27 @@ def account(coins, step, orders, rules, rates=None, finer=None):
             counts["after_ruin"] += sum(t.reason == "never" for t in held)
             held, trades = [], [t for t in trades if t.reason != "never"]
             equity[-1] = ended
+        for trade in held:
+            candles = coins[trade.order.coin]
+            row = newest_row(candles, now - step)
+            others = [o for o in due.get(now, []) if o.coin == trade.order.coin]
+            if trade.order.row < row < len(candles) - 1 and candles[row].time + step == now:
+                if told_to_leave(trade, row, leaving[trade.order.coin], others, rules):
+                    trade.close_with(Exit(row + 1, candles[row + 1].open, "signal"))
+                    settle(trade, candles, step, dues[trade.order.coin], rules)
         for order in due.get(now, []):
             candles = coins[order.coin]
+            open_still = [t for t in held if in_the_way(t, order, coins[t.order.coin], now)]
+            left = [t for t in held if t.order.coin == order.coin and t.reason == "signal" and t not in open_still]
             if ruined:
                 counts["after_ruin"] += 1
-            elif sum(t.order.coin == order.coin for t in held) >= rules.max_positions:
+            elif rules.upon_opposite_entry == "close" and any(
+                t.order.side != order.side and t.row == order.row + 1 for t in left
+            ):
+                counts["only_closed"] += 1
+            elif sum(t.order.coin == order.coin for t in open_still) >= rules.max_positions:
                 counts["coin_busy"] += 1
-            elif len(held) >= room:
+            elif len(open_still) >= room:
                 counts["account_full"] += 1
             else:
                 entry = candles[order.row + 1].open

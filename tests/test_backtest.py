@@ -436,7 +436,7 @@ def test_account_that_goes_to_zero():
     rows = [(100 * 1.05**k, 100 * 1.05 ** (k + 1), 100 * 1.05**k, 100 * 1.05 ** (k + 1)) for k in range(40)]
     candles = table(*rows)
     orders = pd.DataFrame({"action": [-1, 1]}, index=candles.index[[0, 30]])
-    r = backtest(candles, orders, size=2.0, **FREE)
+    r = backtest(candles, orders, size=2.0, timeout=40, **FREE)
     assert r.trades.exit_reason.tolist() == ["ruin"] and r.counts["after_ruin"] == 1
     first = np.flatnonzero(r.equity <= 0)[0]
     assert r.trades.exit_time[0] == candles.index[first] + HOUR and (

@@ -10,7 +10,7 @@ from scipy import stats as st
 from cryptolab.backtest import backtest, equity as e, forecasts, outcomes as o, random_entries_p, stats
 from cryptolab.backtest.chance import displaced_entries
 from cryptolab.config import DataError, SettingsError
-from cryptolab.data.market import sample_market
+from cryptolab.data.market import market_truth, sample_market
 from cryptolab.reports import trade_plots as plots
 
 sm = pytest.importorskip("statsmodels.api")
@@ -201,7 +201,8 @@ def test_break_even_through_the_engine(traded, coins):
     candles, orders, settings, _ = traded
     rng = np.random.default_rng(1)
     # gross edge above zero
-    orders = orders.assign(action=np.where(candles["true_p_up"] > 0.5, 1, -1) * (rng.random(len(candles)) < 0.2))
+    likely = np.where(market_truth(candles)["true_p_up"] > 0.5, 1, -1)
+    orders = orders.assign(action=likely * (rng.random(len(candles)) < 0.2))
     tables, wish = {f"C{k}": candles for k in range(coins)}, {f"C{k}": orders for k in range(coins)}
     paid = {f"C{k}": pd.Series(1e-5, candles.index[::8]) for k in range(coins)}
     run = lambda fee: backtest(tables, wish, fee=fee, slippage=0.0, funding=paid, **settings)
@@ -216,9 +217,8 @@ def test_break_even_through_the_engine(traded, coins):
 def test_hold_pays_and_waits(traded):
     "Buying and holding is nearly one trade of the engine, which pays the entry's cost on top of the stake."
     candles = traded[0]
-    once = pd.DataFrame({"action": 0}, index=candles.index)
-    once.iloc[0] = 1
-    result = backtest(candles, once, fee=0.001, slippage=0.0005)
+    result = backtest(candles, pd.Series(True, candles.index), hold=True, fee=0.001, slippage=0.0005)
+    assert result.trades["exit_reason"].tolist() == ["end"]
     held = stats.hold_equity(candles, result.equity, 0.0015)
     assert held.iloc[-1] == pytest.approx(result.equity.iloc[-1], abs=0.0016 * result.capital)
     assert held.iloc[0] == result.capital and held.index.equals(result.equity.index)
@@ -246,7 +246,7 @@ def test_random_entries_p_value():
             random_entries_p(candles, wish, n_random=49, seed=k, stop=0.02, target=0.02, timeout=10)["p_value"]
         )
     assert st.kstest(found, "uniform").pvalue > 0.01
-    wise = pd.Series((candles["true_p_up"] > 0.55).astype(int), candles.index)
+    wise = pd.Series((market_truth(candles)["true_p_up"] > 0.55).astype(int), candles.index)
     one = random_entries_p(candles, wise, n_random=99, timeout=1, fee=0.0, slippage=0.0)
     assert one["p_value"] == 0.01 and one == random_entries_p(
         candles, wise, n_random=99, timeout=1, fee=0.0, slippage=0.0,
@@ -284,7 +284,7 @@ def test_summary_of_every_kind_of_account(traded):
         )
     gone = stats.summary(
         backtest(
-            candles, pd.Series(np.r_[1, np.zeros(4999)].astype(int), candles.index), size=200.0, fee=0.0, slippage=0.0,
+            candles, pd.Series(np.arange(5000) == 0, candles.index), timeout=5000, size=200.0, fee=0.0, slippage=0.0,
         ),
         n_samples=50,
     )

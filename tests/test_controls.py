@@ -10,7 +10,7 @@ from scipy import stats
 
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data import load_candles
-from cryptolab.data.market import null_market, planted_market, sample_market
+from cryptolab.data.market import market_truth, null_market, planted_market, sample_market
 from cryptolab.audit import controls as c
 from cryptolab.audit.null_markets import (
     candle_parts, chain_candles, control_market, flipped_market, shuffled_market,
@@ -75,7 +75,7 @@ def reversal_rule(candles, seed):
 
 def truth(candles, seed):
     y = judged(candles, 1_000)
-    return y, candles["true_p_up"][y.index], 1
+    return y, market_truth(candles)["true_p_up"][y.index], 1
 
 
 class Coin:
@@ -124,7 +124,8 @@ def test_null_markets_are_possible_candles(make):
     assert (
         market["high"] >= market[["open", "close"]].max(axis=1)
     ).all() and (market["low"] <= market[["open", "close"]].min(axis=1)).all()
-    assert list(market.columns) == [*PRICES, "volume", "true_p_up"] and (moves(market) != 0).all()
+    assert list(market.columns) == [*PRICES, "volume"] and (moves(market) != 0).all()
+    assert (market_truth(market[50:])["true_p_up"] == 0.5).all()
     pd.testing.assert_frame_equal(market, make(candles, 3))
     assert not np.allclose(market["close"], make(candles, 4)["close"])
 

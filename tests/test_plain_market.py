@@ -224,17 +224,17 @@ def check_barriers(case):
 # ---------------------------------------------------------------- accounts
 
 
-def random_orders(rng, candles, coin, ruinous):
-    "Orders with barriers of their own, as prices on whole ticks or distances, or without."
+def random_orders(rng, candles, coin, ruinous, states=None):
+    "Orders with barriers of their own, as prices on whole ticks or distances, or without; or one for every state."
     rows = rng.random(len(candles)) < rng.choice([0.05, 0.3, 0.9])
     if ruinous:  # before every hole
         holes = np.diff([c.time for c in candles])
         rows[:-1] |= holes > holes.min()
-    rows = np.flatnonzero(rows)
+    rows = np.flatnonzero(rows) if states is None else range(len(candles))
     unit, least = swing_of(candles), min(c.low for c in candles)
     big, own, orders = 10 ** (rng.uniform(0, 1.5) if ruinous else rng.uniform(-2, 0.9)), rng.random(), []
     for row in rows:
-        candle, side = candles[row], int(rng.choice([-1, 1]))
+        candle, side = candles[row], int(rng.choice([-1, 1])) if states is None else int(states[row])
         names = ("stop", "target", "trail", "from")
         by = {name: float(candle.close * unit * 2 ** rng.uniform(-1, 2.5)) for name in names}
         if rng.random() < 0.5:  # a whole number of lows: with whole ticks, barriers that prices meet exactly
@@ -250,6 +250,38 @@ def random_orders(rng, candles, coin, ruinous):
             values = {name: v for keep, (name, v) in zip(kept, values.items()) if keep or name == "size"}
         orders.append(plain.Order(coin, int(row), side, **values))
     return orders
+
+
+def random_states(rng, n):
+    "1, −1 or 0 per candle, each for a while."
+    lengths = rng.integers(1, 30, n)
+    return np.repeat(rng.choice([-1, 0, 1], n), lengths)[:n]
+
+
+def random_exits(rng, orders, n):
+    "Exit signals of one coin as (row, side), and the same as the library takes them; some on rows of entries."
+    often = rng.choice([0, 0.01, 0.1, 0.5])
+    rows = {side: set(np.flatnonzero(rng.random(n) < often).tolist()) for side in (1, -1)}
+    either = rng.random() < 0.5  # one column closes both sides
+    rows[-1] = rows[1] if either else rows[-1]
+    exits = {(row, side) for side in (1, -1) for row in rows[side]}
+    if orders and all((o.row, o.side) in exits for o in orders):  # the library refuses that
+        for side in (1, -1):
+            rows[side] = rows[side] - {orders[0].row}
+        exits = {(row, side) for side in (1, -1) for row in rows[side]}
+    flags = {side: np.isin(np.arange(n), list(rows[side])) for side in (1, -1)}
+    return exits, flags[1] if either else {"long": flags[1], "short": flags[-1]}
+
+
+def exits_for_library(rng, flags, frame, asked):
+    "A column, a table of both sides, or the rows where something is true; sometimes as a column of the orders."
+    if isinstance(flags, dict):
+        told = pd.DataFrame(flags, index=frame.index)
+        return asked, told if rng.random() < 0.5 else told[told.any(axis=1)]
+    told = pd.Series(flags, index=frame.index)
+    if rng.random() < 0.3:
+        return asked.reindex(frame.index).assign(action=lambda t: t["action"].fillna(0), exit=told), None
+    return asked, told if rng.random() < 0.5 else told[told].astype(rng.choice(["bool", "int64", "float64", "object"]))
 
 
 def order_table(orders, frame):
@@ -281,6 +313,7 @@ def random_rules(rng, candles):
         size_of=("equity", "capital", "units")[rng.integers(3)], max_positions=most,
         max_total=maybe(rng, 0.5, int(rng.integers(1, 6))), stop=stop, target=target, timeout=timeout, unit=unit,
         window=int(rng.integers(1, 20)), trailing=trailing, trailing_from=begin,
+        upon_opposite_entry=("ignore", "ignore", "close", "reverse")[rng.integers(4)],
     )
 
 
@@ -289,14 +322,14 @@ def compare_trades(table, trades, coins, step, exact, money, peak, what):
     rows = [(t, coins[t.order.coin]) for t in trades]
     for name, values in {
         "decided": [c[t.order.row].time for t, c in rows], "entry_time": [c[t.order.row + 1].time for t, c in rows],
-        "exit_time": [c[t.row].time + step for t, c in rows],
+        "exit_time": [c[t.row].time + (0 if t.reason == "signal" else step) for t, c in rows],
     }.items():
         assert_same(minutes(table[name]), values, f"{what}: {name}")
     assert_same(table["symbol"].tolist(), [f"C{t.order.coin}" for t in trades], f"{what}: symbol")
     for name, values in {
         "exit_reason": [t.reason for t in trades], "side": [t.order.side for t in trades],
         "size": [t.order.size for t in trades], "entry": [t.entry for t in trades], "both": [t.both for t in trades],
-        "candles": [t.row - t.order.row for t in trades],
+        "candles": [t.row - t.order.row - (t.reason == "signal") for t in trades],
     }.items():
         given = table[name].tolist() if name == "exit_reason" else table[name]
         assert_same(given, values, f"{what}: {name}")
@@ -316,8 +349,10 @@ def compare_trades(table, trades, coins, step, exact, money, peak, what):
 def check_account(case):
     "One backtest: trades, worth at every close, counts."
     rng, coins = case.rng, case.coins
-    rules, orders = random_rules(rng, coins[0]), [
-        random_orders(rng, c, i, case.ruinous) for i, c in enumerate(coins)
+    rules, hold = random_rules(rng, coins[0]), rng.random() < 0.2
+    orders = [
+        random_orders(rng, c, i, case.ruinous, random_states(rng, len(c)) if hold else None)
+        for i, c in enumerate(coins)
     ]
     if rules.size_of == "units":  # coins instead of a fraction of the account
         most = [rules.capital / c[0].open for c in coins]
@@ -325,12 +360,23 @@ def check_account(case):
     rates = [random_rates(rng, c, case.step) for c in coins] if rng.random() < 0.5 else None
     names = [f"C{i}" for i in range(len(coins))]
     asked = {name: order_table(o, frame) for name, o, frame in zip(names, orders, case.tables)}
+    if hold:
+        rules, told = rules._replace(upon_opposite_entry="ignore"), None
+        orders, exits = zip(*[plain.signals_of_states(given) for given in orders])
+    else:
+        exits, told = [], {}
+        for name, given, frame in zip(names, orders, case.tables):
+            signals, flags = random_exits(rng, given, len(frame))
+            exits.append(signals)
+            asked[name], told[name] = exits_for_library(rng, flags, frame, asked[name])
+        told = {name: exit for name, exit in told.items() if exit is not None}
     made = backtest(
-        dict(zip(names, case.tables)), asked, lower=case.lower and dict(zip(names, case.lower)),
-        funding=rates and dict(zip(names, (r[1] for r in rates))), **rules._asdict(),
+        dict(zip(names, case.tables)), asked, told or None, lower=case.lower and dict(zip(names, case.lower)),
+        funding=rates and dict(zip(names, (r[1] for r in rates))), hold=hold, **rules._asdict(),
     )
     trades, equity, counts = plain.account(
         coins, case.step, [o for given in orders for o in given], rules, rates and [r[0] for r in rates], case.finer,
+        exits,
     )
     money = rules.capital + sum(t.quantity * max(c.high for c in coins[t.order.coin]) for t in trades)
     peak = max(equity) if rules.size_of == "equity" else 0.0
@@ -353,7 +399,7 @@ def hourly(*closes, lost=()):
     return [plain.Candle(60 * i, *map(float, row)) for i, row in enumerate(rows) if i not in lost]
 
 
-RULES = plain.Rules(0.01, 0.0, 100.0, "equity", 1, None, None, None, None, "fraction", 14, None, None)
+RULES = plain.Rules(0.01, 0.0, 100.0, "equity", 1, None, None, None, 99, "fraction", 14, None, None)
 
 
 def ruined_account(orders, lost=()):
@@ -425,18 +471,23 @@ def test_library_equals_the_plain_version(group):
 
 
 def test_the_markets_hold_what_they_should():
-    "Every kind of exit, both sides, full accounts, ruin, and candles that meet both barriers."
-    seen = {"ruin": 0, "assumed": 0, "decided": 0, "account_full": 0, "coin_busy": 0, "several": 0}
+    "Every kind of exit, both sides, full accounts, ruin, conflicts, and candles that meet both barriers."
+    seen = {"conflict": 0, "only_closed": 0, "turned": 0, "ruin": 0, "assumed": 0, "decided": 0, "account_full": 0, "coin_busy": 0, "several": 0}
     for number in range(40):
         trades, counts = check(number, seed=1)
         for trade in trades:
             seen[trade.reason] = seen.get(trade.reason, 0) + 1
             seen["assumed"] += trade.both == 1
             seen["decided"] += trade.both == 2
-        seen["account_full"] += counts["account_full"]
-        seen["coin_busy"] += counts["coin_busy"]
+        for name in ("account_full", "coin_busy", "conflict", "only_closed"):
+            seen[name] += counts[name]
+        entered = {(t.order.coin, t.order.row + 1, t.order.side) for t in trades}
+        seen["turned"] += sum(
+            t.reason == "signal" and (t.order.coin, t.row, -t.order.side) in entered for t in trades
+        )
         seen["several"] += len({t.order.coin for t in trades}) > 1
-    assert set(seen) >= {"target", "stop", "trailing", "timeout", "end", "ruin"} and min(seen.values()) > 3, seen
+    assert set(seen) >= {"target", "stop", "trailing", "timeout", "end", "signal", "ruin"}, seen
+    assert min(seen.values()) > 3, seen
 
 
 def main(count=2400, first=0):

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import CryptolabError, DataError, SettingsError, SourceError
-from cryptolab.data import find_candle_file, load_candles, load_exchange, load_hub, read_candles, sample_market
+from cryptolab.data import (
+    find_candle_file, load_candles, load_exchange, load_hub, market_truth, read_candles, sample_market,
+)
 from cryptolab.data.hub import HUB_SYMBOLS, hub_files
 
 HOUR = 3_600_000
@@ -330,7 +332,7 @@ def test_sample_source():
         None,
     )
     pd.testing.assert_frame_equal(a, sample_market("BTCUSDT", "1h", n=460, seed=3), check_freq=False)
-    assert {"true_p_up", "true_sigma"} <= set(a)
+    assert list(a) == ["open", "high", "low", "close", "volume"]
     other = load_candles("BTCUSDT", "1h", source="sample", limit=400, warmup=60, seed=4)
     assert other.attrs["fingerprint"] != a.attrs["fingerprint"]
     json.dumps(a.attrs)
@@ -349,7 +351,7 @@ def test_sample_source_by_dates_and_default_length():
 
 def test_sample_edge_is_an_option():
     got = load_candles("BTCUSDT", "1h", source="sample", limit=300, edge=0.1)
-    assert set(got.true_p_up.round(6)) <= {0.4, 0.5, 0.6}
+    assert set(market_truth(got).true_p_up.round(6)) <= {0.4, 0.5, 0.6}
 
 
 # ---- hub ---------------------------------------------------------------------------------------------------------

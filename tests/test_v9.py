@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import DataError, ModelError, SettingsError, seed_everything
-from cryptolab.data import load_candles, null_market, planted_market, sample_market
+from cryptolab.data import load_candles, market_truth, null_market, planted_market, sample_market
 from cryptolab.evaluation import baselines, comparison as board
 from cryptolab.systems.v9.rows import prepare_rows, v9_labels
 from cryptolab.systems.v9 import V9
@@ -135,7 +135,7 @@ def test_nothing_is_found_where_nothing_is(seed):
         candles.close[test], candles.close[test] * np.exp(r[test]), {"V9": forecast.mu[test]},
     )
     assert direction.p_majority["V9"] > 0.001 and price.p_zero["V9"] > 0.001
-    sigma = {"V9": forecast.sigma[test], "true sigma": candles.true_sigma[test]}
+    sigma = {"V9": forecast.sigma[test], "true sigma": market_truth(candles).true_sigma[test]}
     assert board.volatility_comparison(r[test].abs(), sigma, "true sigma", 1).skill["V9"] <= 0
 
 

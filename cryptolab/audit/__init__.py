@@ -12,7 +12,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from cryptolab.audit.pipeline import Pipeline, run_pipeline
-    from cryptolab.audit.leaks.audit import DETECTORS, TAXONOMY, audit_pipeline, audit_text
+    from cryptolab.audit.leaks.audit import DETECTORS, TAXONOMY, Findings, audit_pipeline, audit_text
     from cryptolab.audit.pipelines.v9 import v9_pipeline
     from cryptolab.audit.pipelines.v2 import v2_control, v2_pipeline
     from cryptolab.audit.pipelines.hybrid import hybrid_control, hybrid_pipeline
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # %% ../../nbs/75_audit/99_audit.ipynb #880fb040
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "pipeline": ["Pipeline", "run_pipeline"],
-    "leaks.audit": ["DETECTORS", "TAXONOMY", "audit_pipeline", "audit_text"],
+    "leaks.audit": ["DETECTORS", "TAXONOMY", "Findings", "audit_pipeline", "audit_text"],
     "pipelines.v9": ["v9_pipeline"],
     "pipelines.v2": ["v2_control", "v2_pipeline"],
     "pipelines.hybrid": ["hybrid_control", "hybrid_pipeline"],

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
+from ..data.candle_table import Candles
 from ..data.market import null_market, planted_market
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #c673c068
@@ -63,7 +64,7 @@ def candle_parts(candles: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def chain_candles(parts: pd.DataFrame, start: float, **attrs) -> pd.DataFrame:
+def chain_candles(parts: pd.DataFrame, start: float, **attrs) -> Candles:
     """Candles from parts; the first opens at the price `start`.
 
     Parameters
@@ -77,8 +78,8 @@ def chain_candles(parts: pd.DataFrame, start: float, **attrs) -> pd.DataFrame:
 
     Returns
     -------
-    pd.DataFrame
-        candle table with true_p_up = 0.5
+    Candles
+        candles; their `market_truth` is one half
     """
     close = np.log(start) - parts["jump"].iloc[0] + np.cumsum(parts["jump"] + parts["body"])
     open_ = close - parts["body"]
@@ -88,12 +89,12 @@ def chain_candles(parts: pd.DataFrame, start: float, **attrs) -> pd.DataFrame:
     table["high"], table["low"] = table[
         ["open", "high", "close"]
     ].max(axis=1), table[["open", "low", "close"]].min(axis=1)
-    table["volume"], table["true_p_up"] = parts["volume"], 0.5
-    table.attrs = attrs
+    table = Candles(table.assign(volume=parts["volume"]))
+    table.attrs = {**attrs, "sample": {"p_up": 0.5}}
     return table
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #ca7835ba
-def flipped_market(candles: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def flipped_market(candles: pd.DataFrame, seed: int = 0) -> Candles:
     """Real candles, each upright or mirrored around its open by a fair coin.
 
     Parameters
@@ -105,8 +106,8 @@ def flipped_market(candles: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     Returns
     -------
-    pd.DataFrame
-        candle table on the same clock with true_p_up = 0.5; extra columns of the original are dropped
+    Candles
+        candles on the same clock, whose `market_truth` is one half; extra columns of the original are dropped
     """
     parts = candle_parts(candles)
     up = np.random.default_rng([seed, 1]).random(len(parts)) < 0.5
@@ -126,7 +127,7 @@ def _known_before(x, half_life=24):
     return np.maximum(level, max(0.1 * float(np.median(level)), 1e-12))
 
 
-def shuffled_market(candles: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def shuffled_market(candles: pd.DataFrame, seed: int = 0) -> Candles:
     """Real candles drawn anew, rising or falling by a fair coin, on the volatility of the place they are put.
 
     Parameters
@@ -138,8 +139,8 @@ def shuffled_market(candles: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     Returns
     -------
-    pd.DataFrame
-        candle table on the same clock with true_p_up = 0.5
+    Candles
+        candles on the same clock, whose `market_truth` is one half
     """
     parts, rng = candle_parts(candles), np.random.default_rng([seed, 2])
     move = (parts["jump"] + parts["body"]).to_numpy()
@@ -170,13 +171,13 @@ def control_market(
     rows: int = 10_000,
     candles: pd.DataFrame | None = None,
     edge: float = 0.0,
-) -> pd.DataFrame:
+) -> Candles:
     """A market whose truth is known.
 
     Parameters
     ----------
     kind : str
-        garch | flipped | shuffled | planted
+        garch | flipped | shuffled | planted; large or small letters
     seed : int, default 0
         number of the market
     rows : int, default 10_000
@@ -188,9 +189,10 @@ def control_market(
 
     Returns
     -------
-    pd.DataFrame
-        candle table with true_p_up
+    Candles
+        candles; `market_truth` tells their truth
     """
+    kind = str(kind).lower()
     if kind not in KINDS:
         raise SettingsError("unknown kind of control market", " | ".join(KINDS), repr(kind), "choose one of them")
     if kind in ("garch", "planted"):

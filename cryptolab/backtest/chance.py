@@ -12,11 +12,11 @@ import pandas as pd
 from .engine import finer_candles, backtest
 from .orders import make_market, read_orders
 from ..config import DataError, SettingsError
-from ..labels.walk import exits_of_trades
+from ..labels.walk import NEVER, exits_of_trades
 
 # %% ../../nbs/60_backtest/50_chance.ipynb #fc4c8fd5
 def _shape(market, checked, numbers, coin):
-    "Trades of one coin: decision rows, and sides, sizes and barriers as fractions of the entry price."
+    "Trades of one coin: decision rows, and sides, sizes, candles to the exit, barriers as fractions of the entry."
     of = checked.coin[numbers] == coin
     k, a = numbers[of], market.bounds[coin]
     rows, sign = checked.rows[k], checked.sign[k]
@@ -24,7 +24,7 @@ def _shape(market, checked, numbers, coin):
     stop = np.where(np.isnan(v["stop"]), v["stop_by"], sign * (entry - v["stop"]))
     target = np.where(np.isnan(v["target"]), v["target_by"], sign * (v["target"] - entry))
     return rows, {
-        "sign": sign, "size": v["size"], "timeout": v["timeout"],
+        "sign": sign, "size": v["size"], "timeout": v["timeout"], "leave": checked.leave[k] - rows,
         **{
             name: x / entry
             for name, x in (
@@ -67,8 +67,9 @@ def _outcomes(market, coin, rows, kept, lower):
     entry, sign = prices[0][rows + 1], kept["sign"]
     below = None if not len(lower[3]) else (*lower[:3], lower[3][a + coin : b + coin + 1])
     _, price, _, _ = exits_of_trades(
-        prices, rows, sign, entry * (1 - sign * kept["stop_by"]), entry * (1 + sign * kept["target_by"]),
-        entry * kept["trail_by"], entry * kept["trail_from"], kept["timeout"].astype("int64"), below,
+        prices, rows, sign, stop=entry * (1 - sign * kept["stop_by"]), target=entry * (1 + sign * kept["target_by"]),
+        trail=entry * kept["trail_by"], trail_from=entry * kept["trail_from"], timeout=kept["timeout"].astype("int64"),
+        leave=np.minimum(rows + kept["leave"], NEVER), lower=below,
     )
     return sign * (price / entry - 1), price / entry
 
@@ -145,7 +146,7 @@ def random_entries_p(
     slippage : float, default 0.0005
         fraction per side
     **settings
-        any other setting of `backtest`: stop, target, timeout, unit, max_positions …
+        any other setting of `backtest`: exits, hold, stop, target, timeout, unit, max_positions …
 
     Returns
     -------
@@ -166,9 +167,8 @@ def random_entries_p(
         "stop": None, "target": None, "trailing": None, "trailing_from": None, "timeout": None, "unit": "fraction",
         "window": 14,
     }
-    checked = read_orders(
-        market, orders, settings.get("size", 1.0), **{k: settings.get(k, v) for k, v in barriers.items()},
-    )
+    rules = {k: settings[k] for k in ("size", "exits", "hold", "upon_opposite_entry") if k in settings}
+    checked = read_orders(market, orders, **rules, **{k: settings.get(k, v) for k, v in barriers.items()})
     numbers = _numbers(market, checked, trades)
     shapes = {coin: _shape(market, checked, numbers, coin) for coin in np.unique(checked.coin[numbers])}
     ratio = trades["exit"] / trades["entry"]

@@ -16,7 +16,7 @@ from .orders import make_market, read_orders
 from ..config import DataError, SettingsError
 from ..data.timegrid import canonical_timeframe
 from ..labels.barriers import finer_arrays
-from ..labels.walk import END, REASONS, TIMEOUT, walk_in_turn
+from ..labels.walk import END, REASONS, SIGNAL, TIMEOUT, walk_in_turn
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #ce6436ad
 EXIT_REASONS = (*REASONS, "ruin")
@@ -123,16 +123,19 @@ class _Fills:
         return _Fills(*(getattr(self, f.name)[keep] for f in fields(self)))
 
 
-def _fill(market, orders, most, room, finer):
-    "The orders that find room, each followed to its exit; how many found the coin busy, and the account full."
-    v = orders.values
-    order, at, price, reason, both, busy, full = walk_in_turn(
+def _fill(market, orders, room, finer):
+    "The orders that find room, each followed to its exit, and what became of the others."
+    v, step = orders.values, market.step.value if len(market.ends) else 1
+    order, at, price, reason, both, *missed = walk_in_turn(
         *market.prices, market.bounds, market.ends, orders.coin.astype("int64"), orders.rows, orders.sign, v["stop"],
-        v["target"], v["stop_by"], v["target_by"], v["trail_by"], v["trail_from"], v["timeout"].astype("int64"), most,
-        room, *finer,
+        v["target"], v["stop_by"], v["target_by"], v["trail_by"], v["trail_from"], v["timeout"].astype("int64"),
+        orders.leave, *room, step, *finer,
     )
-    coin, rows, sign = orders.coin[order].astype("int64"), orders.rows[order], orders.sign[order]
-    return _Fills(coin, rows, sign, at, price, reason, both, v["size"][order], order), int(busy), int(full)
+    fills = _Fills(
+        coin=orders.coin[order].astype("int64"), row=orders.rows[order], sign=orders.sign[order], at=at, price=price,
+        reason=reason, both=both, size=v["size"][order], order=order,
+    )
+    return fills, dict(zip(("coin_busy", "account_full", "only_closed"), map(int, missed)))
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #dce82687
 def _account_rows(market, coin, rows):
@@ -178,15 +181,18 @@ def _trades(market, fills, results, orders, fee, slippage):
     decided, entered, left = (
         market.times[_account_rows(market, fills.coin, rows)] for rows in (fills.row, fills.row + 1, fills.at)
     )
+    signal, ended = fills.reason == SIGNAL, left + market.step
+    if signal.any():
+        ended = ended.where(~signal, left.as_unit(ended.unit))
     table = pd.DataFrame(
         {
             "symbol": pd.Categorical.from_codes(fills.coin, market.symbols), "decided": decided,
-            "entry_time": entered, "exit_time": left + market.step, "side": fills.sign.astype("int8"),
+            "entry_time": entered, "exit_time": ended, "side": fills.sign.astype("int8"),
             "size": fills.size, "quantity": quantity, "entry": entry, "exit": fills.price, "entry_price": bought,
             "exit_price": fills.price * (1 - fills.sign * slippage), "gross": gross, "fee": fees, "slippage": slip,
             "funding": paid, "net": net, "ret": net / notional, "gross_ret": fills.sign * (fills.price / entry - 1),
             "exit_reason": pd.Categorical.from_codes(fills.reason, EXIT_REASONS), "both": fills.both,
-            "candles": fills.at - fills.row, "mae": worst, "mfe": best,
+            "candles": fills.at - fills.row - signal, "mae": worst, "mfe": best,
         },
         copy=False,
     )
@@ -213,25 +219,26 @@ def _check_account(size_of, capital, max_positions, max_total):
         )
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #9e4d21c3
-def _simulate(market, orders, most, room, finer, money):
+def _simulate(market, orders, room, finer, money):
     "Fills, their results, worth of the account, and counts of the orders that became no trade."
-    fills, busy, full = _fill(market, orders, most, room, finer)
+    fills, missed = _fill(market, orders, room, finer)
     results, worth, ruined = _book(market, fills, *money)
     late = 0
     if ruined >= 0:
         given, orders = len(orders.rows), orders.only(_account_rows(market, orders.coin, orders.rows) < ruined)
-        fills, busy, full = _fill(market, orders, most, room, finer)
+        fills, missed = _fill(market, orders, room, finer)
         begun = _account_rows(market, fills.coin, fills.row + 1) <= ruined
         late, bought = given - len(orders.rows) + int((~begun).sum()), results[0, : len(begun)][begun]
         fills = _close_at(market, fills.only(begun), ruined)
         results, after, _ = _book(market, replace(fills, size=bought), MODES.index("units"), *money[1:])
         worth[ruined:] = after[ruined:]
-    return orders, fills, results, worth, {"coin_busy": busy, "account_full": full, "after_ruin": late}
+    return orders, fills, results, worth, missed | {"after_ruin": late}
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #72ac0441
 def backtest(
     candles: pd.DataFrame | dict,
-    orders: pd.DataFrame | pd.Series | dict,
+    entries: pd.DataFrame | pd.Series | dict,
+    exits: pd.DataFrame | pd.Series | dict | None = None,
     fee: float = 0.001,
     slippage: float = 0.0005,
     capital: float = 10_000.0,
@@ -247,6 +254,8 @@ def backtest(
     trailing: float | None = None,
     trailing_from: float | None = None,
     lower: pd.DataFrame | dict | None = None,
+    hold: bool = False,
+    upon_opposite_entry: str = "ignore",
     funding: pd.DataFrame | pd.Series | dict | None = None,
     timeframe: str | None = None,
 ) -> Result:
@@ -256,8 +265,10 @@ def backtest(
     ----------
     candles : pd.DataFrame | dict
         candle table, or symbol -> candle table (several coins on one account)
-    orders : pd.DataFrame | pd.Series | dict
-        `action` 1 | −1 | 0 per decision row, see above; or symbol -> table
+    entries : pd.DataFrame | pd.Series | dict
+        bool, or 1 | −1 | 0, per decision row, or orders; or symbol -> such
+    exits : pd.DataFrame | pd.Series | dict | None, default None
+        bool per row, or its columns long, short; or symbol -> such
     fee : float, default 0.001
         fraction per side
     slippage : float, default 0.0005
@@ -288,6 +299,10 @@ def backtest(
         gain from which it begins; None for at once
     lower : pd.DataFrame | dict | None, default None
         finer candles, which show the barrier that was reached first
+    hold : bool, default False
+        True: `entries` is a state, not a signal: in the market while it is true, or 1, or −1
+    upon_opposite_entry : str, default "ignore"
+        what it does to an open position: "ignore" | "close" | "reverse"
     funding : pd.DataFrame | pd.Series | dict | None, default None
         funding rates, see `funding_sums`
     timeframe : str | None, default None
@@ -312,11 +327,13 @@ def backtest(
         "stop": stop, "target": target, "trailing": trailing, "trailing_from": trailing_from, "timeout": timeout,
         "unit": unit, "window": window,
     }
-    checked = read_orders(market, orders, size, **barriers)
-    room = max_positions * len(market.symbols) if max_total is None else max_total
+    rules = {"hold": hold, "upon_opposite_entry": upon_opposite_entry}
+    checked = read_orders(market, entries, size, exits, **rules, **barriers)
+    total = max_positions * len(market.symbols) if max_total is None else max_total
+    room = upon_opposite_entry == "close", max_positions, total
     money = MODES.index(size_of), capital, fee, slippage, _funding_of(market, funding)
     finer = finer_candles(market, lower)
-    kept, fills, results, worth, missed = _simulate(market, checked, max_positions, room, finer, money)
+    kept, fills, results, worth, missed = _simulate(market, checked, room, finer, money)
     trades = _trades(market, fills, results, kept, fee, slippage)
     held = (trades["exit_time"] - trades["entry_time"]).to_numpy()
     gaps = held != trades["candles"].to_numpy() * market.step.to_timedelta64()
@@ -326,7 +343,7 @@ def backtest(
     }
     settings = {
         "fee": fee, "slippage": slippage, "size_of": size_of, "max_positions": max_positions, "max_total": max_total,
-        **barriers,
+        "exits": exits is not None, **rules, **barriers,
     }
     equity = pd.Series(worth, market.times, name="equity", copy=False)
     length = canonical_timeframe(f"{int(market.step.total_seconds() // 60)}min")

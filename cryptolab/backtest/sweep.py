@@ -16,7 +16,7 @@ import pandas as pd
 from .orders import make_market
 from ..config import DataError, SettingsError
 from ..features.operators import kernel
-from ..labels.walk import END, TIMEOUT, walk_in_turn
+from ..labels.walk import END, NEVER, TIMEOUT, walk_in_turn
 
 # %% ../../nbs/60_backtest/70_sweep.ipynb #f612cfa3
 @kernel
@@ -97,10 +97,10 @@ def _trades_of(market, rows, sign, stop, target, trailing, trailing_from, timeou
     by = scale[rows] if scale is not None else market.prices[0][rows + 1]
     nothing, zero = np.full(n, np.nan), np.zeros(n, dtype="int64")
     begin = np.zeros(n) if np.isnan(trailing_from) else trailing_from * by
-    room = np.full(n, 2**62 if np.isnan(timeout) else int(timeout))
+    longest, leave = np.full(n, NEVER if np.isnan(timeout) else int(timeout)), np.full(n, NEVER)
     order, at, price, reason, *_ = walk_in_turn(
         *market.prices, market.bounds, none, zero, rows, np.full(n, sign), nothing, nothing, stop * by, target * by,
-        trailing * by, begin, room, 1, 1, empty, empty, empty, none,
+        trailing * by, begin, longest, leave, False, 1, 1, 1, empty, empty, empty, none,
     )
     return rows[order], at, price, (reason == TIMEOUT) | (reason == END)
 

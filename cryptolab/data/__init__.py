@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['load_sample', 'load_candles', 'CANDLE_COLUMNS', 'OPTIONAL_COLUMNS', 'TRUTH_COLUMNS', 'TIMEFRAMES',
-           'timeframe_delta', 'canonical_timeframe', 'infer_timeframe', 'validate_candles', 'clean_candles',
-           'quality_table', 'segments', 'find_gaps', 'resample_candles', 'fingerprint', 'read_candles',
-           'find_candle_file', 'load_local', 'load_hub', 'load_exchange', 'sample_market', 'null_market',
-           'planted_market']
+           'Candles', 'timeframe_delta', 'canonical_timeframe', 'infer_timeframe', 'validate_candles',
+           'clean_candles', 'quality_table', 'segments', 'find_gaps', 'resample_candles', 'fingerprint',
+           'read_candles', 'find_candle_file', 'load_local', 'load_hub', 'load_exchange', 'sample_market',
+           'null_market', 'planted_market', 'market_truth']
 
 # %% ../../nbs/10_data/90_data.ipynb #15392d71
 import inspect
@@ -17,23 +17,24 @@ import pandas as pd
 
 from ..faces import make_face
 from ..config import DataError, SettingsError
+from .candle_table import CANDLE_COLUMNS, OPTIONAL_COLUMNS, Candles
 from cryptolab.data.candles import (
-    CANDLE_COLUMNS, OPTIONAL_COLUMNS, TIMEFRAMES, TRUTH_COLUMNS, canonical_timeframe, clean_candles, find_gaps,
-    fingerprint, infer_timeframe, quality_table, resample_candles, segments, timeframe_delta, validate_candles,
+    TIMEFRAMES, canonical_timeframe, clean_candles, find_gaps, fingerprint, infer_timeframe, quality_table,
+    resample_candles, segments, timeframe_delta, validate_candles,
 )
 from .exchange import load_exchange
 from .hub import load_hub
 from .local import canonical_request, find_candle_file, load_local
-from .market import null_market, planted_market, sample_market
+from .market import TRUTH_COLUMNS, market_truth, null_market, planted_market, sample_market
 from .readers import read_candles
 from .timegrid import utc_time
 
 # %% ../../nbs/10_data/90_data.ipynb #1996f4a4
 _all_ = [
-    "CANDLE_COLUMNS", "OPTIONAL_COLUMNS", "TRUTH_COLUMNS", "TIMEFRAMES", "timeframe_delta", "canonical_timeframe",
-    "infer_timeframe", "validate_candles", "clean_candles", "quality_table", "segments", "find_gaps",
-    "resample_candles", "fingerprint", "read_candles", "find_candle_file", "load_local", "load_hub", "load_exchange",
-    "sample_market", "null_market", "planted_market",
+    "CANDLE_COLUMNS", "OPTIONAL_COLUMNS", "TRUTH_COLUMNS", "TIMEFRAMES", "Candles", "timeframe_delta",
+    "canonical_timeframe", "infer_timeframe", "validate_candles", "clean_candles", "quality_table", "segments",
+    "find_gaps", "resample_candles", "fingerprint", "read_candles", "find_candle_file", "load_local", "load_hub",
+    "load_exchange", "sample_market", "null_market", "planted_market", "market_truth",
 ]
 
 # %% ../../nbs/10_data/90_data.ipynb #b7cbec52
@@ -88,7 +89,7 @@ def load_sample(
     warmup: int = 0,
     seed: int = 0,
     edge: float | None = None,
-) -> pd.DataFrame:
+) -> Candles:
     """The sample market, cut to the length of a request.
 
     Parameters
@@ -112,8 +113,8 @@ def load_sample(
 
     Returns
     -------
-    pd.DataFrame
-        clean candle table with the truth columns
+    Candles
+        clean candles; `market_truth` tells their truth
     """
     symbol, timeframe = canonical_request(symbol, timeframe)
     options = {} if edge is None else {"edge": edge}
@@ -134,8 +135,9 @@ _SOURCES = {
 }
 
 
-def _checked_options(source, options):
-    "Raises SettingsError for a source or an option that does not exist."
+def _checked_source(source, options):
+    "The source in small letters; raises SettingsError for a source or an option that does not exist."
+    source = str(source).strip().lower()
     if source not in _SOURCES:
         raise SettingsError("unknown source", " | ".join(_SOURCES), repr(source), "choose one of them")
     unknown = sorted(set(options) - set(_SOURCES[source]))
@@ -144,6 +146,7 @@ def _checked_options(source, options):
             f"source={source} has no option {', '.join(unknown)}", ", ".join(_SOURCES[source]) or "no options",
             ", ".join(unknown), "correct or remove it",
         )
+    return source
 
 # %% ../../nbs/10_data/90_data.ipynb #ed23b9aa
 def load_candles(
@@ -158,7 +161,7 @@ def load_candles(
     seed: int = 0,
     now: object = None,
     **options,
-) -> pd.DataFrame:
+) -> Candles:
     """Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the request.
 
     Parameters
@@ -168,7 +171,7 @@ def load_candles(
     timeframe : str
         such as 15m, 1h, 1d (also 1H, 60min)
     source : str, default "local"
-        sample | local | hub | exchange
+        sample | local | hub | exchange; large or small letters
     data_dir : object, default None
         local: folder or file (None = "data"); hub: mirror; exchange: store
     start : object, default None
@@ -188,14 +191,14 @@ def load_candles(
 
     Returns
     -------
-    pd.DataFrame
-        candle table; attrs say where it comes from and what was done
+    Candles
+        candles; attrs say where they come from and what was done
 
     Raises
     ------
     CryptolabError
     """
-    _checked_options(source, options)
+    source = _checked_source(source, options)
     symbol, timeframe = canonical_request(symbol, timeframe)
     times = {"start": start, "end": end, "now": now}
     start, end, now = (None if time is None else utc_time(time, name) for name, time in times.items())

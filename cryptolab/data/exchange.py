@@ -46,7 +46,7 @@ def open_exchange(exchange: object = "binance") -> object:
     Parameters
     ----------
     exchange : object, default "binance"
-        a name that ccxt knows, or an exchange object (used as it is)
+        a name that ccxt knows (also Binance), or an exchange object (used as it is)
 
     Returns
     -------
@@ -66,11 +66,12 @@ def open_exchange(exchange: object = "binance") -> object:
         raise SourceError(
             "source=exchange needs the package ccxt", "an installed ccxt", "none", 'pip install "cryptolab[exchange]"'
         ) from e
-    if exchange not in ccxt.exchanges:
-        near = difflib.get_close_matches(exchange, ccxt.exchanges, n=3)
+    name = exchange.strip().lower()  # as ccxt writes all of them
+    if name not in ccxt.exchanges:
+        near = difflib.get_close_matches(name, ccxt.exchanges, n=3)
         raise SettingsError("unknown exchange", "a name that ccxt knows", repr(exchange),
                             f"did you mean {' or '.join(near or ['binance'])}?")
-    return getattr(ccxt, exchange)({"enableRateLimit": True})
+    return getattr(ccxt, name)({"enableRateLimit": True})
 
 
 def market_name(markets, symbol: str, name: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..config import DataError, SettingsError, SourceError
-from .candles import CANDLE_COLUMNS, OPTIONAL_COLUMNS, TRUTH_COLUMNS, clean_candles
+from .candles import CANDLE_COLUMNS, OPTIONAL_COLUMNS, clean_candles
 from .readers import read_candles
 from .timegrid import TIMEFRAMES, canonical_timeframe, infer_timeframe, timeframe_delta
 from .unpacking import KNOWN_ENDINGS
@@ -309,7 +309,7 @@ def read_checked(
                 f"{path.name}: its candles have another timeframe", f"{timeframe}, as asked for", found, remedy,
             )
     candles = clean_candles(raw, timeframe, now=pd.Timestamp.now("UTC") if now is None else now)
-    candles = candles[[c for c in CANDLE_COLUMNS + OPTIONAL_COLUMNS + TRUTH_COLUMNS if c in candles]]
+    candles = candles[[c for c in CANDLE_COLUMNS + OPTIONAL_COLUMNS if c in candles]]
     candles.attrs.update(symbol=symbol, timeframe=timeframe, source=source, path=str(path))
     return candles
 

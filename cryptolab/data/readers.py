@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
-from .candles import CANDLE_COLUMNS, OPTIONAL_COLUMNS, clean_candles
+from .candle_table import CANDLE_COLUMNS, OPTIONAL_COLUMNS, Candles
+from .candles import clean_candles
 from .formats import RawTable, read_raw
 from .headings import words
 from cryptolab.data.naming import (
@@ -287,7 +288,7 @@ def read_candles(
     allow_jumps: bool = False,
     max_unpacked: int = MAX_UNPACKED,
     max_ratio: float = MAX_RATIO,
-) -> pd.DataFrame:
+) -> Candles:
     """Candles from a file of any common layout.
 
     Parameters
@@ -309,7 +310,7 @@ def read_candles(
 
     Returns
     -------
-    pd.DataFrame
+    Candles
         candle table; attrs: path, timeframe, quality
 
     Raises
@@ -329,7 +330,7 @@ def read_candles(
     empty = np.isnan(data["open"] + data["high"] + data["low"] + data["close"])
     ns = _open_times(raw, roles, rows, empty)
     ns = _from_close(ns, raw, timeframe) if from_close else ns
-    table = pd.DataFrame(data, index=pd.DatetimeIndex(ns, name="open_time").tz_localize("UTC"))
+    table = Candles(data, index=pd.DatetimeIndex(ns, name="open_time").tz_localize("UTC"))
     table.attrs = {"path": str(path)}
     table.attrs["timeframe"] = _timeframe_of(table, timeframe, path)
     table.attrs["quality"] = raw.notes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from cryptolab.evaluation.forecast_table import Forecast, draw_forecast
     from cryptolab.evaluation.metrics import (
         direction_metrics, volatility_metrics, price_metrics, confusion_scores, roc_auc, error_scores, log_losses,
         qlike_loss, mase, auc_interval, accuracy_interval, interval_coverage, reliability_table, confidence_deciles,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/55_evaluation/99_evaluation.ipynb #2dcc1897
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "forecast_table": ["Forecast", "draw_forecast"],
     "metrics": [
         "direction_metrics", "volatility_metrics", "price_metrics", "confusion_scores", "roc_auc", "error_scores",
         "log_losses", "qlike_loss", "mase", "auc_interval", "accuracy_interval", "interval_coverage",

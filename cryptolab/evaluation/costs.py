@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['sign_position', 'gross_edge', 'units_traded', 'position_turnover', 'break_even', 'position_break_even',
-           'net_edge', 'buy_and_hold', 'random_entries', 'edge_among_random_entries', 'cost_comparison']
+           'net_edge', 'buy_and_hold', 'random_entries', 'edge_among_random_entries', 'CostComparison',
+           'cost_comparison']
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #0a39bedc
 import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
+from ..data.display import HeadedTable, plot_intervals
 from .bootstrap import stationary_bootstrap
 from .metrics import aligned_columns, check_column
 
@@ -309,6 +311,33 @@ def _random_row(returns, position, cost, n, seed, level):
     return row | {"net_bp": (gross - 1e4 * cost * traded).mean(), "p_gross": np.nan, "p_random": np.nan}
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #8d411253
+class CostComparison(HeadedTable):
+    "Strategies before and after costs, one row each; says what costs leave of the first."
+
+    _digits = 2
+
+    def headline(self) -> str | None:
+        """What the first strategy earns, and what of it costs would leave.
+
+        Returns
+        -------
+        str | None
+            None where the columns or the cost are missing
+        """
+        if not self.has("gross_bp", "gross_low", "gross_high", "net_bp", "break_even_bp") or "cost" not in self.attrs:
+            return None
+        row, cost_bp = self.iloc[0], 1e4 * self.attrs["cost"]
+        gross = f"{row.gross_bp:+.2f} basis points per candle before costs"
+        interval = f"95 % interval {row.gross_low:+.2f} to {row.gross_high:+.2f}"
+        limit = f", break-even at {row.break_even_bp:.1f} per side" if np.isfinite(row.break_even_bp) else ""
+        return f"{self.index[0]}: {gross} ({interval}){limit}; at {cost_bp:.0f} per side {row.net_bp:+.2f} are left"
+
+    def picture(self):
+        "What each strategy earns before costs."
+        title = "Basis points per candle before costs, and their 95 % interval"
+        return plot_intervals(self, ("gross_bp", "gross_low", "gross_high"), title, "basis points per candle")
+
+
 def cost_comparison(
     returns,
     positions: dict,
@@ -317,7 +346,7 @@ def cost_comparison(
     n_samples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
-) -> pd.DataFrame:
+) -> CostComparison:
     """Strategies next to buy and hold and random entries.
 
     Parameters
@@ -339,8 +368,8 @@ def cost_comparison(
 
     Returns
     -------
-    pd.DataFrame
-        index: strategies, `buy_and_hold`, `random_entries` (of the first); columns: see the prose above
+    CostComparison
+        strategies, `buy_and_hold`, `random_entries` (of the first); columns: see the prose; attrs: cost
     """
     if not positions:
         raise DataError("no strategy to compare", "at least one position column", 0, "pass {'model': position}")
@@ -350,4 +379,6 @@ def cost_comparison(
     settings = {"n_samples": n_samples, "seed": seed, "level": level}
     rows = {name: _strategy_row(returns, x, cost, n_random, settings) for name, x in held.items()}
     rows["random_entries"] = _random_row(returns, next(iter(held.values())), cost, n_random, seed, level)
-    return pd.DataFrame(rows).T.rename_axis("strategy")
+    table = CostComparison(pd.DataFrame(rows).T.rename_axis("strategy"))
+    table.attrs["cost"] = float(cost)
+    return table

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from cryptolab.audit.leaks.audit import ALARM, DETECTORS, TAXONOMY, audit_pipeline, audit_text
+    from cryptolab.audit.leaks.audit import ALARM, DETECTORS, TAXONOMY, Findings, audit_pipeline, audit_text
     from cryptolab.audit.leaks.case import note_finding, open_case, other_future
     from cryptolab.audit.leaks.features import judge_beginning, judge_features, try_context, try_futures
     from cryptolab.audit.leaks.labels import coin_market, judge_same_bar, judge_smoothed, measure_labels
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # %% ../../../nbs/75_audit/30_leaks/99_leaks.ipynb #525f633f
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "audit": ["ALARM", "DETECTORS", "TAXONOMY", "audit_pipeline", "audit_text"],
+    "audit": ["ALARM", "DETECTORS", "TAXONOMY", "Findings", "audit_pipeline", "audit_text"],
     "case": ["note_finding", "open_case", "other_future"],
     "features": ["judge_beginning", "judge_features", "try_context", "try_futures"],
     "labels": ["coin_market", "judge_same_bar", "judge_smoothed", "measure_labels"],

@@ -610,7 +610,7 @@ class Entry:
         return pipeline
 
     def candles(self, n: int = 2_000, seed: int = 0) -> pd.DataFrame:
-        """Candles on which it runs; the truth columns are left out.
+        """Candles on which it runs.
 
         Parameters
         ----------
@@ -624,7 +624,7 @@ class Entry:
         pd.DataFrame
             open, high, low, close, volume
         """
-        return self.market(n=n, seed=seed)[["open", "high", "low", "close", "volume"]]
+        return self.market(n=n, seed=seed)
 
 
 def collector(entries: list, leaky: bool):

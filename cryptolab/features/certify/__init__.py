@@ -12,8 +12,8 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from cryptolab.features.certify.certificate import (
-        FACTS, certifiable_sets, certificate_hash, certificate_records, certificate_summary, certificate_text,
-        certify, read_context,
+        FACTS, Certificate, certifiable_sets, certificate_hash, certificate_records, certificate_summary,
+        certificate_text, certify, read_context,
     )
     from cryptolab.features.certify.lookahead import check_future, check_newest, check_prefix, random_cuts
     from cryptolab.features.certify.conduct import check_filler, check_finite, check_memory, check_parity, check_scale
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # %% ../../../nbs/20_features/50_certify/99_certify.ipynb #5377d620
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "certificate": [
-        "FACTS", "certifiable_sets", "certificate_hash", "certificate_records", "certificate_summary",
+        "FACTS", "Certificate", "certifiable_sets", "certificate_hash", "certificate_records", "certificate_summary",
         "certificate_text", "certify", "read_context",
     ],
     "lookahead": ["check_future", "check_newest", "check_prefix", "random_cuts"],

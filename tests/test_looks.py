@@ -1,0 +1,174 @@
+"""Tables that say what they are: true of the rows at hand, nothing of pandas is lost, text stays text in HTML."""
+import copy
+import pickle
+import timeit
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryptolab.data import CANDLE_COLUMNS, Candles, load_candles, read_candles, resample_candles, sample_market
+from cryptolab.data.display import HeadedTable, broken_line, headed
+
+
+@pytest.fixture(scope="module")
+def candles():
+    return load_candles("BTCUSDT", "1h", source="sample", limit=400, warmup=20)
+
+
+# ---- candles
+
+def test_every_way_to_candles_gives_candles(candles, tmp_path):
+    candles.to_csv(tmp_path / "BTCUSDT_1h.csv")
+    ways = {
+        "sample": candles, "market": sample_market(n=300), "resampled": resample_candles(candles, "4h"),
+        "read": read_candles(tmp_path / "BTCUSDT_1h.csv"),
+        "raw": read_candles(tmp_path / "BTCUSDT_1h.csv", clean=False),
+        "local": load_candles("btcusdt", "1H", source="LOCAL", data_dir=tmp_path),
+    }
+    assert {name: type(table) for name, table in ways.items()} == dict.fromkeys(ways, Candles)
+    assert ways["local"].headline().endswith("none missing; local BTCUSDT_1h.csv; nothing dropped")
+    assert str(tmp_path) not in repr(ways["local"])  # a path of this machine is nobody's business
+
+
+def test_the_sentence_is_true_of_the_rows_at_hand(candles):
+    def said(table):
+        return table.headline().split("; ")[0]
+
+    assert said(candles) == "BTCUSDT 1h: 420 candles from 2024-12-14 12:00 to 2024-12-31 23:00 UTC, none missing"
+    assert said(candles[5:6]) == "BTCUSDT 1h: 1 candle from 2024-12-14 17:00 to 2024-12-14 17:00 UTC"
+    holes = candles.drop(candles.index[[50, 51, 200]])
+    assert said(holes).endswith("3 missing between them") and said(holes[60:150]).endswith("none missing")
+    assert said(resample_candles(candles, "4h")).startswith("BTCUSDT 4h: 105 candles")
+    bare = Candles(pd.DataFrame(candles.to_numpy(), candles.index, candles.columns))
+    assert bare.headline() == "candles: 420 candles from 2024-12-14 12:00 to 2024-12-31 23:00 UTC"
+
+
+def test_what_was_dropped_is_said(candles, tmp_path):
+    damaged = pd.concat([candles, candles.iloc[[3, 9]]])
+    damaged.iloc[100, :4] = np.nan
+    damaged.reset_index().to_csv(tmp_path / "a.csv", index=False)
+    found = read_candles(tmp_path / "a.csv").headline()
+    assert found.endswith("a.csv; sorted by time; dropped: 1 missing values, 2 duplicates"), found
+
+
+def test_rows_stay_candles_and_columns_do_not(candles):
+    kept = [candles[:9], candles.iloc[::2], candles.copy(), candles.sort_index(ascending=False), candles.dropna(),
+            candles[candles.close > 0], candles.assign(x=1.0), candles[CANDLE_COLUMNS], candles.rename(columns=str),
+            pd.concat([candles[:90], candles[90:]]), candles.join(candles[["close"]].add_prefix("b_")),
+            copy.deepcopy(candles), pickle.loads(pickle.dumps(candles)), candles.tail(3), candles.astype("float32")]
+    assert [type(t) for t in kept] == [Candles] * len(kept)
+    assert [t.attrs for t in kept] == [candles.attrs] * len(kept)
+    plain = [candles[["open", "close"]], candles.T, candles.describe(), candles.drop(columns="low"), candles.corr(),
+             candles.groupby(candles.index.hour).mean(), candles.to_numpy(), candles.melt(),
+             candles.pivot_table(index=candles.index.hour), candles.stack().unstack(0)]
+    assert Candles not in [type(t) for t in plain]
+    series = [candles["close"], candles.close, candles.iloc[4], candles.mean(), candles.loc[candles.index[4]]]
+    assert [type(s) for s in series] == [pd.Series] * 5
+    renamed = candles.rename(columns=str.upper), candles.set_index("close"), candles.reset_index()
+    assert [t.headline() for t in renamed] == [None] * 3  # pandas changes a copy in place: nothing is claimed of it
+
+
+def test_candles_are_a_dataframe_in_every_other_respect(candles, tmp_path):
+    plain = pd.DataFrame(candles)
+    assert type(plain) is pd.DataFrame
+    for do in (
+        lambda t: t * 2, lambda t: t.rolling(5).mean(), lambda t: t.resample("4h").last(), lambda t: t.shift(1),
+        lambda t: t.groupby(t.index.hour).sum(), lambda t: t.where(t > 100), lambda t: t.apply(np.log),
+        lambda t: t.merge(t, left_index=True, right_index=True), lambda t: t.query("close > open"),
+        lambda t: t.cumsum(),
+        lambda t: t.pivot_table(index=t.index.hour, values="close"), lambda t: t.stack(), lambda t: t.T,
+        lambda t: t.reindex(t.index[::3]), lambda t: t.sample(5, random_state=1), lambda t: t.eval("close - open"),
+    ):
+        got, want = do(candles), do(plain)
+        assert np.array_equal(got.to_numpy(), want.to_numpy(), equal_nan=True) and got.index.equals(want.index)
+    changed = candles.copy()
+    changed.loc[changed.index[3], "close"] = 1.0
+    changed["close"] = changed["close"] * 2
+    assert changed["close"].iloc[3] == 2.0 and candles["close"].iloc[3] != 2.0
+    candles.to_parquet(tmp_path / "a.parquet")
+    stored = pd.read_parquet(tmp_path / "a.parquet")
+    assert type(stored) is pd.DataFrame and stored.attrs == candles.attrs
+    pd.testing.assert_frame_equal(Candles(stored), candles, check_freq=False)
+
+
+@pytest.mark.parametrize("make", [
+    lambda c: c > 0, lambda c: c.pct_change(), lambda c: c.diff(), lambda c: c.iloc[:0], lambda c: c.isna(),
+    lambda c: c.astype(str), lambda c: -c, lambda c: c.tz_localize(None),
+])
+def test_numbers_that_are_no_candles_are_shown_as_pandas_shows_them(candles, make):
+    table = make(candles)
+    assert Candles(table).headline() is None
+    own, plain = Candles(table), pd.DataFrame(table)
+    assert repr(own).replace("Empty Candles", "Empty DataFrame") == repr(plain)
+    assert own._repr_html_() == plain._repr_html_()
+
+
+def test_a_slice_costs_next_to_nothing(candles):
+    bare = Candles(pd.DataFrame(candles.to_numpy(), candles.index, candles.columns))
+    plain = pd.DataFrame(bare)
+    for do in (lambda t: t.iloc[20:90], lambda t: t["close"], lambda t: t.copy()):
+        took = {kind: [] for kind in ("plain", "own")}
+        for _ in range(15):  # in turns: a busy machine slows both
+            for kind, table in (("plain", plain), ("own", bare)):
+                took[kind].append(timeit.timeit("do(table)", number=200, globals={"do": do, "table": table}) / 200)
+        assert min(took["own"]) - min(took["plain"]) < 5e-6, {k: min(v) for k, v in took.items()}
+
+
+# ---- how they look
+
+HOSTILE = "<img src=x onerror=alert(1)>\u202e$x$ $\\no{$"
+
+
+def test_text_from_outside_stays_text(candles):
+    table = candles[:50].assign(**{"<b>x</b>": 1.0})
+    table.attrs = {"symbol": HOSTILE, "timeframe": "1h", "source": HOSTILE, "path": f"/home/me/{HOSTILE}.csv"}
+    page = table._repr_html_()
+    assert "<img" not in page and "<b>x" not in page and "\u202e" not in page + repr(table) and "\\u202e" in page
+    assert "/home" not in page + repr(table)
+    axes = table.plot()
+    assert "$x$" in axes[0].get_title(loc="left")
+    axes[0].figure.canvas.draw()  # would fail where `$` began a formula
+
+
+def test_html_holds_on_a_phone_and_in_the_dark(candles):
+    page = candles._repr_html_()
+    assert page.startswith('<div style="max-width:100%;overflow-x:auto"><p') and page.count("<p") == 1
+    assert "color" not in page and "background" not in page and "px" not in page.split("<style")[0]
+    assert page.count("<tr") == 1 + 1 + 3 + 1 + 3  # heads, first rows, dots, last rows
+    assert len(repr(candles).splitlines()) == 1 + 2 + 7
+    with pd.option_context("display.max_rows", 500):
+        assert len(repr(candles).splitlines()) == 1 + 2 + 420
+    with pd.option_context("display.notebook_repr_html", False):
+        assert candles._repr_html_() is None
+
+
+def test_plot_draws_candles_and_is_pandas_own_otherwise(candles):
+    import matplotlib.pyplot as plt
+
+    assert len(candles.plot()) == 2 and len(candles.plot(rows=50)[0].patches) == 50
+    line = candles.plot(y="close", figsize=(4, 2)).get_lines()[0]
+    np.testing.assert_array_equal(line.get_ydata(), candles["close"])
+    assert candles.plot.line(y=["open", "close"]).get_legend_handles_labels()[1] == ["open", "close"]
+    assert len(candles.pct_change().plot().get_lines()) == 5  # no candles: pandas' picture
+    plt.close("all")
+
+
+def test_a_gap_breaks_the_line(candles):
+    holes = candles.drop(candles.index[[50, 51, 200]])
+    times, close = broken_line(holes.index, holes["close"], pd.Timedelta("1h"))
+    assert np.flatnonzero(np.isnan(close)).tolist() == [50, 199] and (np.diff(times) >= np.timedelta64(0)).all()
+
+
+def test_a_headed_table_gives_plain_tables_and_keeps_its_attrs():
+    class One(HeadedTable):
+        def headline(self):
+            return "one"
+
+    table = One({"a": [1.0, 2.0]})
+    table.attrs = {"n": [1]}
+    again = One(table)
+    again.attrs["n"].append(2)
+    assert table.attrs == {"n": [1]} and repr(table).startswith("one\n")
+    assert {type(t) for t in (table.copy(), table[:1], table.round(1), table + 1)} == {pd.DataFrame}
+    assert headed("a\n b", "x") == "a b\nx"
