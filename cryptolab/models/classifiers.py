@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..config import load_keras
 from .calibration import fit_sigmoid, sigmoid
 
 # %% ../../nbs/50_models/61_classifiers.ipynb #8596d21f
@@ -110,9 +111,8 @@ def build_lstm(
     dropout: float = 0.3,  # share of outputs dropped in training
 ):  # uncompiled keras.Model: (batch, window, features) -> (batch, 1) probability of the event
     "One LSTM layer and one neuron."
-    import keras
-    from keras import layers
-
+    keras = load_keras()
+    layers = keras.layers
     inputs = keras.Input((window, features), name="window")
     h = layers.Dropout(dropout, name="dropout")(layers.LSTM(units, name="lstm")(inputs))
     return keras.Model(inputs, layers.Dense(1, activation="sigmoid", name="event")(h), name="lstm_hybrid")
@@ -127,8 +127,7 @@ def fit_lstm(
     log=None,  # receives a line per epoch; None for silence
 ) -> tuple:  # (trained keras model, history: epoch, loss, val_loss; attrs["best_epoch"], 0 = before training)
     "Train with early stopping on validation rows."
-    import keras
-
+    keras = load_keras()
     from cryptolab.models.training import train_network
 
     keras.utils.set_random_seed(seed)

@@ -9,6 +9,7 @@ __all__ = ['standardise', 'recurrent', 'attend', 'build_direction', 'fit_wide', 
 import numpy as np
 import pandas as pd
 
+from ..config import load_keras
 from .training import predict_network, transfer_weights, train_network
 
 # %% ../../nbs/50_models/20_direction.ipynb #bc9755f3
@@ -18,8 +19,7 @@ def standardise(
     variance: np.ndarray,  # (features,) variance over training rows
 ):  # keras tensor of the same shape, within +-4
     "Block: standardise scaled features and limit outliers, with built-in layers only (any Keras can load them)."
-    from keras import layers
-
+    layers = load_keras().layers
     x = layers.Normalization(mean=mean, variance=np.maximum(variance, 1e-12), name="standardise")(x)
     x = layers.Rescaling(1.0, 4.0, name="shift_up")(x)
     x = layers.ReLU(max_value=8.0, name="limit")(x)
@@ -32,8 +32,7 @@ def recurrent(
     dropout: float,  # share of outputs dropped in training
 ):  # keras tensor (batch, window, 2 * units[-1])
     "Block: stacked bidirectional LSTMs that keep the sequence."
-    from keras import layers
-
+    layers = load_keras().layers
     for i, n in enumerate(units):
         x = layers.Bidirectional(layers.LSTM(n, return_sequences=True), name=f"bilstm_{i + 1}")(x)
         x = layers.Dropout(dropout, name=f"bilstm_{i + 1}_dropout")(x)
@@ -47,8 +46,7 @@ def attend(
     pooling: str,  # "last" (the newest step asks) | "average" (as published)
 ):  # keras tensor (batch, channels)
     "Block: multi-head attention with residual and layer norm, pooled to one vector per window."
-    from keras import layers
-
+    layers = load_keras().layers
     query = layers.Cropping1D((x.shape[1] - 1, 0), name="newest_step")(x) if pooling == "last" else x
     a = layers.MultiHeadAttention(heads, key_dim, name="attention")(query, x)
     a = layers.LayerNormalization(name="attention_norm")(layers.Add(name="attention_residual")([query, a]))
@@ -69,9 +67,8 @@ def build_direction(
     variance: np.ndarray | None = None,  # (features,) their variance
 ):  # uncompiled keras.Model: (batch, window, features) -> (batch, 1) probability of UP
     "V9's direction network from its blocks."
-    import keras
-    from keras import layers
-
+    keras = load_keras()
+    layers = keras.layers
     wide = min(wide, window)
     inputs = keras.Input((window, features), name="window")
     x = inputs if mean is None else standardise(inputs, mean, variance)
@@ -155,8 +152,7 @@ def train_direction(
         variance=moments[1],
     )
     if wide:
-        import keras
-
+        keras = load_keras()
         path = keras.Model(model.inputs, model.get_layer("newest_rows_flat").output)
         rows = [
             np.concatenate([path.predict_on_batch(view[p[i : i + 1024]]) for i in range(0, len(p), 1024)])

@@ -9,6 +9,7 @@ __all__ = ['build_price', 'train_price', 'to_price']
 import numpy as np
 import pandas as pd
 
+from ..config import load_keras
 from .training import predict_network, transfer_weights, train_network
 
 # %% ../../nbs/50_models/40_price.ipynb #0d88b566
@@ -23,9 +24,8 @@ def build_price(
     variance: np.ndarray | None = None,  # (features,) their variance
 ):  # uncompiled keras.Model: (batch, window, features) -> (batch, 1) next log return
     "V9's price network: stacked LSTMs, batch norm, dense layers, log return out."
-    import keras
-    from keras import layers
-
+    keras = load_keras()
+    layers = keras.layers
     from cryptolab.models.direction import standardise
 
     inputs = keras.Input((window, features), name="window")
@@ -53,8 +53,7 @@ def train_price(
     start=None,  # trained network of another coin to start from (see `transfer_weights`); None: from scratch
 ) -> tuple:  # (trained keras model, history DataFrame); epoch 0 of the history is the forecast "no change"
     "Build and train the price model on log returns."
-    import keras
-
+    keras = load_keras()
     newest = view[train[0], -1].astype("float64")
     moments = (newest.mean(axis=0), newest.var(axis=0)) if standard else (None, None)
     scale = float(np.std(train[1])) or 1.0

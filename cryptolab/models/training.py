@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from ..config import DataError, ModelError, SettingsError
+from ..config import DataError, ModelError, SettingsError, load_keras, one_of
 
 # %% ../../nbs/50_models/10_training.ipynb #25065a1a
 PROFILES = {
@@ -37,14 +37,12 @@ PROFILES = {
 
 # %% ../../nbs/50_models/10_training.ipynb #a9ea3600
 def profile_sizes(
-    profile: str = "quick",  # full | quick | smoke
+    profile: str = "quick",  # full | quick | smoke; large or small letters
     profiles: dict = PROFILES,  # profile -> sizes by name; those of V9, or of another system
     **overrides,  # sizes by name; None means "as in the profile"
 ) -> dict:  # every size; SettingsError for an unknown profile or name, or a size not above 0 (a dropout may be 0)
     "The sizes of a profile with the caller's changes."
-    if profile not in profiles:
-        raise SettingsError("unknown profile", " | ".join(profiles), repr(profile), "choose one of them")
-    sizes = dict(profiles[profile])
+    sizes = dict(profiles[one_of("profile", profile, profiles)])
     for name, value in overrides.items():
         if name not in sizes:
             raise SettingsError(f"unknown size `{name}`", ", ".join(sizes), name, "correct the name")
@@ -80,7 +78,7 @@ def window_batches(
 def _forward(model):
     "The network's program without dropout, for any number of windows; built once and kept with the model."
     if not hasattr(model, "_forward_any"):
-        import keras
+        keras = load_keras()
         import tensorflow as tf
 
         windows = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, "float32"), model.inputs)
@@ -112,8 +110,7 @@ def _mean_loss(step, batches):
 
 def _judge(model, view, val, loss):
     "Function: mean loss of the network as it is on validation rows, in batches of at most 1,024."
-    import keras
-
+    keras = load_keras()
     forward, loss = _forward(model), keras.losses.get(loss)
     size = -(-len(val[0]) // -(-len(val[0]) // 1024))  # all batches but filled
 
@@ -125,8 +122,7 @@ def _judge(model, view, val, loss):
 
 def _best_weights(first, label, epochs, patience, log):
     "Callback: remembers the best weights by validation loss, from epoch 0 (loss `first`) on; logs a line per epoch."
-    import keras
-
+    keras = load_keras()
     class KeepBest(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             self.start = time.perf_counter()
@@ -172,8 +168,7 @@ def train_network(
     log=print,  # receives one line per epoch; None for silence
 ) -> pd.DataFrame:  # history: epoch (0 = before training), loss, val_loss, rate, seconds; attrs["best_epoch"]
     "Train with early stopping and a plateau schedule on validation rows; the model keeps its best weights."
-    import keras
-
+    keras = load_keras()
     for name, (positions, targets) in {"training": train, "validation": val}.items():
         if len(positions) == 0 or len(positions) != len(targets) or not np.isfinite(targets).all():
             raise DataError(

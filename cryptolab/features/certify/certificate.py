@@ -112,7 +112,7 @@ class Certificate(HeadedTable):
 
 
 def certify(
-    function,  # name of a set (large or small letters), a FeatureSet, or a function of candles (and context) -> DataFrame, Series or array
+    function,  # name of a set, a FeatureSet, or a function of candles (and context) -> DataFrame, Series or array
     candles: pd.DataFrame | None = None,  # candle table; None for 3,000 hours of the sample market
     context: dict | None = None,  # context tables, see `cryptolab.features.known`
     *,
