@@ -3251,6 +3251,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'cryptolab.models.training.transfer_weights': ( '50_models/training.html#transfer_weights',
                                                                                            'cryptolab/models/training.py'),
                                            'cryptolab.models.training.window_batches': ( '50_models/training.html#window_batches',
+                                                                                         'cryptolab/models/training.py'),
+                                           'cryptolab.models.training.without_advice': ( '50_models/training.html#without_advice',
                                                                                          'cryptolab/models/training.py')},
             'cryptolab.models.trees': { 'cryptolab.models.trees.Trees': ('50_models/trees.html#trees', 'cryptolab/models/trees.py'),
                                         'cryptolab.models.trees.Trees.calibrated': ( '50_models/trees.html#trees.calibrated',

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import load_keras
-from .training import predict_network, transfer_weights, train_network
+from .training import predict_network, transfer_weights, train_network, without_advice
 
 # %% ../../nbs/50_models/20_direction.ipynb #bc9755f3
 def standardise(
@@ -154,10 +154,11 @@ def train_direction(
     if wide:
         keras = load_keras()
         path = keras.Model(model.inputs, model.get_layer("newest_rows_flat").output)
-        rows = [
-            np.concatenate([path.predict_on_batch(view[p[i : i + 1024]]) for i in range(0, len(p), 1024)])
-            for p in (train[0], val[0])
-        ]
+        with without_advice():
+            rows = [
+                np.concatenate([path.predict_on_batch(view[p[i : i + 1024]]) for i in range(0, len(p), 1024)])
+                for p in (train[0], val[0])
+            ]
         weights, bias, chosen = fit_wide(rows[0], train[1], rows[1], val[1], seed=seed)
         model.get_layer("wide").set_weights([weights.astype("float32"), bias.astype("float32")])
         if log:
