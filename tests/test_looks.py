@@ -1,7 +1,12 @@
 """Tables that say what they are: true of the rows at hand, nothing of pandas is lost, text stays text in HTML."""
 import copy
+import os
 import pickle
+import re
+import subprocess
+import sys
 import timeit
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -172,3 +177,82 @@ def test_a_headed_table_gives_plain_tables_and_keeps_its_attrs():
     assert table.attrs == {"n": [1]} and repr(table).startswith("one\n")
     assert {type(t) for t in (table.copy(), table[:1], table.round(1), table + 1)} == {pd.DataFrame}
     assert headed("a\n b", "x") == "a b\nx"
+
+
+# ---- silence
+
+FIT = """
+import os
+import numpy as np
+from cryptolab.config import load_keras
+from cryptolab.models.training import predict_network, train_network
+
+keras = load_keras()
+rng = np.random.default_rng(0)
+view, y = rng.normal(size=(60, 4, 3)).astype("float32"), rng.normal(size=60)
+for k in range(8):  # TensorFlow would advise against so many programs
+    model = keras.Sequential([keras.Input((4, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    if not k:
+        first, later = np.arange(40), np.arange(40, 60)
+        train_network(model, view, (first, y[:40]), (later, y[40:]), "mse", 1, 0.01, 8, 2, 1, log=None)
+    predict_network(model, view, later)
+print(os.environ.get("TF_CPP_MIN_LOG_LEVEL"))
+"""
+
+
+def test_a_network_is_fitted_in_silence():
+    "From a fresh process, as a notebook's kernel is; nothing of the environment is changed."
+    env = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True, env=env, timeout=300)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "None\n")
+
+
+def test_only_notes_are_held_back():
+    code = """import os, sys, warnings
+from cryptolab.config import without_notes
+with without_notes():
+    os.write(2, b"I0000 00:00:1.2   3 port.cc:153] oneDNN\\n2024-05-01 12:00:00.1: E external/x/cuda.cc:1] no card\\n")
+    os.write(2, b"E: a disk is full\\nINFO: see port.cc\\n")
+    warnings.warn("mind this")
+    print("said", file=sys.stderr)
+os.write(2, b"after\\n")"""
+    told = subprocess.run([sys.executable, "-W", "default", "-c", code], capture_output=True, text=True).stderr
+    assert "oneDNN" not in told and "no card" not in told
+    assert all(line in told for line in ("E: a disk is full\n", "INFO: see port.cc\n", "mind this", "said\n", "after\n"))
+
+
+def test_keras_is_imported_in_one_place():
+    "Each other place could be the first, and show the notes."
+    root = Path(__file__).parents[1] / "cryptolab"
+    own = re.compile(r"^\s*(import (keras|tensorflow)|from (keras|tensorflow))\b", re.M)
+    found = {p.relative_to(root).as_posix(): len(own.findall(p.read_text())) for p in root.rglob("*.py")}
+    later = {"systems/hybrid/members.py", "systems/v9/system.py", "systems/v9/files.py"}
+    assert {name for name, n in found.items() if n} - later == {"config.py", "models/training.py"}
+
+
+# ---- names have no case
+
+def test_names_are_matched_without_regard_to_case(tmp_path):
+    from cryptolab.audit.null_markets import control_market
+    from cryptolab.config import SettingsError, load_settings, one_of
+    from cryptolab.features import feature_names
+    from cryptolab.features.sets.v9 import v9_features
+    from cryptolab.labels import triple_barrier
+    from cryptolab.models.training import profile_sizes
+
+    plan = load_settings(source="Sample", profile="QUICK")
+    assert (plan.source, plan.profile) == ("sample", "quick")
+    (tmp_path / "plan.ini").write_text("[data]\nsource = HUB\n")
+    assert load_settings(tmp_path / "plan.ini").source == "hub"
+    candles = sample_market(n=300)
+    assert feature_names("V9") == feature_names("v9") and feature_names("V9_Published") == feature_names("v9_published")
+    assert v9_features(candles, "Published").equals(v9_features(candles, "published"))
+    assert profile_sizes("Smoke") == profile_sizes("smoke")
+    assert control_market("GARCH", 1, 50).equals(control_market("garch", 1, 50))
+    labels = triple_barrier(candles, 2.0, 1.0, 4, side="Short", unit="ATR")
+    assert labels.equals(triple_barrier(candles, 2.0, 1.0, 4, side="short", unit="atr"))
+    with pytest.raises(SettingsError, match="did you mean `sample`"):
+        load_candles("BTCUSDT", "1h", source="Sampel")
+    with pytest.raises(SettingsError, match="1M would be a month"):
+        load_candles("BTCUSDT", "1M", source="sample")
+    assert one_of("x", "B", {"a": 1, "b": 2}) == "b"

@@ -9,7 +9,7 @@ __all__ = ['KINDS', 'candle_parts', 'chain_candles', 'flipped_market', 'shuffled
 import numpy as np
 import pandas as pd
 
-from ..config import DataError, SettingsError
+from ..config import DataError, one_of
 from ..data.candle_table import Candles
 from ..data.market import null_market, planted_market
 
@@ -192,9 +192,7 @@ def control_market(
     Candles
         candles; `market_truth` tells their truth
     """
-    kind = str(kind).lower()
-    if kind not in KINDS:
-        raise SettingsError("unknown kind of control market", " | ".join(KINDS), repr(kind), "choose one of them")
+    kind = one_of("kind of control market", kind, KINDS)
     if kind in ("garch", "planted"):
         return null_market(rows, seed) if kind == "garch" else planted_market(edge, rows, seed)
     if candles is None or len(candles) < rows:

@@ -347,4 +347,4 @@ def backtest(
     }
     equity = pd.Series(worth, market.times, name="equity", copy=False)
     length = canonical_timeframe(f"{int(market.step.total_seconds() // 60)}min")
-    return Result(trades, equity, counts, capital, settings, length, dict(zip(market.symbols, market.tables)))
+    return Result(trades, equity, counts, capital, settings, length, candles=dict(zip(market.symbols, market.tables)))

@@ -136,15 +136,15 @@ def make_market(candles: pd.DataFrame | dict, timeframe: str | None = None) -> M
     bounds = np.concatenate([[0], np.cumsum([len(i) for i in indexes])]).astype("int64")
     if len(tables) == 1:
         return Market(
-            list(tables), list(tables.values()), tuple(parts[0]), bounds, step, indexes[0], np.zeros(0, "int64"),
-            np.zeros(0, "int64"),
+            list(tables), list(tables.values()), tuple(parts[0]), bounds, step, indexes[0], ends=np.zeros(0, "int64"),
+            account_row=np.zeros(0, "int64"),
         )
     opened = np.concatenate([i.as_unit("ns").asi8 for i in indexes])
     times, account_row = np.unique(opened, return_inverse=True)
     prices = tuple(np.concatenate(p) for p in zip(*parts))
     return Market(
-        list(tables), list(tables.values()), prices, bounds, step, pd.to_datetime(times, utc=True), opened + step.value,
-        account_row.astype("int64"),
+        list(tables), list(tables.values()), prices, bounds, step, pd.to_datetime(times, utc=True), ends=opened + step.value,
+        account_row=account_row.astype("int64"),
     )
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #18a27073
@@ -188,7 +188,7 @@ class Orders:
         reason = self.reason[keep] if len(self.reason) else self.reason
         return Orders(
             self.coin[keep], self.rows[keep], self.sign[keep], {c: v[keep] for c, v in self.values.items()}, reason,
-            self.leave[keep], self.counts,
+            self.leave[keep], counts=self.counts,
         )
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #ef4c22d0
@@ -489,7 +489,7 @@ def _joined(market, parts, counts):
     reason = np.concatenate(texts)[order] if parts and any(len(p[4]) for p in parts) else np.zeros(0, object)
     return Orders(
         coin[order], rows[order], sign[order], {c: np.concatenate([p[3][c] for p in parts])[order] for c in COLUMNS},
-        reason, leave[order], counts,
+        reason, leave[order], counts=counts,
     )
 
 
@@ -572,7 +572,7 @@ def read_orders(
     _check_rules(given, leaving, rules, settings.get("timeout"))
     counts = {"orders": 0, "conflict": 0, "no_next_candle": 0, "no_size": 0, "warm_up": 0}
     parts = [
-        _of_coin(market, number, given[symbol], leaving.get(symbol), size, rules, settings, counts)
+        _of_coin(market, number, given[symbol], leaving.get(symbol), size, rules, settings=settings, counts=counts)
         for number, symbol in enumerate(market.symbols) if symbol in given
     ]
     return _joined(market, parts, counts)

@@ -131,7 +131,7 @@ def _lines(market, signal, grid, costs, side, size, scale):
         sides = np.full(len(row), side)
         for fee, slippage in costs:
             found = _account(
-                market.prices[0], market.prices[3], row, sides, at, price, timed, size, fee, slippage,
+                market.prices[0], market.prices[3], row, sides, at, price, timed=timed, size=size, fee=fee, slippage=slippage,
             )
             lines.append((name, *setting, fee, slippage, *_numbers(found, n, per_year)))
     return lines
@@ -218,7 +218,7 @@ def sweep(
     costs = list(itertools.product(_as_list("fee", fee, 0, 1), _as_list("slippage", slippage, 0, 1)))
 
     def lines_of(signal):
-        return _lines(market, signal, grid, costs, float(side), float(size), scale)
+        return _lines(market, signal, grid, costs, float(side), float(size), scale=scale)
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(jobs or cores) as pool:

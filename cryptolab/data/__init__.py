@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..faces import make_face
-from ..config import DataError, SettingsError
+from ..config import DataError, SettingsError, one_of
 from .candle_table import CANDLE_COLUMNS, OPTIONAL_COLUMNS, Candles
 from cryptolab.data.candles import (
     TIMEFRAMES, canonical_timeframe, clean_candles, find_gaps, fingerprint, infer_timeframe, quality_table,
@@ -136,10 +136,8 @@ _SOURCES = {
 
 
 def _checked_source(source, options):
-    "The source in small letters; raises SettingsError for a source or an option that does not exist."
-    source = str(source).strip().lower()
-    if source not in _SOURCES:
-        raise SettingsError("unknown source", " | ".join(_SOURCES), repr(source), "choose one of them")
+    "The source as the library writes it; raises SettingsError for a source or an option that does not exist."
+    source = one_of("source", source, _SOURCES)
     unknown = sorted(set(options) - set(_SOURCES[source]))
     if unknown:
         raise SettingsError(

@@ -137,7 +137,7 @@ def _generate(symbol, timeframe, n, seed, edge, end, price):
 def _market(symbol, timeframe, n, seed, edge, end, price):
     "The candles of one generated market, with what it takes to make it again in `attrs`."
     symbol, timeframe = str(symbol).upper(), canonical_timeframe(timeframe)
-    table, _ = _generate(symbol, timeframe, n, seed, edge, end, price)
+    table, _ = _generate(symbol, timeframe, n, seed, edge, end, price=price)
     facts = {"n": int(n), "seed": int(seed), "edge": float(edge), "end": str(end), "price": price}
     candles = Candles(table)
     candles.attrs = {"symbol": symbol, "timeframe": timeframe, "source": "sample", "seed": seed, "edge": edge}
@@ -177,7 +177,7 @@ def planted_market(
     SettingsError
         for an impossible edge
     """
-    return _market("PLANTED", timeframe, n, seed, edge, end, 100.0)
+    return _market("PLANTED", timeframe, n, seed, edge, end, price=100.0)
 
 # %% ../../nbs/10_data/30_market.ipynb #50824e89
 TRUTH_COLUMNS = ["true_p_up", "true_sigma"]  # of `market_truth`: a probability, and a fraction of the price
@@ -246,7 +246,7 @@ def null_market(n: int = 10_000, seed: int = 0, timeframe: str = "1h", end: str 
     pd.DataFrame
         candles; `market_truth` is one half everywhere
     """
-    return _market("NULL", timeframe, n, seed, 0.0, end, 100.0)
+    return _market("NULL", timeframe, n, seed, 0.0, end, price=100.0)
 
 # %% ../../nbs/10_data/30_market.ipynb #b9d7ba94
 _PRICES = {
@@ -285,4 +285,4 @@ def sample_market(
     pd.DataFrame
         candles; attrs hold symbol, timeframe, source, seed, edge; `market_truth` tells their truth
     """
-    return _market(symbol, timeframe, n, seed, edge, end, _PRICES.get(str(symbol).upper(), 10.0))
+    return _market(symbol, timeframe, n, seed, edge, end, price=_PRICES.get(str(symbol).upper(), 10.0))

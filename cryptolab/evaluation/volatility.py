@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..config import DataError, SettingsError
+from ..config import DataError, SettingsError, one_of
 from ..labels.targets import true_range
 from cryptolab.evaluation.baselines import (
     har_features, usual_step, check_training, har_bars, seasonal_naive,
@@ -20,15 +20,12 @@ from .metrics import aligned_columns
 # %% ../../nbs/55_evaluation/51_volatility.ipynb #d8a47931
 def _measure(candles, measure):
     "Volatility of each single candle, fraction."
+    measure = one_of("measure of volatility", measure, ("true_range", "parkinson", "return"))
     if measure == "true_range":
         return pd.Series(true_range(candles), candles.index) / candles["close"]
     if measure == "parkinson":
         return np.log(candles["high"] / candles["low"]) / np.sqrt(4 * np.log(2))
-    if measure == "return":
-        return np.log(candles["close"]).diff().abs()
-    raise SettingsError(
-        "unknown measure of volatility", "true_range | parkinson | return", repr(measure), "choose one of them",
-    )
+    return np.log(candles["close"]).diff().abs()
 
 
 def _to_label(forecast, y_train):
@@ -71,7 +68,7 @@ def seasonal_vol(
 # %% ../../nbs/55_evaluation/51_volatility.ipynb #78ba3a39
 def _log_means(candles, bars, floor, measure):
     "Log volatility over each number of candles: mean true range, or root mean square."
-    if measure == "true_range":
+    if str(measure).lower() == "true_range":
         return har_features(candles, bars, floor)
     square = _measure(candles, measure) ** 2
     return np.log(

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from ..config import DataError, SettingsError
+from ..config import DataError, SettingsError, one_of
 
 # %% ../../nbs/20_features/30_registry.ipynb #664e98a9
 FIELDS = ("name", "formula", "window", "candles", "unit", "range", "source")
@@ -198,15 +198,13 @@ def feature_set(name: str | FeatureSet) -> FeatureSet:
     """
     if isinstance(name, FeatureSet):
         return name
+    known = {key.lower(): key for key in [*_SETS, *SET_MODULES]}
+    name = known.get(str(name).strip().lower(), name)
     if name in SET_MODULES and name not in _SETS:
         module = importlib.import_module(f"cryptolab.features.sets.{SET_MODULES[name]}")
         _SETS.update({s.name: s for s in vars(module).values() if isinstance(getattr(s, "blocks", None), list)})
     if name not in _SETS:
-        known = ", ".join([*SET_MODULES, "user"])
-        close = difflib.get_close_matches(str(name), [*SET_MODULES, "user"], 1)
-        raise SettingsError(
-            "unknown feature set", known, repr(name), f"did you mean `{close[0]}`?" if close else "choose one of them",
-        )
+        one_of("feature set", name, [*SET_MODULES, "user"])
     return _SETS[name]
 
 

@@ -9,7 +9,7 @@ __all__ = ['EXITS', 'finer_arrays', 'triple_barrier']
 import numpy as np
 import pandas as pd
 
-from ..config import DataError, SettingsError
+from ..config import DataError, one_of
 from ..data.timegrid import segments
 from .targets import check_clock, check_count, check_fraction, price_arrays, true_range, wilder_mean
 
@@ -19,8 +19,7 @@ EXITS = ("target", "stop", "trailing", "timeout", "end", "gap", "warm_up")  # th
 
 def _distances(candles, timeframe, entry, unit, window, **wanted):
     "Each wanted distance in price, one per entry; NaN for those that are None or not yet known."
-    if unit not in ("atr", "fraction"):
-        raise SettingsError("unknown `unit` of the barriers", "atr | fraction", repr(unit), "choose one of them")
+    unit = one_of("`unit` of the barriers", unit, ("atr", "fraction"))
     values = {name: np.nan if value is None else check_fraction(name, value) for name, value in wanted.items()}
     scale = entry
     if unit == "atr":
@@ -157,8 +156,7 @@ def triple_barrier(
 
     timeframe, step = check_clock(candles, timeframe)
     timeout, n = check_count("timeout", timeout), len(candles)
-    if side not in ("long", "short"):
-        raise SettingsError("unknown `side`", "long | short", repr(side), "choose one of them")
+    side = one_of("`side`", side, ("long", "short"))
     sign, prices = (1.0 if side == "long" else -1.0), _check_prices(candles)
     entry = prices[0][1:]  # one per decision row but the last
     wanted = {"target": target, "stop": stop, "trailing": trailing, "trailing_from": trailing_from}

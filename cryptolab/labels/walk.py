@@ -115,7 +115,7 @@ def exit_of_trade(
                 hit, price = -1, 0.0
                 if len(first):
                     hit, price = _first_hit(
-                        lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below, above,
+                        lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below=below, above=above,
                     )
                 if hit == 1:
                     return i, sign * price, TARGET, 2
@@ -139,8 +139,8 @@ def _walk_all(
     reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
     for k in range(n):
         row[k], price[k], reason[k], both[k] = exit_of_trade(
-            open, high, low, close, rows[k], sign[k], stop[k], target[k], trail[k], trail_from[k], timeout[k],
-            leave[k], lower_open, lower_high, lower_low, first,
+            open, high, low, close, rows[k], sign[k], stop=stop[k], target=target[k], trail=trail[k], trail_from=trail_from[k], timeout=timeout[k],
+            leave=leave[k], lower_open=lower_open, lower_high=lower_high, lower_low=lower_low, first=first,
         )
     return row, price, reason, both
 
@@ -355,8 +355,8 @@ def walk_in_turn(
         t = target[k] if target[k] == target[k] else entry + sign[k] * target_by[k]
         inside = first[a + c : b + c + 1] if len(first) else first
         at[kept], price[kept], reason[kept], both[kept] = exit_of_trade(
-            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], s, t, trail[k], trail_from[k], timeout[k],
-            leave[k], lower_open, lower_high, lower_low, inside,
+            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], stop=s, target=t, trail=trail[k], trail_from=trail_from[k], timeout=timeout[k],
+            leave=leave[k], lower_open=lower_open, lower_high=lower_high, lower_low=lower_low, first=inside,
         )
         until[held] = (ends[a + at[kept]] if len(ends) else at[kept]) - (step if reason[kept] == SIGNAL else 0)
         order[kept], trade[held] = k, kept

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..config import load_keras
 from .calibration import fit_sigmoid, sigmoid
 
 # %% ../../nbs/50_models/61_classifiers.ipynb #8596d21f
@@ -204,9 +205,8 @@ def build_lstm(window: int = 20, features: int = 114, units: int = 48, dropout: 
     -------
     uncompiled keras.Model: (batch, window, features) -> (batch, 1) probability of the event
     """
-    import keras
-    from keras import layers
-
+    keras = load_keras()
+    layers = keras.layers
     inputs = keras.Input((window, features), name="window")
     h = layers.Dropout(dropout, name="dropout")(layers.LSTM(units, name="lstm")(inputs))
     return keras.Model(inputs, layers.Dense(1, activation="sigmoid", name="event")(h), name="lstm_hybrid")
@@ -235,8 +235,7 @@ def fit_lstm(view: np.ndarray, train: tuple, val: tuple, sizes: dict, seed: int 
     tuple
         (trained keras model, history: epoch, loss, val_loss; attrs["best_epoch"], 0 = before training)
     """
-    import keras
-
+    keras = load_keras()
     from cryptolab.models.training import train_network
 
     keras.utils.set_random_seed(seed)

@@ -9,7 +9,8 @@ __all__ = ['standardise', 'recurrent', 'attend', 'build_direction', 'fit_wide', 
 import numpy as np
 import pandas as pd
 
-from .training import predict_network, transfer_weights, train_network
+from ..config import load_keras
+from .training import predict_network, transfer_weights, train_network, without_advice
 
 # %% ../../nbs/50_models/20_direction.ipynb #bc9755f3
 def standardise(x, mean: np.ndarray, variance: np.ndarray):
@@ -28,8 +29,7 @@ def standardise(x, mean: np.ndarray, variance: np.ndarray):
     -------
     keras tensor of the same shape, within +-4
     """
-    from keras import layers
-
+    layers = load_keras().layers
     x = layers.Normalization(mean=mean, variance=np.maximum(variance, 1e-12), name="standardise")(x)
     x = layers.Rescaling(1.0, 4.0, name="shift_up")(x)
     x = layers.ReLU(max_value=8.0, name="limit")(x)
@@ -52,8 +52,7 @@ def recurrent(x, units: tuple, dropout: float):
     -------
     keras tensor (batch, window, 2 * units[-1])
     """
-    from keras import layers
-
+    layers = load_keras().layers
     for i, n in enumerate(units):
         x = layers.Bidirectional(layers.LSTM(n, return_sequences=True), name=f"bilstm_{i + 1}")(x)
         x = layers.Dropout(dropout, name=f"bilstm_{i + 1}_dropout")(x)
@@ -78,8 +77,7 @@ def attend(x, heads: int, key_dim: int, pooling: str):
     -------
     keras tensor (batch, channels)
     """
-    from keras import layers
-
+    layers = load_keras().layers
     query = layers.Cropping1D((x.shape[1] - 1, 0), name="newest_step")(x) if pooling == "last" else x
     a = layers.MultiHeadAttention(heads, key_dim, name="attention")(query, x)
     a = layers.LayerNormalization(name="attention_norm")(layers.Add(name="attention_residual")([query, a]))
@@ -130,9 +128,8 @@ def build_direction(
     -------
     uncompiled keras.Model: (batch, window, features) -> (batch, 1) probability of UP
     """
-    import keras
-    from keras import layers
-
+    keras = load_keras()
+    layers = keras.layers
     wide = min(wide, window)
     inputs = keras.Input((window, features), name="window")
     x = inputs if mean is None else standardise(inputs, mean, variance)
@@ -270,13 +267,13 @@ def train_direction(
         variance=moments[1],
     )
     if wide:
-        import keras
-
+        keras = load_keras()
         path = keras.Model(model.inputs, model.get_layer("newest_rows_flat").output)
-        rows = [
-            np.concatenate([path.predict_on_batch(view[p[i : i + 1024]]) for i in range(0, len(p), 1024)])
-            for p in (train[0], val[0])
-        ]
+        with without_advice():
+            rows = [
+                np.concatenate([path.predict_on_batch(view[p[i : i + 1024]]) for i in range(0, len(p), 1024)])
+                for p in (train[0], val[0])
+            ]
         weights, bias, chosen = fit_wide(rows[0], train[1], rows[1], val[1], seed=seed)
         model.get_layer("wide").set_weights([weights.astype("float32"), bias.astype("float32")])
         if log:

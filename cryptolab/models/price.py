@@ -9,6 +9,7 @@ __all__ = ['build_price', 'train_price', 'to_price']
 import numpy as np
 import pandas as pd
 
+from ..config import load_keras
 from .training import predict_network, transfer_weights, train_network
 
 # %% ../../nbs/50_models/40_price.ipynb #0d88b566
@@ -47,9 +48,8 @@ def build_price(
     -------
     uncompiled keras.Model: (batch, window, features) -> (batch, 1) next log return
     """
-    import keras
-    from keras import layers
-
+    keras = load_keras()
+    layers = keras.layers
     from cryptolab.models.direction import standardise
 
     inputs = keras.Input((window, features), name="window")
@@ -104,8 +104,7 @@ def train_price(
     tuple
         (trained keras model, history DataFrame); epoch 0 of the history is the forecast "no change"
     """
-    import keras
-
+    keras = load_keras()
     newest = view[train[0], -1].astype("float64")
     mean, variance = (newest.mean(axis=0), newest.var(axis=0)) if standard else (None, None)
     scale = float(np.std(train[1])) or 1.0

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import CryptolabError, ModelError
+from ..config import CryptolabError, ModelError, load_keras
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a70006
 REMEDY = "train again, or copy the file anew from where it was made"
@@ -281,8 +281,7 @@ def check_skeleton(path: str | Path, inputs: tuple | None = None) -> None:
     ModelError
         for other inputs, outputs, or sizes than the weights have
     """
-    import keras
-
+    keras = load_keras()
     config = json.loads(_entry(path, "config.json"))
     with model_errors(path), keras.StatelessScope(initialize_variables=False):
         model = keras.saving.deserialize_keras_object(config | {"compile_config": None}, safe_mode=True)
@@ -316,8 +315,7 @@ def read_network(path: str | Path, inputs: tuple | None = None):
     """
     check_network(path)
     with model_errors(path):
-        import keras
-
+        keras = load_keras()
         check_skeleton(path, inputs)
         model = keras.models.load_model(path, compile=False, safe_mode=True)
         if not all(np.isfinite(weight).all() for weight in model.get_weights()):

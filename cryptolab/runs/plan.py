@@ -151,6 +151,8 @@ def make_plan(symbols: list[str], timeframes: list[str], systems: list[str] = ("
         **settings, "data_dir": str(Path(settings.get("data_dir") or "data").absolute()),
         "params": dict(settings.get("params") or {}),
     }
+    for key in {"source", "profile"} & set(settings):  # names have no case
+        settings[key] = str(settings[key]).strip().lower()
     if settings.get("template"):
         settings["template"] = str(Path(settings["template"]).absolute())
     wrong, names, plan = {}, {}, []

@@ -194,7 +194,7 @@ def check_inputs(values: dict, system: str, template: str | Path | None) -> tupl
     Parameters
     ----------
     values : dict
-        arguments of `run_report` by name
+        arguments of `run_report` by name; names are written as the library writes them
     system : str
         name of the system
     template : str | Path | None
@@ -214,7 +214,7 @@ def check_inputs(values: dict, system: str, template: str | Path | None) -> tupl
 
     name = report_name(values["symbol"], values["timeframe"], system)
     for key in ("source", "profile", "limit", "seed", "fee", "slippage"):
-        check_choice(key, values[key], "setting")
+        values[key] = check_choice(key, values[key], "setting")
     if values["source"] == "local" and not Path(values["data_dir"]).exists():
         raise SourceError(
             f"{values['data_dir']} does not exist", "a folder or file of candles", "nothing", "check --data-dir",
@@ -419,7 +419,8 @@ def run_report(
     name, template = check_inputs(values, system, template)
     allow_open_files()
     values.update(symbol=str(symbol).strip().upper(), timeframe=name.split("-")[1])
-    shown = {k: v for k, v in {"system": system, **values}.items() if not (k == "data_dir" and source == "sample")}
+    no_folder = {"data_dir"} if values["source"] == "sample" else set()
+    shown = {k: v for k, v in {"system": system, **values}.items() if k not in no_folder}
     out = Path(out).absolute()
     target, partial = out / name, out / f".{name}.partial-{os.getpid()}"
     check_target(out, target)

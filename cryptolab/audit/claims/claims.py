@@ -10,7 +10,7 @@ __all__ = ['SYSTEMS', 'MEASURED', 'ROLES', 'VERDICTS', 'claims_table', 'judge_cl
 import numpy as np
 import pandas as pd
 
-from ...config import DataError, SettingsError
+from ...config import DataError, one_of
 from .lint import PRINTED, RULES, claim_lint, lint_context
 
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #db420da2
@@ -164,9 +164,7 @@ def claims_table(systems: tuple = SYSTEMS) -> pd.DataFrame:
     ------
     SettingsError
     """
-    unknown = [s for s in systems if s not in SYSTEMS]
-    if unknown:
-        raise SettingsError("unknown system", ", ".join(SYSTEMS), unknown[0], "choose one of them")
+    systems = [one_of("system", name, SYSTEMS) for name in systems]
     claims = [claim for system in SYSTEMS if system in systems for claim in _claims_of(system, _TEXTS[system])]
     table = pd.DataFrame(claims, columns=list(_FIELDS))
     table[["low", "high"]] = table[["low", "high"]].apply(lambda x: pd.to_numeric(x.replace("", None)))

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 import pandas as pd
 
-from ...config import SettingsError
+from ...config import one_of
 from ..pipeline import Pipeline, newest_rows_test, rows_side_by_side
 
 # %% ../../../nbs/75_audit/50_pipelines/30_hybrid.ipynb #e24f4276
@@ -172,8 +172,7 @@ def hybrid_pipeline(
     from cryptolab.systems.hybrid.members import hybrid_sizes
     from cryptolab.systems.hybrid.rows import hybrid_labels
 
-    if learner not in LEARNERS:
-        raise SettingsError("unknown learner", " | ".join(LEARNERS), repr(learner), "choose one of them")
+    learner = one_of("learner", learner, LEARNERS)
     window = (20 if learner == "ensemble" else 1) if window is None else int(window)
     sizes = hybrid_sizes(profile)
     return Pipeline(

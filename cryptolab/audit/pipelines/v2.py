@@ -9,7 +9,7 @@ __all__ = ['v2_pipeline', 'v2_control', 'v2_own_control']
 import numpy as np
 import pandas as pd
 
-from ...config import SettingsError
+from ...config import one_of
 from ...evaluation.events import one_after_another, p_value_fair_game
 from ..pipeline import Pipeline
 
@@ -78,11 +78,8 @@ def v2_pipeline(
     """
     from cryptolab.systems.v2.models import v2_sizes
 
-    if model not in ("bounce", "filter") or filter not in ("resolved", "as_written"):
-        raise SettingsError(
-            "unknown model or filter", "bounce | filter, and resolved | as_written", f"{model!r}, {filter!r}",
-            "choose one of them",
-        )
+    model = one_of("model", model, ("bounce", "filter"))
+    filter = one_of("filter", filter, ("resolved", "as_written"))
     sizes, barriers = v2_sizes(profile), barriers or {}
     timeout, lost = barriers.get("timeout", 16), model == "filter" and filter == "resolved"
     reward = barriers.get("target", 3.0) / barriers.get("stop", 1.5) if lost else None

@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from ...config import SettingsError
+from ...config import load_keras, one_of
 from ..pipeline import Pipeline, newest_rows_test, rows_side_by_side
 
 # %% ../../../nbs/75_audit/50_pipelines/10_v9.ipynb #87bb1477
@@ -37,8 +37,7 @@ def _lightgbm(X, y, learned, seed, **sizes):
 
 def _network(X, y, learned, seed, window, profile):
     "V9's direction network on windows of scaled rows."
-    import keras
-
+    keras = load_keras()
     from cryptolab.models.direction import train_direction
     from cryptolab.models.training import predict_network, profile_sizes
 
@@ -105,8 +104,7 @@ def v9_pipeline(
     SettingsError
         for an unknown learner
     """
-    if learner not in LEARNERS:
-        raise SettingsError("unknown learner", " | ".join(LEARNERS), repr(learner), "choose one of them")
+    learner = one_of("learner", learner, LEARNERS)
     window = (60 if learner == "direction" else 1) if window is None else int(window)
 
     def features(candles):

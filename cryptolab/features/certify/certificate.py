@@ -134,8 +134,7 @@ def certify(
     Parameters
     ----------
     function
-        name of a set (large or small letters), a FeatureSet, or a function of candles (and context) -> DataFrame,
-        Series or array
+        name of a set, a FeatureSet, or a function of candles (and context) -> DataFrame, Series or array
     candles : pd.DataFrame | None, default None
         candle table; None for 3,000 hours of the sample market
     context : dict | None, default None

@@ -9,7 +9,7 @@ __all__ = ['PRICES', 'FUTURES', 'number_columns', 'changed_future', 'hard_market
 import numpy as np
 import pandas as pd
 
-from ...config import SettingsError
+from ...config import one_of
 
 # %% ../../../nbs/20_features/50_certify/10_perturb.ipynb #9b83f764
 PRICES = ("open", "high", "low", "close")
@@ -65,8 +65,7 @@ def changed_future(candles: pd.DataFrame, row: int, kind: str = "random", seed: 
     pd.DataFrame
         candle table with the same past; "after an outage" has fewer rows
     """
-    if kind not in FUTURES:
-        raise SettingsError("unknown kind of future", " | ".join(FUTURES), repr(kind), "choose one of them")
+    kind = one_of("kind of future", kind, FUTURES)
     past, future, rng = candles.iloc[:row], candles.iloc[row:].copy(), np.random.default_rng([seed, row])
     if kind == "after an outage":
         return pd.concat([past, future.iloc[min(24, len(future) // 2) :]])

@@ -8,7 +8,7 @@ __all__ = ['v9', 'v9_published', 'v9_feature_table', 'v9_feature_names', 'v9_fea
 # %% ../../../nbs/20_features/40_sets/10_v9.ipynb #208d276e
 import pandas as pd
 
-from ...config import SettingsError
+from ...config import one_of
 from .. import indicators as ind
 from ..registry import Block, FeatureSet, features, read_definitions
 from cryptolab.features.rolling import (
@@ -313,8 +313,7 @@ v9.order = [_SCALE_FREE[name] for name in v9_published.order]
 
 def _set(variant):
     "The set of a variant."
-    if variant not in ("stationary", "published"):
-        raise SettingsError("unknown feature variant", "stationary | published", repr(variant), "choose one of them")
+    variant = one_of("feature variant", variant, ("stationary", "published"))
     return v9 if variant == "stationary" else v9_published
 
 
