@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, ModelError
+from ..evaluation.forecast_table import Forecast
 from ..evaluation.metrics import confusion_scores, roc_auc
 from ..files import plain, write_json
 from ..models.calibration import fit_sigmoid, log_odds, sigmoid
@@ -148,7 +149,7 @@ class ClassifierSystem(System):
             log(f"{self.name}: learned from {len(parts['train']):,} rows, {len(self.columns_)} columns")
         return self
 
-    def forecast(self, candles: pd.DataFrame) -> pd.DataFrame:
+    def forecast(self, candles: pd.DataFrame) -> Forecast:
         """Forecast table for every candle whose columns are known.
 
         Parameters
@@ -158,7 +159,7 @@ class ClassifierSystem(System):
 
         Returns
         -------
-        pd.DataFrame
+        Forecast
             p_up
 
         Raises
@@ -173,7 +174,7 @@ class ClassifierSystem(System):
                 "this model was made for other columns", self.columns_[:3], list(X.columns)[:3], "fit again",
             )
         p = self.models_["classifier"].predict_proba(X.to_numpy())[:, 1] if len(X) else np.empty(0)
-        table = pd.DataFrame({"p_up": sigmoid(log_odds(p), self.line_)}, index=X.index)
+        table = Forecast({"p_up": sigmoid(log_odds(p), self.line_)}, index=X.index)
         table.attrs = {
             "system": self.name, "event": "next close is higher", "horizon": 1, "timeframe": timeframe,
             "known_at": "close of the row's candle",

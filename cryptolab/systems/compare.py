@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError
+from ..data.market import market_truth
 from ..evaluation import baselines, rivals
 from ..evaluation.comparison import direction_comparison, finding, price_comparison, volatility_comparison
 from ..evaluation.costs import cost_comparison, sign_position
@@ -329,8 +330,13 @@ def compare(
 
 
 def _true_probability(candles):
-    "The truth of a generated market; None for any other."
-    return candles["true_p_up"] if "true_p_up" in candles else None
+    "The truth of a generated market; None for any other, and where nobody knows it any more."
+    if not candles.attrs.get("sample"):
+        return None
+    try:
+        return market_truth(candles)["true_p_up"]
+    except DataError:  # altered candles
+        return None
 
 # %% ../../nbs/70_systems/80_compare.ipynb #b21f73b4
 def _event_words(case, target):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ...config import ModelError, SettingsError
+from ...evaluation.forecast_table import Forecast
 from ...evaluation.metrics import log_losses
 from ...evaluation.metrics import confusion_scores, roc_auc
 from .. import artefacts
@@ -208,7 +209,7 @@ class Hybrid(System):
         self.results_ = hybrid_results(self, candles, rows)
         return self
 
-    def forecast(self, candles: pd.DataFrame) -> pd.DataFrame:
+    def forecast(self, candles: pd.DataFrame) -> Forecast:
         """Forecast table (design rule 4) with orders.
 
         Parameters
@@ -218,7 +219,7 @@ class Hybrid(System):
 
         Returns
         -------
-        pd.DataFrame
+        Forecast
             one row per candle that ends a whole window
 
         Raises
@@ -237,13 +238,9 @@ class Hybrid(System):
         config = strategy_config(self)
         orders = scalping_orders(candles, vote, config).loc[windows.index]
         words = indicator_output(vote, config)
-        table = pd.concat(
-            [
-                pd.DataFrame({"p_event": sigmoid(log_odds(vote), self.ensemble_["line"]), "p_ml": vote}),
-                votes.add_prefix("p_"), words[["signal", "confidence"]], orders,
-            ],
-            axis=1,
-        )
+        own = pd.DataFrame({"p_event": sigmoid(log_odds(vote), self.ensemble_["line"]), "p_ml": vote})
+        parts = [own, votes.add_prefix("p_"), words[["signal", "confidence"]], orders]
+        table = Forecast(pd.concat(parts, axis=1))
         table.attrs = {
             "system": "hybrid", "event": event_words(self), "horizon": self.lookahead, "timeframe": timeframe,
             "known_at": "close of the row's candle", "ml": "used" if self.use_ml_ensemble else "off",

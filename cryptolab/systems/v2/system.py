@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ...config import SettingsError
+from ...evaluation.forecast_table import Forecast
 from ...evaluation.metrics import roc_auc
 from ...models.stored import check_numbers, read_line, read_stored
 from .. import artefacts
@@ -310,7 +311,7 @@ class V2(System):
         every = self.outcomes(candles)
         return {side: every.loc[every["side"] == side, "p_event"] for side in self.sides}
 
-    def forecast(self, candles: pd.DataFrame) -> pd.DataFrame:
+    def forecast(self, candles: pd.DataFrame) -> Forecast:
         """Forecast table (design rule 4) for every candle whose columns are known.
 
         Parameters
@@ -320,7 +321,7 @@ class V2(System):
 
         Returns
         -------
-        pd.DataFrame
+        Forecast
             p_…, side, action, size, stop_by, target_by, timeout, reason
 
         Raises
@@ -346,9 +347,8 @@ class V2(System):
         table["size"] = np.where(table["action"] != 0, sized, 0.0)
         table["action"] = np.where(table["size"] > 0, table["action"], 0)  # Kelly may stake nothing
         table = table.assign(side=sign, stop_by=away["stop_by"], target_by=away["target_by"], timeout=self.timeout)
-        table = table[
-            ["p_event", "p_bounce", "p_filter", "side", "action", "size", "stop_by", "target_by", "timeout", "reason"]
-        ]
+        columns = "p_event p_bounce p_filter side action size stop_by target_by timeout reason".split()
+        table = Forecast(table[columns])
         table.attrs = {
             "system": "v2", "event": self.event, "horizon": self.timeout, "timeframe": self.fitted_["timeframe"],
             "side": self.side, "known_at": "close of the row's candle",

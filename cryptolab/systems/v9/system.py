@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...config import DataError, ModelError, SettingsError
+from ...evaluation.forecast_table import Forecast
 from ...evaluation.metrics import confusion_scores, error_scores, roc_auc
 from ...files import plain
 from ...models.training import PROFILES, SIZE_NOTES, predict_network
@@ -162,7 +163,7 @@ class V9(System):
         self.results_ = v9_results(self, candles, rows)
         return self
 
-    def forecast(self, candles: pd.DataFrame) -> pd.DataFrame:
+    def forecast(self, candles: pd.DataFrame) -> Forecast:
         """Forecast table (design rule 4) for every candle that ends a whole window.
 
         Parameters
@@ -172,7 +173,7 @@ class V9(System):
 
         Returns
         -------
-        pd.DataFrame
+        Forecast
             p_up, mu, sigma, price, lower, upper, natr, price_return
 
         Raises
@@ -188,7 +189,7 @@ class V9(System):
         mu = ensemble.blend(terms, parts["sigma"], e["weights"])
         close = candles["close"].loc[windows.index].to_numpy()
         half = e["width"] * parts["sigma"]
-        table = pd.DataFrame(
+        table = Forecast(
             {
                 "p_up": parts["p_up"], "mu": mu, "sigma": parts["sigma"], "price": close * np.exp(mu),
                 "lower": close * np.exp(mu - half), "upper": close * np.exp(mu + half), "natr": parts["natr"],
