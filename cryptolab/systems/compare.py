@@ -23,15 +23,17 @@ from ..evaluation.events import auc_difference, event_comparison
 PARTS = ("train", "val", "test")
 
 
-def judged_rows(system, label: pd.DataFrame, known: pd.Index) -> dict:
+def judged_rows(system, target: str, label: pd.DataFrame, known: pd.Index) -> dict:
     """Rows of the three parts among these candles, by the time at which each part began and ended.
 
     Parameters
     ----------
     system
         fitted system
+    target : str
+        one of the system's
     label : pd.DataFrame
-        label table of one target
+        its label table
     known : pd.Index
         rows at which system and rivals can be asked
 
@@ -47,8 +49,13 @@ def judged_rows(system, label: pd.DataFrame, known: pd.Index) -> dict:
     """
     rows = label.index[label["y"].notna() & label.index.isin(known)]
     edges = {part: tuple(map(pd.Timestamp, ends)) for part, ends in system.fitted_["parts"].items()}
-    found = {part: rows[(rows >= first) & (rows <= last)] for part, (first, last) in edges.items() if part != "test"}
-    found["test"] = rows[rows >= edges["test"][0]]
+    stored, found = getattr(system, "index_", None), {"test": rows[rows >= edges["test"][0]]}
+    for part, after in (("train", "val"), ("val", "test")):
+        if stored:
+            found[part] = rows[rows.isin(system.rows(part, target))]
+        elif part in edges:  # an older folder: by dates, without outcomes that reach into the next part
+            inside = (rows >= edges[part][0]) & (rows <= edges[part][1])
+            found[part] = rows[inside & (label["t1"][rows] <= label["t0"].loc[edges[after][0]:].iloc[0]).to_numpy()]
     if not len(found["test"]):
         raise DataError(
             "these candles hold only rows that the system was fitted on", f"candles from {edges['test'][0]} on",
@@ -322,7 +329,7 @@ def compare(
         if column and column not in table:
             continue
         known = table.index[table[column].notna()] if column else case.events[name][target].dropna().index
-        case.rows[target] = judged_rows(system, label, known.intersection(complete))
+        case.rows[target] = judged_rows(system, target, label, known.intersection(complete))
         board(case, target, label, case.rows[target])
     if "action" in table:
         _account(case, min(rows["test"][0] for rows in case.rows.values()))
