@@ -11,13 +11,16 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
+from typer.testing import CliRunner
 
+from cryptolab.cli.main import app
 from cryptolab.config import DataError, ModelError, SettingsError
 from cryptolab.data import sample_market
 from cryptolab.evaluation.forecast_table import Forecast
 from cryptolab.files import write_json
 from cryptolab.labels import next_direction
-from cryptolab.systems import V2, V9, ClassifierSystem, Hybrid, System, check_system, compare
+from cryptolab.reports.leaderboard import leaderboard
+from cryptolab.systems import V2, V9, ClassifierSystem, Hybrid, System, check_system
 from cryptolab.systems.base import fitted_facts, part_edges
 from cryptolab.systems.check import CHECKS
 from cryptolab.validation import split_borders, split_rows
@@ -531,3 +534,35 @@ def test_a_grid_search_over_v2():
     pd.testing.assert_frame_equal(
         best.forecast(market), clone(best).fit(market, log=None).forecast(market), check_exact=True,
     )
+
+
+# --- from a scaffold to a report --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    "The folder in which `cryptolab new system demo` was called."
+    folder = tmp_path_factory.mktemp("own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = CliRunner().invoke(app, ["new", "system", "demo"])
+        assert done.exit_code == 0
+        assert {p.name for p in (folder / "systems").iterdir()} == {"demo.ipynb", "test_demo.py"}
+        yield folder
+
+
+def test_a_new_system_passes_its_own_test(demo):
+    answer = pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(demo / "systems" / "test_demo.py")])
+    assert answer == pytest.ExitCode.OK
+
+
+@pytest.mark.slow
+def test_a_new_system_has_a_report_that_the_leaderboard_reads(demo):
+    words = ["run", "BTCUSDT", "1h", "--system", "demo", "--source", "sample", "--limit", "500", "--out", "reports"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    folder = demo / "reports" / "BTCUSDT-1h-demo"
+    assert {"report.html", "report.ipynb", "result.json", "model"} <= {p.name for p in folder.iterdir()}
+    result, row = json.loads((folder / "result.json").read_text()), leaderboard(demo / "reports").iloc[0]
+    assert result["finding"] in (folder / "report.html").read_text() and row["system"] == "demo"
+    assert row["accuracy"] == result["direction"]["Demo"]["accuracy"] and row["n"] == result["direction"]["Demo"]["n"]

@@ -116,7 +116,7 @@ def test_mirror_threshold_is_what_the_rule_does():
 
 
 def test_threads_change_no_number(candles, fitted):
-    again = V2(profile="smoke", side="both", thresholds="adaptive", threads=2, sizes={"trees": 30}).fit(candles, log=None)
+    again = V2(**fitted.get_params() | {"threads": 2}).fit(candles, log=None)
     pd.testing.assert_frame_equal(again.forecast(candles), fitted.forecast(candles))
 
 
