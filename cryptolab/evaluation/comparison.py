@@ -134,7 +134,7 @@ class VolatilityComparison(HeadedTable):
         """
         if not self.has("qlike", "r2", "skill", "skill_low", "skill_high") or "reference" not in self.attrs:
             return None
-        return f"{self.index[0]}: {_volatility_words(self, self.attrs['reference'])}"
+        return f"{self.index[0]}: {_volatility_words(self, self.attrs['reference']).removeprefix('Volatility: ')}"
 
     def picture(self):
         "The share of the reference's QLIKE that each method removes."
@@ -192,7 +192,9 @@ class PriceComparison(HeadedTable):
         str | None
             None where the columns are missing
         """
-        return f"{self.index[0]}: {_price_words(self.iloc[0])}" if self.has("mase", "mase_low", "mase_high") else None
+        if not self.has("mase", "mase_low", "mase_high"):
+            return None
+        return f"{self.index[0]}: {_price_words(self.iloc[0]).removeprefix('Price: ')}"
 
     def picture(self):
         "The error of each method as a multiple of persistence's."
