@@ -255,7 +255,7 @@ def exits_in_turn(
     ends=None,  # int64 times at which the candles close; needed with several coins
     step=1,  # length of a candle in the unit of `ends`
     lower=None,  # as in `exits_of_trades`; `first` has one entry more than candles for every coin
-) -> tuple:  # per trade taken: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
+) -> tuple:  # per trade: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
     "Walk the trades that an account takes; other orders found their coin busy, the account full, or only closed."
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
     rows = np.ascontiguousarray(rows, dtype="int64")
