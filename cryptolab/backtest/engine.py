@@ -6,14 +6,16 @@
 __all__ = ['EXIT_REASONS', 'Result', 'finer_candles', 'backtest']
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #4bfd5508
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
 
 from .account import MODES, equity_curve, funding_sums, trade_results
 from .orders import make_market, read_orders
+from .view import account_facts, account_table, account_words, draw_account
 from ..config import DataError, SettingsError
+from ..data.display import headed
 from ..data.timegrid import canonical_timeframe
 from ..labels.barriers import finer_arrays
 from ..labels.walk import END, REASONS, SIGNAL, TIMEOUT, walk_in_turn
@@ -22,9 +24,9 @@ from ..labels.walk import END, REASONS, SIGNAL, TIMEOUT, walk_in_turn
 EXIT_REASONS = (*REASONS, "ruin")
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
-    """What a backtest returns.
+    """What a backtest returns; it says what came of it, and `plot()` draws it.
 
     Parameters
     ----------
@@ -50,13 +52,47 @@ class Result:
     capital: float
     settings: dict
     timeframe: str
-    candles: dict = field(repr=False)
+    candles: dict
 
-    def summary(self, **settings):
-        "The numbers of this account, each with its interval and its reference; see `cryptolab.backtest.stats`."
+    def summary(self, **settings) -> pd.DataFrame:
+        """The numbers of this account, each with its interval and its reference.
+
+        Parameters
+        ----------
+        **settings
+            of `cryptolab.backtest.stats.summary`: chance, trials, hold, n_samples, seed, level
+
+        Returns
+        -------
+        pd.DataFrame
+            index: names; value, low, high, reference, reference_kind
+        """
         from cryptolab.backtest.stats import summary
 
         return summary(self, **settings)
+
+    def plot(self, symbol: str | None = None, rows: int | None = None):
+        """Draw the trades and the account.
+
+        Parameters
+        ----------
+        symbol : str | None, default None
+            coin whose price is drawn; None: the first
+        rows : int | None, default None
+            the newest so many candles; None: all
+
+        Returns
+        -------
+        numpy array of two matplotlib Axes: price with trades, account beside buying and holding
+        """
+        return draw_account(self, symbol, rows)
+
+    def __repr__(self):
+        return "\n".join(account_words(account_facts(self)))
+
+    def _repr_html_(self):
+        facts = account_facts(self)
+        return headed(" ".join(account_words(facts)), account_table(facts).to_html(border=0), as_html=True)
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #cc38bdcd
 def finer_candles(market, lower: pd.DataFrame | dict | None) -> tuple:

@@ -513,7 +513,7 @@ def _check_rules(orders, exits, rules, timeout):
             f"{hold!r}, {upon!r}", "choose one of them",
         )
     if timeout is not None and (isinstance(timeout, bool) or not timeout >= 1):
-        raise SettingsError("`timeout` of the backtest", "at least 1 candle, None for none", repr(timeout), "correct it")
+        raise SettingsError("`timeout` of a backtest", "at least 1 candle, None for none", repr(timeout), "correct it")
     with_column = {s for s, table in orders.items() if isinstance(table, pd.DataFrame) and "exit" in table.columns}
     if hold and (exits or with_column or upon != "ignore"):
         raise SettingsError(

@@ -90,6 +90,16 @@ def _as_list(name, value, low=0.0, high=np.inf):
             )
     return [np.nan if v is None else float(v) for v in values]
 
+# %% ../../nbs/60_backtest/70_sweep.ipynb #cae5a2fa
+def _check_closable(walks):
+    "Refuse combinations whose trades nothing but the end of the data could close."
+    ends = [name for name in walks if name != "trailing_from"]
+    if all(np.isnan(walks[name]).any() for name in ends):
+        raise SettingsError(
+            "a combination of this sweep can never close a trade", f"one of {', '.join(ends)} in every combination",
+            "a combination without any of them", "give one of them values other than None, a timeout for example",
+        )
+
 # %% ../../nbs/60_backtest/70_sweep.ipynb #7c5502e3
 def _trades_of(market, rows, sign, stop, target, trailing, trailing_from, timeout, scale):
     "Trades of one combination: decision row, row and price of the exit, whether at its close."
@@ -168,7 +178,7 @@ def sweep(
     side : int, default 1
         1 long, −1 short
     stop : default None
-        distance of the stop in `unit`; a value or a list, None for none
+        distance of the stop in `unit`; a value or a list, None for none (but something must end a trade)
     target : default None
         distance of the target; a value or a list
     trailing : default None
@@ -214,6 +224,7 @@ def sweep(
         "trailing": _as_list("trailing", trailing), "trailing_from": _as_list("trailing_from", trailing_from),
         "timeout": _as_list("timeout", timeout, 1),
     }
+    _check_closable(walks)
     grid = list(itertools.product(*walks.values()))
     costs = list(itertools.product(_as_list("fee", fee, 0, 1), _as_list("slippage", slippage, 0, 1)))
 

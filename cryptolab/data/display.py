@@ -193,7 +193,7 @@ BLACK, BLUE, GREY, ORANGE, GREEN = "#222222", "#0072B2", "#767676", "#D55E00", "
 
 def _set_title(ax, title):
     "A title in lines that fit; matplotlib's own wrapping reads `$` as the beginning of a formula."
-    lines = textwrap.wrap(one_line(title), 88)
+    lines = textwrap.wrap(one_line(title), 76)
     ax.set_title("\n".join(lines), loc="left", fontsize=10, parse_math=False)
 
 

@@ -431,7 +431,7 @@ def exits_in_turn(
     Returns
     -------
     tuple
-        per trade taken: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
+        per trade: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
     """
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
     rows = np.ascontiguousarray(rows, dtype="int64")
