@@ -39,7 +39,7 @@ def account_facts(result, level: float = 0.95) -> dict:
     hold = hold_equity(result.candles, equity, cost)
     pair, none = (equity, hold), dict.fromkeys(("sharpe", "low", "high", "difference", "p_value"), np.nan)
     known = len(equity) > 2
-    names = " ".join(filter(None, map(str, result.candles)))
+    names = ", ".join(map(str, result.candles)) if len(result.candles) < 4 else f"{len(result.candles)} coins"
     return {
         "name": f"{names} {result.timeframe}".strip(), "candles": len(equity), "days": equity.index[[0, -1]],
         "trades": len(t), "counts": result.counts, "level": level, "net": [x.iloc[-1] / capital - 1 for x in pair],
