@@ -68,7 +68,7 @@ class Pipeline:
     features : Callable
         function candles -> table, or (candles, context) -> table; rows indexed by open time
     labels : Callable | None, default None
-        the same for labels (y, t0, t1), or one column; None: the next close is higher
+        the same for labels (y, t0, t1) or one column; None: the next close is higher
     split : Callable | None, default None
         (features, labels) -> (train, test) rows, or folds; None: `newest_rows_test`
     fit : Callable | None, default None

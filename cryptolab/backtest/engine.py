@@ -163,9 +163,11 @@ def _fill(market, orders, room, finer):
     "The orders that find room, each followed to its exit, and what became of the others."
     v, step = orders.values, market.step.value if len(market.ends) else 1
     order, at, price, reason, both, *missed = walk_in_turn(
-        *market.prices, market.bounds, market.ends, orders.coin.astype("int64"), orders.rows, orders.sign, v["stop"],
-        v["target"], v["stop_by"], v["target_by"], v["trail_by"], v["trail_from"], v["timeout"].astype("int64"),
-        orders.leave, *room, step, *finer,
+        *market.prices, market.bounds, market.ends, coin=orders.coin.astype("int64"), rows=orders.rows,
+        sign=orders.sign, trail=v["trail_by"], timeout=v["timeout"].astype("int64"), leave=orders.leave, step=step,
+        **{name: v[name] for name in ("stop", "target", "stop_by", "target_by", "trail_from")},
+        **dict(zip(("only_closes", "most", "most_all"), room)),
+        **dict(zip(("lower_open", "lower_high", "lower_low", "first"), finer)),
     )
     fills = _Fills(
         coin=orders.coin[order].astype("int64"), row=orders.rows[order], sign=orders.sign[order], at=at, price=price,
@@ -183,14 +185,15 @@ def _book(market, fills, mode, capital, fee, slippage, funding):
     "Results of the trades, worth of the account, first row without worth."
     o, h, l, c = market.prices
     timed = np.isin(fills.reason, (TIMEOUT, END, len(REASONS)))
+    trades = {name: getattr(fills, name) for name in ("coin", "row", "sign", "at")}
+    costs = {"capital": capital, "fee": fee, "slippage": slippage, **dict(zip(("until_open", "until_close"), funding))}
     results = trade_results(
-        o, h, l, c, market.bounds, market.ends, fills.coin, fills.row, fills.sign, fills.at, fills.price, timed,
-        fills.size, mode, capital, fee, slippage, *funding,
+        o, h, l, c, market.bounds, market.ends, **trades, price=fills.price, timed=timed, size=fills.size, mode=mode,
+        **costs,
     )
     order = np.argsort(_account_rows(market, fills.coin, fills.at), kind="stable")
     worth, ruined = equity_curve(
-        c, market.bounds, market.account_row, len(market.times), fills.coin, fills.row, fills.sign, fills.at, order,
-        results, capital, fee, slippage, o, *funding,
+        c, market.bounds, market.account_row, len(market.times), **trades, order=order, book=results, open=o, **costs,
     )
     return results, worth, ruined
 

@@ -143,8 +143,8 @@ def make_market(candles: pd.DataFrame | dict, timeframe: str | None = None) -> M
     times, account_row = np.unique(opened, return_inverse=True)
     prices = tuple(np.concatenate(p) for p in zip(*parts))
     return Market(
-        list(tables), list(tables.values()), prices, bounds, step, pd.to_datetime(times, utc=True), ends=opened + step.value,
-        account_row=account_row.astype("int64"),
+        list(tables), list(tables.values()), prices, bounds, step, pd.to_datetime(times, utc=True),
+        ends=opened + step.value, account_row=account_row.astype("int64"),
     )
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #18a27073

@@ -109,8 +109,9 @@ def _trades_of(market, rows, sign, stop, target, trailing, trailing_from, timeou
     begin = np.zeros(n) if np.isnan(trailing_from) else trailing_from * by
     longest, leave = np.full(n, NEVER if np.isnan(timeout) else int(timeout)), np.full(n, NEVER)
     order, at, price, reason, *_ = walk_in_turn(
-        *market.prices, market.bounds, none, zero, rows, np.full(n, sign), nothing, nothing, stop * by, target * by,
-        trailing * by, begin, longest, leave, False, 1, 1, 1, empty, empty, empty, none,
+        *market.prices, market.bounds, none, coin=zero, rows=rows, sign=np.full(n, sign), stop=nothing, target=nothing,
+        stop_by=stop * by, target_by=target * by, trail=trailing * by, trail_from=begin, timeout=longest, leave=leave,
+        only_closes=False, most=1, most_all=1, step=1, lower_open=empty, lower_high=empty, lower_low=empty, first=none,
     )
     return rows[order], at, price, (reason == TIMEOUT) | (reason == END)
 
@@ -141,7 +142,8 @@ def _lines(market, signal, grid, costs, side, size, scale):
         sides = np.full(len(row), side)
         for fee, slippage in costs:
             found = _account(
-                market.prices[0], market.prices[3], row, sides, at, price, timed=timed, size=size, fee=fee, slippage=slippage,
+                market.prices[0], market.prices[3], row, sides, at, price, timed=timed, size=size, fee=fee,
+                slippage=slippage,
             )
             lines.append((name, *setting, fee, slippage, *_numbers(found, n, per_year)))
     return lines

@@ -139,8 +139,9 @@ def _walk_all(
     reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
     for k in range(n):
         row[k], price[k], reason[k], both[k] = exit_of_trade(
-            open, high, low, close, rows[k], sign[k], stop=stop[k], target=target[k], trail=trail[k], trail_from=trail_from[k], timeout=timeout[k],
-            leave=leave[k], lower_open=lower_open, lower_high=lower_high, lower_low=lower_low, first=first,
+            open, high, low, close, rows[k], sign[k], stop=stop[k], target=target[k], trail=trail[k],
+            trail_from=trail_from[k], timeout=timeout[k], leave=leave[k], lower_open=lower_open,
+            lower_high=lower_high, lower_low=lower_low, first=first,
         )
     return row, price, reason, both
 
@@ -157,10 +158,10 @@ def _each(name, value, n, dtype="float64"):
 
 
 def _lower_arrays(lower):
-    "Contiguous (open, high, low) of the lower candles, and `first`; empty arrays for None."
+    "Contiguous open, high, low and `first` of the lower candles by name; empty arrays for None."
     parts = (np.zeros(0),) * 4 if lower is None else lower
-    *below, first = (np.ascontiguousarray(x, dtype=kind) for x, kind in zip(parts, ("float64",) * 3 + ("int64",)))
-    return below, first
+    kinds = {"lower_open": "float64", "lower_high": "float64", "lower_low": "float64", "first": "int64"}
+    return {name: np.ascontiguousarray(x, dtype=kind) for x, (name, kind) in zip(parts, kinds.items())}
 
 # %% ../../nbs/30_labels/20_walk.ipynb #3c7b89d3
 def exits_of_trades(
@@ -226,16 +227,16 @@ def exits_of_trades(
             f"{side!r}, {timeout!r}, {leave!r}", "correct them",
         )
     distances = {"stop": stop, "target": target, "trail": trail, "trail_from": trail_from}
-    barriers = [_each(name, value, n) for name, value in distances.items()]
-    below, first = _lower_arrays(lower)
+    barriers, below = {name: _each(name, value, n) for name, value in distances.items()}, _lower_arrays(lower)
+    first, *sizes = below["first"], *(len(x) for name, x in below.items() if name != "first")
     if lower is not None and (
-        len(first) != len(o) + 1 or first.min() < 0 or first.max() > len(below[0]) or len({len(x) for x in below}) > 1
+        len(first) != len(o) + 1 or first.min() < 0 or first.max() > sizes[0] or len(set(sizes)) > 1
     ):
         raise DataError(
-            "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {len(below[0])}", f"{len(first)}",
+            "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {sizes[0]}", f"{len(first)}",
             "give `first` for each candle and the end",
         )
-    return _walk_all(o, h, l, c, rows, sides, *barriers, timeouts, leaves, *below, first)
+    return _walk_all(o, h, l, c, rows, sides, **barriers, timeout=timeouts, leave=leaves, **below)
 
 # %% ../../nbs/30_labels/20_walk.ipynb #69eb932f
 @kernel
@@ -355,8 +356,9 @@ def walk_in_turn(
         t = target[k] if target[k] == target[k] else entry + sign[k] * target_by[k]
         inside = first[a + c : b + c + 1] if len(first) else first
         at[kept], price[kept], reason[kept], both[kept] = exit_of_trade(
-            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], stop=s, target=t, trail=trail[k], trail_from=trail_from[k], timeout=timeout[k],
-            leave=leave[k], lower_open=lower_open, lower_high=lower_high, lower_low=lower_low, first=inside,
+            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], stop=s, target=t, trail=trail[k],
+            trail_from=trail_from[k], timeout=timeout[k], leave=leave[k], lower_open=lower_open,
+            lower_high=lower_high, lower_low=lower_low, first=inside,
         )
         until[held] = (ends[a + at[kept]] if len(ends) else at[kept]) - (step if reason[kept] == SIGNAL else 0)
         order[kept], trade[held] = k, kept
@@ -451,7 +453,7 @@ def exits_in_turn(
         )
     distances = {"stop": stop, "target": target, "stop_by": stop_by, "target_by": target_by}
     distances |= {"trail": trail, "trail_from": trail_from}
-    barriers = [_each(name, value, n) for name, value in distances.items()]
+    barriers = {name: _each(name, value, n) for name, value in distances.items()}
     times = np.zeros(0, dtype="int64") if ends is None else np.ascontiguousarray(ends, dtype="int64")
     if len(bounds) > 2 and len(times) != len(o):
         raise DataError("several coins need their times", f"{len(o)} closing times", len(times), "give `ends`")
@@ -460,11 +462,10 @@ def exits_in_turn(
         raise DataError(
             "orders are not in the order of time", "sorted decisions", "an earlier one after a later one", "sort them",
         )
-    below, first = _lower_arrays(lower)
     room = most * (len(bounds) - 1) if most_all is None else most_all
     return walk_in_turn(
-        o, h, l, c, bounds, times, coins, rows, sides, *barriers, timeouts, leaves, only_closes, most, room, step,
-        *below, first,
+        o, h, l, c, bounds, times, coin=coins, rows=rows, sign=sides, **barriers, timeout=timeouts, leave=leaves,
+        only_closes=only_closes, most=most, most_all=room, step=step, **_lower_arrays(lower),
     )
 
 
