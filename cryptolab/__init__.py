@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 ROOMS = (
     "data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems", "audit", "reports",
-    "runs", "serving", "cli",
+    "runs", "serving",
 )
 
 # %% ../nbs/99_cryptolab.ipynb #6793ff5a

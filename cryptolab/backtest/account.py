@@ -170,10 +170,13 @@ def equity_curve(
     n
         rows of the account
     coin
-        as in `trade_results`
+        int64, per trade: number of its coin
     row
+        int64, per trade: decision row within its coin
     sign
+        float64, per trade: 1 long, −1 short
     at
+        int64, per trade: row of the exit
     order
         trades sorted by the row of the account in which they end
     book
@@ -187,8 +190,9 @@ def equity_curve(
     open
         float64
     until_open
-        as in `trade_results`
+        funding up to each open, as in `trade_results`
     until_close
+        funding up to each close, as in `trade_results`
 
     Returns
     -------

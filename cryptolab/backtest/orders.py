@@ -183,8 +183,14 @@ class Orders:
     leave: np.ndarray
     counts: dict
 
-    def only(self, keep):
-        "Some of them; a bool per order."
+    def only(self, keep: np.ndarray):
+        """Some of them; a bool per order.
+
+        Parameters
+        ----------
+        keep : np.ndarray
+            bool per order
+        """
         reason = self.reason[keep] if len(self.reason) else self.reason
         return Orders(
             self.coin[keep], self.rows[keep], self.sign[keep], {c: v[keep] for c, v in self.values.items()}, reason,

@@ -113,6 +113,11 @@ class Candles(TimedTable):
     def fits(cls, columns: pd.Index) -> bool:
         """The five columns.
 
+        Parameters
+        ----------
+        columns : pd.Index
+            of a table
+
         Returns
         -------
         bool
@@ -138,5 +143,11 @@ class Candles(TimedTable):
         return one_line("; ".join(filter(None, (f"{name}: {_rows_said(self)}", _history_said(self.attrs)))))
 
     def picture(self, rows: int | None = None):
-        "Price and volume of the newest `rows` candles; None: of all."
+        """Price and volume of the newest `rows` candles; None: of all.
+
+        Parameters
+        ----------
+        rows : int | None, default None
+            the newest so many; None: all
+        """
         return draw_candles(self, rows)

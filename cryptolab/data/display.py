@@ -81,6 +81,17 @@ class HeadedTable(pd.DataFrame):
     picture = None  # method that draws it with matplotlib; None: pandas' `plot`
 
     def __init__(self, data=None, *args, **kwargs):
+        """Made as a DataFrame is.
+
+        Parameters
+        ----------
+        data : default None
+            as pandas takes it; the attributes of a DataFrame are kept
+        *args
+            as pandas takes them: index, columns, dtype, copy
+        **kwargs
+            the same by name
+        """
         super().__init__(data, *args, **kwargs)
         if isinstance(data, pd.DataFrame):
             self.attrs = copy.deepcopy(data.attrs)

@@ -95,6 +95,11 @@ class Forecast(TimedTable):
     def fits(cls, columns: pd.Index) -> bool:
         """A probability.
 
+        Parameters
+        ----------
+        columns : pd.Index
+            of a table
+
         Returns
         -------
         bool
@@ -113,5 +118,13 @@ class Forecast(TimedTable):
         return _forecast_said(self)
 
     def picture(self, candles: pd.DataFrame | None = None, rows: int = 200):
-        "The newest `rows`; with `candles` also what happened."
+        """The newest `rows`; with `candles` also what happened.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame | None, default None
+            also draw what happened
+        rows : int, default 200
+            the newest so many
+        """
         return draw_forecast(self, candles, rows)
