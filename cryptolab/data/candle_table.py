@@ -101,8 +101,11 @@ class Candles(TimedTable):
     "A candle table: a DataFrame that says which candles it holds; `plot()` draws them."
 
     @classmethod
-    def fits(cls, columns: pd.Index) -> bool:  # whether a table with these columns is a candle table
-        "The five columns."
+    def fits(
+        cls,
+        columns: pd.Index,  # names of columns
+    ) -> bool:  # whether the five of a candle are among them
+        "Which columns a candle table has."
         return _NEEDED.issubset(columns)
 
     @property
@@ -116,6 +119,9 @@ class Candles(TimedTable):
         name = " ".join(str(self.attrs[k]) for k in ("symbol", "timeframe") if self.attrs.get(k)) or "candles"
         return one_line("; ".join(filter(None, (f"{name}: {_rows_said(self)}", _history_said(self.attrs)))))
 
-    def picture(self, rows: int | None = None):
-        "Price and volume of the newest `rows` candles; None: of all."
+    def picture(
+        self,
+        rows: int | None = None,  # the newest so many; None: all
+    ):  # numpy array of two matplotlib Axes
+        "Price and volume over time."
         return draw_candles(self, rows)

@@ -60,7 +60,12 @@ class HeadedTable(pd.DataFrame):
     _wide = None  # letters of a text that HTML shows, where it wraps; None: as pandas has it
     picture = None  # method that draws it with matplotlib; None: pandas' `plot`
 
-    def __init__(self, data=None, *args, **kwargs):
+    def __init__(
+        self,
+        data=None,  # as `pandas.DataFrame` takes it; the `attrs` of a DataFrame come along
+        *args,  # index, columns, dtype and copy, as `pandas.DataFrame` takes them
+        **kwargs,  # the same by name
+    ):
         super().__init__(data, *args, **kwargs)
         if isinstance(data, pd.DataFrame):
             self.attrs = copy.deepcopy(data.attrs)

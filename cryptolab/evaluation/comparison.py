@@ -54,7 +54,7 @@ class DirectionComparison(HeadedTable):
         majority = self["accuracy"].get("majority")
         return f"{self.index[0]}: {_edge_words(self.iloc[0], majority, None)}. {_luck_words(self.iloc[0], majority)}"
 
-    def picture(self):
+    def picture(self):  # matplotlib Axes
         "Accuracies with their intervals; the line is the majority class, or one half."
         line = self["accuracy"].get("majority", 0.5)
         accuracy = ("accuracy", "accuracy_low", "accuracy_high")
@@ -93,7 +93,7 @@ class VolatilityComparison(HeadedTable):
             return None
         return f"{self.index[0]}: {_volatility_words(self, self.attrs['reference']).removeprefix('Volatility: ')}"
 
-    def picture(self):
+    def picture(self):  # matplotlib Axes
         "The share of the reference's QLIKE that each method removes."
         title = f"QLIKE removed from that of {self.attrs['reference']}, and its 95 % interval"
         return plot_intervals(self, ("skill", "skill_low", "skill_high"), title, "percent", 0.0, 100)
@@ -131,7 +131,7 @@ class PriceComparison(HeadedTable):
             return None
         return f"{self.index[0]}: {_price_words(self.iloc[0]).removeprefix('Price: ')}"
 
-    def picture(self):
+    def picture(self):  # matplotlib Axes
         "The error of each method as a multiple of persistence's."
         title = "Error as a multiple of persistence's, and its 95 % interval"
         return plot_intervals(self, ("mase", "mase_low", "mase_high"), title, "below one is better", 1.0)

@@ -213,7 +213,7 @@ class CostComparison(HeadedTable):
         limit = f", break-even at {row.break_even_bp:.1f} per side" if np.isfinite(row.break_even_bp) else ""
         return f"{self.index[0]}: {gross} ({interval}){limit}; at {cost_bp:.0f} per side {row.net_bp:+.2f} are left"
 
-    def picture(self):
+    def picture(self):  # matplotlib Axes
         "What each strategy earns before costs."
         title = "Basis points per candle before costs, and their 95 % interval"
         return plot_intervals(self, ("gross_bp", "gross_low", "gross_high"), title, "basis points per candle")

@@ -86,7 +86,7 @@ class EventComparison(HeadedTable):
         rate = f" of {self.attrs['base_rate']:.1%}" if "base_rate" in self.attrs else ""
         return f"{self.index[0]}: {word} the base rate{rate} in {int(row.n):,} rows ({skill}; {auc})"
 
-    def picture(self):
+    def picture(self):  # matplotlib Axes
         "The share of the base rate's squared error that each method removes."
         title = "Brier skill against the base rate, and its 95 % interval"
         return plot_intervals(self, ("brier_skill", "skill_low", "skill_high"), title, "percent", 0.0, 100)

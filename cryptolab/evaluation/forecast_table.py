@@ -82,14 +82,21 @@ class Forecast(TimedTable):
     _digits = 4
 
     @classmethod
-    def fits(cls, columns: pd.Index) -> bool:  # whether a table with these columns is a forecast
-        "A probability."
+    def fits(
+        cls,
+        columns: pd.Index,  # names of columns
+    ) -> bool:  # whether a probability is among them
+        "Which columns a forecast has."
         return "p_up" in columns or "p_event" in columns
 
     def headline(self) -> str | None:  # None where `attrs` do not say what the probability is of
         "What is forecast, how far ahead, and since when it is known."
         return _forecast_said(self)
 
-    def picture(self, candles: pd.DataFrame | None = None, rows: int = 200):
-        "The newest `rows`; with `candles` also what happened."
+    def picture(
+        self,
+        candles: pd.DataFrame | None = None,  # candle table: also draw what happened
+        rows: int = 200,  # the newest so many
+    ):  # numpy array of matplotlib Axes
+        "The newest rows: price, interval and probability."
         return draw_forecast(self, candles, rows)

@@ -110,7 +110,7 @@ class RivalComparison(HeadedTable):
         needed = self.has("edge", "edge_low", "edge_high", "p_holm")
         return f"{self.attrs.get('model', 'the model')}: {rival_words(self)}" if needed else None
 
-    def picture(self):
+    def picture(self):  # matplotlib Axes
         "By how many points of accuracy the model is better than each rival."
         title = f"Points of accuracy by which {self.attrs.get('model', 'the model')} is better, and their 95 % interval"
         return plot_intervals(self, ("edge", "edge_low", "edge_high"), title, "points")
