@@ -81,14 +81,12 @@ class HeadedTable(pd.DataFrame):
     picture = None  # method that draws it with matplotlib; None: pandas' `plot`
 
     def __init__(self, data=None, *args, **kwargs):
-        """Made as a DataFrame is.
-
-        Parameters
+        """Parameters
         ----------
         data : default None
-            as pandas takes it; the attributes of a DataFrame are kept
+            as `pandas.DataFrame` takes it; the `attrs` of a DataFrame come along
         *args
-            as pandas takes them: index, columns, dtype, copy
+            index, columns, dtype and copy, as `pandas.DataFrame` takes them
         **kwargs
             the same by name
         """
@@ -204,7 +202,7 @@ BLACK, BLUE, GREY, ORANGE, GREEN = "#222222", "#0072B2", "#767676", "#D55E00", "
 
 def _set_title(ax, title):
     "A title in lines that fit; matplotlib's own wrapping reads `$` as the beginning of a formula."
-    lines = textwrap.wrap(one_line(title), 76)
+    lines = textwrap.wrap(one_line(title), 88)
     ax.set_title("\n".join(lines), loc="left", fontsize=10, parse_math=False)
 
 
