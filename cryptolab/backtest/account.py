@@ -98,18 +98,18 @@ def equity_curve(
     bounds,  # int64, coins + 1
     account_row,  # int64, row of each candle in the account's times; empty with one coin
     n,  # rows of the account
-    coin,  # as in `trade_results`
-    row,
-    sign,
-    at,
+    coin,  # number of the coin of each trade
+    row,  # decision row of each trade within its coin
+    sign,  # 1.0 long, −1.0 short
+    at,  # row of the exit
     order,  # trades sorted by the row of the account in which they end
     book,  # of `trade_results`
     capital,  # worth of the account at the beginning
     fee,  # fraction per side
     slippage,  # fraction per side
     open,  # float64
-    until_open,  # as in `trade_results`
-    until_close,
+    until_open,  # float64 per candle: sum of funding rate · price up to its open, as in `trade_results`
+    until_close,  # float64: the same, before its close
 ):  # (n,) worth at each close, and the first row where it is not above zero (−1: none)
     "Worth of the account at every close."
     worth, realised, next_, ruined = np.zeros(n), 0.0, 0, -1

@@ -103,14 +103,15 @@ def _check_closable(walks):
 # %% ../../nbs/60_backtest/70_sweep.ipynb #7c5502e3
 def _trades_of(market, rows, sign, stop, target, trailing, trailing_from, timeout, scale):
     "Trades of one combination: decision row, row and price of the exit, whether at its close."
-    n, empty, none = len(rows), np.zeros(0), np.zeros(0, dtype="int64")
+    n, empty, none = len(rows), np.zeros(0), np.zeros(0, dtype="int64")  # one coin, no finer candles
     by = scale[rows] if scale is not None else market.prices[0][rows + 1]
     nothing, zero = np.full(n, np.nan), np.zeros(n, dtype="int64")
     begin = np.zeros(n) if np.isnan(trailing_from) else trailing_from * by
     longest, leave = np.full(n, NEVER if np.isnan(timeout) else int(timeout)), np.full(n, NEVER)
     order, at, price, reason, *_ = walk_in_turn(
-        *market.prices, market.bounds, none, zero, rows, np.full(n, sign), nothing, nothing, stop * by, target * by,
-        trailing * by, begin, longest, leave, False, 1, 1, 1, empty, empty, empty, none,
+        *market.prices, market.bounds, none, coin=zero, rows=rows, sign=np.full(n, sign), stop=nothing, target=nothing,
+        stop_by=stop * by, target_by=target * by, trail=trailing * by, trail_from=begin, timeout=longest, leave=leave,
+        only_closes=False, most=1, most_all=1, step=1, lower_open=empty, lower_high=empty, lower_low=empty, first=none,
     )
     return rows[order], at, price, (reason == TIMEOUT) | (reason == END)
 
@@ -141,7 +142,8 @@ def _lines(market, signal, grid, costs, side, size, scale):
         sides = np.full(len(row), side)
         for fee, slippage in costs:
             found = _account(
-                market.prices[0], market.prices[3], row, sides, at, price, timed, size, fee, slippage,
+                market.prices[0], market.prices[3], row, sides, at, price=price, timed=timed, size=size, fee=fee,
+                slippage=slippage,
             )
             lines.append((name, *setting, fee, slippage, *_numbers(found, n, per_year)))
     return lines
@@ -188,7 +190,7 @@ def sweep(
     costs = list(itertools.product(_as_list("fee", fee, 0, 1), _as_list("slippage", slippage, 0, 1)))
 
     def lines_of(signal):
-        return _lines(market, signal, grid, costs, float(side), float(size), scale)
+        return _lines(market, signal, grid, costs, side=float(side), size=float(size), scale=scale)
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(jobs or cores) as pool:

@@ -74,7 +74,8 @@ def exit_of_trade(
                 hit, price = -1, 0.0
                 if len(first):
                     hit, price = _first_hit(
-                        lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below, above,
+                        lower_open, lower_high, lower_low, start=first[i], stop=first[i + 1], sign=sign, below=below,
+                        above=above,
                     )
                 if hit == 1:
                     return i, sign * price, TARGET, 2
@@ -98,8 +99,9 @@ def _walk_all(
     reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
     for k in range(n):
         row[k], price[k], reason[k], both[k] = exit_of_trade(
-            open, high, low, close, rows[k], sign[k], stop[k], target[k], trail[k], trail_from[k], timeout[k],
-            leave[k], lower_open, lower_high, lower_low, first,
+            open, high, low, close, rows[k], sign[k], stop=stop[k], target=target[k], trail=trail[k],
+            trail_from=trail_from[k], timeout=timeout[k], leave=leave[k], lower_open=lower_open,
+            lower_high=lower_high, lower_low=lower_low, first=first,
         )
     return row, price, reason, both
 
@@ -156,7 +158,7 @@ def exits_of_trades(
             f"{side!r}, {timeout!r}, {leave!r}", "correct them",
         )
     distances = {"stop": stop, "target": target, "trail": trail, "trail_from": trail_from}
-    barriers = [_each(name, value, n) for name, value in distances.items()]
+    barriers = {name: _each(name, value, n) for name, value in distances.items()}
     below, first = _lower_arrays(lower)
     if lower is not None and (
         len(first) != len(o) + 1 or first.min() < 0 or first.max() > len(below[0]) or len({len(x) for x in below}) > 1
@@ -165,7 +167,10 @@ def exits_of_trades(
             "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {len(below[0])}", f"{len(first)}",
             "give `first` for each candle and the end",
         )
-    return _walk_all(o, h, l, c, rows, sides, *barriers, timeouts, leaves, *below, first)
+    return _walk_all(
+        o, h, l, c, rows, sides, **barriers, timeout=timeouts, leave=leaves, lower_open=below[0], lower_high=below[1],
+        lower_low=below[2], first=first,
+    )
 
 # %% ../../nbs/30_labels/20_walk.ipynb #69eb932f
 @kernel
@@ -226,8 +231,9 @@ def walk_in_turn(
         t = target[k] if target[k] == target[k] else entry + sign[k] * target_by[k]
         inside = first[a + c : b + c + 1] if len(first) else first
         at[kept], price[kept], reason[kept], both[kept] = exit_of_trade(
-            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], s, t, trail[k], trail_from[k], timeout[k],
-            leave[k], lower_open, lower_high, lower_low, inside,
+            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], stop=s, target=t, trail=trail[k],
+            trail_from=trail_from[k], timeout=timeout[k], leave=leave[k], lower_open=lower_open,
+            lower_high=lower_high, lower_low=lower_low, first=inside,
         )
         until[held] = (ends[a + at[kept]] if len(ends) else at[kept]) - (step if reason[kept] == SIGNAL else 0)
         order[kept], trade[held] = k, kept
@@ -275,7 +281,7 @@ def exits_in_turn(
         )
     distances = {"stop": stop, "target": target, "stop_by": stop_by, "target_by": target_by}
     distances |= {"trail": trail, "trail_from": trail_from}
-    barriers = [_each(name, value, n) for name, value in distances.items()]
+    barriers = {name: _each(name, value, n) for name, value in distances.items()}
     times = np.zeros(0, dtype="int64") if ends is None else np.ascontiguousarray(ends, dtype="int64")
     if len(bounds) > 2 and len(times) != len(o):
         raise DataError("several coins need their times", f"{len(o)} closing times", len(times), "give `ends`")
@@ -287,8 +293,9 @@ def exits_in_turn(
     below, first = _lower_arrays(lower)
     room = most * (len(bounds) - 1) if most_all is None else most_all
     return walk_in_turn(
-        o, h, l, c, bounds, times, coins, rows, sides, *barriers, timeouts, leaves, only_closes, most, room, step,
-        *below, first,
+        o, h, l, c, bounds, times, coin=coins, rows=rows, sign=sides, **barriers, timeout=timeouts, leave=leaves,
+        only_closes=only_closes, most=most, most_all=room, step=step, lower_open=below[0], lower_high=below[1],
+        lower_low=below[2], first=first,
     )
 
 
