@@ -47,7 +47,6 @@ def exit_of_trade(
     trail,  # distance of the trailing stop in price, NaN for none
     trail_from,  # gain in price from which the trailing stop begins, 0 for at once
     timeout,  # candles after which the position is closed
-    leave,  # row after `row` at whose close an exit signal is known; NEVER for none
     lower_open,  # float64, candles of a lower timeframe; empty for none
     lower_high,  # float64
     lower_low,  # float64
@@ -56,8 +55,7 @@ def exit_of_trade(
     "Walk one trade to its end."
     entry, best = sign * open[row + 1], sign * open[row + 1]
     fixed, above = sign * stop, sign * target
-    last = min(row + timeout, leave, len(open) - 1)
-    for i in range(row + 1, last + 1):
+    for i in range(row + 1, min(row + 1 + timeout, len(open))):
         below, reason = fixed, STOP
         if best - entry >= trail_from and not best - trail <= fixed and trail == trail:
             below, reason = best - trail, TRAILING
@@ -84,9 +82,26 @@ def exit_of_trade(
         if peak >= above:
             return i, sign * above, TARGET, 0
         best = max(best, peak)
-    if last == leave and leave < min(row + timeout, len(open) - 1):
-        return leave + 1, open[leave + 1], SIGNAL, 0
+    last = min(row + timeout, len(open) - 1)
     return last, close[last], TIMEOUT if last == row + timeout else END, 0
+
+# %% ../../nbs/30_labels/20_walk.ipynb #bf9a627a
+@kernel
+def _left_by_signal(
+    open,  # float64
+    row,  # decision row
+    timeout,  # candles after which the position is closed
+    leave,  # row at whose close the signal is known, to which the trade was walked; NEVER for none
+    at,  # row of the exit, as the walk says
+    price,  # its price
+    reason,  # its reason
+):  # the same three, with the signal as the reason where it ended the trade
+    "What a walk to an exit signal ends with."
+    if reason == TIMEOUT and leave < row + timeout:
+        if at + 1 < len(open):
+            return at + 1, open[at + 1], SIGNAL
+        return at, price, END
+    return at, price, reason
 
 # %% ../../nbs/30_labels/20_walk.ipynb #c864b8ca
 @kernel
@@ -100,8 +115,11 @@ def _walk_all(
     for k in range(n):
         row[k], price[k], reason[k], both[k] = exit_of_trade(
             open, high, low, close, rows[k], sign[k], stop=stop[k], target=target[k], trail=trail[k],
-            trail_from=trail_from[k], timeout=timeout[k], leave=leave[k], lower_open=lower_open,
+            trail_from=trail_from[k], timeout=min(timeout[k], leave[k] - rows[k]), lower_open=lower_open,
             lower_high=lower_high, lower_low=lower_low, first=first,
+        )
+        row[k], price[k], reason[k] = _left_by_signal(
+            open, rows[k], timeout[k], leave[k], at=row[k], price=price[k], reason=reason[k],
         )
     return row, price, reason, both
 
@@ -232,8 +250,11 @@ def walk_in_turn(
         inside = first[a + c : b + c + 1] if len(first) else first
         at[kept], price[kept], reason[kept], both[kept] = exit_of_trade(
             open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], stop=s, target=t, trail=trail[k],
-            trail_from=trail_from[k], timeout=timeout[k], leave=leave[k], lower_open=lower_open,
+            trail_from=trail_from[k], timeout=min(timeout[k], leave[k] - row), lower_open=lower_open,
             lower_high=lower_high, lower_low=lower_low, first=inside,
+        )
+        at[kept], price[kept], reason[kept] = _left_by_signal(
+            open[a:b], row, timeout[k], leave[k], at=at[kept], price=price[kept], reason=reason[kept],
         )
         until[held] = (ends[a + at[kept]] if len(ends) else at[kept]) - (step if reason[kept] == SIGNAL else 0)
         order[kept], trade[held] = k, kept
