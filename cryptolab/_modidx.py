@@ -3201,6 +3201,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cryptolab.labels.walk': { 'cryptolab.labels.walk._can_enter': ('30_labels/walk.html#_can_enter', 'cryptolab/labels/walk.py'),
                                        'cryptolab.labels.walk._each': ('30_labels/walk.html#_each', 'cryptolab/labels/walk.py'),
                                        'cryptolab.labels.walk._first_hit': ('30_labels/walk.html#_first_hit', 'cryptolab/labels/walk.py'),
+                                       'cryptolab.labels.walk._left_by_signal': ( '30_labels/walk.html#_left_by_signal',
+                                                                                  'cryptolab/labels/walk.py'),
                                        'cryptolab.labels.walk._lower_arrays': ( '30_labels/walk.html#_lower_arrays',
                                                                                 'cryptolab/labels/walk.py'),
                                        'cryptolab.labels.walk._walk_all': ('30_labels/walk.html#_walk_all', 'cryptolab/labels/walk.py'),

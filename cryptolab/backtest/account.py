@@ -170,13 +170,13 @@ def equity_curve(
     n
         rows of the account
     coin
-        int64, per trade: number of its coin
+        number of the coin of each trade
     row
-        int64, per trade: decision row within its coin
+        decision row of each trade within its coin
     sign
-        float64, per trade: 1 long, −1 short
+        1.0 long, −1.0 short
     at
-        int64, per trade: row of the exit
+        row of the exit
     order
         trades sorted by the row of the account in which they end
     book
@@ -190,9 +190,9 @@ def equity_curve(
     open
         float64
     until_open
-        funding up to each open, as in `trade_results`
+        float64 per candle: sum of funding rate · price up to its open, as in `trade_results`
     until_close
-        funding up to each close, as in `trade_results`
+        float64: the same, before its close
 
     Returns
     -------

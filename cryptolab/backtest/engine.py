@@ -162,12 +162,14 @@ class _Fills:
 def _fill(market, orders, room, finer):
     "The orders that find room, each followed to its exit, and what became of the others."
     v, step = orders.values, market.step.value if len(market.ends) else 1
+    only_closes, most, most_all = room
+    lower_open, lower_high, lower_low, first = finer
     order, at, price, reason, both, *missed = walk_in_turn(
         *market.prices, market.bounds, market.ends, coin=orders.coin.astype("int64"), rows=orders.rows,
-        sign=orders.sign, trail=v["trail_by"], timeout=v["timeout"].astype("int64"), leave=orders.leave, step=step,
-        **{name: v[name] for name in ("stop", "target", "stop_by", "target_by", "trail_from")},
-        **dict(zip(("only_closes", "most", "most_all"), room)),
-        **dict(zip(("lower_open", "lower_high", "lower_low", "first"), finer)),
+        sign=orders.sign, stop=v["stop"], target=v["target"], stop_by=v["stop_by"], target_by=v["target_by"],
+        trail=v["trail_by"], trail_from=v["trail_from"], timeout=v["timeout"].astype("int64"), leave=orders.leave,
+        only_closes=only_closes, most=most, most_all=most_all, step=step, lower_open=lower_open,
+        lower_high=lower_high, lower_low=lower_low, first=first,
     )
     fills = _Fills(
         coin=orders.coin[order].astype("int64"), row=orders.rows[order], sign=orders.sign[order], at=at, price=price,
@@ -185,15 +187,15 @@ def _book(market, fills, mode, capital, fee, slippage, funding):
     "Results of the trades, worth of the account, first row without worth."
     o, h, l, c = market.prices
     timed = np.isin(fills.reason, (TIMEOUT, END, len(REASONS)))
-    trades = {name: getattr(fills, name) for name in ("coin", "row", "sign", "at")}
-    costs = {"capital": capital, "fee": fee, "slippage": slippage, **dict(zip(("until_open", "until_close"), funding))}
+    trades = {"coin": fills.coin, "row": fills.row, "sign": fills.sign, "at": fills.at}
+    money = {"capital": capital, "fee": fee, "slippage": slippage, "until_open": funding[0], "until_close": funding[1]}
     results = trade_results(
         o, h, l, c, market.bounds, market.ends, **trades, price=fills.price, timed=timed, size=fills.size, mode=mode,
-        **costs,
+        **money,
     )
     order = np.argsort(_account_rows(market, fills.coin, fills.at), kind="stable")
     worth, ruined = equity_curve(
-        c, market.bounds, market.account_row, len(market.times), **trades, order=order, book=results, open=o, **costs,
+        c, market.bounds, market.account_row, n=len(market.times), **trades, order=order, book=results, open=o, **money,
     )
     return results, worth, ruined
 
@@ -386,4 +388,7 @@ def backtest(
     }
     equity = pd.Series(worth, market.times, name="equity", copy=False)
     length = canonical_timeframe(f"{int(market.step.total_seconds() // 60)}min")
-    return Result(trades, equity, counts, capital, settings, length, candles=dict(zip(market.symbols, market.tables)))
+    return Result(
+        trades=trades, equity=equity, counts=counts, capital=capital, settings=settings, timeframe=length,
+        candles=dict(zip(market.symbols, market.tables)),
+    )

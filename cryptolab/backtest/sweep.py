@@ -103,7 +103,7 @@ def _check_closable(walks):
 # %% ../../nbs/60_backtest/70_sweep.ipynb #7c5502e3
 def _trades_of(market, rows, sign, stop, target, trailing, trailing_from, timeout, scale):
     "Trades of one combination: decision row, row and price of the exit, whether at its close."
-    n, empty, none = len(rows), np.zeros(0), np.zeros(0, dtype="int64")
+    n, empty, none = len(rows), np.zeros(0), np.zeros(0, dtype="int64")  # one coin, no finer candles
     by = scale[rows] if scale is not None else market.prices[0][rows + 1]
     nothing, zero = np.full(n, np.nan), np.zeros(n, dtype="int64")
     begin = np.zeros(n) if np.isnan(trailing_from) else trailing_from * by
@@ -142,7 +142,7 @@ def _lines(market, signal, grid, costs, side, size, scale):
         sides = np.full(len(row), side)
         for fee, slippage in costs:
             found = _account(
-                market.prices[0], market.prices[3], row, sides, at, price, timed=timed, size=size, fee=fee,
+                market.prices[0], market.prices[3], row, sides, at, price=price, timed=timed, size=size, fee=fee,
                 slippage=slippage,
             )
             lines.append((name, *setting, fee, slippage, *_numbers(found, n, per_year)))
@@ -231,7 +231,7 @@ def sweep(
     costs = list(itertools.product(_as_list("fee", fee, 0, 1), _as_list("slippage", slippage, 0, 1)))
 
     def lines_of(signal):
-        return _lines(market, signal, grid, costs, float(side), float(size), scale=scale)
+        return _lines(market, signal, grid, costs, side=float(side), size=float(size), scale=scale)
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(jobs or cores) as pool:

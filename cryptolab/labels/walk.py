@@ -47,7 +47,6 @@ def exit_of_trade(
     trail,
     trail_from,
     timeout,
-    leave,
     lower_open,
     lower_high,
     lower_low,
@@ -79,8 +78,6 @@ def exit_of_trade(
         gain in price from which the trailing stop begins, 0 for at once
     timeout
         candles after which the position is closed
-    leave
-        row after `row` at whose close an exit signal is known; NEVER for none
     lower_open
         float64, candles of a lower timeframe; empty for none
     lower_high
@@ -97,8 +94,7 @@ def exit_of_trade(
     """
     entry, best = sign * open[row + 1], sign * open[row + 1]
     fixed, above = sign * stop, sign * target
-    last = min(row + timeout, leave, len(open) - 1)
-    for i in range(row + 1, last + 1):
+    for i in range(row + 1, min(row + 1 + timeout, len(open))):
         below, reason = fixed, STOP
         if best - entry >= trail_from and not best - trail <= fixed and trail == trail:
             below, reason = best - trail, TRAILING
@@ -115,7 +111,8 @@ def exit_of_trade(
                 hit, price = -1, 0.0
                 if len(first):
                     hit, price = _first_hit(
-                        lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below=below, above=above,
+                        lower_open, lower_high, lower_low, start=first[i], stop=first[i + 1], sign=sign, below=below,
+                        above=above,
                     )
                 if hit == 1:
                     return i, sign * price, TARGET, 2
@@ -124,9 +121,26 @@ def exit_of_trade(
         if peak >= above:
             return i, sign * above, TARGET, 0
         best = max(best, peak)
-    if last == leave and leave < min(row + timeout, len(open) - 1):
-        return leave + 1, open[leave + 1], SIGNAL, 0
+    last = min(row + timeout, len(open) - 1)
     return last, close[last], TIMEOUT if last == row + timeout else END, 0
+
+# %% ../../nbs/30_labels/20_walk.ipynb #bf9a627a
+@kernel
+def _left_by_signal(
+    open,  # float64
+    row,  # decision row
+    timeout,  # candles after which the position is closed
+    leave,  # row at whose close the signal is known, to which the trade was walked; NEVER for none
+    at,  # row of the exit, as the walk says
+    price,  # its price
+    reason,  # its reason
+):  # the same three, with the signal as the reason where it ended the trade
+    "What a walk to an exit signal ends with."
+    if reason == TIMEOUT and leave < row + timeout:
+        if at + 1 < len(open):
+            return at + 1, open[at + 1], SIGNAL
+        return at, price, END
+    return at, price, reason
 
 # %% ../../nbs/30_labels/20_walk.ipynb #c864b8ca
 @kernel
@@ -140,8 +154,11 @@ def _walk_all(
     for k in range(n):
         row[k], price[k], reason[k], both[k] = exit_of_trade(
             open, high, low, close, rows[k], sign[k], stop=stop[k], target=target[k], trail=trail[k],
-            trail_from=trail_from[k], timeout=timeout[k], leave=leave[k], lower_open=lower_open,
+            trail_from=trail_from[k], timeout=min(timeout[k], leave[k] - rows[k]), lower_open=lower_open,
             lower_high=lower_high, lower_low=lower_low, first=first,
+        )
+        row[k], price[k], reason[k] = _left_by_signal(
+            open, rows[k], timeout[k], leave[k], at=row[k], price=price[k], reason=reason[k],
         )
     return row, price, reason, both
 
@@ -158,10 +175,10 @@ def _each(name, value, n, dtype="float64"):
 
 
 def _lower_arrays(lower):
-    "Contiguous open, high, low and `first` of the lower candles by name; empty arrays for None."
+    "Contiguous (open, high, low) of the lower candles, and `first`; empty arrays for None."
     parts = (np.zeros(0),) * 4 if lower is None else lower
-    kinds = {"lower_open": "float64", "lower_high": "float64", "lower_low": "float64", "first": "int64"}
-    return {name: np.ascontiguousarray(x, dtype=kind) for x, (name, kind) in zip(parts, kinds.items())}
+    *below, first = (np.ascontiguousarray(x, dtype=kind) for x, kind in zip(parts, ("float64",) * 3 + ("int64",)))
+    return below, first
 
 # %% ../../nbs/30_labels/20_walk.ipynb #3c7b89d3
 def exits_of_trades(
@@ -227,16 +244,19 @@ def exits_of_trades(
             f"{side!r}, {timeout!r}, {leave!r}", "correct them",
         )
     distances = {"stop": stop, "target": target, "trail": trail, "trail_from": trail_from}
-    barriers, below = {name: _each(name, value, n) for name, value in distances.items()}, _lower_arrays(lower)
-    first, *sizes = below["first"], *(len(x) for name, x in below.items() if name != "first")
+    barriers = {name: _each(name, value, n) for name, value in distances.items()}
+    below, first = _lower_arrays(lower)
     if lower is not None and (
-        len(first) != len(o) + 1 or first.min() < 0 or first.max() > sizes[0] or len(set(sizes)) > 1
+        len(first) != len(o) + 1 or first.min() < 0 or first.max() > len(below[0]) or len({len(x) for x in below}) > 1
     ):
         raise DataError(
-            "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {sizes[0]}", f"{len(first)}",
+            "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {len(below[0])}", f"{len(first)}",
             "give `first` for each candle and the end",
         )
-    return _walk_all(o, h, l, c, rows, sides, **barriers, timeout=timeouts, leave=leaves, **below)
+    return _walk_all(
+        o, h, l, c, rows, sides, **barriers, timeout=timeouts, leave=leaves, lower_open=below[0], lower_high=below[1],
+        lower_low=below[2], first=first,
+    )
 
 # %% ../../nbs/30_labels/20_walk.ipynb #69eb932f
 @kernel
@@ -357,8 +377,11 @@ def walk_in_turn(
         inside = first[a + c : b + c + 1] if len(first) else first
         at[kept], price[kept], reason[kept], both[kept] = exit_of_trade(
             open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], stop=s, target=t, trail=trail[k],
-            trail_from=trail_from[k], timeout=timeout[k], leave=leave[k], lower_open=lower_open,
+            trail_from=trail_from[k], timeout=min(timeout[k], leave[k] - row), lower_open=lower_open,
             lower_high=lower_high, lower_low=lower_low, first=inside,
+        )
+        at[kept], price[kept], reason[kept] = _left_by_signal(
+            open[a:b], row, timeout[k], leave[k], at=at[kept], price=price[kept], reason=reason[kept],
         )
         until[held] = (ends[a + at[kept]] if len(ends) else at[kept]) - (step if reason[kept] == SIGNAL else 0)
         order[kept], trade[held] = k, kept
@@ -462,10 +485,12 @@ def exits_in_turn(
         raise DataError(
             "orders are not in the order of time", "sorted decisions", "an earlier one after a later one", "sort them",
         )
+    below, first = _lower_arrays(lower)
     room = most * (len(bounds) - 1) if most_all is None else most_all
     return walk_in_turn(
         o, h, l, c, bounds, times, coin=coins, rows=rows, sign=sides, **barriers, timeout=timeouts, leave=leaves,
-        only_closes=only_closes, most=most, most_all=room, step=step, **_lower_arrays(lower),
+        only_closes=only_closes, most=most, most_all=room, step=step, lower_open=below[0], lower_high=below[1],
+        lower_low=below[2], first=first,
     )
 
 
