@@ -23,13 +23,13 @@ __version__ = "0.1.0"
 
 ROOMS = (
     "data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems", "audit", "reports",
-    "runs", "serving", "cli",
+    "runs", "serving",
 )
 
 # %% ../nbs/99_cryptolab.ipynb #6793ff5a
 __getattr__, _names, __all__ = lazy_loader.attach(
     __name__,
-    submodules=ROOMS,
+    submodules=ROOMS,  # `cl.features(…)` and `cl.backtest(…)` call the function of that name
     submod_attrs={
         "data": ["load_candles", "read_candles", "sample_market"],
         "features.certify.certificate": ["certify"],

@@ -256,6 +256,22 @@ def test_random_entries_p_value():
     )
 
 
+def test_random_entries_keep_the_length_of_trades_that_signals_end():
+    "The candles until the signal belong to the trade; knowledge is seen, and a state without any is not."
+    candles = sample_market(n=1500, seed=21)
+    likely = market_truth(candles)["true_p_up"]
+    wise = pd.Series((likely > 0.56).to_numpy() & (np.arange(1500) % 4 == 0), candles.index)
+    free = {"fee": 0.0, "slippage": 0.0, "n_random": 99}
+    found = random_entries_p(candles, wise, exits=wise.shift(1, fill_value=False), **free)
+    trades = backtest(candles, wise, wise.shift(1, fill_value=False), fee=0.0, slippage=0.0).trades
+    assert (trades["candles"] == 1).all() and found["n"] == len(trades) > 50
+    assert found["own"] == pytest.approx(trades["gross_ret"].mean()) and found["p_value"] <= 0.03
+    state = pd.Series(np.arange(1500) % 20 < 10, candles.index)
+    held = random_entries_p(candles, state, hold=True, **free)
+    assert held["n"] == 75 and held["p_value"] > 0.02
+    assert held["low"] < held["random"] < held["high"]
+
+
 def test_summary_of_every_kind_of_account(traded):
     "With trades, with one, with none, ruined; the words fit."
     candles, orders, settings, result = traded

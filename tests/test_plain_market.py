@@ -472,7 +472,12 @@ def test_library_equals_the_plain_version(group):
 
 def test_the_markets_hold_what_they_should():
     "Every kind of exit, both sides, full accounts, ruin, conflicts, and candles that meet both barriers."
-    seen = {"conflict": 0, "only_closed": 0, "turned": 0, "ruin": 0, "assumed": 0, "decided": 0, "account_full": 0, "coin_busy": 0, "several": 0}
+    seen = dict.fromkeys(
+        (
+            "conflict", "only_closed", "turned", "ruin", "assumed", "decided", "account_full", "coin_busy", "several",
+        ),
+        0,
+    )
     for number in range(40):
         trades, counts = check(number, seed=1)
         for trade in trades:

@@ -19,6 +19,7 @@ MARKS = re.compile(r"#\s*(?:noqa|type:|fmt:|pragma|pylint|ruff:)")  # comments f
 RULE = re.compile(r"(\s*[*/],)?\s*")  # `*,` alone on its line
 HIDDEN = {("recursive", "state")}  # (decorator, parameter): parameters that the decorator supplies itself
 ERROR = r"[A-Z]\w*Error"
+HEIRS = ("Error", "Table")  # classes whose heirs show their constructor: it keeps its own docstring
 CLAUSE = re.compile(rf"(.*?)(?:^|; )((?:raises (?:an? )?)?{ERROR}\b.*)")
 RAISED = re.compile(rf"({ERROR}(?: or {ERROR})*)(?::? (.+))?")
 
@@ -295,7 +296,7 @@ def change_function(source: str, node, comments: dict, changes: list, owner=None
     lines, facts = source.split("\n"), function_facts(source, node, comments, owner is not None)
     if not facts.used or node.body[0].lineno <= end:
         return
-    of_class = node.name == "__init__" and not owner.name.endswith("Error")  # heirs of an error show its constructor
+    of_class = node.name == "__init__" and not owner.name.endswith(HEIRS)
     put_docstring(lines, owner if of_class else node, facts, changes)
     first, last = node.lineno, max([end, *facts.used])
     changes.append((first, last, plain_signature(lines[first - 1 : last], facts.used, first, comments)))

@@ -35,6 +35,30 @@ def _wants_context(function):
         named = False
     return named or _takes(function, 2) and not _takes(function, 1)
 
+# %% ../../nbs/75_audit/20_pipeline.ipynb #5c7aedc6
+def _next_direction(candles):
+    "Will the next candle close higher?"
+    from cryptolab.labels.targets import next_direction
+
+    return next_direction(candles)
+
+
+def _learner(estimator):
+    "Fit a fresh copy of an estimator on plain arrays."
+    def fit(X, y):
+        from sklearn.base import clone
+
+        y = y["y"] if isinstance(y, pd.DataFrame) else y
+        return clone(estimator).fit(np.asarray(X, dtype="float64"), np.asarray(y))
+
+    return fit
+
+
+def _predicted(model, X):
+    "Probability of the second class, or the prediction."
+    X = np.asarray(X, dtype="float64")
+    return model.predict_proba(X)[:, 1] if hasattr(model, "predict_proba") else model.predict(X)
+
 # %% ../../nbs/75_audit/20_pipeline.ipynb #16977d44
 class Pipeline:
     """Functions of a notebook behind one protocol.
@@ -43,14 +67,14 @@ class Pipeline:
     ----------
     features : Callable
         function candles -> table, or (candles, context) -> table; rows indexed by open time
-    labels : Callable
-        the same for labels: label table y, t0, t1, or one column
-    split : Callable
-        function (features, labels) -> (train, test) row positions, or a list of such pairs
-    fit : Callable
-        function (X, y) -> model
-    predict : Callable
-        function (model, X) -> one value per row; or X -> values where the code keeps its model
+    labels : Callable | None, default None
+        the same for labels (y, t0, t1) or one column; None: the next close is higher
+    split : Callable | None, default None
+        (features, labels) -> (train, test) rows, or folds; None: `newest_rows_test`
+    fit : Callable | None, default None
+        function (X, y) -> model, or an estimator of scikit-learn
+    predict : Callable | None, default None
+        (model, X) or X -> a value per row; None: what the estimator predicts
     prepare : Callable | None, default None
         function (features, labels, train, test) -> (features, labels)
     context : dict | None, default None
@@ -62,16 +86,19 @@ class Pipeline:
     def __init__(
         self,
         features: Callable,
-        labels: Callable,
-        split: Callable,
-        fit: Callable,
-        predict: Callable,
+        labels: Callable | None = None,
+        split: Callable | None = None,
+        fit: Callable | None = None,
+        predict: Callable | None = None,
         prepare: Callable | None = None,
         context: dict | None = None,
         name: str = "pipeline",
     ):
+        if callable(getattr(fit, "fit", None)):
+            fit, predict = _learner(fit), predict or _predicted
         self.steps = {
-            "features": features, "labels": labels, "split": split, "fit": fit, "predict": predict, "prepare": prepare,
+            "features": features, "labels": labels or _next_direction, "split": split or newest_rows_test, "fit": fit,
+            "predict": predict, "prepare": prepare,
         }
         for step, function in self.steps.items():
             if not callable(function) and not (step == "prepare" and function is None):
@@ -83,7 +110,8 @@ class Pipeline:
 
     def _made(self, step, candles):
         function = self.steps[step]
-        return function(candles, self.context) if _wants_context(function) else function(candles)
+        made = function(candles, self.context) if _wants_context(function) else function(candles)
+        return made.to_frame() if step == "features" and isinstance(made, pd.Series) else made
 
     def features(self, candles: pd.DataFrame):
         """Columns of every decision row.

@@ -170,10 +170,13 @@ def equity_curve(
     n
         rows of the account
     coin
-        as in `trade_results`
+        number of the coin of each trade
     row
+        decision row of each trade within its coin
     sign
+        1.0 long, −1.0 short
     at
+        row of the exit
     order
         trades sorted by the row of the account in which they end
     book
@@ -187,8 +190,9 @@ def equity_curve(
     open
         float64
     until_open
-        as in `trade_results`
+        float64 per candle: sum of funding rate · price up to its open, as in `trade_results`
     until_close
+        float64: the same, before its close
 
     Returns
     -------

@@ -174,7 +174,7 @@ def random_entries_p(
     ratio = trades["exit"] / trades["entry"]
     own = float(np.average(trades["gross_ret"] - cost * (1 + ratio), weights=trades["size"]))
     found = _drawn(
-        market, shapes, _spans(market, orders), n_random, cost, finer_candles(market, lower),
+        market, shapes, _spans(market, orders), draws=n_random, cost=cost, lower=finer_candles(market, lower),
         rng=np.random.default_rng(seed),
     )
     low, high = np.quantile(found, [0.5 - level / 2, 0.5 + level / 2])

@@ -6,14 +6,16 @@
 __all__ = ['EXIT_REASONS', 'Result', 'finer_candles', 'backtest']
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #4bfd5508
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
 
 from .account import MODES, equity_curve, funding_sums, trade_results
 from .orders import make_market, read_orders
+from .view import account_facts, account_table, account_words, draw_account
 from ..config import DataError, SettingsError
+from ..data.display import headed
 from ..data.timegrid import canonical_timeframe
 from ..labels.barriers import finer_arrays
 from ..labels.walk import END, REASONS, SIGNAL, TIMEOUT, walk_in_turn
@@ -22,9 +24,9 @@ from ..labels.walk import END, REASONS, SIGNAL, TIMEOUT, walk_in_turn
 EXIT_REASONS = (*REASONS, "ruin")
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
-    """What a backtest returns.
+    """What a backtest returns; it says what came of it, and `plot()` draws it.
 
     Parameters
     ----------
@@ -50,13 +52,47 @@ class Result:
     capital: float
     settings: dict
     timeframe: str
-    candles: dict = field(repr=False)
+    candles: dict
 
-    def summary(self, **settings):
-        "The numbers of this account, each with its interval and its reference; see `cryptolab.backtest.stats`."
+    def summary(self, **settings) -> pd.DataFrame:
+        """The numbers of this account, each with its interval and its reference.
+
+        Parameters
+        ----------
+        **settings
+            of `cryptolab.backtest.stats.summary`: chance, trials, hold, n_samples, seed, level
+
+        Returns
+        -------
+        pd.DataFrame
+            index: names; value, low, high, reference, reference_kind
+        """
         from cryptolab.backtest.stats import summary
 
         return summary(self, **settings)
+
+    def plot(self, symbol: str | None = None, rows: int | None = None):
+        """Draw the trades and the account.
+
+        Parameters
+        ----------
+        symbol : str | None, default None
+            coin whose price is drawn; None: the first
+        rows : int | None, default None
+            the newest so many candles; None: all
+
+        Returns
+        -------
+        numpy array of two matplotlib Axes: price with trades, account beside buying and holding
+        """
+        return draw_account(self, symbol, rows)
+
+    def __repr__(self):
+        return "\n".join(account_words(account_facts(self)))
+
+    def _repr_html_(self):
+        facts = account_facts(self)
+        return headed(" ".join(account_words(facts)), account_table(facts).to_html(border=0), as_html=True)
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #cc38bdcd
 def finer_candles(market, lower: pd.DataFrame | dict | None) -> tuple:
@@ -126,10 +162,14 @@ class _Fills:
 def _fill(market, orders, room, finer):
     "The orders that find room, each followed to its exit, and what became of the others."
     v, step = orders.values, market.step.value if len(market.ends) else 1
+    only_closes, most, most_all = room
+    lower_open, lower_high, lower_low, first = finer
     order, at, price, reason, both, *missed = walk_in_turn(
-        *market.prices, market.bounds, market.ends, orders.coin.astype("int64"), orders.rows, orders.sign, v["stop"],
-        v["target"], v["stop_by"], v["target_by"], v["trail_by"], v["trail_from"], v["timeout"].astype("int64"),
-        orders.leave, *room, step, *finer,
+        *market.prices, market.bounds, market.ends, coin=orders.coin.astype("int64"), rows=orders.rows,
+        sign=orders.sign, stop=v["stop"], target=v["target"], stop_by=v["stop_by"], target_by=v["target_by"],
+        trail=v["trail_by"], trail_from=v["trail_from"], timeout=v["timeout"].astype("int64"), leave=orders.leave,
+        only_closes=only_closes, most=most, most_all=most_all, step=step, lower_open=lower_open,
+        lower_high=lower_high, lower_low=lower_low, first=first,
     )
     fills = _Fills(
         coin=orders.coin[order].astype("int64"), row=orders.rows[order], sign=orders.sign[order], at=at, price=price,
@@ -147,14 +187,15 @@ def _book(market, fills, mode, capital, fee, slippage, funding):
     "Results of the trades, worth of the account, first row without worth."
     o, h, l, c = market.prices
     timed = np.isin(fills.reason, (TIMEOUT, END, len(REASONS)))
+    trades = {"coin": fills.coin, "row": fills.row, "sign": fills.sign, "at": fills.at}
+    money = {"capital": capital, "fee": fee, "slippage": slippage, "until_open": funding[0], "until_close": funding[1]}
     results = trade_results(
-        o, h, l, c, market.bounds, market.ends, fills.coin, fills.row, fills.sign, fills.at, fills.price, timed,
-        fills.size, mode, capital, fee, slippage, *funding,
+        o, h, l, c, market.bounds, market.ends, **trades, price=fills.price, timed=timed, size=fills.size, mode=mode,
+        **money,
     )
     order = np.argsort(_account_rows(market, fills.coin, fills.at), kind="stable")
     worth, ruined = equity_curve(
-        c, market.bounds, market.account_row, len(market.times), fills.coin, fills.row, fills.sign, fills.at, order,
-        results, capital, fee, slippage, o, *funding,
+        c, market.bounds, market.account_row, n=len(market.times), **trades, order=order, book=results, open=o, **money,
     )
     return results, worth, ruined
 
@@ -347,4 +388,7 @@ def backtest(
     }
     equity = pd.Series(worth, market.times, name="equity", copy=False)
     length = canonical_timeframe(f"{int(market.step.total_seconds() // 60)}min")
-    return Result(trades, equity, counts, capital, settings, length, candles=dict(zip(market.symbols, market.tables)))
+    return Result(
+        trades=trades, equity=equity, counts=counts, capital=capital, settings=settings, timeframe=length,
+        candles=dict(zip(market.symbols, market.tables)),
+    )

@@ -136,15 +136,15 @@ def make_market(candles: pd.DataFrame | dict, timeframe: str | None = None) -> M
     bounds = np.concatenate([[0], np.cumsum([len(i) for i in indexes])]).astype("int64")
     if len(tables) == 1:
         return Market(
-            list(tables), list(tables.values()), tuple(parts[0]), bounds, step, indexes[0], ends=np.zeros(0, "int64"),
-            account_row=np.zeros(0, "int64"),
+            symbols=list(tables), tables=list(tables.values()), prices=tuple(parts[0]), bounds=bounds, step=step,
+            times=indexes[0], ends=np.zeros(0, "int64"), account_row=np.zeros(0, "int64"),
         )
     opened = np.concatenate([i.as_unit("ns").asi8 for i in indexes])
     times, account_row = np.unique(opened, return_inverse=True)
     prices = tuple(np.concatenate(p) for p in zip(*parts))
     return Market(
-        list(tables), list(tables.values()), prices, bounds, step, pd.to_datetime(times, utc=True), ends=opened + step.value,
-        account_row=account_row.astype("int64"),
+        symbols=list(tables), tables=list(tables.values()), prices=prices, bounds=bounds, step=step,
+        times=pd.to_datetime(times, utc=True), ends=opened + step.value, account_row=account_row.astype("int64"),
     )
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #18a27073
@@ -183,12 +183,23 @@ class Orders:
     leave: np.ndarray
     counts: dict
 
-    def only(self, keep):
-        "Some of them; a bool per order."
+    def only(self, keep: np.ndarray) -> "Orders":
+        """Some of the orders.
+
+        Parameters
+        ----------
+        keep : np.ndarray
+            a bool per order
+
+        Returns
+        -------
+        Orders
+            with the same counts
+        """
         reason = self.reason[keep] if len(self.reason) else self.reason
         return Orders(
-            self.coin[keep], self.rows[keep], self.sign[keep], {c: v[keep] for c, v in self.values.items()}, reason,
-            self.leave[keep], counts=self.counts,
+            coin=self.coin[keep], rows=self.rows[keep], sign=self.sign[keep], leave=self.leave[keep],
+            values={c: v[keep] for c, v in self.values.items()}, reason=reason, counts=self.counts,
         )
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #ef4c22d0
@@ -453,7 +464,7 @@ def _defaults(market, number, rows, sign, values, settings):
     return known
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #622cdce6
-def _of_coin(market, number, orders, exits, size, rules, settings, counts):
+def _of_coin(market, number, orders, exits, *, size, rules, settings, counts):
     "Orders of one coin that can be carried out, as the fields of `Orders`; adds to the counts."
     index, name = market.tables[number].index, market.symbols[number] or "orders"
     table, at, rows, sign, closes = _decisions(market, number, orders, exits, rules["hold"], counts)
@@ -488,8 +499,8 @@ def _joined(market, parts, counts):
     order = np.lexsort((coin, market.ends[market.bounds[coin] + rows])) if len(rows) else coin
     reason = np.concatenate(texts)[order] if parts and any(len(p[4]) for p in parts) else np.zeros(0, object)
     return Orders(
-        coin[order], rows[order], sign[order], {c: np.concatenate([p[3][c] for p in parts])[order] for c in COLUMNS},
-        reason, leave[order], counts=counts,
+        coin=coin[order], rows=rows[order], sign=sign[order], leave=leave[order], reason=reason, counts=counts,
+        values={c: np.concatenate([p[3][c] for p in parts])[order] for c in COLUMNS},
     )
 
 
@@ -513,7 +524,7 @@ def _check_rules(orders, exits, rules, timeout):
             f"{hold!r}, {upon!r}", "choose one of them",
         )
     if timeout is not None and (isinstance(timeout, bool) or not timeout >= 1):
-        raise SettingsError("`timeout` of the backtest", "at least 1 candle, None for none", repr(timeout), "correct it")
+        raise SettingsError("`timeout` of a backtest", "at least 1 candle, None for none", repr(timeout), "correct it")
     with_column = {s for s, table in orders.items() if isinstance(table, pd.DataFrame) and "exit" in table.columns}
     if hold and (exits or with_column or upon != "ignore"):
         raise SettingsError(
@@ -571,8 +582,9 @@ def read_orders(
     rules = {"hold": hold, "upon_opposite_entry": upon_opposite_entry}
     _check_rules(given, leaving, rules, settings.get("timeout"))
     counts = {"orders": 0, "conflict": 0, "no_next_candle": 0, "no_size": 0, "warm_up": 0}
+    shared = {"size": size, "rules": rules, "settings": settings, "counts": counts}
     parts = [
-        _of_coin(market, number, given[symbol], leaving.get(symbol), size, rules, settings=settings, counts=counts)
+        _of_coin(market, number, given[symbol], leaving.get(symbol), **shared)
         for number, symbol in enumerate(market.symbols) if symbol in given
     ]
     return _joined(market, parts, counts)

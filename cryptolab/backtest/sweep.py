@@ -90,17 +90,28 @@ def _as_list(name, value, low=0.0, high=np.inf):
             )
     return [np.nan if v is None else float(v) for v in values]
 
+# %% ../../nbs/60_backtest/70_sweep.ipynb #cae5a2fa
+def _check_closable(walks):
+    "Refuse combinations whose trades nothing but the end of the data could close."
+    ends = [name for name in walks if name != "trailing_from"]
+    if all(np.isnan(walks[name]).any() for name in ends):
+        raise SettingsError(
+            "a combination of this sweep can never close a trade", f"one of {', '.join(ends)} in every combination",
+            "a combination without any of them", "give one of them values other than None, a timeout for example",
+        )
+
 # %% ../../nbs/60_backtest/70_sweep.ipynb #7c5502e3
 def _trades_of(market, rows, sign, stop, target, trailing, trailing_from, timeout, scale):
     "Trades of one combination: decision row, row and price of the exit, whether at its close."
-    n, empty, none = len(rows), np.zeros(0), np.zeros(0, dtype="int64")
+    n, empty, none = len(rows), np.zeros(0), np.zeros(0, dtype="int64")  # one coin, no finer candles
     by = scale[rows] if scale is not None else market.prices[0][rows + 1]
     nothing, zero = np.full(n, np.nan), np.zeros(n, dtype="int64")
     begin = np.zeros(n) if np.isnan(trailing_from) else trailing_from * by
     longest, leave = np.full(n, NEVER if np.isnan(timeout) else int(timeout)), np.full(n, NEVER)
     order, at, price, reason, *_ = walk_in_turn(
-        *market.prices, market.bounds, none, zero, rows, np.full(n, sign), nothing, nothing, stop * by, target * by,
-        trailing * by, begin, longest, leave, False, 1, 1, 1, empty, empty, empty, none,
+        *market.prices, market.bounds, none, coin=zero, rows=rows, sign=np.full(n, sign), stop=nothing, target=nothing,
+        stop_by=stop * by, target_by=target * by, trail=trailing * by, trail_from=begin, timeout=longest, leave=leave,
+        only_closes=False, most=1, most_all=1, step=1, lower_open=empty, lower_high=empty, lower_low=empty, first=none,
     )
     return rows[order], at, price, (reason == TIMEOUT) | (reason == END)
 
@@ -131,7 +142,8 @@ def _lines(market, signal, grid, costs, side, size, scale):
         sides = np.full(len(row), side)
         for fee, slippage in costs:
             found = _account(
-                market.prices[0], market.prices[3], row, sides, at, price, timed=timed, size=size, fee=fee, slippage=slippage,
+                market.prices[0], market.prices[3], row, sides, at, price=price, timed=timed, size=size, fee=fee,
+                slippage=slippage,
             )
             lines.append((name, *setting, fee, slippage, *_numbers(found, n, per_year)))
     return lines
@@ -168,7 +180,7 @@ def sweep(
     side : int, default 1
         1 long, −1 short
     stop : default None
-        distance of the stop in `unit`; a value or a list, None for none
+        distance of the stop in `unit`; a value or a list, None for none (but something must end a trade)
     target : default None
         distance of the target; a value or a list
     trailing : default None
@@ -214,11 +226,12 @@ def sweep(
         "trailing": _as_list("trailing", trailing), "trailing_from": _as_list("trailing_from", trailing_from),
         "timeout": _as_list("timeout", timeout, 1),
     }
+    _check_closable(walks)
     grid = list(itertools.product(*walks.values()))
     costs = list(itertools.product(_as_list("fee", fee, 0, 1), _as_list("slippage", slippage, 0, 1)))
 
     def lines_of(signal):
-        return _lines(market, signal, grid, costs, float(side), float(size), scale=scale)
+        return _lines(market, signal, grid, costs, side=float(side), size=float(size), scale=scale)
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(jobs or cores) as pool:

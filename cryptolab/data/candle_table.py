@@ -111,12 +111,17 @@ class Candles(TimedTable):
 
     @classmethod
     def fits(cls, columns: pd.Index) -> bool:
-        """The five columns.
+        """Which columns a candle table has.
+
+        Parameters
+        ----------
+        columns : pd.Index
+            names of columns
 
         Returns
         -------
         bool
-            whether a table with these columns is a candle table
+            whether the five of a candle are among them
         """
         return _NEEDED.issubset(columns)
 
@@ -138,5 +143,15 @@ class Candles(TimedTable):
         return one_line("; ".join(filter(None, (f"{name}: {_rows_said(self)}", _history_said(self.attrs)))))
 
     def picture(self, rows: int | None = None):
-        "Price and volume of the newest `rows` candles; None: of all."
+        """Price and volume over time.
+
+        Parameters
+        ----------
+        rows : int | None, default None
+            the newest so many; None: all
+
+        Returns
+        -------
+        numpy array of two matplotlib Axes
+        """
         return draw_candles(self, rows)

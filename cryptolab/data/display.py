@@ -81,6 +81,15 @@ class HeadedTable(pd.DataFrame):
     picture = None  # method that draws it with matplotlib; None: pandas' `plot`
 
     def __init__(self, data=None, *args, **kwargs):
+        """Parameters
+        ----------
+        data : default None
+            as `pandas.DataFrame` takes it; the `attrs` of a DataFrame come along
+        *args
+            index, columns, dtype and copy, as `pandas.DataFrame` takes them
+        **kwargs
+            the same by name
+        """
         super().__init__(data, *args, **kwargs)
         if isinstance(data, pd.DataFrame):
             self.attrs = copy.deepcopy(data.attrs)

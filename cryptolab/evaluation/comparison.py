@@ -71,7 +71,12 @@ class DirectionComparison(HeadedTable):
         return f"{self.index[0]}: {_edge_words(self.iloc[0], majority, None)}. {_luck_words(self.iloc[0], majority)}"
 
     def picture(self):
-        "Accuracies with their intervals; the line is the majority class, or one half."
+        """Accuracies with their intervals; the line is the majority class, or one half.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         line = self["accuracy"].get("majority", 0.5)
         accuracy = ("accuracy", "accuracy_low", "accuracy_high")
         return plot_intervals(self, accuracy, "Accuracy and its 95 % interval", "percent right", line, 100)
@@ -134,10 +139,15 @@ class VolatilityComparison(HeadedTable):
         """
         if not self.has("qlike", "r2", "skill", "skill_low", "skill_high") or "reference" not in self.attrs:
             return None
-        return f"{self.index[0]}: {_volatility_words(self, self.attrs['reference'])}"
+        return f"{self.index[0]}: {_volatility_words(self, self.attrs['reference']).removeprefix('Volatility: ')}"
 
     def picture(self):
-        "The share of the reference's QLIKE that each method removes."
+        """The share of the reference's QLIKE that each method removes.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         title = f"QLIKE removed from that of {self.attrs['reference']}, and its 95 % interval"
         return plot_intervals(self, ("skill", "skill_low", "skill_high"), title, "percent", 0.0, 100)
 
@@ -192,10 +202,17 @@ class PriceComparison(HeadedTable):
         str | None
             None where the columns are missing
         """
-        return f"{self.index[0]}: {_price_words(self.iloc[0])}" if self.has("mase", "mase_low", "mase_high") else None
+        if not self.has("mase", "mase_low", "mase_high"):
+            return None
+        return f"{self.index[0]}: {_price_words(self.iloc[0]).removeprefix('Price: ')}"
 
     def picture(self):
-        "The error of each method as a multiple of persistence's."
+        """The error of each method as a multiple of persistence's.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         title = "Error as a multiple of persistence's, and its 95 % interval"
         return plot_intervals(self, ("mase", "mase_low", "mase_high"), title, "below one is better", 1.0)
 

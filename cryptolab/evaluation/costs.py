@@ -333,7 +333,12 @@ class CostComparison(HeadedTable):
         return f"{self.index[0]}: {gross} ({interval}){limit}; at {cost_bp:.0f} per side {row.net_bp:+.2f} are left"
 
     def picture(self):
-        "What each strategy earns before costs."
+        """What each strategy earns before costs.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         title = "Basis points per candle before costs, and their 95 % interval"
         return plot_intervals(self, ("gross_bp", "gross_low", "gross_high"), title, "basis points per candle")
 

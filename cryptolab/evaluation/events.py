@@ -121,7 +121,12 @@ class EventComparison(HeadedTable):
         return f"{self.index[0]}: {word} the base rate{rate} in {int(row.n):,} rows ({skill}; {auc})"
 
     def picture(self):
-        "The share of the base rate's squared error that each method removes."
+        """The share of the base rate's squared error that each method removes.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         title = "Brier skill against the base rate, and its 95 % interval"
         return plot_intervals(self, ("brier_skill", "skill_low", "skill_high"), title, "percent", 0.0, 100)
 

@@ -93,12 +93,17 @@ class Forecast(TimedTable):
 
     @classmethod
     def fits(cls, columns: pd.Index) -> bool:
-        """A probability.
+        """Which columns a forecast has.
+
+        Parameters
+        ----------
+        columns : pd.Index
+            names of columns
 
         Returns
         -------
         bool
-            whether a table with these columns is a forecast
+            whether a probability is among them
         """
         return "p_up" in columns or "p_event" in columns
 
@@ -113,5 +118,17 @@ class Forecast(TimedTable):
         return _forecast_said(self)
 
     def picture(self, candles: pd.DataFrame | None = None, rows: int = 200):
-        "The newest `rows`; with `candles` also what happened."
+        """The newest rows: price, interval and probability.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame | None, default None
+            candle table: also draw what happened
+        rows : int, default 200
+            the newest so many
+
+        Returns
+        -------
+        numpy array of matplotlib Axes
+        """
         return draw_forecast(self, candles, rows)

@@ -170,7 +170,12 @@ class RivalComparison(HeadedTable):
         return f"{self.attrs.get('model', 'the model')}: {rival_words(self)}" if needed else None
 
     def picture(self):
-        "By how many points of accuracy the model is better than each rival."
+        """By how many points of accuracy the model is better than each rival.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         title = f"Points of accuracy by which {self.attrs.get('model', 'the model')} is better, and their 95 % interval"
         return plot_intervals(self, ("edge", "edge_low", "edge_high"), title, "points")
 

@@ -47,7 +47,6 @@ def exit_of_trade(
     trail,
     trail_from,
     timeout,
-    leave,
     lower_open,
     lower_high,
     lower_low,
@@ -79,8 +78,6 @@ def exit_of_trade(
         gain in price from which the trailing stop begins, 0 for at once
     timeout
         candles after which the position is closed
-    leave
-        row after `row` at whose close an exit signal is known; NEVER for none
     lower_open
         float64, candles of a lower timeframe; empty for none
     lower_high
@@ -97,8 +94,7 @@ def exit_of_trade(
     """
     entry, best = sign * open[row + 1], sign * open[row + 1]
     fixed, above = sign * stop, sign * target
-    last = min(row + timeout, leave, len(open) - 1)
-    for i in range(row + 1, last + 1):
+    for i in range(row + 1, min(row + 1 + timeout, len(open))):
         below, reason = fixed, STOP
         if best - entry >= trail_from and not best - trail <= fixed and trail == trail:
             below, reason = best - trail, TRAILING
@@ -115,7 +111,8 @@ def exit_of_trade(
                 hit, price = -1, 0.0
                 if len(first):
                     hit, price = _first_hit(
-                        lower_open, lower_high, lower_low, first[i], first[i + 1], sign, below=below, above=above,
+                        lower_open, lower_high, lower_low, start=first[i], stop=first[i + 1], sign=sign, below=below,
+                        above=above,
                     )
                 if hit == 1:
                     return i, sign * price, TARGET, 2
@@ -124,9 +121,26 @@ def exit_of_trade(
         if peak >= above:
             return i, sign * above, TARGET, 0
         best = max(best, peak)
-    if last == leave and leave < min(row + timeout, len(open) - 1):
-        return leave + 1, open[leave + 1], SIGNAL, 0
+    last = min(row + timeout, len(open) - 1)
     return last, close[last], TIMEOUT if last == row + timeout else END, 0
+
+# %% ../../nbs/30_labels/20_walk.ipynb #bf9a627a
+@kernel
+def _left_by_signal(
+    open,  # float64
+    row,  # decision row
+    timeout,  # candles after which the position is closed
+    leave,  # row at whose close the signal is known, to which the trade was walked; NEVER for none
+    at,  # row of the exit, as the walk says
+    price,  # its price
+    reason,  # its reason
+):  # the same three, with the signal as the reason where it ended the trade
+    "What a walk to an exit signal ends with."
+    if reason == TIMEOUT and leave < row + timeout:
+        if at + 1 < len(open):
+            return at + 1, open[at + 1], SIGNAL
+        return at, price, END
+    return at, price, reason
 
 # %% ../../nbs/30_labels/20_walk.ipynb #c864b8ca
 @kernel
@@ -139,8 +153,12 @@ def _walk_all(
     reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
     for k in range(n):
         row[k], price[k], reason[k], both[k] = exit_of_trade(
-            open, high, low, close, rows[k], sign[k], stop=stop[k], target=target[k], trail=trail[k], trail_from=trail_from[k], timeout=timeout[k],
-            leave=leave[k], lower_open=lower_open, lower_high=lower_high, lower_low=lower_low, first=first,
+            open, high, low, close, rows[k], sign[k], stop=stop[k], target=target[k], trail=trail[k],
+            trail_from=trail_from[k], timeout=min(timeout[k], leave[k] - rows[k]), lower_open=lower_open,
+            lower_high=lower_high, lower_low=lower_low, first=first,
+        )
+        row[k], price[k], reason[k] = _left_by_signal(
+            open, rows[k], timeout[k], leave[k], at=row[k], price=price[k], reason=reason[k],
         )
     return row, price, reason, both
 
@@ -226,7 +244,7 @@ def exits_of_trades(
             f"{side!r}, {timeout!r}, {leave!r}", "correct them",
         )
     distances = {"stop": stop, "target": target, "trail": trail, "trail_from": trail_from}
-    barriers = [_each(name, value, n) for name, value in distances.items()]
+    barriers = {name: _each(name, value, n) for name, value in distances.items()}
     below, first = _lower_arrays(lower)
     if lower is not None and (
         len(first) != len(o) + 1 or first.min() < 0 or first.max() > len(below[0]) or len({len(x) for x in below}) > 1
@@ -235,7 +253,10 @@ def exits_of_trades(
             "the lower candles do not fit", f"{len(o) + 1} row numbers between 0 and {len(below[0])}", f"{len(first)}",
             "give `first` for each candle and the end",
         )
-    return _walk_all(o, h, l, c, rows, sides, *barriers, timeouts, leaves, *below, first)
+    return _walk_all(
+        o, h, l, c, rows, sides, **barriers, timeout=timeouts, leave=leaves, lower_open=below[0], lower_high=below[1],
+        lower_low=below[2], first=first,
+    )
 
 # %% ../../nbs/30_labels/20_walk.ipynb #69eb932f
 @kernel
@@ -355,8 +376,12 @@ def walk_in_turn(
         t = target[k] if target[k] == target[k] else entry + sign[k] * target_by[k]
         inside = first[a + c : b + c + 1] if len(first) else first
         at[kept], price[kept], reason[kept], both[kept] = exit_of_trade(
-            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], stop=s, target=t, trail=trail[k], trail_from=trail_from[k], timeout=timeout[k],
-            leave=leave[k], lower_open=lower_open, lower_high=lower_high, lower_low=lower_low, first=inside,
+            open[a:b], high[a:b], low[a:b], close[a:b], row, sign[k], stop=s, target=t, trail=trail[k],
+            trail_from=trail_from[k], timeout=min(timeout[k], leave[k] - row), lower_open=lower_open,
+            lower_high=lower_high, lower_low=lower_low, first=inside,
+        )
+        at[kept], price[kept], reason[kept] = _left_by_signal(
+            open[a:b], row, timeout[k], leave[k], at=at[kept], price=price[kept], reason=reason[kept],
         )
         until[held] = (ends[a + at[kept]] if len(ends) else at[kept]) - (step if reason[kept] == SIGNAL else 0)
         order[kept], trade[held] = k, kept
@@ -431,7 +456,7 @@ def exits_in_turn(
     Returns
     -------
     tuple
-        per trade taken: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
+        per trade: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
     """
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
     rows = np.ascontiguousarray(rows, dtype="int64")
@@ -451,7 +476,7 @@ def exits_in_turn(
         )
     distances = {"stop": stop, "target": target, "stop_by": stop_by, "target_by": target_by}
     distances |= {"trail": trail, "trail_from": trail_from}
-    barriers = [_each(name, value, n) for name, value in distances.items()]
+    barriers = {name: _each(name, value, n) for name, value in distances.items()}
     times = np.zeros(0, dtype="int64") if ends is None else np.ascontiguousarray(ends, dtype="int64")
     if len(bounds) > 2 and len(times) != len(o):
         raise DataError("several coins need their times", f"{len(o)} closing times", len(times), "give `ends`")
@@ -463,8 +488,9 @@ def exits_in_turn(
     below, first = _lower_arrays(lower)
     room = most * (len(bounds) - 1) if most_all is None else most_all
     return walk_in_turn(
-        o, h, l, c, bounds, times, coins, rows, sides, *barriers, timeouts, leaves, only_closes, most, room, step,
-        *below, first,
+        o, h, l, c, bounds, times, coin=coins, rows=rows, sign=sides, **barriers, timeout=timeouts, leave=leaves,
+        only_closes=only_closes, most=most, most_all=room, step=step, lower_open=below[0], lower_high=below[1],
+        lower_low=below[2], first=first,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..backtest.equity import drawdown, hold_equity, monthly_returns
+from ..backtest.outcomes import exit_opens
 from ..config import DataError, SettingsError
 from cryptolab.reports.plots import (
     BLACK, BLUE, GREY, OTHER_COLORS, line_trace, apply_layout, plain_numbers, thinned_rows, time_labels,
@@ -105,7 +106,7 @@ def _joined(trades, step):
     "Times and prices of lines from entry to exit, with a break after each."
     x = np.full(3 * len(trades), None, dtype=object)
     x[0::3] = time_labels(pd.DatetimeIndex(trades["entry_time"]))
-    x[1::3] = time_labels(pd.DatetimeIndex(trades["exit_time"]) - step)
+    x[1::3] = time_labels(exit_opens(trades, step))
     y = np.full(3 * len(trades), np.nan)
     y[0::3], y[1::3] = trades["entry"], trades["exit"]
     return x.tolist(), plain_numbers(y)
@@ -131,7 +132,7 @@ def _trade_traces(trades, step):
     if len(trades):
         ends = zip(trades["exit_reason"].astype(str), trades["ret"])
         yield go.Scatter(
-            x=time_labels(pd.DatetimeIndex(trades["exit_time"]) - step), y=plain_numbers(trades["exit"]),
+            x=time_labels(exit_opens(trades, step)), y=plain_numbers(trades["exit"]),
             mode="markers", name="exit", text=[f"{reason}, {net:+.2%} of the position" for reason, net in ends],
             hoverinfo="text+x",
             marker={"size": 6, "color": BLACK, "symbol": "circle-open", "line": {"width": 1.5}},

@@ -158,7 +158,7 @@ def make_plan(symbols: list[str], timeframes: list[str], systems: list[str] = ("
     wrong, names, plan = {}, {}, []
     for symbol, timeframe, system in itertools.product(symbols, timeframes, systems):
         title = f"{symbol} {timeframe} {system}"
-        job = Job(str(symbol).strip().upper(), str(timeframe), system, **settings)
+        job = Job(str(symbol).strip().upper(), str(timeframe), str(system).strip().lower(), **settings)
         text, identity = _mistake(job)
         if text:
             wrong.setdefault(text, []).append(title)

@@ -415,6 +415,7 @@ def run_report(
         if the notebook fails
     """
     values = {k: v for k, v in locals().items() if k in _CONTRACT and k != "out"}
+    system = str(system).strip().lower()
     values.update(params=dict(params or {}), data_dir=str(data_dir))
     name, template = check_inputs(values, system, template)
     allow_open_files()

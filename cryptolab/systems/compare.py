@@ -249,14 +249,17 @@ class Comparison:
 
         Returns
         -------
-        matplotlib figure
+        numpy array of matplotlib Axes, one per question
         """
-        from matplotlib.figure import Figure
+        from matplotlib import pyplot
 
         parts = _differences(self)
         heights = [len(table) + 1 for table in parts.values()]
-        figure = Figure(figsize=(7, 0.35 * sum(heights) + 0.9 * len(parts)), layout="constrained")
-        axes = figure.subplots(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
+        size = (7, 0.35 * sum(heights) + 0.9 * len(parts))
+        _, axes = pyplot.subplots(
+            len(parts), 1, squeeze=False, height_ratios=heights, figsize=size, layout="constrained",
+        )
+        axes = axes[:, 0]
         for ax, (title, table) in zip(axes, parts.items()):
             at = np.arange(len(table))[::-1]
             color = np.where(table["low"] > 0, "tab:green", np.where(table["high"] < 0, "tab:red", "tab:gray"))
@@ -265,7 +268,7 @@ class Comparison:
             ax.axvline(0, color="black", linewidth=0.8, linestyle="--")
             ax.set(yticks=at, yticklabels=list(table.index), ylim=(-0.6, len(table) - 0.4))
             ax.set_title(title, fontsize="medium", loc="left")
-        return figure
+        return axes
 
 # %% ../../nbs/70_systems/80_compare.ipynb #02118c49
 def _asked(system, candles):

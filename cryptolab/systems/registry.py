@@ -34,7 +34,7 @@ def is_system(system: str) -> bool:
 
 
 def system_class(system: str) -> type:
-    """The class of a system, by name.
+    """The class of a system, by name; small or capital letters are the same.
 
     Parameters
     ----------
@@ -51,6 +51,7 @@ def system_class(system: str) -> type:
     SettingsError
         for an unknown name
     """
+    system = str(system).strip().lower()
     if system in SYSTEMS:
         module, name = SYSTEMS[system].split(":")
         return getattr(importlib.import_module(module), name)

@@ -108,7 +108,7 @@ class Findings(HeadedTable):
         if not facts or not {"kind", "step"} <= set(self.columns):
             return None
         kinds = dict.fromkeys(f"{kind} ({step})" for kind, step in zip(self["kind"], self["step"]))
-        found = f": {', '.join(kinds)}" if len(self) else f" by {len(DETECTORS)} detectors"
+        found = f": {', '.join(kinds)}" if len(self) else f"; {len(DETECTORS)} detectors looked"
         notes = self.attrs["notes"]
         return _audit_counts(self) + found + (f"; {len(notes)} note{'s' * (len(notes) > 1)}" if notes else "")
 
