@@ -107,7 +107,7 @@ def test_pooled_fit_learns_from_more_rows_and_repeats(own, alone):
 @pytest.fixture(scope="module")
 def begun(own, source):
     "A V9 that begins with the source's networks and then learns next to nothing."
-    return V9(profile="smoke", init_from=str(source), direction_rate=1e-12, price_rate=1e-12).fit(own, **QUIET)
+    return V9(profile="smoke", init_from=str(source), sizes={"direction_rate": 1e-12, "price_rate": 1e-12}).fit(own, **QUIET)
 
 
 def test_networks_are_taken_over_whole(source, begun):
@@ -135,7 +135,7 @@ def test_source_that_has_seen_the_test_period_is_refused(own, alone, tmp_path):
 
 def test_source_of_another_size_or_altered_is_refused(own, source, tmp_path):
     with pytest.raises(ModelError, match="cannot be taken over"):
-        V9(profile="smoke", init_from=str(source), direction_units=(6, 4)).fit(own, **QUIET)
+        V9(profile="smoke", init_from=str(source), sizes={"direction_units": (6, 4)}).fit(own, **QUIET)
     altered = shutil.copytree(source, tmp_path / "altered")
     (altered / "ensemble_v9.json").write_text("{}")
     with pytest.raises(ModelError):
