@@ -1485,6 +1485,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'cryptolab/backtest/view.py'),
                                          'cryptolab.backtest.view.account_facts': ( '60_backtest/view.html#account_facts',
                                                                                     'cryptolab/backtest/view.py'),
+                                         'cryptolab.backtest.view.account_html': ( '60_backtest/view.html#account_html',
+                                                                                   'cryptolab/backtest/view.py'),
                                          'cryptolab.backtest.view.account_table': ( '60_backtest/view.html#account_table',
                                                                                     'cryptolab/backtest/view.py'),
                                          'cryptolab.backtest.view.account_words': ( '60_backtest/view.html#account_words',
