@@ -59,7 +59,7 @@ system = {title}().fit(candles)
 cl.compare(system, candles)'''),
     ("markdown", '''## Does it keep the rules?
 
-Sixteen checks: no look-ahead, no filled gaps, the same numbers for the same seed, a folder that comes back to the last
+Eighteen checks: no look-ahead, no filled gaps, the same numbers for the same seed, a folder that comes back to the last
 digit, and more. The error names what fails and what to do.'''),
     ("code", '''from cryptolab.systems import check_system
 
