@@ -31,8 +31,8 @@ HERE = Path(__file__).parent
 STORE = HERE / "results" / "skill.json"
 # whose code shapes these numbers
 ROOMS = (
-    "config", "files", "faces", "data", "features", "labels", "validation", "models", "systems", "evaluation", "backtest",
-    "audit/compare",
+    "config", "files", "faces", "data", "features", "labels", "validation", "models", "systems", "evaluation",
+    "backtest", "audit/compare",
 )
 
 
