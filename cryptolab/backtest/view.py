@@ -23,7 +23,7 @@ def account_facts(
     result,  # `Result` of `backtest`
     level: float = 0.95,  # coverage of the intervals
 ) -> dict:  # name, trades, counts, and pairs (account, buy and hold) of net, sharpe, drawdown; costs, exposure, over
-    "What is said about an account, and the same of buying and holding."
+    "Numbers of an account beside those of buying and holding."
     equity, t, capital = result.equity, result.trades, result.capital
     cost = min(result.settings["fee"] + result.settings["slippage"], 0.999)
     hold = hold_equity(result.candles, equity, cost)
