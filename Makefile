@@ -105,7 +105,7 @@ docs: .venv/.dev-stamp  ## build the documentation site into _docs/; opens from 
 
 docs-quarto: .venv/.dev-stamp  ## the same notebooks as a site made by nbdev (needs quarto)
 	@command -v quarto >/dev/null || { echo "quarto is not installed, so no site was built; make docs needs none"; exit 1; }
-	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev-docs
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)/tools" nbdev-docs
 	@echo "_docs/index.html"
 
 constraints:  ## resolve constraints.txt and constraints-oldest.txt anew

@@ -16,90 +16,78 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from cryptolab.config import seed_everything
 from cryptolab.data import load_candles, market_truth, null_market, planted_market
 from cryptolab.evaluation import comparison
-from cryptolab.evaluation.baselines import majority_class
-from cryptolab.evaluation.rivals import direction_baselines, volatility_baselines
-from cryptolab.features.sets.v9 import v9_features
+from cryptolab.evaluation.rivals import volatility_baselines
 from cryptolab.models.volatility import range_to_sigma
 from cryptolab.files import plain, write_json
 from cryptolab.systems.artefacts import library_code
-from cryptolab.systems.v9.rows import v9_labels
+from cryptolab.audit.compare import compare
 from cryptolab.systems.v9 import V9
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "skill.json"
 # whose code shapes these numbers
-ROOMS = ("config", "data", "features", "labels", "validation", "models", "systems", "evaluation")
+ROOMS = (
+    "config", "files", "faces", "data", "features", "labels", "validation", "models", "systems", "evaluation", "backtest",
+    "audit/compare",
+)
 
 
-def fit(candles, profile, seed, **params):
-    "One system, its forecasts, labels and test rows."
+SMALL = {"price_epochs": 1, "trees": 10}  # what is not asked about
+
+
+def judged(candles, profile, seed, **sizes):
+    "One system, how it compares, and the seconds of its fit."
     seed_everything(seed)
     start = time.perf_counter()
-    system = V9(profile=profile, seed=seed, **params).fit(candles, log=None)
-    forecast = system.forecast(candles)
-    return (
-        system,
-        forecast,
-        v9_labels(candles),
-        {k: system.index_["direction"][k] for k in ("train", "val", "test")},
-        time.perf_counter() - start,
-    )
+    system = V9(profile=profile, seed=seed, sizes=sizes or None).fit(candles, log=None)
+    seconds = round(time.perf_counter() - start, 1)
+    return system, compare(system, candles, seed=seed), seconds
 
 
 def planted(profile, seed, data_dir):
     "Accuracy of the direction model where 0.65 is the best possible."
-    candles = planted_market(edge=0.15, seed=seed)
-    system, forecast, labels, rows, seconds = fit(candles, profile, seed, price_epochs=1, trees=10)
-    test, y = rows["test"], labels["direction"].y
-    r, truth = labels["price"].y[test], market_truth(candles)
-    b = comparison.direction_comparison(
-        y[test], {"V9": forecast.p_up[test], "best possible": truth.true_p_up[test]},
-        majority_class(y[rows["train"]]), r,
-    )
+    system, found, seconds = judged(planted_market(edge=0.15, seed=seed), profile, seed, **SMALL)
+    b = found.boards["direction"]
     return {
-        "n": len(test), "accuracy": b.accuracy["V9"], "low": b.accuracy_low["V9"], "high": b.accuracy_high["V9"],
+        "n": int(b.n["V9"]), "accuracy": b.accuracy["V9"], "low": b.accuracy_low["V9"], "high": b.accuracy_high["V9"],
         "best": b.accuracy["best possible"], "best_epoch": system.histories_["direction"].attrs["best_epoch"],
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
     }
 
 
 def null(profile, seed, data_dir):
     "p-values where there is nothing to find, and the volatility forecast against the market's true sigma."
     candles = null_market(seed=seed)
-    system, forecast, labels, rows, seconds = fit(candles, profile, seed)
-    test, train = rows["test"], rows["train"]
-    y, r = labels["direction"].y, labels["price"].y
-    d = comparison.direction_comparison(y[test], {"V9": forecast.p_up[test]}, majority_class(y[train]), r[test])
-    after = candles.close[test] * np.exp(r[test])
-    p = comparison.price_comparison(candles.close[test], after, {"V9": forecast.mu[test]})
-    har = volatility_baselines(candles, labels["volatility"].y[system.index_["volatility"]["train"]])["HAR"]
+    system, found, seconds = judged(candles, profile, seed)
+    train, test = (found.rows["direction"][part] for part in ("train", "test"))
+    labels = system.labels(candles)
+    r = labels["price"].y
+    har = volatility_baselines(candles, labels["volatility"].y[found.rows["volatility"]["train"]])["HAR"]
     sigmas = {
-        "V9": forecast.sigma[test], "HAR": range_to_sigma(r[train], har[train]) * har[test],
+        "V9": found.forecast.sigma[test], "HAR": range_to_sigma(r[train], har[train]) * har[test],
         "true sigma": market_truth(candles).true_sigma[test],
     }
     s = comparison.volatility_comparison(r[test].abs(), sigmas, "true sigma", 1)
     return {
-        "n": len(test), "p_direction": d.p_majority["V9"], "p_price": p.p_zero["V9"], "qlike": s.qlike.to_dict(),
-        "skill_over_true_sigma": s.skill["V9"], "p_over_true_sigma": s.p_reference["V9"], "seconds": round(seconds, 1),
+        "n": len(test), "p_direction": found.boards["direction"].p_majority["V9"],
+        "p_price": found.boards["price"].p_zero["V9"], "qlike": s.qlike.to_dict(),
+        "skill_over_true_sigma": s.skill["V9"], "p_over_true_sigma": s.p_reference["V9"], "seconds": seconds,
     }
 
 
 def rivals(profile, seed, data_dir):
     "AUC of V9, LightGBM and logistic regression on real candles."
     candles = load_candles("BTCUSDT", "1h", source="local", data_dir=data_dir, limit=20_000, warmup=200)
-    system, forecast, labels, rows, seconds = fit(candles, profile, seed, price_epochs=1, trees=10)
-    y, train, test = labels["direction"].y, rows["train"], rows["test"]
-    learners = direction_baselines(candles, y, rows, v9_features(candles), seed)[["LightGBM", "logistic regression"]]
-    methods = {"V9": forecast.p_up[test], **learners}
-    b = comparison.direction_comparison(y[test], methods, majority_class(y[train]), labels["price"].y[test])
+    system, found, seconds = judged(candles, profile, seed, **SMALL)
+    b, test = found.boards["direction"], found.rows["direction"]["test"]
     keep = ["accuracy", "roc_auc", "roc_auc_low", "roc_auc_high"]
+    methods = "V9", "LightGBM", "logistic regression"
     return {"n": len(test), "last": str(test[-1]), "best_epoch": system.histories_["direction"].attrs["best_epoch"],
-            **{name: b.loc[name, keep].to_dict() for name in methods}, "seconds": round(seconds, 1)}
+            **{name: b.loc[name, keep].to_dict() for name in methods}, "seconds": seconds}
 
 
 STUDIES = {"planted": (planted, 3), "null": (null, 5), "rivals": (rivals, 3)}

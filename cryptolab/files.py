@@ -44,11 +44,21 @@ _REASONS = {
 }
 
 
-def write_error(
-    error: Exception,  # what was raised while something was written
-    folder: str | Path,  # where it was to be written
-) -> WriteError:  # to be raised from `error`
-    "The WriteError for an error of the operating system."
+def write_error(error: Exception, folder: str | Path) -> WriteError:
+    """The WriteError for an error of the operating system.
+
+    Parameters
+    ----------
+    error : Exception
+        what was raised while something was written
+    folder : str | Path
+        where it was to be written
+
+    Returns
+    -------
+    WriteError
+        to be raised from `error`
+    """
     number, shown = getattr(error, "errno", None), repr(str(folder))[1:-1]
     shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
     why = _REASONS.get(number, "the path is not possible" if isinstance(error, ValueError) else "it failed")
@@ -60,10 +70,19 @@ def write_error(
     return WriteError(f"{shown} cannot be written: {why}", "space for the results", found, _MAKE_ROOM)
 
 
-def free_space(
-    folder: str | Path,  # need not exist
-) -> int | None:  # bytes that may be written to its disk; None where that cannot be told
-    "Free space of the disk that holds a folder."
+def free_space(folder: str | Path) -> int | None:
+    """Free space of the disk that holds a folder.
+
+    Parameters
+    ----------
+    folder : str | Path
+        need not exist
+
+    Returns
+    -------
+    int | None
+        bytes that may be written to its disk; None where that cannot be told
+    """
     for part in (Path(folder).absolute(), *Path(folder).absolute().parents):
         try:
             disk = shutil.disk_usage(part)
@@ -75,10 +94,18 @@ def free_space(
 
 
 @contextmanager
-def full_disk_told(
-    folder: str | Path,  # where the block writes
-):  # context: raises WriteError instead of the operating system's error for a full disk; others pass
-    "Say in words that a disk is full."
+def full_disk_told(folder: str | Path):
+    """Say in words that a disk is full.
+
+    Parameters
+    ----------
+    folder : str | Path
+        where the block writes
+
+    Returns
+    -------
+    context: raises WriteError instead of the operating system's error for a full disk; others pass
+    """
     try:
         yield
     except OSError as e:
@@ -92,11 +119,21 @@ _FULL_WORDS = {
 }
 
 
-def full_disk(
-    error: BaseException,  # what was raised, here or in another process
-    folder: str | Path,  # where results were being written
-) -> WriteError | None:  # what to raise instead; None if the disk is not full
-    "Whether an error means that the disk is full, whatever it says."
+def full_disk(error: BaseException, folder: str | Path) -> WriteError | None:
+    """Whether an error means that the disk is full, whatever it says.
+
+    Parameters
+    ----------
+    error : BaseException
+        what was raised, here or in another process
+    folder : str | Path
+        where results were being written
+
+    Returns
+    -------
+    WriteError | None
+        what to raise instead; None if the disk is not full
+    """
     if getattr(error, "errno", None) in _FULL:
         return write_error(error, folder)
     text = f"{error} {getattr(error, 'evalue', '')} {getattr(error, 'tail', '')}"
@@ -128,10 +165,24 @@ def _try_writing(folder):
             remove_empty(part)
 
 
-def check_writable(
-    folder: str | Path,  # for results; need not exist
-) -> Path:  # the same, absolute; raises WriteError that says why nothing can be written there
-    "Try to write into a folder before work begins that relies on it."
+def check_writable(folder: str | Path) -> Path:
+    """Try to write into a folder before work begins that relies on it.
+
+    Parameters
+    ----------
+    folder : str | Path
+        for results; need not exist
+
+    Returns
+    -------
+    Path
+        the same, absolute
+
+    Raises
+    ------
+    WriteError
+        that says why nothing can be written there
+    """
     for attempt in range(3):
         try:
             folder = Path(folder).absolute()
@@ -145,10 +196,18 @@ def check_writable(
 
 # %% ../nbs/01_files.ipynb #3fd462ad
 @contextmanager
-def whole_file(
-    path: str | Path,  # the file to create or replace; its folder is made; raises WriteError when the disk is full
-):  # context: a path in the same folder to write to; it becomes `path` when the block ends without an error
-    "Write a file so that no reader ever sees half of it."
+def whole_file(path: str | Path):
+    """Write a file so that no reader ever sees half of it.
+
+    Parameters
+    ----------
+    path : str | Path
+        the file to create or replace; its folder is made; raises WriteError when the disk is full
+
+    Returns
+    -------
+    context: a path in the same folder to write to; it becomes `path` when the block ends without an error
+    """
     path = Path(path)
     new = path.with_name(f".{path.name}.{os.getpid()}")
     with full_disk_told(path.parent):
@@ -160,29 +219,57 @@ def whole_file(
             new.unlink(missing_ok=True)
 
 
-def write_whole(
-    path: str | Path,  # the file; an existing one is replaced
-    content: str | bytes,  # its new content; text is written as UTF-8
-) -> Path:  # the path
-    "Write text or bytes so that no reader ever sees half of them."
+def write_whole(path: str | Path, content: str | bytes) -> Path:
+    """Write text or bytes so that no reader ever sees half of them.
+
+    Parameters
+    ----------
+    path : str | Path
+        the file; an existing one is replaced
+    content : str | bytes
+        its new content; text is written as UTF-8
+
+    Returns
+    -------
+    Path
+        the path
+    """
     with whole_file(path) as new:
         new.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     return Path(path)
 
 # %% ../nbs/01_files.ipynb #7c1f0a22
-def file_sum(
-    path: str | Path,  # an existing file
-) -> str:  # 64 hex digits
-    "SHA-256 of a file, read in pieces."
+def file_sum(path: str | Path) -> str:
+    """SHA-256 of a file, read in pieces.
+
+    Parameters
+    ----------
+    path : str | Path
+        an existing file
+
+    Returns
+    -------
+    str
+        64 hex digits
+    """
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 # %% ../nbs/01_files.ipynb #675cf7c3
-def plain(
-    value,  # anything made of dicts, lists, tables, arrays, numbers, times and text
-    text: Callable = str,  # writes what JSON does not know, such as a time
-):  # the same as JSON-able Python; NaN and infinities become None
-    "Turn tables and NumPy values into plain JSON."
+def plain(value, text: Callable = str):
+    """Turn tables and NumPy values into plain JSON.
+
+    Parameters
+    ----------
+    value
+        anything made of dicts, lists, tables, arrays, numbers, times and text
+    text : Callable, default str
+        writes what JSON does not know, such as a time
+
+    Returns
+    -------
+    the same as JSON-able Python; NaN and infinities become None
+    """
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
         return {str(k): plain(row, text) for k, row in value.to_dict("index").items()}
     if isinstance(value, dict):
@@ -196,19 +283,39 @@ def plain(
     return value if value is None or isinstance(value, (str, int)) else text(value)
 
 
-def write_json(
-    path: str | Path,  # file to write
-    value,  # JSON-able; raises ValueError for NaN
-) -> Path:  # the path
-    "Write JSON so that no reader ever sees half of it."
+def write_json(path: str | Path, value) -> Path:
+    """Write JSON so that no reader ever sees half of it.
+
+    Parameters
+    ----------
+    path : str | Path
+        file to write
+    value
+        JSON-able; raises ValueError for NaN
+
+    Returns
+    -------
+    Path
+        the path
+    """
     return write_whole(path, json.dumps(value, indent=1, allow_nan=False))
 
 # %% ../nbs/01_files.ipynb #ccbf379c
-def swap_in(
-    partial: Path,  # the finished folder, on the same disk
-    target: Path,  # its place; a folder that is there already is replaced
-) -> None:  # nothing; after an error the old folder is back in its place
-    "Put a finished folder in the place of another one."
+def swap_in(partial: Path, target: Path) -> None:
+    """Put a finished folder in the place of another one.
+
+    Parameters
+    ----------
+    partial : Path
+        the finished folder, on the same disk
+    target : Path
+        its place; a folder that is there already is replaced
+
+    Returns
+    -------
+    None
+        nothing; after an error the old folder is back in its place
+    """
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
         os.rename(target, old)
@@ -221,11 +328,16 @@ def swap_in(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sweep(
-    target: Path,  # the place of a folder
-    locked: bool = True,  # whether this process holds the lock; without it only leftovers older than a day are removed
-) -> None:  # nothing
-    "Clear away what a killed process left; put an old folder back that was moved aside and not replaced."
+def sweep(target: Path, locked: bool = True) -> None:
+    """Clear away what a killed process left; put an old folder back that was moved aside and not replaced.
+
+    Parameters
+    ----------
+    target : Path
+        the place of a folder
+    locked : bool, default True
+        whether this process holds the lock; without it only leftovers older than a day are removed
+    """
     for old in target.parent.glob(f".{target.name}.old-*"):
         if not target.exists():
             os.rename(old, target)
@@ -236,10 +348,18 @@ def sweep(
 
 # %% ../nbs/01_files.ipynb #9de7790e
 @contextmanager
-def whole_folder(
-    folder: str | Path,  # to create or replace; raises ModelError if it is a file, WriteError when the disk is full
-):  # context: a hidden folder to write into; it becomes `folder` when the block ends without an error
-    "Write a folder completely or not at all."
+def whole_folder(folder: str | Path):
+    """Write a folder completely or not at all.
+
+    Parameters
+    ----------
+    folder : str | Path
+        to create or replace; raises ModelError if it is a file, WriteError when the disk is full
+
+    Returns
+    -------
+    context: a hidden folder to write into; it becomes `folder` when the block ends without an error
+    """
     folder = Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"{folder} is a file", "a folder or a free name", "a file", "choose another name")
@@ -255,10 +375,19 @@ def whole_folder(
             shutil.rmtree(new, ignore_errors=True)
 
 # %% ../nbs/01_files.ipynb #c155e709
-def remove_empty(
-    folder: Path,  # a folder
-) -> None:  # nothing, also when something is in it or it does not exist
-    "Remove a folder if it is empty."
+def remove_empty(folder: Path) -> None:
+    """Remove a folder if it is empty.
+
+    Parameters
+    ----------
+    folder : Path
+        a folder
+
+    Returns
+    -------
+    None
+        nothing, also when something is in it or it does not exist
+    """
     try:
         folder.rmdir()
     except OSError:
@@ -266,10 +395,24 @@ def remove_empty(
 
 
 @contextmanager
-def only_one(
-    path: Path,  # lock file; its folder is made and, if empty, removed afterwards
-) -> bool:  # yields whether locks work here; raises SettingsError while another process holds this one
-    "Hold a lock, or say that somebody else does."
+def only_one(path: Path) -> bool:
+    """Hold a lock, or say that somebody else does.
+
+    Parameters
+    ----------
+    path : Path
+        lock file; its folder is made and, if empty, removed afterwards
+
+    Yields
+    ------
+    bool
+        whether locks work here
+
+    Raises
+    ------
+    SettingsError
+        while another process holds this one
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as lock:
         try:
@@ -292,8 +435,13 @@ def only_one(
 
 # %% ../nbs/01_files.ipynb #884e4a4f
 @contextmanager
-def termination_raises():  # a context; it does nothing in other threads, or where SIGTERM has a handler already
-    "Let SIGTERM raise SystemExit(143) inside this block."
+def termination_raises():
+    """Let SIGTERM raise SystemExit(143) inside this block.
+
+    Returns
+    -------
+    a context; it does nothing in other threads, or where SIGTERM has a handler already
+    """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

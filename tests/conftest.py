@@ -2,6 +2,7 @@
 import base64
 import hashlib
 import os
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -29,6 +30,40 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"no real candles in {folder}; set CRYPTOLAB_SHARED to a folder of candle files")
     return folder
+
+
+@pytest.fixture
+def earlier_version(tmp_path):
+    "A function (fitted system, its folder, its candles): a folder of version 1 says the same, and compare judges it."
+
+    def rewritten(cls, folder):
+        from cryptolab.systems.artefacts import check_manifest, write_manifest
+
+        copy = shutil.copytree(folder, tmp_path / "earlier")
+        facts = {k: v for k, v in check_manifest(copy, cls.name).items() if k not in ("files", "sha256")}
+        params = dict(facts["params"])
+        params |= dict.fromkeys(cls.size_names()) | params.pop("sizes")  # each size a parameter of its own, or none
+        (copy / "rows.json").unlink()
+        write_manifest(copy, **facts | {"params": params, "format": 1})
+        return copy
+
+    def check(fitted, folder, candles):
+        from pandas.testing import assert_frame_equal
+
+        from cryptolab.config import ModelError
+        from cryptolab.audit.compare import compare
+
+        loaded = type(fitted).load(rewritten(type(fitted), folder))
+        assert loaded.get_params() == fitted.get_params() and loaded.chosen_sizes() == fitted.chosen_sizes()
+        assert_frame_equal(loaded.forecast(candles), fitted.forecast(candles), check_exact=True)
+        with pytest.raises(ModelError, match="does not tell its rows"):
+            loaded.rows("test")
+        found = compare(loaded, candles)
+        assert list(found.rows) == list(fitted.labels(candles)) and found.finding()
+        for target, parts in found.rows.items():  # by date, and yet the rows of the fit
+            assert all(rows.equals(fitted.rows(part, target)) for part, rows in parts.items())
+
+    return check
 
 
 # Files, notebooks and tests that take longest are started first, so that no worker is left with a long one at the end.

@@ -140,7 +140,7 @@ def test_a_report_that_lost_a_file_is_made_again(tmp_path, monkeypatch):
     "A deleted page, a shortened page, a lost model: none of them is done, and none is in the way of a new report."
     from cryptolab.runs import report
 
-    def make(template, partial, *rest):
+    def make(template, partial, *rest, **more):
         (partial / "model").mkdir()
         for name in ("report.html", "report.ipynb", "result.json", "model/weights.bin"):
             (partial / name).write_text('{"system": "toy"}')
@@ -513,8 +513,8 @@ def test_command_takes_its_plan_from_settings_and_options_replace_it(tmp_path, m
 
     calls = []
 
-    def fake(work, *rest, certificates=None):
-        calls.append((work, rest))
+    def fake(work, **settings):
+        calls.append((work, [settings[name] for name in ("out", "jobs", "scheduler", "force", "timeout")]))
         return {
             job.name: {"state": "failed", "error": {"name": "E", "message": "m"}} if job.symbol == "BADUSDT"
             else {"state": "done"} for job in work
@@ -527,7 +527,7 @@ def test_command_takes_its_plan_from_settings_and_options_replace_it(tmp_path, m
         "smoke\n[run]\nworkers = 3\nout = results\n"
     )
     done = CliRunner().invoke(app, ["batch"])
-    work, (out, workers, scheduler, force, timeout, _) = calls[-1]
+    work, (out, workers, scheduler, force, timeout) = calls[-1]
     assert done.exit_code == 0 and [job.name for job in work] == [
         f"{s}-{t}-v9" for s in ("BTCUSDT", "ETHUSDT") for t in ("15m", "1d")
     ]
@@ -547,7 +547,7 @@ def test_command_takes_its_plan_from_settings_and_options_replace_it(tmp_path, m
             "--timeout", "9",
         ],
     )
-    work, (out, workers, scheduler, force, timeout, _) = calls[-1]
+    work, (out, workers, scheduler, force, timeout) = calls[-1]
     assert (
         done.exit_code == 1
         and (workers, scheduler, force, timeout) == (1, "tcp://a:1", True, 9.0)

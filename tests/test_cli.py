@@ -456,7 +456,7 @@ def test_batch_takes_several_systems_from_the_plan_file(cli, monkeypatch, tmp_pa
     assert cli("batch")[0] == 0 and asked["systems"] == ("hybrid", "v9")
     monkeypatch.setattr(
         "cryptolab.runs.report.run_report",
-        lambda symbol, timeframe, system, *a: asked.update(system=system) or tmp_path,
+        lambda symbol, timeframe, system, **more: asked.update(system=system) or tmp_path,
     )
     assert cli("run")[0] == 0 and asked["system"] == "hybrid"
 

@@ -327,7 +327,8 @@ def test_v9_goes_through():
     from cryptolab.systems.v9 import V9
 
     table = c.controls(
-        V9(profile="smoke", threads=1, direction_epochs=1, price_epochs=1, trees=5), 1, rows=1_000, log=None,
+        V9(profile="smoke", threads=1, sizes={"direction_epochs": 1, "price_epochs": 1, "trees": 5}), 1, rows=1_000,
+        log=None,
     )
     assert table["n"][0] == 1_000 - 700 - 1 and 0 <= table["p_value"][0] <= 1
 

@@ -66,6 +66,19 @@ def test_every_public_name_is_in_the_reference_once():
     assert "candle table, at least a few hundred rows" in text, "the comment beside a parameter is its documentation"
 
 
+def test_a_docstring_is_shown_as_one_table():
+    entries = {c.split("\n")[0].split(" ", 1)[1]: c for c in build_docs.reference("validation.splitters")[1:]}
+    fold = entries["CombinatorialPurgedKFold(labels, n_splits=6, n_test=2, embargo=0)"]
+    assert fold.count("decision times, or a duration, left out after each test stretch") == 1
+    assert "| `predictions` |  | one array per fold in the order of `split`: the forecasts for its test rows |" in fold
+    assert "| *returns* | `int` | complete histories that the folds give |" in fold, "of a property"
+    lines = build_docs.reference("validation.windows")
+    assert any("| *raises* | `DataError` | when no window is usable |" in line for line in lines)
+    assert not any("---\n" in c.replace("| ---", "") or "\nParameters\n" in c for c in [*entries.values(), *lines])
+    error = next(c for c in build_docs.reference("config") if "{py:class} CryptolabError(" in c)
+    assert "what the reader can do about it" in error, "an error has its comments in its constructor"
+
+
 def test_names_imported_from_elsewhere_are_links():
     cells = build_docs.reference("data.__init__")
     assert "{py:obj}`sample_market`" in cells[0] and not any("{py:function} sample_market" in c for c in cells)

@@ -789,7 +789,7 @@ def untrained_v9(system, candles):
     from cryptolab.systems.base import fitted_facts
     from cryptolab.systems.v9.rows import prepare_rows
 
-    sizes, rows = system.sizes(), prepare_rows(candles, system.variant, system.window, system.vol_target)
+    sizes, rows = system.chosen_sizes(), prepare_rows(candles, system.variant, system.window, system.vol_target)
     keras.utils.set_random_seed(system.seed)
     numbers, natr = rows.parts["volatility"]["train"]
     trees = build_volatility(sizes | {"trees": 10}, natr.mean(), 0, threads=1).fit(rows.windows.flat(numbers), natr)

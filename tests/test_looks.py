@@ -1,14 +1,26 @@
 """Tables that say what they are: true of the rows at hand, nothing of pandas is lost, text stays text in HTML."""
 import copy
+import os
 import pickle
+import re
+import subprocess
+import sys
 import timeit
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cryptolab.audit.leaks.audit import Findings
 from cryptolab.data import CANDLE_COLUMNS, Candles, load_candles, read_candles, resample_candles, sample_market
-from cryptolab.data.display import HeadedTable, broken_line, headed
+from cryptolab.data.display import BLUE, GREY, HeadedTable, broken_line, headed
+from cryptolab.evaluation.comparison import direction_comparison, price_comparison, volatility_comparison
+from cryptolab.evaluation.costs import cost_comparison, sign_position
+from cryptolab.evaluation.events import event_comparison
+from cryptolab.evaluation.forecast_table import Forecast
+from cryptolab.evaluation.rivals import best_methods, rival_comparison
+from cryptolab.features import certify
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +184,205 @@ def test_a_headed_table_gives_plain_tables_and_keeps_its_attrs():
     assert table.attrs == {"n": [1]} and repr(table).startswith("one\n")
     assert {type(t) for t in (table.copy(), table[:1], table.round(1), table + 1)} == {pd.DataFrame}
     assert headed("a\n b", "x") == "a b\nx"
+
+
+# ---- forecasts, comparisons, certificates, findings
+
+def forecast_of(candles, **attrs):
+    close = candles["close"]
+    table = {"p_up": 0.4 + 0.2 * (close.rank(pct=True)), "price": close, "lower": 0.99 * close, "upper": 1.01 * close}
+    forecast = Forecast(table)
+    forecast.attrs = {"system": "toy", "event": "next close is higher", "horizon": 3, "timeframe": "1h", **attrs}
+    return forecast
+
+
+def test_a_forecast_says_what_its_probability_is_of(candles):
+    forecast = forecast_of(candles, coverage=0.9)
+    assert forecast.headline() == (
+        'toy: p_up is the probability of "next close is higher", 3 candles of 1h ahead, the interval is to hold 90% of '
+        "the outcomes; 420 rows, the newest known at 2025-01-01 00:00 UTC"
+    )
+    assert forecast[:7].headline().endswith("7 rows, the newest known at 2024-12-14 19:00 UTC")
+    kept = forecast[:7], forecast.copy(), forecast[["p_up"]], pickle.loads(pickle.dumps(forecast)), forecast.dropna()
+    assert [type(t) for t in kept] == [Forecast] * 5 and [t.attrs for t in kept] == [forecast.attrs] * 5
+    assert type(forecast[["price"]]) is pd.DataFrame and type(forecast["p_up"]) is pd.Series
+    other = Forecast(forecast[["p_up"]].rename(columns={"p_up": "p_event"}))
+    other.iloc[3] = np.nan  # no candidate in this row
+    assert "p_event is the probability" in other.headline() and "interval" not in other.headline()
+    for silent in (forecast * 2, forecast.astype(str), forecast[:0], Forecast(pd.DataFrame({"p_up": [0.5]}))):
+        assert Forecast(silent).headline() is None
+    assert "<script>" not in forecast_of(candles, event="<script>")._repr_html_()
+
+
+def test_a_forecast_is_drawn_at_the_candle_it_is_about(candles):
+    import matplotlib.pyplot as plt
+    from matplotlib.dates import num2date
+
+    forecast = forecast_of(candles[:-3])
+    price, p_up = forecast.plot(candles=candles, rows=50)
+    drawn, happened = price.get_lines()
+    assert num2date(drawn.get_xdata().astype("datetime64[s]").astype(float)[-1] / 86400) == candles.index[-1]
+    np.testing.assert_allclose(happened.get_ydata(), candles["close"][-50:])
+    np.testing.assert_allclose(p_up.get_lines()[0].get_ydata(), forecast["p_up"][-50:])
+    assert len(forecast[["p_up"]].plot()) == 1 and len(forecast.plot(y="p_up").get_lines()) == 1
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def boards():
+    "Comparisons in which the first method knows something, and in which it does not."
+    rng = np.random.default_rng(0)
+    known = np.where(rng.random(2_000) < 0.5, 0.4, 0.6)
+    y, noise = (rng.random(2_000) < known).astype(float), rng.random(2_000)
+    returns, sigma = (2 * y - 1) * rng.exponential(0.004, 2_000), 0.01 * np.exp(rng.normal(0, 0.4, 2_000))
+    happened, close, half = sigma * rng.gamma(20, 0.05, 2_000), np.full(2_000, 100.0), np.full(2_000, 0.5)
+    made = {}
+    for word, p, width, mu in (("found", known, sigma, 0.3 * returns), ("nothing", noise, half / 50, 0 * returns)):
+        methods = {"m": p, "majority": np.full(2_000, 0.51)}
+        made[word] = [
+            direction_comparison(y, methods, 1, returns),
+            volatility_comparison(happened, {"m": width, "flat": half / 50}, "flat", 1),
+            price_comparison(close, close * np.exp(returns), {"m": mu, "persistence": 0 * returns}),
+            event_comparison(y, methods, 0.5), rival_comparison(y, methods, 300),
+            cost_comparison(returns, {"m": sign_position(p)}, n_samples=200, n_random=20),
+            best_methods({k: (v - y) ** 2 for k, v in {**methods, "noise": half}.items()}, "noise", n=200),
+        ]
+    return made
+
+
+SAID = [
+    ("more than luck", "not distinguishable from guessing"), ("better than flat", "not distinguishably different than"),
+    ("better than repeating", "as good as repeating"), ("better than the base rate", "worse than the base rate"),
+    ("More often right than majority", "than none of them"), ("basis points per candle", "basis points per candle"),
+    ("noise is beaten", "none is shown to beat noise"),
+]
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_a_comparison_states_its_verdict_in_one_line(boards, number):
+    import matplotlib.pyplot as plt
+
+    for word, said in zip(("found", "nothing"), SAID[number]):
+        board = boards[word][number]
+        assert said in board.headline() and "\n" not in board.headline() and repr(board).startswith(board.headline())
+        assert "m" in board.headline() and isinstance(board, pd.DataFrame)
+        assert {type(t) for t in (board.round(3), board[:1], board.copy())} == {pd.DataFrame}
+        hostile = type(board)(board.rename(index={"m": HOSTILE}))
+        assert "<img" not in hostile._repr_html_()
+        if board.picture:
+            drawn = hostile.plot()
+            drawn.figure.canvas.draw()
+            assert len(drawn.get_yticklabels()) == len(board)
+    plt.close("all")
+
+
+def test_a_picture_is_blue_where_the_interval_lies_to_one_side(boards):
+    import matplotlib.pyplot as plt
+
+    for word, color in (("found", BLUE), ("nothing", GREY)):
+        lines = boards[word][0].plot().get_lines()
+        assert lines[0].get_color() == color and list(lines[0].get_xdata()) == pytest.approx(
+            100 * boards[word][0].loc["m", ["accuracy_low", "accuracy_high"]].to_numpy(dtype=float)
+        )
+    plt.close("all")
+
+
+def test_a_certificate_says_which_columns_fail(candles):
+    def two(c):
+        return pd.DataFrame({"good": c["close"].rolling(3).mean(), "bad<b>": c["close"].shift(-1)})
+
+    found = certify(two, candles, cuts=1, seconds=0.2)
+    assert found.headline().endswith(": 1 pass, 1 fail: bad<b> (prefix and future)")
+    assert "bad<b>" not in found._repr_html_() and "bad&lt;b&gt;" in found._repr_html_()
+    good = certify(two, candles, columns=["good"], cuts=1, seconds=0.2)
+    assert "1 pass, 0 fail; " in good.headline() and good.headline().endswith("tried as the newest")
+    assert type(found[found["verdict"] == "pass"]) is pd.DataFrame  # a part of it must not read as a whole one
+
+
+def test_findings_say_what_was_found():
+    found = Findings([{"kind": "no test set", "step": "split", "evidence": "<i>", "rows": 3}])
+    facts = {"name": "mine", "notes": ["slow"], "accuracy": 0.7, "candles": 2000, "folds": 1}
+    found.attrs, nothing = facts, Findings(columns=["kind", "step", "evidence", "rows"])
+    nothing.attrs = {**facts, "notes": []}
+    assert found.headline() == "mine: 1 finding on 2,000 candles, 1 fold, accuracy 0.700: no test set (split); 1 note"
+    assert repr(nothing) == "mine: 0 findings on 2,000 candles, 1 fold, accuracy 0.700; 10 detectors looked"
+    assert "<i>" not in found._repr_html_() and "0 findings" in nothing._repr_html_()
+
+
+# ---- silence
+
+FIT = """
+import os
+import numpy as np
+from cryptolab.config import load_keras
+from cryptolab.models.training import predict_network, train_network
+
+keras = load_keras()
+rng = np.random.default_rng(0)
+view, y = rng.normal(size=(60, 4, 3)).astype("float32"), rng.normal(size=60)
+for k in range(8):  # TensorFlow would advise against so many programs
+    model = keras.Sequential([keras.Input((4, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    if not k:
+        first, later = np.arange(40), np.arange(40, 60)
+        train_network(model, view, (first, y[:40]), (later, y[40:]), "mse", 1, 0.01, 8, 2, 1, log=None)
+    predict_network(model, view, later)
+print(os.environ.get("TF_CPP_MIN_LOG_LEVEL"))
+"""
+
+
+def test_a_network_is_fitted_in_silence():
+    "From a fresh process, as a notebook's kernel is; nothing of the environment is changed."
+    env = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True, env=env, timeout=300)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "None\n")
+
+
+def test_only_notes_are_held_back():
+    code = """import os, sys, warnings
+from cryptolab.config import without_notes
+with without_notes():
+    os.write(2, b"I0000 00:00:1.2   3 port.cc:153] oneDNN\\n2024-05-01 12:00:00.1: E external/x/cuda.cc:1] no card\\n")
+    os.write(2, b"E: a disk is full\\nINFO: see port.cc\\n")
+    warnings.warn("mind this")
+    print("said", file=sys.stderr)
+os.write(2, b"after\\n")"""
+    told = subprocess.run([sys.executable, "-W", "default", "-c", code], capture_output=True, text=True).stderr
+    assert "oneDNN" not in told and "no card" not in told
+    for line in ("E: a disk is full\n", "INFO: see port.cc\n", "mind this", "said\n", "after\n"):
+        assert line in told
+
+
+def test_keras_is_imported_in_one_place():
+    "Each other place could be the first, and show the notes."
+    root = Path(__file__).parents[1] / "cryptolab"
+    own = re.compile(r"^\s*(import (keras|tensorflow)|from (keras|tensorflow))\b", re.M)
+    found = {p.relative_to(root).as_posix(): len(own.findall(p.read_text())) for p in root.rglob("*.py")}
+    assert {name for name, n in found.items() if n} == {"config.py", "models/training.py"}
+
+
+# ---- names have no case
+
+def test_names_are_matched_without_regard_to_case(tmp_path):
+    from cryptolab.audit.null_markets import control_market
+    from cryptolab.config import SettingsError, load_settings, one_of
+    from cryptolab.features import feature_names
+    from cryptolab.features.sets.v9 import v9_features
+    from cryptolab.labels import triple_barrier
+    from cryptolab.models.training import profile_sizes
+
+    plan = load_settings(source="Sample", profile="QUICK")
+    assert (plan.source, plan.profile) == ("sample", "quick")
+    (tmp_path / "plan.ini").write_text("[data]\nsource = HUB\n")
+    assert load_settings(tmp_path / "plan.ini").source == "hub"
+    candles = sample_market(n=300)
+    assert feature_names("V9") == feature_names("v9") and feature_names("V9_Published") == feature_names("v9_published")
+    assert v9_features(candles, "Published").equals(v9_features(candles, "published"))
+    assert profile_sizes("Smoke") == profile_sizes("smoke")
+    assert control_market("GARCH", 1, 50).equals(control_market("garch", 1, 50))
+    labels = triple_barrier(candles, 2.0, 1.0, 4, side="Short", unit="ATR")
+    assert labels.equals(triple_barrier(candles, 2.0, 1.0, 4, side="short", unit="atr"))
+    with pytest.raises(SettingsError, match="did you mean `sample`"):
+        load_candles("BTCUSDT", "1h", source="Sampel")
+    with pytest.raises(SettingsError, match="1M would be a month"):
+        load_candles("BTCUSDT", "1M", source="sample")
+    assert one_of("x", "B", {"a": 1, "b": 2}) == "b"

@@ -685,7 +685,7 @@ def test_colab_batch_builds_a_command_that_the_program_understands(opened, tmp_p
     monkeypatch.setattr(plan, "make_plan", lambda *given, **settings: seen.update(given=given, **settings) or ["job"])
     monkeypatch.setattr(
         batch, "run_batch",
-        lambda *given, **more: seen.update(run=given) or {"BTCUSDT-1h-v9": {"state": "done", "seconds": 1.0}},
+        lambda work, **settings: seen.update(run=settings) or {"BTCUSDT-1h-v9": {"state": "done", "seconds": 1.0}},
     )
     done = CliRunner().invoke(cli.app, opened["arguments"])
     assert done.exit_code == 0, done.output
@@ -699,9 +699,9 @@ def test_colab_batch_builds_a_command_that_the_program_understands(opened, tmp_p
     )
     assert seen["params"] == {"dropout": 0.2, "pool": ["SOLUSDT"]}
     assert (
-        str(seen["run"][1]) == str(tmp_path / "out")
-        and seen["run"][2] == opened["jobs"] >= 1
-        and 4 * 3600 in seen["run"]
+        str(seen["run"]["out"]) == str(tmp_path / "out")
+        and seen["run"]["jobs"] == opened["jobs"] >= 1
+        and seen["run"]["timeout"] == 4 * 3600
     ), "time-out in seconds"
 
 

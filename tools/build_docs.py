@@ -391,54 +391,48 @@ def short(value) -> str:  # Python as one would write it
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def parameters(function) -> list:  # (name, kind, default text or None, type, comment); the return value comes last
-    "The parameters of a function with the comments beside them."
-    from fastcore.docments import docments
+def split_docstring(text: str | None) -> tuple:  # summary, {section: [(first line, rest)]}
+    "A numpydoc docstring: what stands before its sections, and their entries."
+    summary, *parts = re.split(r"^(\w+)\n-{3,}\n", f"{inspect.cleandoc(text or '')}\n", flags=re.M)
+    found = {}
+    for title, body in zip(parts[::2], parts[1::2]):
+        entries = re.findall(r"^(\S.*)\n((?:(?: .*)?\n)*)", body, re.M)
+        found[title] = [(head, re.sub(r"\s+", " ", rest).strip()) for head, rest in entries]
+    return summary.strip(), found
 
-    try:
-        found = docments(function, full=True, returns=True, eval_str=False)
-    except (TypeError, OSError, ValueError, AttributeError, NameError, SyntaxError):
-        found = {}
-    rows = []
-    for name, facts in found.items():
+
+def parameters(function, text: str | None = None) -> list:  # (name, kind, default text or None, type, comment) each
+    "The parameters of a function as its docstring explains them; what it returns and raises comes last."
+    signature, (_, found) = inspect.signature(function), split_docstring(text)
+    comments = {head.partition(" : ")[0].lstrip("*"): rest for head, rest in found.get("Parameters", [])}
+    empty, rows = inspect.Parameter.empty, []
+
+    def noted(note):
+        return "" if note is empty else note if isinstance(note, str) else short(note)
+
+    for name, parameter in signature.parameters.items():
         if name in ("self", "cls"):
             continue
-        kind, note, comment = facts.get("kind"), facts.get("anno", inspect.Parameter.empty), facts.get("docment") or ""
-        extra = getattr(note, "__metadata__", ())
-        if extra:
+        note, comment = parameter.annotation, comments.get(name, "")
+        if extra := getattr(note, "__metadata__", ()):
             comment, note = comment or getattr(extra[0], "help", "") or "", note.__origin__
-        default = (
-            None
-            if facts.get("default", inspect.Parameter.empty) is inspect.Parameter.empty
-            else short(facts["default"])
-        )
-        rows.append(
-            (
-                name, kind, default,
-                "" if note is inspect.Parameter.empty else note if isinstance(note, str) else short(note), comment,
-            )
-        )
-    if rows and not any(row[0] == "return" and row[4] for row in rows) and (comment := return_comment(function)):
-        rows = [row for row in rows if row[0] != "return"] + [("return", None, None, "", comment)]
+        default = None if parameter.default is empty else short(parameter.default)
+        rows.append((name, parameter.kind, default, noted(note), comment))
+    note = noted(signature.return_annotation)
+    for title in ("Returns", "Yields"):
+        for head, rest in found.get(title, []):  # without a type the whole entry is the comment
+            rows.append((title.lower(), None, None, note, rest if note else f"{head} {rest}".strip()))
+    if note and not inspect.isclass(function) and not {"Returns", "Yields"} & set(found):
+        rows.append(("returns", None, None, note, ""))
+    rows += [("raises", None, None, head, rest) for head, rest in found.get("Raises", [])]
     return rows
-
-
-def return_comment(function) -> str:
-    "The comment behind the end of a signature that states no type."
-    try:
-        lines = inspect.getsource(function).splitlines()
-    except (TypeError, OSError):
-        return ""
-    start = next((i for i, line in enumerate(lines) if re.match(r"\s*def ", line)), len(lines))
-    ends = (re.match(r"(?:\s*def .*)?\s*\)\s*(?:->[^#]*)?:\s*#\s*(.+)$", line) for line in lines[start : start + 60])
-    return next((found[1] for found in ends if found), "")
 
 
 def signature(rows: list) -> str:  # "(x, *, y=1)"
     "The signature without annotations; the table below has them."
     P, parts, star = inspect.Parameter, [], False
     for name, kind, default, *_ in rows:
-        if name == "return":
+        if kind is None:  # what it returns
             continue
         if kind is P.KEYWORD_ONLY and not star:
             parts.append("*")
@@ -450,24 +444,28 @@ def signature(rows: list) -> str:  # "(x, *, y=1)"
 
 def parameter_table(rows: list) -> str:  # markdown
     "Names, types and comments as a table; the column of types only where there are any."
-    shown = [row for row in rows if row[0] != "return" or row[3] or row[4]]
-    typed = any(row[3] for row in shown)
+    typed = any(row[3] for row in rows)
     lines = [["parameter", "type", "meaning"], ["---"] * 3]
-    for name, _, _, note, comment in shown:
+    for name, kind, _, note, comment in rows:
         note = note.replace("|", "\\|")
-        lines.append(
-            ["*returns*" if name == "return" else f"`{name}`", f"`{note}`" if note else "", plain_text(comment)]
-        )
-    return "\n".join(f"| {' | '.join(line if typed else [line[0], line[2]])} |" for line in lines) if shown else ""
+        lines.append([f"*{name}*" if kind is None else f"`{name}`", f"`{note}`" if note else "", plain_text(comment)])
+    return "\n".join(f"| {' | '.join(line if typed else [line[0], line[2]])} |" for line in lines) if rows else ""
 
 
 def entry(kind: str, name: str, function, text: str, more: str = "", flags: str = "") -> str:  # markdown
     "One function, class or method in the language of the site's builder."
-    rows = parameters(function) if function is not None else []
+    rows = parameters(function, text) if function is not None else []
     head = f"{name}{signature(rows) if function is not None else ''}"
     fence = "`" * (6 if more else 4)
-    body = "\n\n".join(filter(None, [plain_text(inspect.cleandoc(text or "")), parameter_table(rows), more]))
+    body = "\n\n".join(filter(None, [plain_text(split_docstring(text)[0]), parameter_table(rows), more]))
     return f"{fence}{{py:{kind}}} {head}\n{flags}\n{body}\n{fence}"
+
+
+def property_entry(name: str, value: property) -> str:  # markdown
+    "A property, with what it gives."
+    text = inspect.getdoc(value)
+    rows = [row for row in parameters(value.fget, text) if row[4]]
+    return entry("property", name, None, text, parameter_table(rows))
 
 
 def class_entry(cls) -> str:  # markdown
@@ -480,7 +478,7 @@ def class_entry(cls) -> str:  # markdown
         if name.startswith("_") and name != "__call__":
             continue
         if isinstance(value, property):
-            methods.append(entry("property", name, None, value.__doc__))
+            methods.append(property_entry(name, value))
         elif inspect.isfunction(function):
             flag = (
                 ":staticmethod:\n"
@@ -489,7 +487,7 @@ def class_entry(cls) -> str:  # markdown
                 if isinstance(value, classmethod)
                 else ""
             )
-            methods.append(entry("method", name, function, function.__doc__, flags=flag))
+            methods.append(entry("method", name, function, inspect.getdoc(function), flags=flag))
     for base in cls.__mro__[1:]:
         if base.__module__.startswith("cryptolab"):
             names = ", ".join(
@@ -498,7 +496,10 @@ def class_entry(cls) -> str:  # markdown
             methods.append(f"From {{py:obj}}`{base.__module__}.{base.__name__}`: {names}.")
     init = vars(cls).get("__init__")
     made = cls if is_dataclass(cls) else init if inspect.isfunction(init) else None
-    return entry("class", cls.__name__, made, inspect.getdoc(cls), "\n\n".join(methods))
+    text = inspect.getdoc(cls) or ""
+    if init and "Parameters" not in split_docstring(text)[1]:  # an error has them in its constructor
+        text += "\n\n" + (inspect.getdoc(init) or "")
+    return entry("class", cls.__name__, made, text, "\n\n".join(methods))
 
 
 def one_name(module, name: str) -> str:  # markdown
@@ -507,7 +508,7 @@ def one_name(module, name: str) -> str:  # markdown
     if inspect.isclass(value):
         return class_entry(value)
     if callable(value) and hasattr(value, "__name__"):
-        return entry("function", name, value, value.__doc__)
+        return entry("function", name, value, inspect.getdoc(value))
     shown = repr(value) if isinstance(value, (str, int, float, tuple, list, dict, set)) else ""
     return entry(
         "data", name, None, "",

@@ -4,9 +4,10 @@ Reads files only.
 
 `nbs/70_systems/30_v9/90_system.ipynb` exports `systems.v9.system`; `NN_<room>.ipynb` in a room's folder exports its
 face `<room>.__init__`. A module uses only modules with smaller numbers, compared folder by folder from the top; an
-import inside a function counts too.
+import inside a function counts too. Methods stand in their class, and a call names its arguments after the sixth.
 """
 import ast
+import json
 import re
 import sys
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ GUESTS = ("tests", "tools", "benchmarks", "colab")  # they use the library's pub
 WITHOUT_MODULES = ("tutorials", "studies", "templates")  # folders of nbs
 
 
+MOST_BY_PLACE = 6  # arguments that a call may pass without their names
+
+
 @dataclass
 class Module:
     "One module of the library, its notebook and what it uses."
@@ -34,6 +38,7 @@ class Module:
     private: list = field(default_factory=list)  # (line, name) of underscore names of other modules
     missing: list = field(default_factory=list)  # (line, name) of what is imported and does not exist
     names: set = field(default_factory=set)  # names that it binds at the top
+    tree: ast.Module | None = None  # its syntax tree
 
     @property
     def floor(self) -> list:  # [(number, name), …] from the top folder to the notebook; empty without a notebook
@@ -77,12 +82,13 @@ class House:
                 self.modules[name].notebook = path.relative_to(root)
         trees = {m.name: ast.parse(m.path.read_text(encoding="utf-8")) for m in self.modules.values()}
         for name, tree in trees.items():
-            self.modules[name].names = top_names(tree)
+            self.modules[name].names, self.modules[name].tree = top_names(tree), tree
         for name, tree in trees.items():
             self._read(self.modules[name], tree)
         self.guests = [Module(path.stem, path) for folder in GUESTS for path in sorted((root / folder).rglob("*.py"))]
         for guest in self.guests:
-            self._read(guest, ast.parse(guest.path.read_text(encoding="utf-8")))
+            guest.tree = ast.parse(guest.path.read_text(encoding="utf-8"))
+            self._read(guest, guest.tree)
 
     @staticmethod
     def _exported(path):
@@ -176,7 +182,7 @@ def misplaced(house: House) -> list:  # one line per notebook
             continue
         plain = [part[2] for part in parts]
         allowed = {".".join(plain)} | (
-            {".".join([*plain[:-1], "__init__"])} if len(plain) > 1 and plain[-1] == plain[-2] else set()
+            {".".join([*plain[:-1], "__init__"])} if plain[-1] == (plain[-2] if len(plain) > 1 else LIBRARY) else set()
         )
         if module not in allowed:
             problems.append(
@@ -264,13 +270,68 @@ def mentions(house: House) -> list:  # one line per mention
     return problems
 
 
+def late_assignments(house: House) -> list:  # one line per attribute
+    "Attributes that a module gives a class after its definition: `Class.method = _method`."
+    problems = []
+    for module in house.modules.values():
+        for node in module.tree.body:
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            problems += [
+                f"{module.path.relative_to(house.root)}:{node.lineno}: `{ast.unparse(inner)} = …`; define it in the "
+                "class, or with `@patch` in the notebook"
+                for target in filter(None, targets) for inner in ast.walk(target)
+                if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store)
+                and isinstance(inner.value, ast.Name) and inner.value.id[0].isupper()
+            ]
+    return problems
+
+
+def code_cells(path: Path) -> list:  # (id, syntax tree) of the cells that are plain Python
+    "The code of a notebook."
+    found = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            try:
+                found.append((cell.get("id"), ast.parse(re.sub(r"^[%!].*", "", "".join(cell["source"]), flags=re.M))))
+            except SyntaxError:
+                continue
+    return found
+
+
+def definitions(trees) -> dict:  # name -> whether it takes any number of arguments (`*args`)
+    "Functions, methods and classes; a class counts as its constructor."
+    found = {}
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        made = node
+        if isinstance(node, ast.ClassDef):
+            made = next((n for n in node.body if getattr(n, "name", "") == "__init__"), None)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found[node.name] = found.get(node.name, False) or bool(made and made.args.vararg)
+    return found
+
+
+def crowded_calls(house: House) -> list:  # one line per call
+    "Calls of the library's functions that pass more than six arguments by place: nobody can read those."
+    library, problems = definitions(m.tree for m in house.modules.values()), []
+    places = {path: code_cells(path) for path in house.notebooks}
+    places |= {m.path: [("", m.tree)] for m in house.guests if "tests" not in m.path.relative_to(house.root).parts}
+    for path, cells in places.items():
+        known = {**library, **definitions(tree for _, tree in cells)}
+        for cell, node in ((cell, node) for cell, tree in cells for node in ast.walk(tree)):
+            if isinstance(node, ast.Call) and len(node.args) > MOST_BY_PLACE:
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                if known.get(name) is False:
+                    where = f"{path.relative_to(house.root)}{f', cell {cell}' if cell else f':{node.lineno}'}"
+                    many = f"`{name}` with {len(node.args)} arguments by place"
+                    problems.append(f"{where}: {many}; name those after the sixth")
+    return problems
+
+
 def sources(path: Path) -> str:
     "The text of a file; of a notebook its cells without their outputs."
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".ipynb":
         return text
-    import json
-
     return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
 
 
@@ -295,7 +356,7 @@ def check(root: Path) -> tuple:  # (problems, one line of summary)
     up, round_ = arrows(house), circles(house)
     problems = [
         *misplaced(house), *twins(house), *up, *(f"a circle: {' → '.join([*group, group[0]])}" for group in round_),
-        *private_names(house), *mentions(house),
+        *private_names(house), *mentions(house), *late_assignments(house), *crowded_calls(house),
     ]
     count = sum(m.notebook is not None for m in house.modules.values())
     return (

@@ -27,23 +27,45 @@ from .null_markets import control_market
 from ..evaluation.significance import p_value_majority
 
 # %% ../../nbs/75_audit/61_controls.ipynb #050b3c69
-def p_value_stakes(
-    y,  # outcomes: 1 up, 0 not
-    p_up,  # forecast probability of up
-) -> float:  # one-sided p-value of "a gambler who stakes p_up - 1/2 on a fair coin"; 1.0 where nothing is staked
-    "Does confidence pay where the coin is fair? For markets that are known to be fair, not for real ones."
+def p_value_stakes(y, p_up) -> float:
+    """Does confidence pay where the coin is fair? For markets that are known to be fair, not for real ones.
+
+    Parameters
+    ----------
+    y
+        outcomes: 1 up, 0 not
+    p_up
+        forecast probability of up
+
+    Returns
+    -------
+    float
+        one-sided p-value of "a gambler who stakes p_up - 1/2 on a fair coin"; 1.0 where nothing is staked
+    """
     stake = np.asarray(p_up, dtype="float64") - 0.5
     spread = 0.5 * np.sqrt(stake @ stake)
     return float(stats.norm.sf(stake @ (np.asarray(y, dtype="float64") - 0.5) / spread)) if spread else 1.0
 
 # %% ../../nbs/75_audit/61_controls.ipynb #20761861
-def control_result(
-    y,  # outcomes of the judged rows: 1 up, 0 not
-    p_up,  # forecast probability of up for the same rows
-    majority: int,  # commoner class of the training rows, 0 or 1
-    seed: int = 0,  # of the draw within a step
-) -> dict:  # n, accuracy, majority_accuracy, contradicts, wins, p_value (exact), p_uniform (randomised), p_stakes
-    "Judge one forecast against the majority."
+def control_result(y, p_up, majority: int, seed: int = 0) -> dict:
+    """Judge one forecast against the majority.
+
+    Parameters
+    ----------
+    y
+        outcomes of the judged rows: 1 up, 0 not
+    p_up
+        forecast probability of up for the same rows
+    majority : int
+        commoner class of the training rows, 0 or 1
+    seed : int, default 0
+        of the draw within a step
+
+    Returns
+    -------
+    dict
+        n, accuracy, majority_accuracy, contradicts, wins, p_value (exact), p_uniform (randomised), p_stakes
+    """
     p_value = p_value_majority(y, p_up, majority)
     y, p = np.asarray(y, dtype="float64"), np.asarray(p_up, dtype="float64")
     contradicts = (p > 0.5) != (majority == 1)
@@ -57,13 +79,30 @@ def control_result(
     }
 
 # %% ../../nbs/75_audit/61_controls.ipynb #84617d71
-def fit_and_judge(
-    system,  # with fit and forecast; a fresh copy is fitted
-    candles: pd.DataFrame,  # candle table
-    seed: int,  # of the copy, where it has a seed
-    fit_share: float,  # fraction of the candles to learn from
-) -> tuple:  # outcomes, forecasts, majority class of the first rows; raises DataError for another forecast
-    "Fit a fresh copy on the first rows; outcomes, forecasts and majority for the rest."
+def fit_and_judge(system, candles: pd.DataFrame, seed: int, fit_share: float) -> tuple:
+    """Fit a fresh copy on the first rows; outcomes, forecasts and majority for the rest.
+
+    Parameters
+    ----------
+    system
+        with fit and forecast; a fresh copy is fitted
+    candles : pd.DataFrame
+        candle table
+    seed : int
+        of the copy, where it has a seed
+    fit_share : float
+        fraction of the candles to learn from
+
+    Returns
+    -------
+    tuple
+        outcomes, forecasts, majority class of the first rows
+
+    Raises
+    ------
+    DataError
+        for another forecast
+    """
     import copy
 
     from cryptolab.labels import next_direction
@@ -125,10 +164,19 @@ def _identity(system):
 _JUDGES = ("audit/controls", "audit/null_markets", "evaluation/significance", "evaluation/metrics")
 
 
-def control_code(
-    system,  # system or function
-) -> str:  # 12 hex digits
-    "Which library code shapes a control of this system; the learner of this module uses a small part of it."
+def control_code(system) -> str:
+    """Which library code shapes a control of this system; the learner of this module uses a small part of it.
+
+    Parameters
+    ----------
+    system
+        system or function
+
+    Returns
+    -------
+    str
+        12 hex digits
+    """
     from cryptolab.systems.artefacts import library_code
 
     own = functools.reduce(lambda f, _: getattr(f, "func", f), range(5), system)
@@ -202,12 +250,23 @@ def _study(jobs_list, jobs, work, log):
     return pd.DataFrame([rows[i] for i in range(len(paths))])
 
 # %% ../../nbs/75_audit/61_controls.ipynb #210b679f
-def control_summary(
-    table: pd.DataFrame,  # of `controls`: columns p_value, p_uniform, p_stakes, contradicts
-    level: float = 0.05,  # a p-value below counts as a rejection
-    coverage: float = 0.95,  # of the range expected by chance
-) -> dict:  # markets, rejections, expected_low, expected_high, ks_p_value, and by stakes; silent (no contradiction)
-    "What the p-values of null markets say about a pipeline."
+def control_summary(table: pd.DataFrame, level: float = 0.05, coverage: float = 0.95) -> dict:
+    """What the p-values of null markets say about a pipeline.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `controls`: columns p_value, p_uniform, p_stakes, contradicts
+    level : float, default 0.05
+        a p-value below counts as a rejection
+    coverage : float, default 0.95
+        of the range expected by chance
+
+    Returns
+    -------
+    dict
+        markets, rejections, expected_low, expected_high, ks_p_value, and by stakes; silent (no contradiction)
+    """
     low, high = stats.binom.interval(coverage, len(table), level)
     return {
         "markets": len(table), "rejections": int((table["p_value"] < level).sum()), "expected_low": int(low),
@@ -219,18 +278,47 @@ def control_summary(
 
 # %% ../../nbs/75_audit/61_controls.ipynb #0eeb25aa
 def controls(
-    system,  # unfitted system (fit, forecast) or function (candles, seed) -> (y, p_up, majority)
-    n: int = 40,  # markets
-    kind: str = "garch",  # garch | flipped | shuffled
-    candles: pd.DataFrame | None = None,  # real candles for flipped and shuffled
-    rows: int = 10_000,  # candles per market
-    jobs: int = 1,  # processes; 1 runs in this one
-    work: str | Path | None = None,  # folder for finished markets, so that an interrupted study can resume
-    fit_share: float = 0.7,  # share of the candles a system learns from; functions cut for themselves
-    first_seed: int = 0,  # number of the first market
-    log=print,  # receives a line per market; None for silence
-) -> pd.DataFrame:  # one row per market: `control_result`, seed, seconds; attrs["summary"] holds `control_summary`
-    "Send a pipeline through markets without direction."
+    system,
+    n: int = 40,
+    kind: str = "garch",
+    candles: pd.DataFrame | None = None,
+    rows: int = 10_000,
+    jobs: int = 1,
+    work: str | Path | None = None,
+    fit_share: float = 0.7,
+    first_seed: int = 0,
+    log=print,
+) -> pd.DataFrame:
+    """Send a pipeline through markets without direction.
+
+    Parameters
+    ----------
+    system
+        unfitted system (fit, forecast) or function (candles, seed) -> (y, p_up, majority)
+    n : int, default 40
+        markets
+    kind : str, default "garch"
+        garch | flipped | shuffled
+    candles : pd.DataFrame | None, default None
+        real candles for flipped and shuffled
+    rows : int, default 10_000
+        candles per market
+    jobs : int, default 1
+        processes; 1 runs in this one
+    work : str | Path | None, default None
+        folder for finished markets, so that an interrupted study can resume
+    fit_share : float, default 0.7
+        share of the candles a system learns from; functions cut for themselves
+    first_seed : int, default 0
+        number of the first market
+    log : default print
+        receives a line per market; None for silence
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per market: `control_result`, seed, seconds; attrs["summary"] holds `control_summary`
+    """
     _check_system(system, n, fit_share)
     if kind == "planted":
         raise SettingsError(
@@ -270,11 +358,20 @@ def _figure(title, x, y, **axes):
     return fig
 
 
-def plot_uniform(
-    tables,  # table of `controls`, or a dict name -> table
-    title: str = "p-values where nothing is to be found",  # of the chart
-):  # plotly Figure; band for the smallest of the tables
-    "QQ plot of the randomised p-values against the uniform distribution."
+def plot_uniform(tables, title: str = "p-values where nothing is to be found"):
+    """QQ plot of the randomised p-values against the uniform distribution.
+
+    Parameters
+    ----------
+    tables
+        table of `controls`, or a dict name -> table
+    title : str, default "p-values where nothing is to be found"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure; band for the smallest of the tables
+    """
     tables = {"p-values": tables} if isinstance(tables, pd.DataFrame) else tables
     fig, n = _figure(title, "expected of a fair machine", "found"), min(len(t) for t in tables.values())
     rank = np.arange(1, n + 1)
@@ -295,11 +392,21 @@ def plot_uniform(
     return fig
 
 # %% ../../nbs/75_audit/61_controls.ipynb #f237d67e
-def smallest_edge(
-    shares: pd.Series,  # share of the runs that found it, by edge
-    share: float = 0.8,  # that is enough
-) -> float:  # the smallest edge from which on every larger one is found often enough; NaN where none is
-    "The minimum detectable edge of a curve."
+def smallest_edge(shares: pd.Series, share: float = 0.8) -> float:
+    """The minimum detectable edge of a curve.
+
+    Parameters
+    ----------
+    shares : pd.Series
+        share of the runs that found it, by edge
+    share : float, default 0.8
+        that is enough
+
+    Returns
+    -------
+    float
+        the smallest edge from which on every larger one is found often enough; NaN where none is
+    """
     enough = (shares.sort_index() >= share)[::-1].cummin()
     return float(enough.index[enough].min()) if enough.any() else float("nan")
 
@@ -308,18 +415,47 @@ EDGES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.06)
 
 
 def minimum_detectable_edge(
-    system,  # unfitted system (fit, forecast) or function (candles, seed) -> (y, p_up, majority)
-    edges: tuple = EDGES,  # planted edges: probability minus one half
-    n: int = 40,  # markets per edge
-    rows: int = 10_000,  # candles per market
-    jobs: int = 1,  # processes
-    work: str | Path | None = None,  # folder for finished markets
-    fit_share: float = 0.7,  # share of the candles a system learns from
-    first_seed: int = 0,  # number of the first market
-    level: float = 0.05,  # found: p-value below
-    log=print,  # receives a line per market; None for silence
-) -> pd.DataFrame:  # by edge: n, accuracy, found, share, low, high (Wilson), the same by stakes; attrs: smallest …
-    "How often a pipeline finds an edge of known size."
+    system,
+    edges: tuple = EDGES,
+    n: int = 40,
+    rows: int = 10_000,
+    jobs: int = 1,
+    work: str | Path | None = None,
+    fit_share: float = 0.7,
+    first_seed: int = 0,
+    level: float = 0.05,
+    log=print,
+) -> pd.DataFrame:
+    """How often a pipeline finds an edge of known size.
+
+    Parameters
+    ----------
+    system
+        unfitted system (fit, forecast) or function (candles, seed) -> (y, p_up, majority)
+    edges : tuple, default EDGES
+        planted edges: probability minus one half
+    n : int, default 40
+        markets per edge
+    rows : int, default 10_000
+        candles per market
+    jobs : int, default 1
+        processes
+    work : str | Path | None, default None
+        folder for finished markets
+    fit_share : float, default 0.7
+        share of the candles a system learns from
+    first_seed : int, default 0
+        number of the first market
+    level : float, default 0.05
+        found: p-value below
+    log : default print
+        receives a line per market; None for silence
+
+    Returns
+    -------
+    pd.DataFrame
+        by edge: n, accuracy, found, share, low, high (Wilson), the same by stakes; attrs: smallest …
+    """
     _check_system(system, n, fit_share)
     runs = _study(
         [(system, "planted", first_seed + i, rows, None, float(e), fit_share) for e in edges for i in range(n)], jobs,
@@ -343,11 +479,20 @@ def minimum_detectable_edge(
     return table
 
 # %% ../../nbs/75_audit/61_controls.ipynb #ad4ea1e5
-def plot_power(
-    curves,  # table of `minimum_detectable_edge`, or a dict name -> table
-    title: str = "Share of markets in which a planted edge is found",  # of the chart
-):  # plotly Figure; edges in points
-    "Found against planted, with Wilson intervals."
+def plot_power(curves, title: str = "Share of markets in which a planted edge is found"):
+    """Found against planted, with Wilson intervals.
+
+    Parameters
+    ----------
+    curves
+        table of `minimum_detectable_edge`, or a dict name -> table
+    title : str, default "Share of markets in which a planted edge is found"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure; edges in points
+    """
     fig = _figure(title, "planted edge, points", "found (p < 0.05)", yaxis_tickformat=".0%", yaxis_range=[0, 1.02])
     for (name, c), color in zip(
         ({"": curves} if isinstance(curves, pd.DataFrame) else curves).items(), ("#0072B2", "#D55E00", "#009E73"),
@@ -373,13 +518,25 @@ _TREES = {
 }
 
 
-def last_candles(
-    candles: pd.DataFrame,  # candle table
-    columns: tuple = SHAPES,  # columns of `v9_features`, and `wick` = close location - body
-    lags: int = 4,  # newest candles
-    contrasts: bool = True,  # also the differences between each two of these candles
-) -> pd.DataFrame:  # a row per candle; NaN in the warm-up rows
-    "Columns of the last few candles side by side."
+def last_candles(candles: pd.DataFrame, columns: tuple = SHAPES, lags: int = 4, contrasts: bool = True) -> pd.DataFrame:
+    """Columns of the last few candles side by side.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    columns : tuple, default SHAPES
+        columns of `v9_features`, and `wick` = close location - body
+    lags : int, default 4
+        newest candles
+    contrasts : bool, default True
+        also the differences between each two of these candles
+
+    Returns
+    -------
+    pd.DataFrame
+        a row per candle; NaN in the warm-up rows
+    """
     from cryptolab.features.sets.v9 import v9_features
 
     table = v9_features(candles)
@@ -398,16 +555,41 @@ def last_candles(
 
 # %% ../../nbs/75_audit/61_controls.ipynb #5707b6a9
 def lightgbm_walk_forward(
-    candles: pd.DataFrame,  # candle table
-    seed: int = 0,  # same seed, same numbers
-    columns: tuple = SHAPES,  # as in `last_candles`
-    lags: int = 4,  # as in `last_candles`
-    contrasts: bool = True,  # as in `last_candles`
-    first: int = 2_000,  # rows of the first training stretch
-    step: int = 500,  # rows forecast before learning again
-    trees: int = 400,  # trees per fit
-) -> tuple:  # y, p_up (Series by decision row) and the majority class of the first training stretch
-    "Direction of the next candle by LightGBM, learned again and again from all rows known by then."
+    candles: pd.DataFrame,
+    seed: int = 0,
+    columns: tuple = SHAPES,
+    lags: int = 4,
+    contrasts: bool = True,
+    first: int = 2_000,
+    step: int = 500,
+    trees: int = 400,
+) -> tuple:
+    """Direction of the next candle by LightGBM, learned again and again from all rows known by then.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    seed : int, default 0
+        same seed, same numbers
+    columns : tuple, default SHAPES
+        as in `last_candles`
+    lags : int, default 4
+        as in `last_candles`
+    contrasts : bool, default True
+        as in `last_candles`
+    first : int, default 2_000
+        rows of the first training stretch
+    step : int, default 500
+        rows forecast before learning again
+    trees : int, default 400
+        trees per fit
+
+    Returns
+    -------
+    tuple
+        y, p_up (Series by decision row) and the majority class of the first training stretch
+    """
     import lightgbm as lgb
 
     from cryptolab.labels import next_direction

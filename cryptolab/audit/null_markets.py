@@ -9,15 +9,29 @@ __all__ = ['KINDS', 'candle_parts', 'chain_candles', 'flipped_market', 'shuffled
 import numpy as np
 import pandas as pd
 
-from ..config import DataError, SettingsError
+from ..config import DataError, one_of
 from ..data.candle_table import Candles
 from ..data.market import null_market, planted_market
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #c673c068
-def candle_parts(
-    candles: pd.DataFrame,  # candle table
-) -> pd.DataFrame:  # jump, body, above, below (logs), volume; raises DataError for what cannot be taken apart
-    "Jump, body, reach above and below the open (logs), volume; a still candle moves by the smallest step seen."
+def candle_parts(candles: pd.DataFrame) -> pd.DataFrame:
+    """Jump, body, reach above and below the open (logs), volume; a still candle moves by the smallest step seen.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    pd.DataFrame
+        jump, body, above, below (logs), volume
+
+    Raises
+    ------
+    DataError
+        for what cannot be taken apart
+    """
     missing = [c for c in ("open", "high", "low", "close", "volume") if c not in candles.columns]
     if missing or not isinstance(candles.index, pd.DatetimeIndex):
         raise DataError(
@@ -50,12 +64,23 @@ def candle_parts(
     )
 
 
-def chain_candles(
-    parts: pd.DataFrame,  # of `candle_parts`
-    start: float,  # first open
-    **attrs,  # attrs of the table
-) -> Candles:  # candles; their `market_truth` is one half
-    "Candles from parts; the first opens at the price `start`."
+def chain_candles(parts: pd.DataFrame, start: float, **attrs) -> Candles:
+    """Candles from parts; the first opens at the price `start`.
+
+    Parameters
+    ----------
+    parts : pd.DataFrame
+        of `candle_parts`
+    start : float
+        first open
+    **attrs
+        attrs of the table
+
+    Returns
+    -------
+    Candles
+        candles; their `market_truth` is one half
+    """
     close = np.log(start) - parts["jump"].iloc[0] + np.cumsum(parts["jump"] + parts["body"])
     open_ = close - parts["body"]
     table = np.exp(
@@ -69,11 +94,21 @@ def chain_candles(
     return table
 
 # %% ../../nbs/75_audit/60_null_markets.ipynb #ca7835ba
-def flipped_market(
-    candles: pd.DataFrame,  # real candle table
-    seed: int = 0,  # same seed, same coins
-) -> Candles:  # candles on the same clock, whose `market_truth` is one half; extra columns of the original are dropped
-    "Real candles, each upright or mirrored around its open by a fair coin."
+def flipped_market(candles: pd.DataFrame, seed: int = 0) -> Candles:
+    """Real candles, each upright or mirrored around its open by a fair coin.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        real candle table
+    seed : int, default 0
+        same seed, same coins
+
+    Returns
+    -------
+    Candles
+        candles on the same clock, whose `market_truth` is one half; extra columns of the original are dropped
+    """
     parts = candle_parts(candles)
     up = np.random.default_rng([seed, 1]).random(len(parts)) < 0.5
     flipped = parts.assign(
@@ -92,11 +127,21 @@ def _known_before(x, half_life=24):
     return np.maximum(level, max(0.1 * float(np.median(level)), 1e-12))
 
 
-def shuffled_market(
-    candles: pd.DataFrame,  # real candle table
-    seed: int = 0,  # same seed, same draw
-) -> Candles:  # candles on the same clock, whose `market_truth` is one half
-    "Real candles drawn anew, rising or falling by a fair coin, on the volatility of the place they are put."
+def shuffled_market(candles: pd.DataFrame, seed: int = 0) -> Candles:
+    """Real candles drawn anew, rising or falling by a fair coin, on the volatility of the place they are put.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        real candle table
+    seed : int, default 0
+        same seed, same draw
+
+    Returns
+    -------
+    Candles
+        candles on the same clock, whose `market_truth` is one half
+    """
     parts, rng = candle_parts(candles), np.random.default_rng([seed, 2])
     move = (parts["jump"] + parts["body"]).to_numpy()
     if not (move[1:] > 0).any() or not (move[1:] < 0).any():
@@ -121,16 +166,33 @@ KINDS = ("garch", "flipped", "shuffled", "planted")
 
 
 def control_market(
-    kind: str,  # garch | flipped | shuffled | planted; large or small letters
-    seed: int = 0,  # number of the market
-    rows: int = 10_000,  # candles
-    candles: pd.DataFrame | None = None,  # real candles for flipped and shuffled; the newest `rows` are used
-    edge: float = 0.0,  # probability minus one half, for planted
-) -> Candles:  # candles; `market_truth` tells their truth
-    "A market whose truth is known."
-    kind = str(kind).lower()
-    if kind not in KINDS:
-        raise SettingsError("unknown kind of control market", " | ".join(KINDS), repr(kind), "choose one of them")
+    kind: str,
+    seed: int = 0,
+    rows: int = 10_000,
+    candles: pd.DataFrame | None = None,
+    edge: float = 0.0,
+) -> Candles:
+    """A market whose truth is known.
+
+    Parameters
+    ----------
+    kind : str
+        garch | flipped | shuffled | planted; large or small letters
+    seed : int, default 0
+        number of the market
+    rows : int, default 10_000
+        candles
+    candles : pd.DataFrame | None, default None
+        real candles for flipped and shuffled; the newest `rows` are used
+    edge : float, default 0.0
+        probability minus one half, for planted
+
+    Returns
+    -------
+    Candles
+        candles; `market_truth` tells their truth
+    """
+    kind = one_of("kind of control market", kind, KINDS)
     if kind in ("garch", "planted"):
         return null_market(rows, seed) if kind == "garch" else planted_market(edge, rows, seed)
     if candles is None or len(candles) < rows:

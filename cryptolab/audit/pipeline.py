@@ -35,23 +35,70 @@ def _wants_context(function):
         named = False
     return named or _takes(function, 2) and not _takes(function, 1)
 
+# %% ../../nbs/75_audit/20_pipeline.ipynb #5c7aedc6
+def _next_direction(candles):
+    "Will the next candle close higher?"
+    from cryptolab.labels.targets import next_direction
+
+    return next_direction(candles)
+
+
+def _learner(estimator):
+    "Fit a fresh copy of an estimator on plain arrays."
+    def fit(X, y):
+        from sklearn.base import clone
+
+        y = y["y"] if isinstance(y, pd.DataFrame) else y
+        return clone(estimator).fit(np.asarray(X, dtype="float64"), np.asarray(y))
+
+    return fit
+
+
+def _predicted(model, X):
+    "Probability of the second class, or the prediction."
+    X = np.asarray(X, dtype="float64")
+    return model.predict_proba(X)[:, 1] if hasattr(model, "predict_proba") else model.predict(X)
+
 # %% ../../nbs/75_audit/20_pipeline.ipynb #16977d44
 class Pipeline:
-    "Functions of a notebook behind one protocol."
+    """Functions of a notebook behind one protocol.
+
+    Parameters
+    ----------
+    features : Callable
+        function candles -> table, or (candles, context) -> table; rows indexed by open time
+    labels : Callable | None, default None
+        the same for labels (y, t0, t1) or one column; None: the next close is higher
+    split : Callable | None, default None
+        (features, labels) -> (train, test) rows, or folds; None: `newest_rows_test`
+    fit : Callable | None, default None
+        function (X, y) -> model, or an estimator of scikit-learn
+    predict : Callable | None, default None
+        (model, X) or X -> a value per row; None: what the estimator predicts
+    prepare : Callable | None, default None
+        function (features, labels, train, test) -> (features, labels)
+    context : dict | None, default None
+        other tables by name: candles of another coin, funding …
+    name : str, default "pipeline"
+        how reports call it
+    """
 
     def __init__(
         self,
-        features: Callable,  # function candles -> table, or (candles, context) -> table; rows indexed by open time
-        labels: Callable,  # the same for labels: label table y, t0, t1, or one column
-        split: Callable,  # function (features, labels) -> (train, test) row positions, or a list of such pairs
-        fit: Callable,  # function (X, y) -> model
-        predict: Callable,  # function (model, X) -> one value per row; or X -> values where the code keeps its model
-        prepare: Callable | None = None,  # function (features, labels, train, test) -> (features, labels)
-        context: dict | None = None,  # other tables by name: candles of another coin, funding …
-        name: str = "pipeline",  # how reports call it
+        features: Callable,
+        labels: Callable | None = None,
+        split: Callable | None = None,
+        fit: Callable | None = None,
+        predict: Callable | None = None,
+        prepare: Callable | None = None,
+        context: dict | None = None,
+        name: str = "pipeline",
     ):
+        if callable(getattr(fit, "fit", None)):
+            fit, predict = _learner(fit), predict or _predicted
         self.steps = {
-            "features": features, "labels": labels, "split": split, "fit": fit, "predict": predict, "prepare": prepare,
+            "features": features, "labels": labels or _next_direction, "split": split or newest_rows_test, "fit": fit,
+            "predict": predict, "prepare": prepare,
         }
         for step, function in self.steps.items():
             if not callable(function) and not (step == "prepare" and function is None):
@@ -63,43 +110,127 @@ class Pipeline:
 
     def _made(self, step, candles):
         function = self.steps[step]
-        return function(candles, self.context) if _wants_context(function) else function(candles)
+        made = function(candles, self.context) if _wants_context(function) else function(candles)
+        return made.to_frame() if step == "features" and isinstance(made, pd.Series) else made
 
-    def features(self, candles):
-        "Columns of every decision row."
+    def features(self, candles: pd.DataFrame):
+        """Columns of every decision row.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        what the step `features` returns
+        """
         return self._made("features", candles)
 
-    def labels(self, candles):
-        "Outcomes of every decision row."
+    def labels(self, candles: pd.DataFrame):
+        """Outcomes of every decision row.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        what the step `labels` returns
+        """
         return self._made("labels", candles)
 
     def split(self, features, labels):
-        "Positions of training and test rows."
+        """Positions of training and test rows.
+
+        Parameters
+        ----------
+        features
+            of the step `features`
+        labels
+            of the step `labels`
+
+        Returns
+        -------
+        (train, test), or a list of such pairs
+        """
         return self.steps["split"](features, labels)
 
-    def prepare(self, features, labels, train, test):
-        "Both tables after the steps that see them whole."
+    def prepare(self, features, labels, train, test) -> tuple:
+        """Both tables after the steps that see them whole.
+
+        Parameters
+        ----------
+        features
+            of the step `features`
+        labels
+            of the step `labels`
+        train
+            positions of training rows
+        test
+            positions of test rows
+
+        Returns
+        -------
+        tuple
+            (features, labels); as they were where there is no such step
+        """
         prepare = self.steps["prepare"]
         return (features, labels) if prepare is None else prepare(features, labels, train, test)
 
     def fit(self, X, y):
-        "Learn from training rows."
+        """Learn from training rows.
+
+        Parameters
+        ----------
+        X
+            training rows
+        y
+            their outcomes
+
+        Returns
+        -------
+        itself
+        """
         self.model_ = self.steps["fit"](X, y)
         return self
 
     def predict(self, X):
-        "One value per row."
+        """Forecast.
+
+        Parameters
+        ----------
+        X
+            rows to forecast
+
+        Returns
+        -------
+        one value per row
+        """
         function = self.steps["predict"]
         return function(self.model_, X) if _takes(function, 2) else function(X)
 
 # %% ../../nbs/75_audit/20_pipeline.ipynb #60fff0a3
-def run_pipeline(
-    pipeline,  # any pipeline
-    candles: pd.DataFrame,  # candle table
-    context: dict | None = None,  # other tables than its own
-    seed: int = 0,  # global seeds before each step
-) -> pd.DataFrame:  # per fold: train, test (rows), accuracy, commonest (class frequency), start, end (of the test rows)
-    "Run every fold as its author would, and score it."
+def run_pipeline(pipeline, candles: pd.DataFrame, context: dict | None = None, seed: int = 0) -> pd.DataFrame:
+    """Run every fold as its author would, and score it.
+
+    Parameters
+    ----------
+    pipeline
+        any pipeline
+    candles : pd.DataFrame
+        candle table
+    context : dict | None, default None
+        other tables than its own
+    seed : int, default 0
+        global seeds before each step
+
+    Returns
+    -------
+    pd.DataFrame
+        per fold: train, test (rows), accuracy, commonest (class frequency), start, end (of the test rows)
+    """
     lines, count, fold = [], 1, 0
     while fold < count:
         run = run_steps(pipeline, candles, context, seed=seed, fold=fold)
@@ -118,11 +249,21 @@ def run_pipeline(
     return pd.DataFrame(lines)
 
 # %% ../../nbs/75_audit/20_pipeline.ipynb #f33809e9
-def rows_side_by_side(
-    table: pd.DataFrame,  # feature table
-    window: int,  # rows of a window
-) -> pd.DataFrame:  # window x columns per row, oldest first: `rsi_1`, `rsi_0`; NaN where a window would span a gap
-    "Each row together with the rows before it."
+def rows_side_by_side(table: pd.DataFrame, window: int) -> pd.DataFrame:
+    """Each row together with the rows before it.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        feature table
+    window : int
+        rows of a window
+
+    Returns
+    -------
+    pd.DataFrame
+        window x columns per row, oldest first: `rsi_1`, `rsi_0`; NaN where a window would span a gap
+    """
     from cryptolab.validation.windows import make_windows
 
     if window == 1:
@@ -134,12 +275,23 @@ def rows_side_by_side(
     return pd.DataFrame(values, table.index, names)
 
 
-def newest_rows_test(
-    features: pd.DataFrame,  # feature table
-    labels: pd.DataFrame,  # label table y, t0, t1
-    test: float = 0.15,  # fraction of the known rows at the end that is forecast
-) -> tuple:  # (train, test) row positions; training rows whose outcome reaches into the test part are left out
-    "A chronological split with purge of the rows whose features and outcome are known."
+def newest_rows_test(features: pd.DataFrame, labels: pd.DataFrame, test: float = 0.15) -> tuple:
+    """A chronological split with purge of the rows whose features and outcome are known.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        feature table
+    labels : pd.DataFrame
+        label table y, t0, t1
+    test : float, default 0.15
+        fraction of the known rows at the end that is forecast
+
+    Returns
+    -------
+    tuple
+        (train, test) row positions; training rows whose outcome reaches into the test part are left out
+    """
     from cryptolab.validation.windows import chronological_split
 
     known = np.flatnonzero(features.notna().all(axis=1).to_numpy() & labels["y"].notna().to_numpy())

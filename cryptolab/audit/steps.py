@@ -19,11 +19,20 @@ from ..config import DataError
 from ..data.timegrid import index_ns, utc_index
 
 # %% ../../nbs/75_audit/10_steps.ipynb #6f0af2a4
-def fresh_copy(
-    pipeline,  # any pipeline
-    context: dict | None = None,  # other tables than its own; None keeps them
-):  # the copy; what an earlier run left in the original stays there
-    "A copy of a pipeline that shares nothing with it but its tables."
+def fresh_copy(pipeline, context: dict | None = None):
+    """A copy of a pipeline that shares nothing with it but its tables.
+
+    Parameters
+    ----------
+    pipeline
+        any pipeline
+    context : dict | None, default None
+        other tables than its own; None keeps them
+
+    Returns
+    -------
+    the copy; what an earlier run left in the original stays there
+    """
     own = getattr(pipeline, "context", None)
     try:
         new = copy.deepcopy(pipeline, {id(own): own} if own else {})
@@ -34,12 +43,22 @@ def fresh_copy(
     return new
 
 
-def seeded(
-    function,  # what to call
-    *arguments,  # with which arguments
-    seed: int = 0,  # of Python's and NumPy's global generators; both are put back afterwards
-):  # what the function returns; its warnings are not shown
-    "Call a function with fixed global seeds."
+def seeded(function, *arguments, seed: int = 0):
+    """Call a function with fixed global seeds.
+
+    Parameters
+    ----------
+    function
+        what to call
+    *arguments
+        with which arguments
+    seed : int, default 0
+        of Python's and NumPy's global generators; both are put back afterwards
+
+    Returns
+    -------
+    what the function returns; its warnings are not shown
+    """
     before = random.getstate(), np.random.get_state()
     try:
         random.seed(seed)
@@ -52,11 +71,26 @@ def seeded(
         np.random.set_state(before[1])
 
 # %% ../../nbs/75_audit/10_steps.ipynb #37c92072
-def row_times(
-    table,  # DataFrame or Series: times as index, level or column; or one row per candle
-    candles: pd.DataFrame,  # candle table
-) -> np.ndarray:  # int64 ns of the open time of each row; DataError when rows cannot be placed
-    "When does each row of a table belong?"
+def row_times(table, candles: pd.DataFrame) -> np.ndarray:
+    """When does each row of a table belong?
+
+    Parameters
+    ----------
+    table
+        DataFrame or Series: times as index, level or column; or one row per candle
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    np.ndarray
+        int64 ns of the open time of each row
+
+    Raises
+    ------
+    DataError
+        when rows cannot be placed
+    """
     index = table.index
     if isinstance(index, pd.MultiIndex):
         level = next((i for i in range(index.nlevels) if isinstance(index.levels[i], pd.DatetimeIndex)), None)
@@ -85,10 +119,19 @@ def _is_time(column):
     return pd.api.types.is_datetime64_any_dtype(column)
 
 
-def outcome(
-    labels,  # what `labels` of a pipeline returned
-) -> pd.Series:  # y, numbers; NaN where unknown
-    "The column of outcomes."
+def outcome(labels) -> pd.Series:
+    """The column of outcomes.
+
+    Parameters
+    ----------
+    labels
+        what `labels` of a pipeline returned
+
+    Returns
+    -------
+    pd.Series
+        y, numbers; NaN where unknown
+    """
     y = labels
     if isinstance(labels, pd.DataFrame):
         rest = [n for n in labels.columns if not _is_time(labels[n])]
@@ -102,11 +145,25 @@ def outcome(
     return y.astype("float64")
 
 # %% ../../nbs/75_audit/10_steps.ipynb #3f6e16d2
-def as_frame(
-    table,  # what a step returned: DataFrame, Series, or an array of one row per candle
-    candles: pd.DataFrame,  # candle table
-):  # DataFrame or Series; raises DataError for anything else
-    "A table, also from an array of one row per candle."
+def as_frame(table, candles: pd.DataFrame):
+    """A table, also from an array of one row per candle.
+
+    Parameters
+    ----------
+    table
+        what a step returned: DataFrame, Series, or an array of one row per candle
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    DataFrame or Series
+
+    Raises
+    ------
+    DataError
+        for anything else
+    """
     if isinstance(table, (pd.DataFrame, pd.Series)):
         return table
     values = np.asarray(table)
@@ -142,11 +199,21 @@ def _same_rows(features, labels, candles):
     return features[position >= 0], labels.iloc[position[position >= 0]]
 
 
-def folds_of(
-    result,  # what `split` of a pipeline returned
-    rows: int,  # rows of the tables that were split
-) -> list:  # of (train, test) int64 positions
-    "Folds as pairs of positions."
+def folds_of(result, rows: int) -> list:
+    """Folds as pairs of positions.
+
+    Parameters
+    ----------
+    result
+        what `split` of a pipeline returned
+    rows : int
+        rows of the tables that were split
+
+    Returns
+    -------
+    list
+        of (train, test) int64 positions
+    """
     result = list(result)
     pair = len(result) == 2 and all(
         np.ndim(part) == 1 and (not len(part) or np.ndim(part[0] if not hasattr(part, "iloc") else part.iloc[0]) == 0)
@@ -207,19 +274,48 @@ def _answers(values, rows):
 
 # %% ../../nbs/75_audit/10_steps.ipynb #60b27a1d
 def run_steps(
-    pipeline,  # any pipeline
-    candles: pd.DataFrame,  # candle table
-    context: dict | None = None,  # other tables than its own
+    pipeline,
+    candles: pd.DataFrame,
+    context: dict | None = None,
     *,
-    seed: int = 0,  # global seeds before each step
-    fold: int = 0,  # which fold
-    rows: tuple | None = None,  # (train, test) positions to use instead of the split's own
-    change=None,  # function (features, labels) -> both, changed after they were made; None changes nothing
-    learn: bool = True,  # also fit and predict; False stops after `prepare`
-    prepare: bool = True,  # False stops after `split`
-    complete: bool = False,  # leave out rows with missing features, for learners that refuse them
-) -> SimpleNamespace:  # pipeline (copy), features, labels, folds, train, test, X, y, forecast (X -> p), p (test)
-    "Run a copy of a pipeline from candles to the forecasts of one fold."
+    seed: int = 0,
+    fold: int = 0,
+    rows: tuple | None = None,
+    change=None,
+    learn: bool = True,
+    prepare: bool = True,
+    complete: bool = False,
+) -> SimpleNamespace:
+    """Run a copy of a pipeline from candles to the forecasts of one fold.
+
+    Parameters
+    ----------
+    pipeline
+        any pipeline
+    candles : pd.DataFrame
+        candle table
+    context : dict | None, default None
+        other tables than its own
+    seed : int, default 0
+        global seeds before each step
+    fold : int, default 0
+        which fold
+    rows : tuple | None, default None
+        (train, test) positions to use instead of the split's own
+    change : default None
+        function (features, labels) -> both, changed after they were made; None changes nothing
+    learn : bool, default True
+        also fit and predict; False stops after `prepare`
+    prepare : bool, default True
+        False stops after `split`
+    complete : bool, default False
+        leave out rows with missing features, for learners that refuse them
+
+    Returns
+    -------
+    SimpleNamespace
+        pipeline (copy), features, labels, folds, train, test, X, y, forecast (X -> p), p (test)
+    """
     call = functools.partial(seeded, seed=seed)
     run = SimpleNamespace(pipeline=fresh_copy(pipeline, context))
     made = call(run.pipeline.features, candles.copy()), call(run.pipeline.labels, candles.copy())
@@ -243,11 +339,21 @@ def run_steps(
     return run
 
 # %% ../../nbs/75_audit/10_steps.ipynb #85f3c2ad
-def hits(
-    y: np.ndarray,  # outcomes; NaN where unknown
-    p: np.ndarray,  # forecasts: classes, probabilities of the higher of two classes, or values whose sign counts
-) -> np.ndarray:  # 1.0 right, 0.0 wrong, for the rows with an outcome
-    "Which forecasts were right?"
+def hits(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Which forecasts were right?
+
+    Parameters
+    ----------
+    y : np.ndarray
+        outcomes; NaN where unknown
+    p : np.ndarray
+        forecasts: classes, probabilities of the higher of two classes, or values whose sign counts
+
+    Returns
+    -------
+    np.ndarray
+        1.0 right, 0.0 wrong, for the rows with an outcome
+    """
     known = ~np.isnan(y)
     y, p = y[known], p[known]
     classes = np.unique(y)

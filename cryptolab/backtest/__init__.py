@@ -7,6 +7,7 @@ __all__ = ['EXIT_REASONS', 'Result', 'backtest', 'fixed_fraction', 'fixed_risk',
            'sweep', 'volatility_target']
 
 # %% ../../nbs/60_backtest/90_backtest.ipynb #31753f02
+from ..faces import make_face
 from .chance import random_entries_p
 from .engine import EXIT_REASONS, Result, backtest
 from .sizing import fixed_fraction, fixed_risk, half_kelly, volatility_target
@@ -17,3 +18,6 @@ _all_ = [
     "EXIT_REASONS", "Result", "backtest", "fixed_fraction", "fixed_risk", "half_kelly", "random_entries_p", "sweep",
     "volatility_target",
 ]
+
+# %% ../../nbs/60_backtest/90_backtest.ipynb #c9480077
+make_face(__name__, backtest)

@@ -19,27 +19,73 @@ MODES = ("equity", "capital", "units")
 
 @kernel
 def trade_results(
-    open,  # float64, prices of all coins, one coin behind the other
-    high,  # float64
-    low,  # float64
-    close,  # float64
-    bounds,  # int64, coins + 1: where each coin begins
-    ends,  # int64, closing times of the candles; empty with one coin, whose rows are time enough
-    coin,  # number of the coin of each trade; trades are sorted by decision
-    row,  # decision row of each trade within its coin
-    sign,  # 1.0 long, −1.0 short
-    at,  # row of the exit
-    price,  # price of the exit before slippage
-    timed,  # True where the trade ended at the close of its last candle
-    size,  # size per trade, see `mode`
-    mode,  # number in MODES
-    capital,  # worth of the account at the beginning
-    fee,  # fraction per side
-    slippage,  # fraction per side
-    until_open,  # float64 per candle: sum of funding rate · price of all settlements up to its open; empty for none
-    until_close,  # float64: the same, before its close
-):  # (8, trades): quantity, gross, fee, slippage, funding, net (money), worst, best (excursion, fraction of the entry)
-    "Quantity, costs and result of every trade."
+    open,
+    high,
+    low,
+    close,
+    bounds,
+    ends,
+    coin,
+    row,
+    sign,
+    at,
+    price,
+    timed,
+    size,
+    mode,
+    capital,
+    fee,
+    slippage,
+    until_open,
+    until_close,
+):
+    """Quantity, costs and result of every trade.
+
+    Parameters
+    ----------
+    open
+        float64, prices of all coins, one coin behind the other
+    high
+        float64
+    low
+        float64
+    close
+        float64
+    bounds
+        int64, coins + 1: where each coin begins
+    ends
+        int64, closing times of the candles; empty with one coin, whose rows are time enough
+    coin
+        number of the coin of each trade; trades are sorted by decision
+    row
+        decision row of each trade within its coin
+    sign
+        1.0 long, −1.0 short
+    at
+        row of the exit
+    price
+        price of the exit before slippage
+    timed
+        True where the trade ended at the close of its last candle
+    size
+        size per trade, see `mode`
+    mode
+        number in MODES
+    capital
+        worth of the account at the beginning
+    fee
+        fraction per side
+    slippage
+        fraction per side
+    until_open
+        float64 per candle: sum of funding rate · price of all settlements up to its open; empty for none
+    until_close
+        float64: the same, before its close
+
+    Returns
+    -------
+    (8, trades): quantity, gross, fee, slippage, funding, net (money), worst, best (excursion, fraction of the entry)
+    """
     n, realised, held = len(row), 0.0, 0
     out = np.empty((8, n))
     opened, seen, fills = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n)
@@ -94,24 +140,64 @@ def trade_results(
 # %% ../../nbs/60_backtest/20_account.ipynb #cc0117fb
 @kernel
 def equity_curve(
-    close,  # float64, prices of all coins
-    bounds,  # int64, coins + 1
-    account_row,  # int64, row of each candle in the account's times; empty with one coin
-    n,  # rows of the account
-    coin,  # number of the coin of each trade
-    row,  # decision row of each trade within its coin
-    sign,  # 1.0 long, −1.0 short
-    at,  # row of the exit
-    order,  # trades sorted by the row of the account in which they end
-    book,  # of `trade_results`
-    capital,  # worth of the account at the beginning
-    fee,  # fraction per side
-    slippage,  # fraction per side
-    open,  # float64
-    until_open,  # float64 per candle: sum of funding rate · price up to its open, as in `trade_results`
-    until_close,  # float64: the same, before its close
-):  # (n,) worth at each close, and the first row where it is not above zero (−1: none)
-    "Worth of the account at every close."
+    close,
+    bounds,
+    account_row,
+    n,
+    coin,
+    row,
+    sign,
+    at,
+    order,
+    book,
+    capital,
+    fee,
+    slippage,
+    open,
+    until_open,
+    until_close,
+):
+    """Worth of the account at every close.
+
+    Parameters
+    ----------
+    close
+        float64, prices of all coins
+    bounds
+        int64, coins + 1
+    account_row
+        int64, row of each candle in the account's times; empty with one coin
+    n
+        rows of the account
+    coin
+        number of the coin of each trade
+    row
+        decision row of each trade within its coin
+    sign
+        1.0 long, −1.0 short
+    at
+        row of the exit
+    order
+        trades sorted by the row of the account in which they end
+    book
+        of `trade_results`
+    capital
+        worth of the account at the beginning
+    fee
+        fraction per side
+    slippage
+        fraction per side
+    open
+        float64
+    until_open
+        float64 per candle: sum of funding rate · price up to its open, as in `trade_results`
+    until_close
+        float64: the same, before its close
+
+    Returns
+    -------
+    (n,) worth at each close, and the first row where it is not above zero (−1: none)
+    """
     worth, realised, next_, ruined = np.zeros(n), 0.0, 0, -1
     for k in range(len(row)):
         a, s, amount = bounds[coin[k]], sign[k], book[0, k]
@@ -139,12 +225,23 @@ def equity_curve(
     return worth, ruined
 
 # %% ../../nbs/60_backtest/20_account.ipynb #4ae7dac0
-def funding_sums(
-    candles: pd.DataFrame,  # candle table of the perpetual, or of the spot that stands for it
-    funding: pd.DataFrame | pd.Series,  # rates: `funding_rate` by UTC index or column `timestamp`; or such a series
-    step: pd.Timedelta,  # length of a candle
-) -> tuple:  # two float64 arrays per candle: sum of rate · price up to its open, and before its close
-    "Funding per unit of a long position, summed from the beginning; raises DataError for missing rates."
+def funding_sums(candles: pd.DataFrame, funding: pd.DataFrame | pd.Series, step: pd.Timedelta) -> tuple:
+    """Funding per unit of a long position, summed from the beginning; raises DataError for missing rates.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table of the perpetual, or of the spot that stands for it
+    funding : pd.DataFrame | pd.Series
+        rates: `funding_rate` by UTC index or column `timestamp`; or such a series
+    step : pd.Timedelta
+        length of a candle
+
+    Returns
+    -------
+    tuple
+        two float64 arrays per candle: sum of rate · price up to its open, and before its close
+    """
     table = funding.to_frame("funding_rate") if isinstance(funding, pd.Series) else funding
     times = pd.DatetimeIndex(table["timestamp"] if "timestamp" in table.columns else table.index)
     if "funding_rate" not in table.columns or times.tz is None or (

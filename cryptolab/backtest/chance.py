@@ -34,13 +34,25 @@ def _shape(market, checked, numbers, coin):
     }
 
 
-def displaced_entries(
-    rows: np.ndarray,  # decision rows, ascending
-    first: int,  # first row that may be drawn
-    last: int,  # last row that may be drawn
-    rng: np.random.Generator,  # draws the order and the beginning
-) -> tuple:  # (new decision rows, number of the trade that starts at each): same waiting times in another order
-    "New decision rows, and the number of the trade that starts at each."
+def displaced_entries(rows: np.ndarray, first: int, last: int, rng: np.random.Generator) -> tuple:
+    """New decision rows, and the number of the trade that starts at each.
+
+    Parameters
+    ----------
+    rows : np.ndarray
+        decision rows, ascending
+    first : int
+        first row that may be drawn
+    last : int
+        last row that may be drawn
+    rng : np.random.Generator
+        draws the order and the beginning
+
+    Returns
+    -------
+    tuple
+        (new decision rows, number of the trade that starts at each): same waiting times in another order
+    """
     span = last - first + 1
     wait = np.diff(np.r_[rows, rows[0] + span])  # from each entry to the next, the last one round the end
     order = rng.permutation(len(rows))
@@ -103,17 +115,44 @@ def _numbers(market, checked, trades):
 
 # %% ../../nbs/60_backtest/50_chance.ipynb #34f8ca4b
 def random_entries_p(
-    candles: pd.DataFrame | dict,  # as `backtest` takes them
-    orders: pd.DataFrame | pd.Series | dict,  # as `backtest` takes them; their rows bound the random entries
-    n_random: int = 500,  # random strategies
-    seed: int = 0,  # same seed, same number
-    level: float = 0.95,  # fraction of the random strategies between low and high
-    lower: pd.DataFrame | dict | None = None,  # candles of a lower timeframe, as `backtest` takes them
-    fee: float = 0.001,  # fraction per side
-    slippage: float = 0.0005,  # fraction per side
-    **settings,  # any other setting of `backtest`: exits, hold, stop, target, timeout, unit, max_positions …
-) -> dict:  # n (trades), own and random (net return per stake), low, high (of random), p_value, draws; NaN if no trades
-    "How often random entries of otherwise equal trades earn at least as much (without funding)."
+    candles: pd.DataFrame | dict,
+    orders: pd.DataFrame | pd.Series | dict,
+    n_random: int = 500,
+    seed: int = 0,
+    level: float = 0.95,
+    lower: pd.DataFrame | dict | None = None,
+    fee: float = 0.001,
+    slippage: float = 0.0005,
+    **settings,
+) -> dict:
+    """How often random entries of otherwise equal trades earn at least as much (without funding).
+
+    Parameters
+    ----------
+    candles : pd.DataFrame | dict
+        as `backtest` takes them
+    orders : pd.DataFrame | pd.Series | dict
+        as `backtest` takes them; their rows bound the random entries
+    n_random : int, default 500
+        random strategies
+    seed : int, default 0
+        same seed, same number
+    level : float, default 0.95
+        fraction of the random strategies between low and high
+    lower : pd.DataFrame | dict | None, default None
+        candles of a lower timeframe, as `backtest` takes them
+    fee : float, default 0.001
+        fraction per side
+    slippage : float, default 0.0005
+        fraction per side
+    **settings
+        any other setting of `backtest`: exits, hold, stop, target, timeout, unit, max_positions …
+
+    Returns
+    -------
+    dict
+        n (trades), own and random (net return per stake), low, high (of random), p_value, draws; NaN if no trades
+    """
     if n_random < 1:
         raise SettingsError("random entries", "at least one random strategy", n_random, "ask for more")
     market, cost = make_market(candles, settings.get("timeframe")), fee + slippage

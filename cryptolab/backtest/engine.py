@@ -24,31 +24,65 @@ EXIT_REASONS = (*REASONS, "ruin")
 
 @dataclass(repr=False)
 class Result:
-    "What a backtest returns; it says what came of it, and `plot()` draws it."
+    """What a backtest returns; it says what came of it, and `plot()` draws it.
 
-    trades: pd.DataFrame  # one row per trade, in the order of decisions
-    equity: pd.Series  # worth of the account at the close of each candle, by open time
-    counts: dict  # what became of the orders, see above
-    capital: float  # worth at the beginning
-    settings: dict  # fee, slippage, size_of, and the defaults of the barriers
-    timeframe: str  # length of a candle
-    candles: dict  # symbol -> the candles it was made on
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        one row per trade, in the order of decisions
+    equity : pd.Series
+        worth of the account at the close of each candle, by open time
+    counts : dict
+        what became of the orders, see above
+    capital : float
+        worth at the beginning
+    settings : dict
+        fee, slippage, size_of, and the defaults of the barriers
+    timeframe : str
+        length of a candle
+    candles : dict
+        symbol -> the candles it was made on
+    """
 
-    def summary(
-        self,
-        **settings,  # of `cryptolab.backtest.stats.summary`: chance, trials, hold, n_samples, seed, level
-    ) -> pd.DataFrame:  # index: names; value, low, high, reference, reference_kind
-        "The numbers of this account, each with its interval and its reference."
+    trades: pd.DataFrame
+    equity: pd.Series
+    counts: dict
+    capital: float
+    settings: dict
+    timeframe: str
+    candles: dict
+
+    def summary(self, **settings) -> pd.DataFrame:
+        """The numbers of this account, each with its interval and its reference.
+
+        Parameters
+        ----------
+        **settings
+            of `cryptolab.backtest.stats.summary`: chance, trials, hold, n_samples, seed, level
+
+        Returns
+        -------
+        pd.DataFrame
+            index: names; value, low, high, reference, reference_kind
+        """
         from cryptolab.backtest.stats import summary
 
         return summary(self, **settings)
 
-    def plot(
-        self,
-        symbol: str | None = None,  # coin whose price is drawn; None: the first
-        rows: int | None = None,  # the newest so many candles; None: all
-    ):  # numpy array of two matplotlib Axes: price with trades, account beside buying and holding
-        "Draw the trades and the account."
+    def plot(self, symbol: str | None = None, rows: int | None = None):
+        """Draw the trades and the account.
+
+        Parameters
+        ----------
+        symbol : str | None, default None
+            coin whose price is drawn; None: the first
+        rows : int | None, default None
+            the newest so many candles; None: all
+
+        Returns
+        -------
+        numpy array of two matplotlib Axes: price with trades, account beside buying and holding
+        """
         from cryptolab.backtest.view import draw_account
 
         return draw_account(self, symbol, rows)
@@ -64,11 +98,21 @@ class Result:
         return account_html(self)
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #cc38bdcd
-def finer_candles(
-    market,  # of `make_market`
-    lower: pd.DataFrame | dict | None,  # candles of a lower timeframe, or symbol -> such a table; None for none
-) -> tuple:  # open, high, low of all coins, one coin after the other; number of the first in each candle of the market
-    "Finer candles in the arrays that the walk reads; empty for none."
+def finer_candles(market, lower: pd.DataFrame | dict | None) -> tuple:
+    """Finer candles in the arrays that the walk reads; empty for none.
+
+    Parameters
+    ----------
+    market
+        of `make_market`
+    lower : pd.DataFrame | dict | None
+        candles of a lower timeframe, or symbol -> such a table; None for none
+
+    Returns
+    -------
+    tuple
+        open, high, low of all coins, one coin after the other; number of the first in each candle of the market
+    """
     empty = np.zeros(0)
     if lower is None:
         return empty, empty, empty, np.zeros(0, "int64")
@@ -236,30 +280,90 @@ def _simulate(market, orders, room, finer, money):
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #72ac0441
 def backtest(
-    candles: pd.DataFrame | dict,  # candle table, or symbol -> candle table (several coins on one account)
-    entries: pd.DataFrame | pd.Series | dict,  # bool, or 1 | −1 | 0, per decision row, or orders; or symbol -> such
-    exits: pd.DataFrame | pd.Series | dict | None = None,  # bool per row, or its columns long, short; or symbol -> such
-    fee: float = 0.001,  # fraction per side
-    slippage: float = 0.0005,  # fraction per side; every fill is worse by it
-    capital: float = 10_000.0,  # worth of the account at the beginning
-    size: float = 1.0,  # default size of a position
-    size_of: str = "equity",  # unit of size: "equity" (at the decision) | "capital" (at the start) | "units" (coins)
-    max_positions: int = 1,  # open positions per coin
-    max_total: int | None = None,  # open positions of the account; None: max_positions for every coin
-    stop: float | None = None,  # default distance of the stop, in `unit`; None for none
-    target: float | None = None,  # default distance of the target
-    timeout: int | None = None,  # default number of candles after which a position is closed
-    unit: str = "fraction",  # of distances: "fraction" of the entry price | "atr" (of Wilder, at the decision)
-    window: int = 14,  # candles of the ATR
-    trailing: float | None = None,  # default distance of a trailing stop
-    trailing_from: float | None = None,  # gain from which it begins; None for at once
-    lower: pd.DataFrame | dict | None = None,  # finer candles, which show the barrier that was reached first
-    hold: bool = False,  # True: `entries` is a state, not a signal: in the market while it is true, or 1, or −1
-    upon_opposite_entry: str = "ignore",  # what it does to an open position: "ignore" | "close" | "reverse"
-    funding: pd.DataFrame | pd.Series | dict | None = None,  # funding rates, see `funding_sums`
-    timeframe: str | None = None,  # length of a candle; None: the table's own label, or read from the rows
-) -> Result:  # trades, equity, counts; raises DataError or SettingsError for bad input
-    "Simulate orders with costs."
+    candles: pd.DataFrame | dict,
+    entries: pd.DataFrame | pd.Series | dict,
+    exits: pd.DataFrame | pd.Series | dict | None = None,
+    fee: float = 0.001,
+    slippage: float = 0.0005,
+    capital: float = 10_000.0,
+    size: float = 1.0,
+    size_of: str = "equity",
+    max_positions: int = 1,
+    max_total: int | None = None,
+    stop: float | None = None,
+    target: float | None = None,
+    timeout: int | None = None,
+    unit: str = "fraction",
+    window: int = 14,
+    trailing: float | None = None,
+    trailing_from: float | None = None,
+    lower: pd.DataFrame | dict | None = None,
+    hold: bool = False,
+    upon_opposite_entry: str = "ignore",
+    funding: pd.DataFrame | pd.Series | dict | None = None,
+    timeframe: str | None = None,
+) -> Result:
+    """Simulate orders with costs.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame | dict
+        candle table, or symbol -> candle table (several coins on one account)
+    entries : pd.DataFrame | pd.Series | dict
+        bool, or 1 | −1 | 0, per decision row, or orders; or symbol -> such
+    exits : pd.DataFrame | pd.Series | dict | None, default None
+        bool per row, or its columns long, short; or symbol -> such
+    fee : float, default 0.001
+        fraction per side
+    slippage : float, default 0.0005
+        fraction per side; every fill is worse by it
+    capital : float, default 10_000.0
+        worth of the account at the beginning
+    size : float, default 1.0
+        default size of a position
+    size_of : str, default "equity"
+        unit of size: "equity" (at the decision) | "capital" (at the start) | "units" (coins)
+    max_positions : int, default 1
+        open positions per coin
+    max_total : int | None, default None
+        open positions of the account; None: max_positions for every coin
+    stop : float | None, default None
+        default distance of the stop, in `unit`; None for none
+    target : float | None, default None
+        default distance of the target
+    timeout : int | None, default None
+        default number of candles after which a position is closed
+    unit : str, default "fraction"
+        of distances: "fraction" of the entry price | "atr" (of Wilder, at the decision)
+    window : int, default 14
+        candles of the ATR
+    trailing : float | None, default None
+        default distance of a trailing stop
+    trailing_from : float | None, default None
+        gain from which it begins; None for at once
+    lower : pd.DataFrame | dict | None, default None
+        finer candles, which show the barrier that was reached first
+    hold : bool, default False
+        True: `entries` is a state, not a signal: in the market while it is true, or 1, or −1
+    upon_opposite_entry : str, default "ignore"
+        what it does to an open position: "ignore" | "close" | "reverse"
+    funding : pd.DataFrame | pd.Series | dict | None, default None
+        funding rates, see `funding_sums`
+    timeframe : str | None, default None
+        length of a candle; None: the table's own label, or read from the rows
+
+    Returns
+    -------
+    Result
+        trades, equity, counts
+
+    Raises
+    ------
+    DataError
+        for bad input
+    SettingsError
+        for bad input
+    """
     fee, slippage = _cost_per_side("fee", fee), _cost_per_side("slippage", slippage)
     _check_account(size_of, capital, max_positions, max_total)
     market, capital = make_market(candles, timeframe), float(capital)

@@ -44,11 +44,21 @@ def _worth(equity):
     return np.maximum(worth, 0.0)
 
 
-def account_returns(
-    equity: pd.Series,  # worth of the account at the close of each candle
-    every: str | None = None,  # longer periods to look at, such as "1h" for an account of minutes; None: each candle
-) -> pd.Series:  # return per candle or period, fraction; one entry less than closes; 0 after ruin
-    "Relative change of an account from close to close."
+def account_returns(equity: pd.Series, every: str | None = None) -> pd.Series:
+    """Relative change of an account from close to close.
+
+    Parameters
+    ----------
+    equity : pd.Series
+        worth of the account at the close of each candle
+    every : str | None, default None
+        longer periods to look at, such as "1h" for an account of minutes; None: each candle
+
+    Returns
+    -------
+    pd.Series
+        return per candle or period, fraction; one entry less than closes; 0 after ruin
+    """
     worth = pd.Series(_worth(equity), equity.index)
     if every is not None:
         worth = worth.groupby(opening_times(worth.index).floor(timeframe_delta(every))).last()
@@ -63,26 +73,53 @@ def _step(index):
     return pd.Timedelta(np.median(np.diff(index.as_unit("ns").asi8)).astype("int64"), "ns")
 
 
-def opening_times(
-    index: pd.DatetimeIndex,  # times of candles: of their open, or of their close if the index is named `close_time`
-) -> pd.DatetimeIndex:  # open time of each candle
-    "Open times, whichever of the two the index holds."
+def opening_times(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """Open times, whichever of the two the index holds.
+
+    Parameters
+    ----------
+    index : pd.DatetimeIndex
+        times of candles: of their open, or of their close if the index is named `close_time`
+
+    Returns
+    -------
+    pd.DatetimeIndex
+        open time of each candle
+    """
     return index - _step(index) if index.name == "close_time" else index
 
 # %% ../../nbs/60_backtest/40_equity.ipynb #902c8235
-def candles_per_year(
-    index: pd.DatetimeIndex,  # times of candles; gaps do not matter
-) -> float:  # 8760 for hours
-    "How many candles a year of 365 days has."
+def candles_per_year(index: pd.DatetimeIndex) -> float:
+    """How many candles a year of 365 days has.
+
+    Parameters
+    ----------
+    index : pd.DatetimeIndex
+        times of candles; gaps do not matter
+
+    Returns
+    -------
+    float
+        8760 for hours
+    """
     if len(index) < 2:
         raise DataError("the length of a candle cannot be seen", "at least 2 times", len(index), "pass more candles")
     return pd.Timedelta("365D") / _step(index)
 
 # %% ../../nbs/60_backtest/40_equity.ipynb #ae04f36f
-def newey_west_lags(
-    x: np.ndarray,  # (n,) returns
-) -> int:  # number of lags
-    "Newey and West's (1994) number of lags for Bartlett weights."
+def newey_west_lags(x: np.ndarray) -> int:
+    """Newey and West's (1994) number of lags for Bartlett weights.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        (n,) returns
+
+    Returns
+    -------
+    int
+        number of lags
+    """
     n = len(x)
     first, x = min(int(4 * (n / 100) ** (2 / 9)), n - 1), x - x.mean()
     acov = np.array([x[: n - k] @ x[k:] for k in range(first + 1)]) / n
@@ -117,12 +154,23 @@ def _sharpe_parts(r):
     return ratio, z - ratio / 2 * (z**2 - 1)
 
 
-def sharpe(
-    equity: pd.Series,  # worth of the account at the close of each candle
-    every: str | None = None,  # longer periods whose returns are used, such as "1h" or "1d"; None: each candle
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n (returns), sharpe, low, high, error, adjusted, probabilistic, per_candle, lags; NaN if nothing moved
-    "Sharpe ratio with an error that is robust against autocorrelation (Lo 2002; Newey and West 1994)."
+def sharpe(equity: pd.Series, every: str | None = None, level: float = 0.95) -> dict:
+    """Sharpe ratio with an error that is robust against autocorrelation (Lo 2002; Newey and West 1994).
+
+    Parameters
+    ----------
+    equity : pd.Series
+        worth of the account at the close of each candle
+    every : str | None, default None
+        longer periods whose returns are used, such as "1h" or "1d"; None: each candle
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n (returns), sharpe, low, high, error, adjusted, probabilistic, per_candle, lags; NaN if nothing moved
+    """
     returns = account_returns(equity, every)
     r, year = returns.to_numpy(), math.sqrt(candles_per_year(_at_least_two(returns.index)))
     ratio, influence = _sharpe_parts(r)
@@ -149,12 +197,23 @@ def _at_least_two(index):
     return index
 
 # %% ../../nbs/60_backtest/40_equity.ipynb #37062d8b
-def sharpe_difference(
-    equity: pd.Series,  # worth of the account in question
-    other: pd.Series,  # worth of the other account, such as buy and hold, on the same candles
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, difference (annual ratios), low, high, p_value ("not above zero"); NaN if an account never moves
-    "How much larger the Sharpe ratio of one account is than that of another."
+def sharpe_difference(equity: pd.Series, other: pd.Series, level: float = 0.95) -> dict:
+    """How much larger the Sharpe ratio of one account is than that of another.
+
+    Parameters
+    ----------
+    equity : pd.Series
+        worth of the account in question
+    other : pd.Series
+        worth of the other account, such as buy and hold, on the same candles
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, difference (annual ratios), low, high, p_value ("not above zero"); NaN if an account never moves
+    """
     a, b = account_returns(equity), account_returns(other)
     if not a.index.equals(b.index):
         raise DataError(
@@ -169,12 +228,23 @@ def sharpe_difference(
     return {"n": len(a), "difference": (ratio_a - ratio_b) * year, "low": low, "high": high, "p_value": p}
 
 # %% ../../nbs/60_backtest/40_equity.ipynb #054fa588
-def sortino(
-    equity: pd.Series,  # worth of the account at the close of each candle
-    every: str | None = None,  # longer periods whose returns are used; None: each candle
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n (returns), sortino (annual), low, high, error; NaN where nothing was ever lost
-    "Mean return by downside deviation, with an error robust against autocorrelation."
+def sortino(equity: pd.Series, every: str | None = None, level: float = 0.95) -> dict:
+    """Mean return by downside deviation, with an error robust against autocorrelation.
+
+    Parameters
+    ----------
+    equity : pd.Series
+        worth of the account at the close of each candle
+    every : str | None, default None
+        longer periods whose returns are used; None: each candle
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n (returns), sortino (annual), low, high, error; NaN where nothing was ever lost
+    """
     returns = account_returns(equity, every)
     r, year = returns.to_numpy(), math.sqrt(candles_per_year(_at_least_two(returns.index)))
     squares = np.minimum(r, 0.0) ** 2
@@ -187,10 +257,19 @@ def sortino(
     return {"n": len(r), "sortino": ratio * year, "low": low, "high": high, "error": error * year}
 
 # %% ../../nbs/60_backtest/40_equity.ipynb #e085003e
-def drawdown(
-    equity: pd.Series,  # worth of the account at the close of each candle
-) -> pd.Series:  # distance from the best worth so far, fraction, 0 or below
-    "How far an account stands below its best."
+def drawdown(equity: pd.Series) -> pd.Series:
+    """How far an account stands below its best.
+
+    Parameters
+    ----------
+    equity : pd.Series
+        worth of the account at the close of each candle
+
+    Returns
+    -------
+    pd.Series
+        distance from the best worth so far, fraction, 0 or below
+    """
     worth = _worth(equity)
     return pd.Series(worth / np.maximum.accumulate(worth) - 1, equity.index, name="drawdown")
 
@@ -209,13 +288,25 @@ def _depths(paths):
     return np.expm1((paths - np.maximum.accumulate(paths, axis=1)).min(axis=1))
 
 # %% ../../nbs/60_backtest/40_equity.ipynb #7a171438
-def max_drawdown(
-    equity: pd.Series,  # worth of the account at the close of each candle
-    n_samples: int = 500,  # resampled histories
-    seed: int = 0,  # of the resampling
-    level: float = 0.95,  # fraction of the resampled histories between low and high
-) -> dict:  # depth (fraction), low, high, longest (candles), begin, bottom, recovery (NaT: not yet; None: no loss)
-    "Worst loss from a best, its times, the longest time below a best, and the range over resampled histories."
+def max_drawdown(equity: pd.Series, n_samples: int = 500, seed: int = 0, level: float = 0.95) -> dict:
+    """Worst loss from a best, its times, the longest time below a best, and the range over resampled histories.
+
+    Parameters
+    ----------
+    equity : pd.Series
+        worth of the account at the close of each candle
+    n_samples : int, default 500
+        resampled histories
+    seed : int, default 0
+        of the resampling
+    level : float, default 0.95
+        fraction of the resampled histories between low and high
+
+    Returns
+    -------
+    dict
+        depth (fraction), low, high, longest (candles), begin, bottom, recovery (NaT: not yet; None: no loss)
+    """
     below, ends = drawdown(equity), [0.5 - level / 2, 0.5 + level / 2]
     low, high = np.quantile(_depths(_resampled_paths(account_returns(equity).to_numpy(), n_samples, seed)), ends)
     depth, index = float(below.min()), equity.index
@@ -238,13 +329,25 @@ def _annual(logs, years):
     return np.expm1(np.clip(np.asarray(logs) / years, -50, 50))
 
 
-def total_and_annual_return(
-    equity: pd.Series,  # worth of the account at the close of each candle
-    n_samples: int = 500,  # resampled histories
-    seed: int = 0,  # of the resampling
-    level: float = 0.95,  # coverage of the intervals
-) -> dict:  # n (returns), total, low, high, annual, annual_low, annual_high, calmar, calmar_low, calmar_high; fractions
-    "Total and annual return and Calmar's ratio."
+def total_and_annual_return(equity: pd.Series, n_samples: int = 500, seed: int = 0, level: float = 0.95) -> dict:
+    """Total and annual return and Calmar's ratio.
+
+    Parameters
+    ----------
+    equity : pd.Series
+        worth of the account at the close of each candle
+    n_samples : int, default 500
+        resampled histories
+    seed : int, default 0
+        of the resampling
+    level : float, default 0.95
+        coverage of the intervals
+
+    Returns
+    -------
+    dict
+        n (returns), total, low, high, annual, annual_low, annual_high, calmar, calmar_low, calmar_high; fractions
+    """
     worth, returns, ends = _worth(equity), account_returns(equity).to_numpy(), [0.5 - level / 2, 0.5 + level / 2]
     years = len(returns) / candles_per_year(equity.index)
     paths = _resampled_paths(returns, n_samples, seed)
@@ -263,19 +366,38 @@ def total_and_annual_return(
     }
 
 
-def calmar(
-    equity: pd.Series,  # worth of the account at the close of each candle
-    **settings,  # n_samples, seed, level: of `total_and_annual_return`
-) -> dict:  # n (returns), calmar, low, high; NaN without a loss
-    "Annual return by worst drawdown."
+def calmar(equity: pd.Series, **settings) -> dict:
+    """Annual return by worst drawdown.
+
+    Parameters
+    ----------
+    equity : pd.Series
+        worth of the account at the close of each candle
+    **settings
+        n_samples, seed, level: of `total_and_annual_return`
+
+    Returns
+    -------
+    dict
+        n (returns), calmar, low, high; NaN without a loss
+    """
     found = total_and_annual_return(equity, **settings)
     return {"n": found["n"], "calmar": found["calmar"], "low": found["calmar_low"], "high": found["calmar_high"]}
 
 # %% ../../nbs/60_backtest/40_equity.ipynb #6509942d
-def monthly_returns(
-    equity: pd.Series,  # worth of the account at the close of each candle
-) -> pd.DataFrame:  # index year; columns 1 … 12 and `year`; fractions, NaN where there is no candle
-    "Return of every month and year (UTC)."
+def monthly_returns(equity: pd.Series) -> pd.DataFrame:
+    """Return of every month and year (UTC).
+
+    Parameters
+    ----------
+    equity : pd.Series
+        worth of the account at the close of each candle
+
+    Returns
+    -------
+    pd.DataFrame
+        index year; columns 1 … 12 and `year`; fractions, NaN where there is no candle
+    """
     worth = pd.Series(_worth(equity), opening_times(equity.index))
     times, first = worth.index, worth.iloc[0]
     last = worth.groupby([times.year, times.month]).last()
@@ -299,12 +421,23 @@ def _held(candles, times, cost):
     return worth.reindex(times, method="ffill").fillna(1.0).to_numpy()
 
 
-def hold_equity(
-    candles,  # candle table, or dict symbol -> candle table
-    equity: pd.Series | None = None,  # account to compare with: gives times and capital; None: all candles, capital 1
-    cost: float = 0.0015,  # per side, fraction
-) -> pd.Series:  # worth of an account that only holds, at the close of each candle
-    "Buy and hold on the same candles."
+def hold_equity(candles, equity: pd.Series | None = None, cost: float = 0.0015) -> pd.Series:
+    """Buy and hold on the same candles.
+
+    Parameters
+    ----------
+    candles
+        candle table, or dict symbol -> candle table
+    equity : pd.Series | None, default None
+        account to compare with: gives times and capital; None: all candles, capital 1
+    cost : float, default 0.0015
+        per side, fraction
+
+    Returns
+    -------
+    pd.Series
+        worth of an account that only holds, at the close of each candle
+    """
     if not 0 <= cost < 1:
         raise SettingsError("`cost` is a fraction per side", "from 0 to below 1", cost, "0.15 percent is 0.0015")
     tables = candles if isinstance(candles, dict) else {"": candles}

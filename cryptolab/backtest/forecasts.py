@@ -18,13 +18,32 @@ from ..config import DataError, SettingsError
 
 # %% ../../nbs/60_backtest/80_forecasts.ipynb #3c389f24
 def forecast_orders(
-    forecast: pd.DataFrame,  # table: `mu` (expected log return), `sigma` (its s.d.); attrs `horizon` (candles, or 1)
-    cost: float,  # per side, fraction
-    multiple: float = 1.0,  # of the round trip that the expected move must exceed; infinite: never trade
-    swing: float = 0.01,  # standard deviation of the account per trade that is aimed at, fraction
-    cap: float = 1.0,  # largest position, fraction of the equity
-) -> pd.DataFrame:  # action, size, timeout, reason per row; rows without a forecast do nothing
-    "Orders of a forecast that must be worth its cost."
+    forecast: pd.DataFrame,
+    cost: float,
+    multiple: float = 1.0,
+    swing: float = 0.01,
+    cap: float = 1.0,
+) -> pd.DataFrame:
+    """Orders of a forecast that must be worth its cost.
+
+    Parameters
+    ----------
+    forecast : pd.DataFrame
+        table: `mu` (expected log return), `sigma` (its s.d.); attrs `horizon` (candles, or 1)
+    cost : float
+        per side, fraction
+    multiple : float, default 1.0
+        of the round trip that the expected move must exceed; infinite: never trade
+    swing : float, default 0.01
+        standard deviation of the account per trade that is aimed at, fraction
+    cap : float, default 1.0
+        largest position, fraction of the equity
+
+    Returns
+    -------
+    pd.DataFrame
+        action, size, timeout, reason per row; rows without a forecast do nothing
+    """
     missing = [c for c in ("mu", "sigma") if c not in forecast.columns]
     if missing:
         raise DataError(
@@ -59,24 +78,57 @@ def _part(candles, table, rows):
 
 
 def trade_forecast(
-    candles: pd.DataFrame,  # candle table
-    forecast: pd.DataFrame,  # forecast table with `mu` and `sigma`
-    rows,  # decision rows that may be traded, such as the test rows
-    multiple: float = 1.0,  # of the round trip that the expected move must exceed
-    fee: float = 0.001,  # fraction per side
-    slippage: float = 0.0005,  # fraction per side
-    swing: float = 0.01,  # standard deviation of the account per trade that is aimed at
-    **settings,  # of `backtest`: capital, lower, funding …
-):  # `Result` of `backtest` on exactly these rows
-    "Backtest of a forecast on some rows."
+    candles: pd.DataFrame,
+    forecast: pd.DataFrame,
+    rows,
+    multiple: float = 1.0,
+    fee: float = 0.001,
+    slippage: float = 0.0005,
+    swing: float = 0.01,
+    **settings,
+):
+    """Backtest of a forecast on some rows.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    forecast : pd.DataFrame
+        forecast table with `mu` and `sigma`
+    rows
+        decision rows that may be traded, such as the test rows
+    multiple : float, default 1.0
+        of the round trip that the expected move must exceed
+    fee : float, default 0.001
+        fraction per side
+    slippage : float, default 0.0005
+        fraction per side
+    swing : float, default 0.01
+        standard deviation of the account per trade that is aimed at
+    **settings
+        of `backtest`: capital, lower, funding …
+
+    Returns
+    -------
+    `Result` of `backtest` on exactly these rows
+    """
     few, part = _part(candles, forecast, rows)
     return backtest(few, forecast_orders(part, fee + slippage, multiple, swing), fee=fee, slippage=slippage, **settings)
 
 # %% ../../nbs/60_backtest/80_forecasts.ipynb #8d02f69a
-def multiple_row(
-    result,  # `Result` of `backtest`
-) -> dict:  # trades, total (return), expectancy (net, per trade), break_even (cost per side) with its interval
-    "The numbers that are compared between multiples."
+def multiple_row(result) -> dict:
+    """The numbers that are compared between multiples.
+
+    Parameters
+    ----------
+    result
+        `Result` of `backtest`
+
+    Returns
+    -------
+    dict
+        trades, total (return), expectancy (net, per trade), break_even (cost per side) with its interval
+    """
     limit = trade_break_even(result.trades, n_samples=300)
     mean = expectancy(result.trades, n_samples=2)["expectancy"]
     return {
@@ -87,14 +139,35 @@ def multiple_row(
 
 # %% ../../nbs/60_backtest/80_forecasts.ipynb #e5c3172f
 def choose_multiple(
-    candles: pd.DataFrame,  # candle table
-    forecast: pd.DataFrame | dict,  # forecast table with `mu` and `sigma`, or name -> such a table
-    rows,  # validation rows
-    multiples: tuple = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0),  # to choose from
-    least: int = 20,  # trades that a choice must rest on
-    **settings,  # fee, slippage, swing and others of `trade_forecast`
-) -> dict:  # forecast (name), multiple, shown, table (a row per forecast and multiple)
-    "The multiple that earned most on validation rows, or none at all."
+    candles: pd.DataFrame,
+    forecast: pd.DataFrame | dict,
+    rows,
+    multiples: tuple = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
+    least: int = 20,
+    **settings,
+) -> dict:
+    """The multiple that earned most on validation rows, or none at all.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    forecast : pd.DataFrame | dict
+        forecast table with `mu` and `sigma`, or name -> such a table
+    rows
+        validation rows
+    multiples : tuple, default (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+        to choose from
+    least : int, default 20
+        trades that a choice must rest on
+    **settings
+        fee, slippage, swing and others of `trade_forecast`
+
+    Returns
+    -------
+    dict
+        forecast (name), multiple, shown, table (a row per forecast and multiple)
+    """
     tables = forecast if isinstance(forecast, dict) else {"forecast": forecast}
     found = {
         (name, m): multiple_row(trade_forecast(candles, one, rows, m, **settings)) for name, one in tables.items()

@@ -71,23 +71,57 @@ def _timeframe_of(symbol, table, timeframe):
 # %% ../../nbs/60_backtest/10_orders.ipynb #1a430049
 @dataclass
 class Market:
-    "Candles of all coins of an account."
+    """Candles of all coins of an account.
 
-    symbols: list  # names of the coins
-    tables: list  # their candle tables
-    prices: tuple  # open, high, low, close: float64, coins one behind the other
-    bounds: np.ndarray  # int64, coins + 1: where each coin begins
-    step: pd.Timedelta  # length of a candle
-    times: pd.DatetimeIndex  # open times of the account: every candle of any coin
-    ends: np.ndarray  # int64 ns, closing time of each candle; empty with one coin
-    account_row: np.ndarray  # int64, row of each candle in `times`; empty with one coin
+    Parameters
+    ----------
+    symbols : list
+        names of the coins
+    tables : list
+        their candle tables
+    prices : tuple
+        open, high, low, close: float64, coins one behind the other
+    bounds : np.ndarray
+        int64, coins + 1: where each coin begins
+    step : pd.Timedelta
+        length of a candle
+    times : pd.DatetimeIndex
+        open times of the account: every candle of any coin
+    ends : np.ndarray
+        int64 ns, closing time of each candle; empty with one coin
+    account_row : np.ndarray
+        int64, row of each candle in `times`; empty with one coin
+    """
+
+    symbols: list
+    tables: list
+    prices: tuple
+    bounds: np.ndarray
+    step: pd.Timedelta
+    times: pd.DatetimeIndex
+    ends: np.ndarray
+    account_row: np.ndarray
 
 
-def make_market(
-    candles: pd.DataFrame | dict,  # candle table, or symbol -> candle table; all of one timeframe
-    timeframe: str | None = None,  # length of a candle; None: the table's own label, or read from the rows
-) -> Market:  # raises DataError for impossible candles
-    "Candles of one coin or several as flat arrays."
+def make_market(candles: pd.DataFrame | dict, timeframe: str | None = None) -> Market:
+    """Candles of one coin or several as flat arrays.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame | dict
+        candle table, or symbol -> candle table; all of one timeframe
+    timeframe : str | None, default None
+        length of a candle; None: the table's own label, or read from the rows
+
+    Returns
+    -------
+    Market
+
+    Raises
+    ------
+    DataError
+        for impossible candles
+    """
     tables = candles if isinstance(candles, dict) else {str(getattr(candles, "attrs", {}).get("symbol") or ""): candles}
     if not tables:
         raise DataError("no candles", "at least one coin", 0, "load candles")
@@ -121,21 +155,47 @@ SIDES = {"long": 1.0, "short": -1.0}
 
 @dataclass
 class Orders:
-    "Orders of one coin or of all, in the order of time, without those that cannot be carried out."
+    """Orders of one coin or of all, in the order of time, without those that cannot be carried out.
 
-    coin: np.ndarray  # number of the coin
-    rows: np.ndarray  # decision row within the coin
-    sign: np.ndarray  # 1.0 long, −1.0 short
-    values: dict  # column -> float64 array, NaN for none
-    reason: np.ndarray  # text per order, or empty
-    leave: np.ndarray  # row at whose close a signal closes the position, after its own; NEVER for none
-    counts: dict  # orders, conflict, no_next_candle, no_size, warm_up
+    Parameters
+    ----------
+    coin : np.ndarray
+        number of the coin
+    rows : np.ndarray
+        decision row within the coin
+    sign : np.ndarray
+        1.0 long, −1.0 short
+    values : dict
+        column -> float64 array, NaN for none
+    reason : np.ndarray
+        text per order, or empty
+    leave : np.ndarray
+        row at whose close a signal closes the position, after its own; NEVER for none
+    counts : dict
+        orders, conflict, no_next_candle, no_size, warm_up
+    """
 
-    def only(
-        self,
-        keep: np.ndarray,  # a bool per order
-    ) -> "Orders":  # with the same counts
-        "Some of the orders."
+    coin: np.ndarray
+    rows: np.ndarray
+    sign: np.ndarray
+    values: dict
+    reason: np.ndarray
+    leave: np.ndarray
+    counts: dict
+
+    def only(self, keep: np.ndarray) -> "Orders":
+        """Some of the orders.
+
+        Parameters
+        ----------
+        keep : np.ndarray
+            a bool per order
+
+        Returns
+        -------
+        Orders
+            with the same counts
+        """
         reason = self.reason[keep] if len(self.reason) else self.reason
         return Orders(
             coin=self.coin[keep], rows=self.rows[keep], sign=self.sign[keep], leave=self.leave[keep],
@@ -479,15 +539,44 @@ def _check_rules(orders, exits, rules, timeout):
 
 # %% ../../nbs/60_backtest/10_orders.ipynb #387ee576
 def read_orders(
-    market: Market,  # of `make_market`
-    orders: pd.DataFrame | pd.Series | dict,  # per row: `action`, any of COLUMNS, `exit`, `reason`; or symbol -> table
-    size: float = 1.0,  # default of `size`
-    exits: pd.DataFrame | pd.Series | dict | None = None,  # bool per row, or its columns long, short; or per symbol
-    hold: bool = False,  # True: `action` is a state, not a signal: the position follows it
-    upon_opposite_entry: str = "ignore",  # what an entry does to an open position of the other side: see OPPOSITE
-    **settings,  # stop, target, trailing, trailing_from, timeout, unit, window: defaults of the barriers
-) -> Orders:  # raises DataError for impossible orders, SettingsError for orders that can never close
-    "Check orders and sort them by time."
+    market: Market,
+    orders: pd.DataFrame | pd.Series | dict,
+    size: float = 1.0,
+    exits: pd.DataFrame | pd.Series | dict | None = None,
+    hold: bool = False,
+    upon_opposite_entry: str = "ignore",
+    **settings,
+) -> Orders:
+    """Check orders and sort them by time.
+
+    Parameters
+    ----------
+    market : Market
+        of `make_market`
+    orders : pd.DataFrame | pd.Series | dict
+        per row: `action`, any of COLUMNS, `exit`, `reason`; or symbol -> table
+    size : float, default 1.0
+        default of `size`
+    exits : pd.DataFrame | pd.Series | dict | None, default None
+        bool per row, or its columns long, short; or per symbol
+    hold : bool, default False
+        True: `action` is a state, not a signal: the position follows it
+    upon_opposite_entry : str, default "ignore"
+        what an entry does to an open position of the other side: see OPPOSITE
+    **settings
+        stop, target, trailing, trailing_from, timeout, unit, window: defaults of the barriers
+
+    Returns
+    -------
+    Orders
+
+    Raises
+    ------
+    DataError
+        for impossible orders
+    SettingsError
+        for orders that can never close
+    """
     given = _by_symbol(market, orders, "orders")
     leaving = {} if exits is None else _by_symbol(market, exits, "exits")
     rules = {"hold": hold, "upon_opposite_entry": upon_opposite_entry}

@@ -53,13 +53,25 @@ def _spread(values, statistic, n_samples, seed, level, time, null=None):
     return {k: drawn[k] for k in nothing}
 
 # %% ../../nbs/60_backtest/41_outcomes.ipynb #e85298ad
-def win_rate(
-    trades: pd.DataFrame,  # with `ret` (net return of the position, fraction) and `decided`
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, win_rate, low, high, needed (to break even), gain, loss (mean net returns); NaN without trades
-    "Fraction of trades that earned something after costs, and the fraction they needed."
+def win_rate(trades: pd.DataFrame, n_samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict:
+    """Fraction of trades that earned something after costs, and the fraction they needed.
+
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        with `ret` (net return of the position, fraction) and `decided`
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, win_rate, low, high, needed (to break even), gain, loss (mean net returns); NaN without trades
+    """
     x, time = _columns(trades, "ret")
     ret = x[:, 0]
     if not len(ret):
@@ -82,13 +94,25 @@ def _gained_by_lost(pairs, axis):
     return np.divide(gained, lost, out=np.where(gained > 0, np.inf, np.nan), where=lost > 0)
 
 
-def profit_factor(
-    trades: pd.DataFrame,  # with `net` (currency) and `decided`
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, profit_factor, low, high; infinite where nothing was lost, NaN without trades
-    "Gains by losses, after costs."
+def profit_factor(trades: pd.DataFrame, n_samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict:
+    """Gains by losses, after costs.
+
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        with `net` (currency) and `decided`
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, profit_factor, low, high; infinite where nothing was lost, NaN without trades
+    """
     x, time = _columns(trades, "net")
     pairs = np.column_stack([np.maximum(x[:, 0], 0), np.maximum(-x[:, 0], 0)])
     return {
@@ -97,13 +121,25 @@ def profit_factor(
     }
 
 # %% ../../nbs/60_backtest/41_outcomes.ipynb #019aa3ff
-def expectancy(
-    trades: pd.DataFrame,  # with `ret` (net return of the position, fraction) and `decided`
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, expectancy (mean net return, fraction of the position), low, high, p_value ("not above zero")
-    "What a trade earns on average, after costs."
+def expectancy(trades: pd.DataFrame, n_samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict:
+    """What a trade earns on average, after costs.
+
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        with `ret` (net return of the position, fraction) and `decided`
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, expectancy (mean net return, fraction of the position), low, high, p_value ("not above zero")
+    """
     x, time = _columns(trades, "ret")
     mean = float(x.mean()) if len(x) else np.nan
     return {"n": len(x), "expectancy": mean, **_spread(x[:, 0], np.mean, n_samples, seed, level, time, null=0.0)}
@@ -119,13 +155,25 @@ def _break_even_of_sums(pairs, axis):
     return break_even(pairs[..., 0].sum(axis=axis), pairs[..., 1].sum(axis=axis))
 
 
-def trade_break_even(
-    trades: pd.DataFrame,  # with `gross_ret`, `entry`, `exit`, `decided`; `funding`, `quantity` where funding was paid
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, break_even (fraction per side), low, high; negative where the gross edge is
-    "The cost per side at which the mean net return of a trade is zero."
+def trade_break_even(trades: pd.DataFrame, n_samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict:
+    """The cost per side at which the mean net return of a trade is zero.
+
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        with `gross_ret`, `entry`, `exit`, `decided`; `funding`, `quantity` where funding was paid
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, break_even (fraction per side), low, high; negative where the gross edge is
+    """
     names = ["gross_ret", "entry", "exit"] + (["funding", "quantity"] if "funding" in trades else [])
     x, time = _columns(trades, *names)
     if not len(x):
@@ -138,11 +186,21 @@ def trade_break_even(
     }
 
 # %% ../../nbs/60_backtest/41_outcomes.ipynb #3548f0ae
-def exit_reasons(
-    trades: pd.DataFrame,  # with `exit_reason`, `ret`, `net`
-    level: float = 0.95,  # coverage of the intervals
-) -> pd.DataFrame:  # index exit_reason, commonest first; n, share, low, high (Wilson), ret (mean), net (sum, currency)
-    "Share and net result of every exit reason."
+def exit_reasons(trades: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """Share and net result of every exit reason.
+
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        with `exit_reason`, `ret`, `net`
+    level : float, default 0.95
+        coverage of the intervals
+
+    Returns
+    -------
+    pd.DataFrame
+        index exit_reason, commonest first; n, share, low, high (Wilson), ret (mean), net (sum, currency)
+    """
     if not len(trades):
         return pd.DataFrame(columns=["n", "share", "low", "high", "ret", "net"]).rename_axis("exit_reason")
     table = trades.assign(exit_reason=trades["exit_reason"].astype(str)).groupby("exit_reason").agg(
@@ -154,11 +212,21 @@ def exit_reasons(
     return table.sort_values("n", ascending=False, kind="stable")[["n", "share", "low", "high", "ret", "net"]]
 
 # %% ../../nbs/60_backtest/41_outcomes.ipynb #ab4bc6bc
-def exit_opens(
-    trades: pd.DataFrame,  # with `exit_time`, `exit_reason`
-    step: pd.Timedelta,  # length of a candle
-) -> pd.DatetimeIndex:  # per trade
-    "Open time of the candle in which each trade ended."
+def exit_opens(trades: pd.DataFrame, step: pd.Timedelta) -> pd.DatetimeIndex:
+    """Open time of the candle in which each trade ended.
+
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        with `exit_time`, `exit_reason`
+    step : pd.Timedelta
+        length of a candle
+
+    Returns
+    -------
+    pd.DatetimeIndex
+        per trade
+    """
     ends, signal = pd.DatetimeIndex(trades["exit_time"]), (trades["exit_reason"] == "signal").to_numpy()
     return (ends - step).where(~signal, ends)
 
@@ -172,11 +240,21 @@ def _open_positions(trades, equity):
     return np.cumsum(change)[: len(index)]
 
 
-def exposure(
-    trades: pd.DataFrame,  # with `entry_time` (an open), `exit_time` (a close), `side`
-    equity: pd.Series,  # worth of the account at the close of each candle
-) -> dict:  # exposure (share of candles with any position), long, short (shares), most (positions at once)
-    "For how much of the time a position was open."
+def exposure(trades: pd.DataFrame, equity: pd.Series) -> dict:
+    """For how much of the time a position was open.
+
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        with `entry_time` (an open), `exit_time` (a close), `side`
+    equity : pd.Series
+        worth of the account at the close of each candle
+
+    Returns
+    -------
+    dict
+        exposure (share of candles with any position), long, short (shares), most (positions at once)
+    """
     if not len(trades):
         return {"exposure": 0.0, "long": 0.0, "short": 0.0, "most": 0}
     held = {side: _open_positions(trades[trades["side"] == side], equity) for side in (1, -1)}
@@ -187,11 +265,21 @@ def exposure(
     }
 
 # %% ../../nbs/60_backtest/41_outcomes.ipynb #a9a956db
-def trade_turnover(
-    trades: pd.DataFrame,  # with `size` (position as a fraction of the equity), `entry`, `exit`
-    equity: pd.Series,  # worth of the account at the close of each candle
-) -> dict:  # turnover (bought and sold per candle, units of the account), annual
-    "How much of the account is traded per candle."
+def trade_turnover(trades: pd.DataFrame, equity: pd.Series) -> dict:
+    """How much of the account is traded per candle.
+
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        with `size` (position as a fraction of the equity), `entry`, `exit`
+    equity : pd.Series
+        worth of the account at the close of each candle
+
+    Returns
+    -------
+    dict
+        turnover (bought and sold per candle, units of the account), annual
+    """
     x, _ = _columns(trades, "size", "entry", "exit")
     per_candle = float((x[:, 0] * _round_trip(x[:, 1], x[:, 2])).sum() / len(equity))
     return {"turnover": per_candle, "annual": per_candle * candles_per_year(equity.index)}

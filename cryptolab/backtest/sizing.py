@@ -34,42 +34,98 @@ def _given(name, value, low=-np.inf, high=np.inf):
     return x
 
 # %% ../../nbs/60_backtest/60_sizing.ipynb #f46f6d6a
-def fixed_fraction(
-    n: int,  # number of orders
-    fraction: float = 0.01,  # of the equity
-) -> np.ndarray:  # (n,) the fraction; raises SettingsError when it is not above 0
-    "The same fraction for every order."
+def fixed_fraction(n: int, fraction: float = 0.01) -> np.ndarray:
+    """The same fraction for every order.
+
+    Parameters
+    ----------
+    n : int
+        number of orders
+    fraction : float, default 0.01
+        of the equity
+
+    Returns
+    -------
+    np.ndarray
+        (n,) the fraction
+
+    Raises
+    ------
+    SettingsError
+        when it is not above 0
+    """
     return np.full(n, _positive("fraction", fraction))
 
 
-def fixed_risk(
-    price,  # price at the decision, per order
-    stop_by,  # distance of the stop, same unit
-    risk: float = 0.01,  # fraction of the equity that a stop costs, before fees
-    cap: float = 1.0,  # largest position, fraction of the equity
-) -> np.ndarray:  # fraction of the equity per order: risk · price / distance, at most `cap`
-    "The same loss at every stop."
+def fixed_risk(price, stop_by, risk: float = 0.01, cap: float = 1.0) -> np.ndarray:
+    """The same loss at every stop.
+
+    Parameters
+    ----------
+    price
+        price at the decision, per order
+    stop_by
+        distance of the stop, same unit
+    risk : float, default 0.01
+        fraction of the equity that a stop costs, before fees
+    cap : float, default 1.0
+        largest position, fraction of the equity
+
+    Returns
+    -------
+    np.ndarray
+        fraction of the equity per order: risk · price / distance, at most `cap`
+    """
     price, stop_by = _given("price", price, 1e-300), _given("stop_by", stop_by, 1e-300)
     return np.minimum(_positive("risk", risk) * price / stop_by, _positive("cap", cap))
 
 # %% ../../nbs/60_backtest/60_sizing.ipynb #9882451f
-def volatility_target(
-    sigma,  # forecast standard deviation of the return, fraction, per order
-    target: float = 0.01,  # wanted standard deviation of the account over the same time
-    cap: float = 1.0,  # largest position, fraction of the equity
-) -> np.ndarray:  # fraction of the equity per order: target / sigma, at most `cap`
-    "Positions of equal expected swing."
+def volatility_target(sigma, target: float = 0.01, cap: float = 1.0) -> np.ndarray:
+    """Positions of equal expected swing.
+
+    Parameters
+    ----------
+    sigma
+        forecast standard deviation of the return, fraction, per order
+    target : float, default 0.01
+        wanted standard deviation of the account over the same time
+    cap : float, default 1.0
+        largest position, fraction of the equity
+
+    Returns
+    -------
+    np.ndarray
+        fraction of the equity per order: target / sigma, at most `cap`
+    """
     return np.minimum(_positive("target", target) / _given("sigma", sigma, 1e-12), _positive("cap", cap))
 
 # %% ../../nbs/60_backtest/60_sizing.ipynb #9958e764
-def half_kelly(
-    p,  # probability that the trade wins, per order
-    win,  # gain when it wins, fraction of the position, after costs
-    loss,  # loss when it does not, fraction of the position, with costs
-    share: float = 0.5,  # share of Kelly's stake
-    cap: float = 1.0,  # largest position, fraction of the equity
-) -> np.ndarray:  # fraction of the equity per order, 0 … cap; DataError for a probability missing or outside 0 … 1
-    "Half of the stake that Kelly's formula allows."
+def half_kelly(p, win, loss, share: float = 0.5, cap: float = 1.0) -> np.ndarray:
+    """Half of the stake that Kelly's formula allows.
+
+    Parameters
+    ----------
+    p
+        probability that the trade wins, per order
+    win
+        gain when it wins, fraction of the position, after costs
+    loss
+        loss when it does not, fraction of the position, with costs
+    share : float, default 0.5
+        share of Kelly's stake
+    cap : float, default 1.0
+        largest position, fraction of the equity
+
+    Returns
+    -------
+    np.ndarray
+        fraction of the equity per order, 0 … cap
+
+    Raises
+    ------
+    DataError
+        for a probability missing or outside 0 … 1
+    """
     p, win, loss = _given("p", p, 0, 1), _given("win", win), _given("loss", loss, 1e-12)
     full = np.where(win > 0, p / loss - (1 - p) / np.where(win > 0, win, 1.0), 0.0)
     return np.clip(_positive("share", share, 1.0) * full, 0.0, _positive("cap", cap))

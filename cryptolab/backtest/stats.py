@@ -81,15 +81,38 @@ def _trade_rows(result, settings, sampling):
 
 # %% ../../nbs/60_backtest/42_stats.ipynb #8e5f34bf
 def summary(
-    result,  # `Result` of `backtest`
-    chance: dict | None = None,  # of `random_entries_p` for the same orders
-    trials: dict | None = None,  # of `deflated`, or of the ledger's `deflate`: what the search has cost
-    hold: pd.Series | None = None,  # another reference than buying and holding: an equity on the same candles
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # of the bootstraps
-    level: float = 0.95,  # coverage of the intervals
-) -> pd.DataFrame:  # index: names; value, low, high, reference, reference_kind; fractions, ratios
-    "The numbers of an account, each with its interval and its reference."
+    result,
+    chance: dict | None = None,
+    trials: dict | None = None,
+    hold: pd.Series | None = None,
+    n_samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """The numbers of an account, each with its interval and its reference.
+
+    Parameters
+    ----------
+    result
+        `Result` of `backtest`
+    chance : dict | None, default None
+        of `random_entries_p` for the same orders
+    trials : dict | None, default None
+        of `deflated`, or of the ledger's `deflate`: what the search has cost
+    hold : pd.Series | None, default None
+        another reference than buying and holding: an equity on the same candles
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        of the bootstraps
+    level : float, default 0.95
+        coverage of the intervals
+
+    Returns
+    -------
+    pd.DataFrame
+        index: names; value, low, high, reference, reference_kind; fractions, ratios
+    """
     settings = {"n_samples": n_samples, "seed": seed, "level": level}
     sampling = settings | {"n_samples": min(n_samples, 500)}
     cost = result.settings["fee"] + result.settings["slippage"]
@@ -105,12 +128,23 @@ def summary(
     return table
 
 # %% ../../nbs/60_backtest/42_stats.ipynb #16178152
-def deflated(
-    result,  # `Result` of `backtest`
-    trials: float,  # independent configurations tried on the same candles, this one included
-    spread: float | None = None,  # standard deviation of their Sharpe ratios per candle; None = that of pure chance
-) -> dict:  # n, sharpe and benchmark (per candle), deflated and probabilistic (probabilities), trials
-    "Sharpe ratio of an account judged by the search that found it."
+def deflated(result, trials: float, spread: float | None = None) -> dict:
+    """Sharpe ratio of an account judged by the search that found it.
+
+    Parameters
+    ----------
+    result
+        `Result` of `backtest`
+    trials : float
+        independent configurations tried on the same candles, this one included
+    spread : float | None, default None
+        standard deviation of their Sharpe ratios per candle; None = that of pure chance
+
+    Returns
+    -------
+    dict
+        n, sharpe and benchmark (per candle), deflated and probabilistic (probabilities), trials
+    """
     return deflated_sharpe(account_returns(result.equity).to_numpy(), trials, spread) | {"trials": trials}
 
 # %% ../../nbs/60_backtest/42_stats.ipynb #f49527c6
@@ -137,12 +171,23 @@ def _luck_words(p):
     return words + (": no timing was shown." if p > 0.05 else ".")
 
 
-def trading_words(
-    table: pd.DataFrame,  # of `summary`
-    name: str = "Trading",  # what the sentences are about
-    shadow: bool = False,  # nothing earned on validation rows, so that this account only shows what was avoided
-) -> str:  # two to four plain sentences
-    "What an account shows, in words."
+def trading_words(table: pd.DataFrame, name: str = "Trading", shadow: bool = False) -> str:
+    """What an account shows, in words.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `summary`
+    name : str, default "Trading"
+        what the sentences are about
+    shadow : bool, default False
+        nothing earned on validation rows, so that this account only shows what was avoided
+
+    Returns
+    -------
+    str
+        two to four plain sentences
+    """
     v, reference = table["value"], table["reference"]
     if not v["trades"]:
         return f"{name}: no trade was made."
@@ -156,13 +201,25 @@ def trading_words(
     return made + _limit_words(table).replace("-", "−") + _luck_words(v.get("random_entries_p", np.nan))
 
 # %% ../../nbs/60_backtest/42_stats.ipynb #e6bc1839
-def trading_facts(
-    result,  # `Result` of `backtest`
-    table: pd.DataFrame,  # of `summary`
-    shadow: bool = False,  # as in `trading_words`
-    **more,  # anything else to store, such as the multiple that was chosen
-) -> dict:  # summary, exit_reasons, counts, candles, settings, shadow, words, and `more`
-    "What a result keeps of a backtest."
+def trading_facts(result, table: pd.DataFrame, shadow: bool = False, **more) -> dict:
+    """What a result keeps of a backtest.
+
+    Parameters
+    ----------
+    result
+        `Result` of `backtest`
+    table : pd.DataFrame
+        of `summary`
+    shadow : bool, default False
+        as in `trading_words`
+    **more
+        anything else to store, such as the multiple that was chosen
+
+    Returns
+    -------
+    dict
+        summary, exit_reasons, counts, candles, settings, shadow, words, and `more`
+    """
     return {
         "summary": table, "exit_reasons": exit_reasons(result.trades), "counts": dict(result.counts),
         "candles": len(result.equity), "settings": {"capital": result.capital, **result.settings}, "shadow": shadow,

@@ -149,24 +149,65 @@ def _lines(market, signal, grid, costs, side, size, scale):
 
 # %% ../../nbs/60_backtest/70_sweep.ipynb #b60b639b
 def sweep(
-    candles: pd.DataFrame,  # candle table of one coin
-    entries,  # signals: bool per candle, several of them, or (with `thresholds`) a score per candle; see above
-    thresholds=None,  # enter where the score is above; a list
-    side: int = 1,  # 1 long, −1 short
-    stop=None,  # distance of the stop in `unit`; a value or a list, None for none (but something must end a trade)
-    target=None,  # distance of the target; a value or a list
-    trailing=None,  # distance of the trailing stop; a value or a list
-    trailing_from=None,  # gain from which it begins; a value or a list
-    timeout=None,  # candles; a value or a list
-    fee=0.001,  # fraction per side; a value or a list
-    slippage=0.0005,  # fraction per side; a value or a list
-    size: float = 1.0,  # fraction of the equity per trade
-    unit: str = "fraction",  # of the distances: "fraction" of the entry price | "atr"
-    window: int = 14,  # candles of the ATR
-    jobs: int | None = None,  # threads; None: as many as cores
-    timeframe: str | None = None,  # length of a candle
-) -> pd.DataFrame:  # one row per combination: its settings and NUMBERS; attrs["combinations"]
-    "The account of every combination of settings, in one line each."
+    candles: pd.DataFrame,
+    entries,
+    thresholds=None,
+    side: int = 1,
+    stop=None,
+    target=None,
+    trailing=None,
+    trailing_from=None,
+    timeout=None,
+    fee=0.001,
+    slippage=0.0005,
+    size: float = 1.0,
+    unit: str = "fraction",
+    window: int = 14,
+    jobs: int | None = None,
+    timeframe: str | None = None,
+) -> pd.DataFrame:
+    """The account of every combination of settings, in one line each.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table of one coin
+    entries
+        signals: bool per candle, several of them, or (with `thresholds`) a score per candle; see above
+    thresholds : default None
+        enter where the score is above; a list
+    side : int, default 1
+        1 long, −1 short
+    stop : default None
+        distance of the stop in `unit`; a value or a list, None for none (but something must end a trade)
+    target : default None
+        distance of the target; a value or a list
+    trailing : default None
+        distance of the trailing stop; a value or a list
+    trailing_from : default None
+        gain from which it begins; a value or a list
+    timeout : default None
+        candles; a value or a list
+    fee : default 0.001
+        fraction per side; a value or a list
+    slippage : default 0.0005
+        fraction per side; a value or a list
+    size : float, default 1.0
+        fraction of the equity per trade
+    unit : str, default "fraction"
+        of the distances: "fraction" of the entry price | "atr"
+    window : int, default 14
+        candles of the ATR
+    jobs : int | None, default None
+        threads; None: as many as cores
+    timeframe : str | None, default None
+        length of a candle
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per combination: its settings and NUMBERS; attrs["combinations"]
+    """
     market = make_market(candles, timeframe)
     if len(market.symbols) > 1 or side not in (1, -1) or unit not in ("fraction", "atr"):
         raise SettingsError(

@@ -19,11 +19,21 @@ from ..data.timegrid import timeframe_delta
 LEAST_TRADES = 30  # below, there is no verdict
 
 
-def account_facts(
-    result,  # `Result` of `backtest`
-    level: float = 0.95,  # coverage of the intervals
-) -> dict:  # name, trades, counts, and pairs (account, buy and hold) of net, sharpe, drawdown; costs, exposure, over
-    "Numbers of an account beside those of buying and holding."
+def account_facts(result, level: float = 0.95) -> dict:
+    """Numbers of an account beside those of buying and holding.
+
+    Parameters
+    ----------
+    result
+        `Result` of `backtest`
+    level : float, default 0.95
+        coverage of the intervals
+
+    Returns
+    -------
+    dict
+        name, trades, counts, and pairs (account, buy and hold) of net, sharpe, drawdown; costs, exposure, over
+    """
     equity, t, capital = result.equity, result.trades, result.capital
     cost = min(result.settings["fee"] + result.settings["slippage"], 0.999)
     hold = hold_equity(result.candles, equity, cost)
@@ -73,10 +83,19 @@ def _verdict(facts):
     return f"{words} than buying and holding (difference of the Sharpe ratios, {shown})."
 
 # %% ../../nbs/60_backtest/44_view.ipynb #58454698
-def account_words(
-    facts: dict,  # of `account_facts`
-) -> list:  # sentences: what happened, the ratio, the verdict, orders without a trade (if there are any)
-    "What a backtest says about itself."
+def account_words(facts: dict) -> list:
+    """What a backtest says about itself.
+
+    Parameters
+    ----------
+    facts : dict
+        of `account_facts`
+
+    Returns
+    -------
+    list
+        sentences: what happened, the ratio, the verdict, orders without a trade (if there are any)
+    """
     first, last = (f"{day:%Y-%m-%d}" for day in facts["days"])
     net, held = map(_percent, facts["net"])
     trades = f"{facts['trades']:,} trade{'s' * (facts['trades'] != 1)}"
@@ -92,10 +111,19 @@ def account_words(
     return [one_line(sentence) for sentence in words]
 
 # %% ../../nbs/60_backtest/44_view.ipynb #c76b3b0a
-def account_table(
-    facts: dict,  # of `account_facts`
-) -> pd.DataFrame:  # texts; index: what was measured, columns: trading, buy and hold
-    "The same as a small table."
+def account_table(facts: dict) -> pd.DataFrame:
+    """The same as a small table.
+
+    Parameters
+    ----------
+    facts : dict
+        of `account_facts`
+
+    Returns
+    -------
+    pd.DataFrame
+        texts; index: what was measured, columns: trading, buy and hold
+    """
     trades = f"{facts['trades']:,}"
     rows = {
         "trades": (trades, "1"), "net return": tuple(map(_percent, facts["net"])),
@@ -107,10 +135,19 @@ def account_table(
     return pd.DataFrame.from_dict(rows, orient="index", columns=["trading", "buy and hold"])
 
 
-def account_html(
-    result,  # `Result` of `backtest`
-) -> str:  # the sentences above the table; names of coins are text
-    "A result as JupyterLab shows it."
+def account_html(result) -> str:
+    """A result as JupyterLab shows it.
+
+    Parameters
+    ----------
+    result
+        `Result` of `backtest`
+
+    Returns
+    -------
+    str
+        the sentences above the table; names of coins are text
+    """
     facts = account_facts(result)
     return headed(" ".join(account_words(facts)), account_table(facts).to_html(border=0), as_html=True)
 
@@ -146,12 +183,27 @@ def _line(values, step, most=4000):
     return broken_line(few.index, few.to_numpy(), every * step)
 
 # %% ../../nbs/60_backtest/44_view.ipynb #19d9ae52
-def draw_account(
-    result,  # `Result` of `backtest`
-    symbol: str | None = None,  # coin whose price is drawn; None: the first
-    rows: int | None = None,  # the newest so many candles; None: all
-):  # numpy array of two matplotlib Axes: price and account; raises SettingsError for a coin without candles
-    "The trades on the price, and the account beside buying and holding."
+def draw_account(result, symbol: str | None = None, rows: int | None = None):
+    """The trades on the price, and the account beside buying and holding.
+
+    Parameters
+    ----------
+    result
+        `Result` of `backtest`
+    symbol : str | None, default None
+        coin whose price is drawn; None: the first
+    rows : int | None, default None
+        the newest so many candles; None: all
+
+    Returns
+    -------
+    numpy array of two matplotlib Axes: price and account
+
+    Raises
+    ------
+    SettingsError
+        for a coin without candles
+    """
     symbol = next(iter(result.candles)) if symbol is None else symbol
     if symbol not in result.candles or (rows is not None and rows < 2):
         raise SettingsError(

@@ -29,10 +29,18 @@ def _file_error(error):
 
 
 @contextmanager
-def readable_errors(
-    debug: bool = False,  # let errors through, with their traceback
-):  # context manager
-    "Turn the library's errors into four red lines and exit code 1, Ctrl-C into exit code 130."
+def readable_errors(debug: bool = False):
+    """Turn the library's errors into four red lines and exit code 1, Ctrl-C into exit code 130.
+
+    Parameters
+    ----------
+    debug : bool, default False
+        let errors through, with their traceback
+
+    Returns
+    -------
+    context manager
+    """
     try:
         yield
     except CryptolabError as e:
@@ -57,12 +65,15 @@ def readable_errors(
 
 # %% ../../nbs/95_cli/10_common.ipynb #bec00938
 class PlainProgress:
-    "Progress as plain lines, for files and pipes."
+    """Progress as plain lines, for files and pipes.
 
-    def __init__(
-        self,
-        stream=None,  # file to write to; None: the error stream
-    ):
+    Parameters
+    ----------
+    stream : default None
+        file to write to; None: the error stream
+    """
+
+    def __init__(self, stream=None):
         self.stream = stream or sys.stderr
 
     def __enter__(self):
@@ -105,8 +116,13 @@ class RichProgress:
             self.bar.update(self.task, completed=done, total=total, **({"description": text} if text else {}))
 
 
-def show_progress():  # context manager; what it yields is called as progress(kind, text, done, total)
-    "Progress for where the error stream leads: a moving line on a terminal, plain lines in a file or a pipe."
+def show_progress():
+    """Progress for where the error stream leads: a moving line on a terminal, plain lines in a file or a pipe.
+
+    Returns
+    -------
+    context manager; what it yields is called as progress(kind, text, done, total)
+    """
     return RichProgress() if sys.stderr.isatty() else PlainProgress()
 
 # %% ../../nbs/95_cli/10_common.ipynb #f6fd3243
@@ -128,15 +144,33 @@ Template = Annotated[str | None, typer.Option(help="a report notebook of your ow
 Cost = Annotated[float, typer.Option(help="fraction per side")]
 
 # %% ../../nbs/95_cli/10_common.ipynb #5316b4b9
-def split_list(
-    text: str | None,  # entries separated by commas; None: nothing was given
-) -> tuple | None:  # the entries without spaces; None if nothing was given
-    "The entries of a list on the command line."
+def split_list(text: str | None) -> tuple | None:
+    """The entries of a list on the command line.
+
+    Parameters
+    ----------
+    text : str | None
+        entries separated by commas; None: nothing was given
+
+    Returns
+    -------
+    tuple | None
+        the entries without spaces; None if nothing was given
+    """
     return None if text is None else tuple(entry.strip() for entry in text.split(",") if entry.strip())
 
 
-def shown_path(
-    path: Path,  # absolute
-) -> Path:  # relative where it lies under the current folder
-    "A path as seen from the current folder."
+def shown_path(path: Path) -> Path:
+    """A path as seen from the current folder.
+
+    Parameters
+    ----------
+    path : Path
+        absolute
+
+    Returns
+    -------
+    Path
+        relative where it lies under the current folder
+    """
     return path.relative_to(Path.cwd()) if Path.cwd() in path.parents else path

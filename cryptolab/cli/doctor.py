@@ -37,8 +37,14 @@ def _giga(n):
     return None if n is None else round(n / 1e9, 1)
 
 
-def machine() -> dict:  # python, platform, cores (usable), memory_gb (usable), memory_free_gb; None where unknown
-    "What this process may use of the machine."
+def machine() -> dict:
+    """What this process may use of the machine.
+
+    Returns
+    -------
+    dict
+        python, platform, cores (usable), memory_gb (usable), memory_free_gb; None where unknown
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     total = free = None
     if importlib.util.find_spec("psutil"):
@@ -52,10 +58,19 @@ def machine() -> dict:  # python, platform, cores (usable), memory_gb (usable), 
     }
 
 # %% ../../nbs/95_cli/20_doctor.ipynb #e81f0002
-def surroundings(
-    out: str | None = None,  # folder for results; None: that of the plan file
-) -> dict:  # out, problem (None or text), disk_free_gb, open_files (soft, hard; None: no limit); None where unknown
-    "What a run would meet: the plan file, the folder for results, its disk, the limit of open files."
+def surroundings(out: str | None = None) -> dict:
+    """What a run would meet: the plan file, the folder for results, its disk, the limit of open files.
+
+    Parameters
+    ----------
+    out : str | None, default None
+        folder for results; None: that of the plan file
+
+    Returns
+    -------
+    dict
+        out, problem (None or text), disk_free_gb, open_files (soft, hard; None: no limit); None where unknown
+    """
     problem, folder = None, out or "reports"
     try:
         folder = out or str(load_settings().out)
@@ -89,8 +104,14 @@ def _version(name):
         return None
 
 
-def packages() -> list[dict]:  # per requirement: name, needs, found (None: missing), ok, extra ("": always needed)
-    "Every package this library names, and what is installed of it."
+def packages() -> list[dict]:
+    """Every package this library names, and what is installed of it.
+
+    Returns
+    -------
+    list[dict]
+        per requirement: name, needs, found (None: missing), ok, extra ("": always needed)
+    """
     from packaging.requirements import Requirement
 
     rows = []
@@ -135,11 +156,21 @@ def _cards():
     return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
-def gpu(
-    backend: str = "tensorflow",  # tensorflow | jax | torch
-    timeout: float = 120,  # seconds until the backend counts as broken
-) -> dict:  # backend, works (can be imported), devices (names it can use), cards (names the driver lists), message
-    "Ask the deep-learning backend, in a process of its own, which graphics cards it can use."
+def gpu(backend: str = "tensorflow", timeout: float = 120) -> dict:
+    """Ask the deep-learning backend, in a process of its own, which graphics cards it can use.
+
+    Parameters
+    ----------
+    backend : str, default "tensorflow"
+        tensorflow | jax | torch
+    timeout : float, default 120
+        seconds until the backend counts as broken
+
+    Returns
+    -------
+    dict
+        backend, works (can be imported), devices (names it can use), cards (names the driver lists), message
+    """
     answer = {"backend": backend, "works": False, "devices": [], "cards": _cards(), "message": ""}
     if backend not in _ASK:
         return answer | {"message": f"unknown backend {backend!r}; KERAS_BACKEND may be {', '.join(_ASK)}"}
@@ -163,12 +194,23 @@ _VOLATILITY = 172  # seconds for the volatility model on two cores
 _MEMORY = {"full": 6.0, "quick": 4.0, "smoke": 2.0}  # GB that should be there
 
 
-def fitting_profile(
-    has_gpu: bool,  # whether the backend can use a graphics card
-    cores: int,  # usable cores
-    memory_gb: float | None,  # usable memory; None: unknown
-) -> dict:  # profile (the best one that fits), full_hours (most a full run may take on these cores), why
-    "The largest profile that fits this machine."
+def fitting_profile(has_gpu: bool, cores: int, memory_gb: float | None) -> dict:
+    """The largest profile that fits this machine.
+
+    Parameters
+    ----------
+    has_gpu : bool
+        whether the backend can use a graphics card
+    cores : int
+        usable cores
+    memory_gb : float | None
+        usable memory; None: unknown
+
+    Returns
+    -------
+    dict
+        profile (the best one that fits), full_hours (most a full run may take on these cores), why
+    """
     hours = (sum(epochs * seconds for epochs, seconds in _EPOCHS) + _VOLATILITY) / 3600 * 2 / max(cores, 1)
     enough = {profile for profile, least in _MEMORY.items() if memory_gb is None or memory_gb >= least}
     if has_gpu and "full" in enough:
@@ -216,12 +258,23 @@ def _advice(found):
     return advice
 
 # %% ../../nbs/95_cli/20_doctor.ipynb #ab9623cd
-def diagnose(
-    online: bool = False,  # also ask whether the hub of candles can be reached
-    ask_gpu: bool = True,  # also ask the deep-learning backend for graphics cards (another process: some seconds)
-    out: str | None = None,  # folder for results; None: that of the plan file
-) -> dict:  # JSON-able: version, machine, surroundings, packages, gpu, fits, online (None if not asked), advice (texts)
-    "Look at this installation and this machine."
+def diagnose(online: bool = False, ask_gpu: bool = True, out: str | None = None) -> dict:
+    """Look at this installation and this machine.
+
+    Parameters
+    ----------
+    online : bool, default False
+        also ask whether the hub of candles can be reached
+    ask_gpu : bool, default True
+        also ask the deep-learning backend for graphics cards (another process: some seconds)
+    out : str | None, default None
+        folder for results; None: that of the plan file
+
+    Returns
+    -------
+    dict
+        JSON-able: version, machine, surroundings, packages, gpu, fits, online (None if not asked), advice (texts)
+    """
     here, needs = machine(), packages()
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     card = gpu(backend) if ask_gpu else None
@@ -240,10 +293,19 @@ def _size(n):
     return "unknown" if n is None else f"{n} GB"
 
 
-def diagnosis_text(
-    found: dict,  # what `diagnose` returned
-) -> str:  # lines of text
-    "The diagnosis as a table for a terminal."
+def diagnosis_text(found: dict) -> str:
+    """The diagnosis as a table for a terminal.
+
+    Parameters
+    ----------
+    found : dict
+        what `diagnose` returned
+
+    Returns
+    -------
+    str
+        lines of text
+    """
     here, card, around = found["machine"], found["gpu"], found["surroundings"]
     rows = [
         ("cryptolab", found["version"]), ("Python", f"{here['python']}  {here['executable']}"),

@@ -20,10 +20,19 @@ from .common import Cost, Seed, Source, readable_errors
 from ..files import whole_file
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #d9b5aa15
-def market_symbol(
-    symbol: str,  # such as BTC-USD, BTC/USD or BTCUSDT
-) -> str:  # such as BTCUSDT
-    "The library's name of a market."
+def market_symbol(symbol: str) -> str:
+    """The library's name of a market.
+
+    Parameters
+    ----------
+    symbol : str
+        such as BTC-USD, BTC/USD or BTCUSDT
+
+    Returns
+    -------
+    str
+        such as BTCUSDT
+    """
     short = "".join(c for c in str(symbol).upper() if c.isalnum())
     if not short:
         raise SettingsError("this is not a symbol", "such as BTC-USD", repr(symbol), "correct it")
@@ -31,16 +40,41 @@ def market_symbol(
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #991d022f
 def make_data(
-    symbol: str = "BTC-USD",  # market
-    days: int = 180,  # newest days
-    output: str | Path = "training_data.csv",  # file to write
-    timeframe: str = "15m",  # length of a candle
-    source: str = "sample",  # sample | local | hub | exchange
-    data_dir: str = "data",  # folder of candles, or cache
-    end: str | None = None,  # end of the time to use
-    seed: int = 0,  # of the sample market
-) -> Path:  # the file, with open_time (UTC) and the five columns
-    "Write the newest days of a market."
+    symbol: str = "BTC-USD",
+    days: int = 180,
+    output: str | Path = "training_data.csv",
+    timeframe: str = "15m",
+    source: str = "sample",
+    data_dir: str = "data",
+    end: str | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write the newest days of a market.
+
+    Parameters
+    ----------
+    symbol : str, default "BTC-USD"
+        market
+    days : int, default 180
+        newest days
+    output : str | Path, default "training_data.csv"
+        file to write
+    timeframe : str, default "15m"
+        length of a candle
+    source : str, default "sample"
+        sample | local | hub | exchange
+    data_dir : str, default "data"
+        folder of candles, or cache
+    end : str | None, default None
+        end of the time to use
+    seed : int, default 0
+        of the sample market
+
+    Returns
+    -------
+    Path
+        the file, with open_time (UTC) and the five columns
+    """
     from cryptolab.data import load_candles, timeframe_delta
 
     if isinstance(days, bool) or not days >= 1:
@@ -55,11 +89,21 @@ def make_data(
     return output
 
 
-def read_data(
-    path: str | Path,  # file of candles
-    symbol: str | None = None,  # its market; None leaves it unnamed
-) -> pd.DataFrame:  # candle table
-    "Read a file of candles."
+def read_data(path: str | Path, symbol: str | None = None) -> pd.DataFrame:
+    """Read a file of candles.
+
+    Parameters
+    ----------
+    path : str | Path
+        file of candles
+    symbol : str | None, default None
+        its market; None leaves it unnamed
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table
+    """
     from cryptolab.data import read_candles
 
     candles = read_candles(path)
@@ -68,10 +112,19 @@ def read_data(
     return candles
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #651d6c52
-def metrics_text(
-    results: dict,  # `results_` of a Hybrid
-) -> str:  # lines as in the document
-    "The document's block of test metrics and its gate."
+def metrics_text(results: dict) -> str:
+    """The document's block of test metrics and its gate.
+
+    Parameters
+    ----------
+    results : dict
+        `results_` of a Hybrid
+
+    Returns
+    -------
+    str
+        lines as in the document
+    """
     m, b = results["ensemble_metrics"], results["base_rate"]
     good = m["ensemble_accuracy"] >= 0.60 and m["ensemble_f1_score"] >= 0.55
     lines = ["=" * 62, "ENSEMBLE TEST METRICS:", "-" * 62]
@@ -82,16 +135,41 @@ def metrics_text(
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #3b73913a
 def train_ensemble(
-    data_file: str | Path,  # file of candles
-    output: str | Path = "models/crypto_scalping_ensemble",  # model folder
-    optimize: bool = False,  # search sizes
-    lookahead: int = 5,  # candles to look ahead
-    profit_threshold: float = 0.5,  # percent
-    symbol: str | None = "BTC-USD",  # market of the file
-    log=print,  # receives lines; None for silence
-    **params,  # further parameters of Hybrid
-) -> tuple:  # (fitted Hybrid, its folder)
-    "Train the ensemble on a file of candles and store it."
+    data_file: str | Path,
+    output: str | Path = "models/crypto_scalping_ensemble",
+    optimize: bool = False,
+    lookahead: int = 5,
+    profit_threshold: float = 0.5,
+    symbol: str | None = "BTC-USD",
+    log=print,
+    **params,
+) -> tuple:
+    """Train the ensemble on a file of candles and store it.
+
+    Parameters
+    ----------
+    data_file : str | Path
+        file of candles
+    output : str | Path, default "models/crypto_scalping_ensemble"
+        model folder
+    optimize : bool, default False
+        search sizes
+    lookahead : int, default 5
+        candles to look ahead
+    profit_threshold : float, default 0.5
+        percent
+    symbol : str | None, default "BTC-USD"
+        market of the file
+    log : default print
+        receives lines; None for silence
+    **params
+        further parameters of Hybrid
+
+    Returns
+    -------
+    tuple
+        (fitted Hybrid, its folder)
+    """
     from cryptolab.systems.hybrid import Hybrid
     from cryptolab.systems.hybrid.document import model_folder
 
@@ -112,15 +190,38 @@ _SHOWN = ["trades", "total_return", "win_rate", "profit_factor", "max_drawdown",
 
 
 def backtest_text(
-    candles: pd.DataFrame,  # candle table
-    forecast: pd.DataFrame | None,  # of a Hybrid; None: the strategy alone
-    system=None,  # the Hybrid, for its configuration; None: the defaults
-    start=None,  # first decision row
-    end=None,  # end of the decision rows
-    fee: float = 0.001,  # fraction per side
-    slippage: float = 0.0005,  # fraction per side
-) -> str:  # text
-    "The strategy with votes and without, side by side, and its last entries."
+    candles: pd.DataFrame,
+    forecast: pd.DataFrame | None,
+    system=None,
+    start=None,
+    end=None,
+    fee: float = 0.001,
+    slippage: float = 0.0005,
+) -> str:
+    """The strategy with votes and without, side by side, and its last entries.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    forecast : pd.DataFrame | None
+        of a Hybrid; None: the strategy alone
+    system : default None
+        the Hybrid, for its configuration; None: the defaults
+    start : default None
+        first decision row
+    end : default None
+        end of the decision rows
+    fee : float, default 0.001
+        fraction per side
+    slippage : float, default 0.0005
+        fraction per side
+
+    Returns
+    -------
+    str
+        text
+    """
     from dataclasses import replace
 
     from cryptolab.backtest import backtest
@@ -149,15 +250,38 @@ def backtest_text(
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #7b36ae1f
 def evaluate_ensemble(
-    model: str | Path,  # model folder
-    test_data: str | Path,  # file of candles
-    feature_importance: bool = False,  # also what the trees looked at
-    backtest: bool = False,  # also the strategy with and without votes
-    fee: float = 0.001,  # fraction per side
-    slippage: float = 0.0005,  # fraction per side
-    symbol: str | None = None,  # market of the file
-) -> str:  # text
-    "Judge a stored ensemble on candles it has not seen."
+    model: str | Path,
+    test_data: str | Path,
+    feature_importance: bool = False,
+    backtest: bool = False,
+    fee: float = 0.001,
+    slippage: float = 0.0005,
+    symbol: str | None = None,
+) -> str:
+    """Judge a stored ensemble on candles it has not seen.
+
+    Parameters
+    ----------
+    model : str | Path
+        model folder
+    test_data : str | Path
+        file of candles
+    feature_importance : bool, default False
+        also what the trees looked at
+    backtest : bool, default False
+        also the strategy with and without votes
+    fee : float, default 0.001
+        fraction per side
+    slippage : float, default 0.0005
+        fraction per side
+    symbol : str | None, default None
+        market of the file
+
+    Returns
+    -------
+    str
+        text
+    """
     from cryptolab.evaluation.events import event_comparison
     from cryptolab.audit.claims.hybrid import good_gate
     from cryptolab.systems.hybrid import Hybrid
@@ -186,7 +310,7 @@ def evaluate_ensemble(
     if feature_importance:
         text += ["", tree_importance(system.models_, system.scaler_.chosen).head(15).round(4).to_string()]
     if backtest:
-        text += ["", backtest_text(candles, forecast, system, rows[0], None, fee, slippage)]
+        text += ["", backtest_text(candles, forecast, system, start=rows[0], end=None, fee=fee, slippage=slippage)]
     return "\n".join(text)
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #8ecf7729
@@ -213,7 +337,8 @@ def data_command(
 ) -> None:
     "Write candles into a file."
     with readable_errors():
-        typer.echo(make_data(symbol, days, output, timeframe, source, data_dir, None, seed))
+        words = make_data(symbol, days, output, timeframe, source=source, data_dir=data_dir, seed=seed)
+        typer.echo(words)
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #d972a82f
 @hybrid_app.command("train")
@@ -231,8 +356,8 @@ def train_command(
     "Train the ensemble; print the document's test metrics."
     with readable_errors():
         _, folder = train_ensemble(
-            data_file, output, optimize, lookahead, profit_threshold, symbol, typer.echo, profile=profile, label=label,
-            seed=seed,
+            data_file, output=output, optimize=optimize, lookahead=lookahead, profit_threshold=profit_threshold,
+            symbol=symbol, log=typer.echo, profile=profile, label=label, seed=seed,
         )
         typer.echo(folder)
 
@@ -289,7 +414,8 @@ def backtest_command(
                 )
         else:
             typer.secho(f"without the ensemble: {strategy.silent}", fg="yellow", err=True)
-        typer.echo(backtest_text(candles, forecast, strategy.model, begin, stop, fee, slippage))
+        words = backtest_text(candles, forecast, strategy.model, start=begin, end=stop, fee=fee, slippage=slippage)
+        typer.echo(words)
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #9deb0bff
 @hybrid_app.command("retrain")

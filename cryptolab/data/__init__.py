@@ -15,7 +15,8 @@ import inspect
 import numpy as np
 import pandas as pd
 
-from ..config import DataError, SettingsError
+from ..faces import make_face
+from ..config import DataError, SettingsError, one_of
 from .candle_table import CANDLE_COLUMNS, OPTIONAL_COLUMNS, Candles
 from cryptolab.data.candles import (
     TIMEFRAMES, canonical_timeframe, clean_candles, find_gaps, fingerprint, infer_timeframe, quality_table,
@@ -80,16 +81,41 @@ def _account(used, total):
 
 # %% ../../nbs/10_data/90_data.ipynb #7ac336a5
 def load_sample(
-    symbol: str,  # names the market: another symbol is another market
-    timeframe: str,  # such as 1h
-    start: pd.Timestamp | None = None,  # first candle wanted (UTC)
-    end: pd.Timestamp | None = None,  # the market ends here; None = its own end
-    limit: int | None = None,  # candles wanted; None = from start, or 10,000
-    warmup: int = 0,  # further candles before them
-    seed: int = 0,  # same request and seed, same market
-    edge: float | None = None,  # planted edge; None = that of `sample_market`
-) -> Candles:  # clean candles; `market_truth` tells their truth
-    "The sample market, cut to the length of a request."
+    symbol: str,
+    timeframe: str,
+    start: pd.Timestamp | None = None,
+    end: pd.Timestamp | None = None,
+    limit: int | None = None,
+    warmup: int = 0,
+    seed: int = 0,
+    edge: float | None = None,
+) -> Candles:
+    """The sample market, cut to the length of a request.
+
+    Parameters
+    ----------
+    symbol : str
+        names the market: another symbol is another market
+    timeframe : str
+        such as 1h
+    start : pd.Timestamp | None, default None
+        first candle wanted (UTC)
+    end : pd.Timestamp | None, default None
+        the market ends here; None = its own end
+    limit : int | None, default None
+        candles wanted; None = from start, or 10,000
+    warmup : int, default 0
+        further candles before them
+    seed : int, default 0
+        same request and seed, same market
+    edge : float | None, default None
+        planted edge; None = that of `sample_market`
+
+    Returns
+    -------
+    Candles
+        clean candles; `market_truth` tells their truth
+    """
     symbol, timeframe = canonical_request(symbol, timeframe)
     options = {} if edge is None else {"edge": edge}
     until = pd.Timestamp(inspect.signature(sample_market).parameters["end"].default, tz="UTC") if end is None else end
@@ -110,10 +136,8 @@ _SOURCES = {
 
 
 def _checked_source(source, options):
-    "The source in small letters; raises SettingsError for a source or an option that does not exist."
-    source = str(source).strip().lower()
-    if source not in _SOURCES:
-        raise SettingsError("unknown source", " | ".join(_SOURCES), repr(source), "choose one of them")
+    "The source as the library writes it; raises SettingsError for a source or an option that does not exist."
+    source = one_of("source", source, _SOURCES)
     unknown = sorted(set(options) - set(_SOURCES[source]))
     if unknown:
         raise SettingsError(
@@ -124,19 +148,54 @@ def _checked_source(source, options):
 
 # %% ../../nbs/10_data/90_data.ipynb #ed23b9aa
 def load_candles(
-    symbol: str,  # a pair such as BTCUSDT (also btc-usdt, BTC/USDT)
-    timeframe: str,  # such as 15m, 1h, 1d (also 1H, 60min)
-    source: str = "local",  # sample | local | hub | exchange; large or small letters
-    data_dir: object = None,  # local: folder or file (None = "data"); hub: mirror; exchange: store
-    start: object = None,  # first open time wanted; without a zone it is UTC
-    end: object = None,  # open times before this one (exclusive)
-    limit: int | None = None,  # the newest so many candles of [start, end); None = all (exchange: 1000 or those stored)
-    warmup: int = 0,  # up to so many older candles in front of them; attrs["warmup"] says how many there were
-    seed: int = 0,  # of the sample market
-    now: object = None,  # the present, to know unclosed candles; None = the clock
-    **options,  # edge (sample); refresh, download, stream, root (hub); exchange, page, retries, sleep (exchange)
-) -> Candles:  # candles; attrs say where they come from and what was done; raises a CryptolabError
-    "Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the request."
+    symbol: str,
+    timeframe: str,
+    source: str = "local",
+    data_dir: object = None,
+    start: object = None,
+    end: object = None,
+    limit: int | None = None,
+    warmup: int = 0,
+    seed: int = 0,
+    now: object = None,
+    **options,
+) -> Candles:
+    """Candles of one symbol and timeframe from any source: read, checked, cleaned, cut to the request.
+
+    Parameters
+    ----------
+    symbol : str
+        a pair such as BTCUSDT (also btc-usdt, BTC/USDT)
+    timeframe : str
+        such as 15m, 1h, 1d (also 1H, 60min)
+    source : str, default "local"
+        sample | local | hub | exchange; large or small letters
+    data_dir : object, default None
+        local: folder or file (None = "data"); hub: mirror; exchange: store
+    start : object, default None
+        first open time wanted; without a zone it is UTC
+    end : object, default None
+        open times before this one (exclusive)
+    limit : int | None, default None
+        the newest so many candles of [start, end); None = all (exchange: 1000 or those stored)
+    warmup : int, default 0
+        up to so many older candles in front of them; attrs["warmup"] says how many there were
+    seed : int, default 0
+        of the sample market
+    now : object, default None
+        the present, to know unclosed candles; None = the clock
+    **options
+        edge (sample); refresh, download, stream, root (hub); exchange, page, retries, sleep (exchange)
+
+    Returns
+    -------
+    Candles
+        candles; attrs say where they come from and what was done
+
+    Raises
+    ------
+    CryptolabError
+    """
     source = _checked_source(source, options)
     symbol, timeframe = canonical_request(symbol, timeframe)
     times = {"start": start, "end": end, "now": now}
@@ -145,7 +204,9 @@ def load_candles(
     if start is not None and end is not None and start >= end:
         raise SettingsError("`start` must be before `end`", f"a start before {end}", start, "exchange or correct them")
     if source == "sample":
-        candles = load_sample(symbol, timeframe, start, end, limit, warmup, seed, **options)
+        candles = load_sample(
+            symbol, timeframe, start=start, end=end, limit=limit, warmup=warmup, seed=seed, **options,
+        )
     elif source == "local":
         candles = load_local(symbol, timeframe, "data" if data_dir is None else data_dir, now=now)
     elif source == "hub":
@@ -167,3 +228,6 @@ def _since(timeframe, start, end, limit, warmup):
         return None
     step = timeframe_delta(timeframe)
     return start - warmup * step if start is not None else end - ((limit or 1000) + warmup) * step
+
+# %% ../../nbs/10_data/90_data.ipynb #1acdf928
+make_face(__name__)

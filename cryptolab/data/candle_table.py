@@ -60,11 +60,20 @@ def _draw_bodies(ax, candles, width):
     ax.bar(times, np.maximum(np.abs(c - o), 1e-4 * (h.max() - l.min())), width, np.minimum(o, c), color=colors)
 
 
-def draw_candles(
-    candles: pd.DataFrame,  # candle table
-    rows: int | None = None,  # the newest so many; None: all
-):  # numpy array of two matplotlib Axes: price and volume
-    "Price and volume over time."
+def draw_candles(candles: pd.DataFrame, rows: int | None = None):
+    """Price and volume over time.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    rows : int | None, default None
+        the newest so many; None: all
+
+    Returns
+    -------
+    numpy array of two matplotlib Axes: price and volume
+    """
     part = candles if rows is None else candles.iloc[-rows:]
     attrs = candles.attrs
     step = timeframe_delta(attrs["timeframe"]) if attrs.get("timeframe") else pd.Series(part.index).diff().median()
@@ -101,21 +110,48 @@ class Candles(TimedTable):
     "A candle table: a DataFrame that says which candles it holds; `plot()` draws them."
 
     @classmethod
-    def fits(cls, columns: pd.Index) -> bool:  # whether a table with these columns is a candle table
-        "The five columns."
+    def fits(cls, columns: pd.Index) -> bool:
+        """Which columns a candle table has.
+
+        Parameters
+        ----------
+        columns : pd.Index
+            names of columns
+
+        Returns
+        -------
+        bool
+            whether the five of a candle are among them
+        """
         return _NEEDED.issubset(columns)
 
     @property
     def _digits(self):
         return int(np.clip(5 - np.floor(np.log10(self["close"].median())), 2, 10))
 
-    def headline(self) -> str | None:  # None for an empty table and for numbers that are no candles
-        "Which candles these are, and what was wrong with them."
+    def headline(self) -> str | None:
+        """Which candles these are, and what was wrong with them.
+
+        Returns
+        -------
+        str | None
+            None for an empty table and for numbers that are no candles
+        """
         if not _are_candles(self):
             return None
         name = " ".join(str(self.attrs[k]) for k in ("symbol", "timeframe") if self.attrs.get(k)) or "candles"
         return one_line("; ".join(filter(None, (f"{name}: {_rows_said(self)}", _history_said(self.attrs)))))
 
     def picture(self, rows: int | None = None):
-        "Price and volume of the newest `rows` candles; None: of all."
+        """Price and volume over time.
+
+        Parameters
+        ----------
+        rows : int | None, default None
+            the newest so many; None: all
+
+        Returns
+        -------
+        numpy array of two matplotlib Axes
+        """
         return draw_candles(self, rows)

@@ -275,13 +275,36 @@ def _examine(candles, timeframe, now, max_wrong, allow_jumps):
 
 # %% ../../nbs/10_data/10_candles.ipynb #319dc191
 def validate_candles(
-    candles: pd.DataFrame,  # candle table, as it came
-    timeframe: str | None = None,  # length of one candle; None: inferred from the rows
-    now: str | pd.Timestamp | None = None,  # candles that were not closed at this time count as unclosed
-    max_wrong: float = 0.02,  # share of impossible, contradicted and conflicting rows beyond which nothing is certain
-    allow_jumps: bool = False,  # True: the price may be another one from one candle to the next (a coin's new units)
-) -> pd.DataFrame:  # one row per check: check, count, example, action of `clean_candles`; raises DataError
-    "The data-quality table: everything remarkable about these candles."
+    candles: pd.DataFrame,
+    timeframe: str | None = None,
+    now: str | pd.Timestamp | None = None,
+    max_wrong: float = 0.02,
+    allow_jumps: bool = False,
+) -> pd.DataFrame:
+    """The data-quality table: everything remarkable about these candles.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, as it came
+    timeframe : str | None, default None
+        length of one candle; None: inferred from the rows
+    now : str | pd.Timestamp | None, default None
+        candles that were not closed at this time count as unclosed
+    max_wrong : float, default 0.02
+        share of impossible, contradicted and conflicting rows beyond which nothing is certain
+    allow_jumps : bool, default False
+        True: the price may be another one from one candle to the next (a coin's new units)
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per check: check, count, example, action of `clean_candles`
+
+    Raises
+    ------
+    DataError
+    """
     _, findings, _, error = _examine(candles, timeframe, now, max_wrong, allow_jumps)
     if error:
         action = f"`clean_candles` refuses: {error.remedy}"
@@ -290,13 +313,37 @@ def validate_candles(
 
 # %% ../../nbs/10_data/10_candles.ipynb #2ae7d807
 def clean_candles(
-    candles: pd.DataFrame,  # candle table, as it came
-    timeframe: str | None = None,  # length of one candle; None: inferred from the rows
-    now: str | pd.Timestamp | None = None,  # candles that were not closed at this time are dropped
-    max_wrong: float = 0.02,  # share of impossible, contradicted and conflicting rows beyond which nothing is certain
-    allow_jumps: bool = False,  # True: the price may be another one from one candle to the next (a coin's new units)
-) -> Candles:  # sorted, unique, sound candles; attrs: quality, timeframe; DataError where nothing is certain
-    "Drop what is certainly wrong, keep everything else, count both."
+    candles: pd.DataFrame,
+    timeframe: str | None = None,
+    now: str | pd.Timestamp | None = None,
+    max_wrong: float = 0.02,
+    allow_jumps: bool = False,
+) -> Candles:
+    """Drop what is certainly wrong, keep everything else, count both.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, as it came
+    timeframe : str | None, default None
+        length of one candle; None: inferred from the rows
+    now : str | pd.Timestamp | None, default None
+        candles that were not closed at this time are dropped
+    max_wrong : float, default 0.02
+        share of impossible, contradicted and conflicting rows beyond which nothing is certain
+    allow_jumps : bool, default False
+        True: the price may be another one from one candle to the next (a coin's new units)
+
+    Returns
+    -------
+    Candles
+        sorted, unique, sound candles; attrs: quality, timeframe
+
+    Raises
+    ------
+    DataError
+        where nothing is certain
+    """
     table, findings, step, error = _examine(candles, timeframe, now, max_wrong, allow_jumps)
     if error:
         raise error
@@ -311,10 +358,19 @@ def clean_candles(
     return table
 
 
-def quality_table(
-    candles: pd.DataFrame,  # candle table; cleaned ones carry their account along
-) -> pd.DataFrame:  # check, count, example, action
-    "The account of what was found and done, as a table."
+def quality_table(candles: pd.DataFrame) -> pd.DataFrame:
+    """The account of what was found and done, as a table.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table; cleaned ones carry their account along
+
+    Returns
+    -------
+    pd.DataFrame
+        check, count, example, action
+    """
     records = candles.attrs.get("quality")
     if not records:
         return validate_candles(candles)
@@ -328,11 +384,21 @@ def _reduced(values, column, start, end):
     return {"high": np.maximum, "low": np.minimum}.get(column, np.add).reduceat(values, start)
 
 # %% ../../nbs/10_data/10_candles.ipynb #afe1d7aa
-def resample_candles(
-    candles: pd.DataFrame,  # clean candle table
-    timeframe: str,  # a multiple of the table's own timeframe
-) -> Candles:  # candles of that timeframe, UTC; incomplete ones are dropped and counted in attrs["quality"]
-    "Combine candles to a higher timeframe; weeks start on Monday."
+def resample_candles(candles: pd.DataFrame, timeframe: str) -> Candles:
+    """Combine candles to a higher timeframe; weeks start on Monday.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        clean candle table
+    timeframe : str
+        a multiple of the table's own timeframe
+
+    Returns
+    -------
+    Candles
+        candles of that timeframe, UTC; incomplete ones are dropped and counted in attrs["quality"]
+    """
     table, source, target = _as_table(candles), infer_timeframe(candles), canonical_timeframe(timeframe)
     small, large, times = timeframe_ns(source), timeframe_ns(target), index_ns(candles.index)
     if large < small or large % small:
@@ -363,10 +429,19 @@ def resample_candles(
     return out
 
 # %% ../../nbs/10_data/10_candles.ipynb #f2086d38
-def fingerprint(
-    candles: pd.DataFrame,  # candle table
-) -> str:  # 64 hexadecimal digits
-    "sha256 of open times and OHLCV: equal exactly when the candles are equal."
+def fingerprint(candles: pd.DataFrame) -> str:
+    """sha256 of open times and OHLCV: equal exactly when the candles are equal.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits
+    """
     digest = hashlib.sha256(index_ns(candles.index).astype("<i8").tobytes())
     for column in CANDLE_COLUMNS:
         digest.update(np.ascontiguousarray(candles[column].to_numpy("<f8")).tobytes())

@@ -17,11 +17,21 @@ _PAIRS, _SHARE = 48, 0.9  # so many pairs of neighbours in a row, and the share 
 _ALL = 32  # or so many in a row without exception
 
 
-def exchanged_ends(
-    table: pd.DataFrame,  # sound candles, sorted, every time once
-    step: int,  # length of a candle in nanoseconds
-) -> tuple:  # bool array: rows whose open and close look exchanged; first row of a stretch that proves it, or None
-    "Where open and close stand in each other's column."
+def exchanged_ends(table: pd.DataFrame, step: int) -> tuple:
+    """Where open and close stand in each other's column.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        sound candles, sorted, every time once
+    step : int
+        length of a candle in nanoseconds
+
+    Returns
+    -------
+    tuple
+        bool array: rows whose open and close look exchanged; first row of a stretch that proves it, or None
+    """
     o, c = np.log(table[["open", "close"]].to_numpy()).T
     out, body = np.zeros(len(table), bool), np.abs(o - c)
     if len(table) < 3:
@@ -46,11 +56,21 @@ def exchanged_ends(
 _COMMON = 20  # so many steps in a row that have a common measure are no gaps
 
 
-def second_timeframe(
-    index: pd.DatetimeIndex,  # open times, sorted, every time once
-    step: int,  # length of a candle in nanoseconds
-) -> tuple | None:  # (open time of the first, pd.Timedelta that measures them, how many steps at least), or None
-    "A run of steps that are all multiples of one longer step, too long to be chance."
+def second_timeframe(index: pd.DatetimeIndex, step: int) -> tuple | None:
+    """A run of steps that are all multiples of one longer step, too long to be chance.
+
+    Parameters
+    ----------
+    index : pd.DatetimeIndex
+        open times, sorted, every time once
+    step : int
+        length of a candle in nanoseconds
+
+    Returns
+    -------
+    tuple | None
+        (open time of the first, pd.Timedelta that measures them, how many steps at least), or None
+    """
     many = np.diff(index_ns(index)) // step
     if len(many) < _COMMON:
         return None
@@ -66,11 +86,21 @@ def second_timeframe(
 _HOUR = 3_600_000_000_000
 
 
-def price_breaks(
-    table: pd.DataFrame,  # sound candles without spikes, sorted, every time once
-    step: int,  # length of a candle in nanoseconds
-) -> np.ndarray:  # bool: the candle opens more than a factor 2.2 from the close before, without a long pause
-    "Rows before which one series ends and another begins."
+def price_breaks(table: pd.DataFrame, step: int) -> np.ndarray:
+    """Rows before which one series ends and another begins.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        sound candles without spikes, sorted, every time once
+    step : int
+        length of a candle in nanoseconds
+
+    Returns
+    -------
+    np.ndarray
+        bool: the candle opens more than a factor 2.2 from the close before, without a long pause
+    """
     o, c = np.log(table[["open", "close"]].to_numpy()).T
     jump, out = np.abs(o[1:] - c[:-1]), np.zeros(len(table), bool)
     if len(jump) and np.quantile(jump, 0.25) < np.log(1.1):  # else no candle continues the one before
@@ -79,14 +109,35 @@ def price_breaks(
 
 # %% ../../nbs/10_data/09_contradictions.ipynb #d46f2a99
 def series_error(
-    table: pd.DataFrame,  # candles after cleaning
-    step: int,  # length of a candle in nanoseconds
-    exchanged: int | None,  # first row of a stretch with open and close exchanged, as `exchanged_ends` tells
-    allow_jumps: bool = False,  # True: prices may break
-    title: str = "candle table",  # what the error calls the table
-    told: bool = False,  # True: the caller said how long a candle is, so that any number of them may be missing
-) -> DataError | None:  # what cannot be repaired
-    "The proof that a cleaned table is not one series of candles."
+    table: pd.DataFrame,
+    step: int,
+    exchanged: int | None,
+    allow_jumps: bool = False,
+    title: str = "candle table",
+    told: bool = False,
+) -> DataError | None:
+    """The proof that a cleaned table is not one series of candles.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        candles after cleaning
+    step : int
+        length of a candle in nanoseconds
+    exchanged : int | None
+        first row of a stretch with open and close exchanged, as `exchanged_ends` tells
+    allow_jumps : bool, default False
+        True: prices may break
+    title : str, default "candle table"
+        what the error calls the table
+    told : bool, default False
+        True: the caller said how long a candle is, so that any number of them may be missing
+
+    Returns
+    -------
+    DataError | None
+        what cannot be repaired
+    """
     if exchanged is not None:
         expected = "candles that open where the one before closed"
         found = f"candles that close where it opened, from about {table.index[exchanged]}"
@@ -113,13 +164,25 @@ class TooManyWrong(DataError):
     "More rows are impossible, contradicted or in conflict than misprints explain."
 
 
-def share_error(
-    wrong: dict,  # name of a check -> how many rows it found impossible, contradicted or in conflict
-    rows: int,  # rows of the table
-    max_wrong: float,  # share of them that may be wrong, 0 … 1; two rows may be wrong in any table
-    title: str = "candle table",  # what the error calls the table
-) -> TooManyWrong | None:  # too many rows are wrong
-    "The proof that columns or series are mixed up: too many rows are wrong."
+def share_error(wrong: dict, rows: int, max_wrong: float, title: str = "candle table") -> TooManyWrong | None:
+    """The proof that columns or series are mixed up: too many rows are wrong.
+
+    Parameters
+    ----------
+    wrong : dict
+        name of a check -> how many rows it found impossible, contradicted or in conflict
+    rows : int
+        rows of the table
+    max_wrong : float
+        share of them that may be wrong, 0 … 1; two rows may be wrong in any table
+    title : str, default "candle table"
+        what the error calls the table
+
+    Returns
+    -------
+    TooManyWrong | None
+        too many rows are wrong
+    """
     total = sum(wrong.values())
     if total <= max(2, max_wrong * rows):
         return None

@@ -10,10 +10,19 @@ import numpy as np
 import pandas as pd
 
 # %% ../../nbs/10_data/08_defects.ipynb #b36ab7cc
-def bad_values(
-    table: pd.DataFrame,  # open, high, low, close, volume as float64, any order of rows
-) -> dict:  # name of the test -> bool array, True where the row fails it; no row is True twice
-    "Rows that cannot be candles, whatever their neighbours say."
+def bad_values(table: pd.DataFrame) -> dict:
+    """Rows that cannot be candles, whatever their neighbours say.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        open, high, low, close, volume as float64, any order of rows
+
+    Returns
+    -------
+    dict
+        name of the test -> bool array, True where the row fails it; no row is True twice
+    """
     o, h, l, c, v = (table[k].to_numpy() for k in ("open", "high", "low", "close", "volume"))
     with np.errstate(invalid="ignore"):
         tests = {
@@ -29,19 +38,37 @@ def bad_values(
     return tests
 
 
-def blank_rows(
-    table: pd.DataFrame,  # open, high, low, close and volume as float64
-) -> np.ndarray:  # bool: all four prices are missing, or all are 0, or only the volume is missing
-    "Rows that stand for a candle that does not exist, or whose volume nobody knew, as many programs write them."
+def blank_rows(table: pd.DataFrame) -> np.ndarray:
+    """Rows that stand for a candle that does not exist, or whose volume nobody knew, as many programs write them.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        open, high, low, close and volume as float64
+
+    Returns
+    -------
+    np.ndarray
+        bool: all four prices are missing, or all are 0, or only the volume is missing
+    """
     prices = table[["open", "high", "low", "close"]].to_numpy()
     known = np.isfinite(prices).all(1)
     return np.isnan(prices).all(1) | (prices == 0).all(1) | (known & np.isnan(table["volume"].to_numpy()))
 
 # %% ../../nbs/10_data/08_defects.ipynb #dd744abe
-def resolve_duplicates(
-    table: pd.DataFrame,  # candles sorted by time, without rows that fail `bad_values`
-) -> dict:  # bool arrays `identical`, `conflicting` (rows to drop); int `snapshots` (earlier pictures of the kept row)
-    "Which rows to drop so that every time occurs once."
+def resolve_duplicates(table: pd.DataFrame) -> dict:
+    """Which rows to drop so that every time occurs once.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        candles sorted by time, without rows that fail `bad_values`
+
+    Returns
+    -------
+    dict
+        bool arrays `identical`, `conflicting` (rows to drop); int `snapshots` (earlier pictures of the kept row)
+    """
     n, times = len(table), table.index.asi8
     out = {"identical": np.zeros(n, bool), "conflicting": np.zeros(n, bool), "snapshots": 0}
     if n == 0 or not (np.diff(times) == 0).any():
@@ -120,11 +147,21 @@ def _blocks(o, c):
     return spike, unit
 
 # %% ../../nbs/10_data/08_defects.ipynb #2ca7efd5
-def find_spikes(
-    table: pd.DataFrame,  # sound candles, sorted, every time once
-    step: int,  # length of a candle in nanoseconds
-) -> tuple:  # two bool arrays: spikes, and rows in another price unit (cents, thousands); nothing else is certain
-    "Rows that contradict the candles around them."
+def find_spikes(table: pd.DataFrame, step: int) -> tuple:
+    """Rows that contradict the candles around them.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        sound candles, sorted, every time once
+    step : int
+        length of a candle in nanoseconds
+
+    Returns
+    -------
+    tuple
+        two bool arrays: spikes, and rows in another price unit (cents, thousands); nothing else is certain
+    """
     prices = np.log(table[["open", "low", "close"]].to_numpy())
     paid = _log_paid(table)
     times = table.index.as_unit("ns").asi8
@@ -154,10 +191,19 @@ def _log_paid(table):
         return np.where(np.isfinite(ratio) & (ratio > 0), np.log(ratio), np.nan)
 
 # %% ../../nbs/10_data/08_defects.ipynb #db3b6efe
-def odd_rows(
-    table: pd.DataFrame,  # cleaned candles
-) -> dict:  # name -> bool array, True where something is remarkable; the rows stay
-    "Findings that are not certain to be errors."
+def odd_rows(table: pd.DataFrame) -> dict:
+    """Findings that are not certain to be errors.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        cleaned candles
+
+    Returns
+    -------
+    dict
+        name -> bool array, True where something is remarkable; the rows stay
+    """
     o, h, l, c = np.log(table[["open", "high", "low", "close"]].to_numpy()).T
     jump = np.abs(np.r_[0.0, o[1:] - c[:-1]])[: len(o)]
     power = jump / np.log(10)

@@ -18,20 +18,40 @@ import pandas as pd
 from pandas.plotting import PlotAccessor
 
 # %% ../../nbs/10_data/05_display.ipynb #9120e234
-def one_line(
-    text,  # anything; what is no text is turned into it
-) -> str:  # without line ends; characters that cannot be seen read as \u202e
-    "Text on one line in which every character can be seen."
+def one_line(text) -> str:
+    r"""Text on one line in which every character can be seen.
+
+    Parameters
+    ----------
+    text
+        anything; what is no text is turned into it
+
+    Returns
+    -------
+    str
+        without line ends; characters that cannot be seen read as \u202e
+    """
     words = " ".join(str(text).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
-def headed(
-    sentence: str,  # what stands above
-    body: str,  # a table as text or as HTML
-    as_html: bool = False,  # whether `body` is HTML
-) -> str:  # both
-    "A sentence and the table below it."
+def headed(sentence: str, body: str, as_html: bool = False) -> str:
+    """A sentence and the table below it.
+
+    Parameters
+    ----------
+    sentence : str
+        what stands above
+    body : str
+        a table as text or as HTML
+    as_html : bool, default False
+        whether `body` is HTML
+
+    Returns
+    -------
+    str
+        both
+    """
     line = one_line(sentence)
     if not as_html:
         return f"{line}\n{body}"
@@ -61,6 +81,15 @@ class HeadedTable(pd.DataFrame):
     picture = None  # method that draws it with matplotlib; None: pandas' `plot`
 
     def __init__(self, data=None, *args, **kwargs):
+        """Parameters
+        ----------
+        data : default None
+            as `pandas.DataFrame` takes it; the `attrs` of a DataFrame come along
+        *args
+            index, columns, dtype and copy, as `pandas.DataFrame` takes them
+        **kwargs
+            the same by name
+        """
         super().__init__(data, *args, **kwargs)
         if isinstance(data, pd.DataFrame):
             self.attrs = copy.deepcopy(data.attrs)
@@ -73,15 +102,29 @@ class HeadedTable(pd.DataFrame):
     def plot(self):
         return _Plot(self)
 
-    def headline(self) -> str | None:  # None where the table is not (or no longer) what its class says
-        "The sentence above the table."
+    def headline(self) -> str | None:
+        """The sentence above the table.
+
+        Returns
+        -------
+        str | None
+            None where the table is not (or no longer) what its class says
+        """
         return None
 
-    def has(
-        self,
-        *columns: str,  # names
-    ) -> bool:  # whether all of them are there, and a row
-        "Whether the table still has what its sentence is about."
+    def has(self, *columns: str) -> bool:
+        """Whether the table still has what its sentence is about.
+
+        Parameters
+        ----------
+        *columns : str
+            names
+
+        Returns
+        -------
+        bool
+            whether all of them are there, and a row
+        """
         return len(self) > 0 and set(columns) <= set(self.columns)
 
     def _shown(self, show, as_html):
@@ -138,11 +181,19 @@ class TimedTable(HeadedTable):
         return _column
 
     @classmethod
-    def fits(
-        cls,
-        columns: pd.Index,  # names of columns
-    ) -> bool:  # whether a table with these is still one of this class
-        "Which columns it takes."
+    def fits(cls, columns: pd.Index) -> bool:
+        """Which columns it takes.
+
+        Parameters
+        ----------
+        columns : pd.Index
+            names of columns
+
+        Returns
+        -------
+        bool
+            whether a table with these is still one of this class
+        """
         return True
 
 # %% ../../nbs/10_data/05_display.ipynb #0a2aa40f
@@ -151,15 +202,24 @@ BLACK, BLUE, GREY, ORANGE, GREEN = "#222222", "#0072B2", "#767676", "#D55E00", "
 
 def _set_title(ax, title):
     "A title in lines that fit; matplotlib's own wrapping reads `$` as the beginning of a formula."
-    lines = textwrap.wrap(one_line(title), 76)
+    lines = textwrap.wrap(one_line(title), 88)
     ax.set_title("\n".join(lines), loc="left", fontsize=10, parse_math=False)
 
 
-def time_axes(
-    title: str,  # above the picture
-    heights: tuple = (1,),  # height of each part, from the top
-):  # numpy array of matplotlib Axes, one above the other, on one time axis
-    "An empty picture for what happens over time."
+def time_axes(title: str, heights: tuple = (1,)):
+    """An empty picture for what happens over time.
+
+    Parameters
+    ----------
+    title : str
+        above the picture
+    heights : tuple, default (1,)
+        height of each part, from the top
+
+    Returns
+    -------
+    numpy array of matplotlib Axes, one above the other, on one time axis
+    """
     import matplotlib.pyplot as plt
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
@@ -178,26 +238,57 @@ def time_axes(
     return axes
 
 
-def broken_line(
-    index: pd.DatetimeIndex,  # times of the values
-    values,  # one number per time
-    step: pd.Timedelta,  # between neighbours; after a longer one the line is broken
-) -> tuple:  # times without a zone (UTC), values with a NaN in every gap
-    "A line that does not invent what is missing."
+def broken_line(index: pd.DatetimeIndex, values, step: pd.Timedelta) -> tuple:
+    """A line that does not invent what is missing.
+
+    Parameters
+    ----------
+    index : pd.DatetimeIndex
+        times of the values
+    values
+        one number per time
+    step : pd.Timedelta
+        between neighbours; after a longer one the line is broken
+
+    Returns
+    -------
+    tuple
+        times without a zone (UTC), values with a NaN in every gap
+    """
     times = index.tz_convert("UTC").tz_localize(None) if index.tz is not None else index
     gaps, times = np.flatnonzero(np.diff(times) > step) + 1, times.to_numpy()
     return np.insert(times, gaps, times[gaps - 1]), np.insert(np.asarray(values, dtype=float), gaps, np.nan)
 
 # %% ../../nbs/10_data/05_display.ipynb #845afa2d
 def plot_intervals(
-    table: pd.DataFrame,  # index: names
-    columns: tuple,  # names of the columns: value, low, high
-    title: str,  # above the picture
-    unit: str,  # below the axis
-    nothing: float = 0.0,  # the value that means "no difference"
-    scale: float = 1.0,  # factor of the numbers, 100 for percent
-):  # matplotlib Axes
-    "Each value with its interval, from the top."
+    table: pd.DataFrame,
+    columns: tuple,
+    title: str,
+    unit: str,
+    nothing: float = 0.0,
+    scale: float = 1.0,
+):
+    """Each value with its interval, from the top.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        index: names
+    columns : tuple
+        names of the columns: value, low, high
+    title : str
+        above the picture
+    unit : str
+        below the axis
+    nothing : float, default 0.0
+        the value that means "no difference"
+    scale : float, default 1.0
+        factor of the numbers, 100 for percent
+
+    Returns
+    -------
+    matplotlib Axes
+    """
     import matplotlib.pyplot as plt
 
     _, ax = plt.subplots(figsize=(7, 1.0 + 0.32 * len(table)), layout="constrained")

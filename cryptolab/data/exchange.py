@@ -40,10 +40,24 @@ def _ask(call, *args, name="exchange", retries=3, sleep=time.sleep):
             sleep(2.0**attempt)
 
 # %% ../../nbs/10_data/60_exchange.ipynb #70d132e5
-def open_exchange(
-    exchange: object = "binance",  # a name that ccxt knows (also Binance), or an exchange object (used as it is)
-) -> object:  # an exchange with ccxt's methods, its rate limit on; raises SourceError or SettingsError
-    "The exchange itself; `ccxt` is imported only when a name is given."
+def open_exchange(exchange: object = "binance") -> object:
+    """The exchange itself; `ccxt` is imported only when a name is given.
+
+    Parameters
+    ----------
+    exchange : object, default "binance"
+        a name that ccxt knows (also Binance), or an exchange object (used as it is)
+
+    Returns
+    -------
+    object
+        an exchange with ccxt's methods, its rate limit on
+
+    Raises
+    ------
+    SourceError
+    SettingsError
+    """
     if not isinstance(exchange, str):
         return exchange
     try:
@@ -60,12 +74,28 @@ def open_exchange(
     return getattr(ccxt, name)({"enableRateLimit": True})
 
 
-def market_name(
-    markets,  # the exchange's own names
-    symbol: str,  # canonical, such as BTCUSDT
-    name: str,  # of the exchange, for the error
-) -> str:  # the exchange's own name of the symbol; raises SourceError with the nearest symbols
-    "The exchange's own name of a symbol."
+def market_name(markets, symbol: str, name: str) -> str:
+    """The exchange's own name of a symbol.
+
+    Parameters
+    ----------
+    markets
+        the exchange's own names
+    symbol : str
+        canonical, such as BTCUSDT
+    name : str
+        of the exchange, for the error
+
+    Returns
+    -------
+    str
+        the exchange's own name of the symbol
+
+    Raises
+    ------
+    SourceError
+        with the nearest symbols
+    """
     plain = {}
     for market in sorted(markets, key=lambda m: (":" in m, m)):  # spot first: contracts end in `:COIN`
         plain.setdefault(re.sub(r"[^A-Za-z0-9]", "", market).upper(), market)
@@ -137,13 +167,30 @@ def _merge(known, new, where):
     return both.sort_index()
 
 # %% ../../nbs/10_data/60_exchange.ipynb #ec826f9b
-def store_path(
-    data_dir: str | Path,  # folder of stored candles
-    exchange: str,  # the exchange's name
-    symbol: str,  # such as BTCUSDT
-    timeframe: str,  # such as 1h
-) -> Path:  # the file of this series, whether it exists or not; raises SettingsError when data_dir is a file
-    "Where the candles of an exchange are kept."
+def store_path(data_dir: str | Path, exchange: str, symbol: str, timeframe: str) -> Path:
+    """Where the candles of an exchange are kept.
+
+    Parameters
+    ----------
+    data_dir : str | Path
+        folder of stored candles
+    exchange : str
+        the exchange's name
+    symbol : str
+        such as BTCUSDT
+    timeframe : str
+        such as 1h
+
+    Returns
+    -------
+    Path
+        the file of this series, whether it exists or not
+
+    Raises
+    ------
+    SettingsError
+        when data_dir is a file
+    """
     if Path(data_dir).is_file():
         raise SettingsError(
             "source=exchange keeps its candles in a folder", "a folder as data_dir", f"the file {data_dir}",
@@ -196,18 +243,52 @@ def _extend(table, pages_of, since, until, path):
 
 # %% ../../nbs/10_data/60_exchange.ipynb #54942a13
 def load_exchange(
-    symbol: str,  # such as BTCUSDT
-    timeframe: str,  # one that the exchange offers, such as 1h
-    exchange: object = "binance",  # a name that ccxt knows, or an exchange object
-    data_dir: str | Path | None = None,  # folder of the store; None = nothing is kept
-    start: str | pd.Timestamp | None = None,  # first candle wanted (UTC); None = `limit` candles back
-    limit: int | None = None,  # newest closed candles wanted when there is no start; None = 1000
-    now: str | pd.Timestamp | None = None,  # the present (UTC); None = the exchange's clock
-    page: int = 1000,  # candles to ask for at once
-    retries: int = 3,  # further attempts after a network error
-    sleep=time.sleep,  # pause between attempts, a function of seconds
-) -> pd.DataFrame:  # clean closed candles, all that is stored and new; raises SourceError or SettingsError
-    "Recent closed candles of an exchange, extending the stored ones."
+    symbol: str,
+    timeframe: str,
+    exchange: object = "binance",
+    data_dir: str | Path | None = None,
+    start: str | pd.Timestamp | None = None,
+    limit: int | None = None,
+    now: str | pd.Timestamp | None = None,
+    page: int = 1000,
+    retries: int = 3,
+    sleep=time.sleep,
+) -> pd.DataFrame:
+    """Recent closed candles of an exchange, extending the stored ones.
+
+    Parameters
+    ----------
+    symbol : str
+        such as BTCUSDT
+    timeframe : str
+        one that the exchange offers, such as 1h
+    exchange : object, default "binance"
+        a name that ccxt knows, or an exchange object
+    data_dir : str | Path | None, default None
+        folder of the store; None = nothing is kept
+    start : str | pd.Timestamp | None, default None
+        first candle wanted (UTC); None = `limit` candles back
+    limit : int | None, default None
+        newest closed candles wanted when there is no start; None = 1000
+    now : str | pd.Timestamp | None, default None
+        the present (UTC); None = the exchange's clock
+    page : int, default 1000
+        candles to ask for at once
+    retries : int, default 3
+        further attempts after a network error
+    sleep : default time.sleep
+        pause between attempts, a function of seconds
+
+    Returns
+    -------
+    pd.DataFrame
+        clean closed candles, all that is stored and new
+
+    Raises
+    ------
+    SourceError
+    SettingsError
+    """
     symbol, timeframe = canonical_request(symbol, timeframe)
     line = open_exchange(exchange)
     name = getattr(line, "id", None) or type(line).__name__.lower()

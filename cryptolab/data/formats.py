@@ -26,20 +26,44 @@ from .unpacking import KNOWN_ENDINGS, MAX_RATIO, MAX_UNPACKED, limit_of, open_fi
 # %% ../../nbs/10_data/20_formats.ipynb #a6ccd320
 @dataclass
 class RawTable:
-    "Columns as they stand in a file."
+    """Columns as they stand in a file.
 
-    path: str  # for messages
-    frame: pd.DataFrame  # columns named as in the file, or 0, 1, 2, ... when it names none
-    named: bool = True  # False: no header, columns must be told apart by their content
-    text: str = ""  # the text the rows came from; empty for binary formats
-    first_line: int = 1  # line of the file (from 1) that holds the first row
-    notes: list = field(default_factory=list)  # lines for the quality table
+    Parameters
+    ----------
+    path : str
+        for messages
+    frame : pd.DataFrame
+        columns named as in the file, or 0, 1, 2, ... when it names none
+    named : bool, default True
+        False: no header, columns must be told apart by their content
+    text : str, default ""
+        the text the rows came from; empty for binary formats
+    first_line : int, default 1
+        line of the file (from 1) that holds the first row
+    notes : list, default list()
+        lines for the quality table
+    """
 
-    def spot(
-        self,
-        row: int,  # number of the row in `frame`, from 0
-    ) -> str:  # path and line of the file; path and row where the format has no lines
-        "Where a row stands in the file, in words."
+    path: str
+    frame: pd.DataFrame
+    named: bool = True
+    text: str = ""
+    first_line: int = 1
+    notes: list = field(default_factory=list)
+
+    def spot(self, row: int) -> str:
+        """Where a row stands in the file, in words.
+
+        Parameters
+        ----------
+        row : int
+            number of the row in `frame`, from 0
+
+        Returns
+        -------
+        str
+            path and line of the file; path and row where the format has no lines
+        """
         if not self.text:
             return f"{self.path}, row {row + 1}"
         lines = (n for n, line in enumerate(io.StringIO(self.text), 1) if n >= self.first_line and line.strip())
@@ -341,12 +365,28 @@ def _missing(path):
     return DataError(f"{path} {what}", "a candle file", found, "check the path")
 
 
-def read_raw(
-    path: str | Path,  # file with one of KNOWN_ENDINGS
-    max_unpacked: int = MAX_UNPACKED,  # most bytes that a packed file may unpack to
-    max_ratio: float = MAX_RATIO,  # most bytes per packed byte, beyond 64 MiB
-) -> RawTable:  # its columns as they stand; raises DataError for missing, empty, damaged, unknown files
-    "Open a file of any known format."
+def read_raw(path: str | Path, max_unpacked: int = MAX_UNPACKED, max_ratio: float = MAX_RATIO) -> RawTable:
+    """Open a file of any known format.
+
+    Parameters
+    ----------
+    path : str | Path
+        file with one of KNOWN_ENDINGS
+    max_unpacked : int, default MAX_UNPACKED
+        most bytes that a packed file may unpack to
+    max_ratio : float, default MAX_RATIO
+        most bytes per packed byte, beyond 64 MiB
+
+    Returns
+    -------
+    RawTable
+        its columns as they stand
+
+    Raises
+    ------
+    DataError
+        for missing, empty, damaged, unknown files
+    """
     path = Path(path)
     if not path.is_file():
         raise _missing(path)

@@ -29,18 +29,36 @@ ENGLISH = {
 _TRANSLATED = {word.replace("_", " "): name for name, text in ENGLISH.items() for word in text.split()}
 
 
-def words(
-    name: object,  # a column name in any style: "Open time", "openTime", "OPEN_TIME", "1. open", "开盘价"
-) -> list:  # its parts in lower case and in English, without punctuation
-    "The words of a column name."
+def words(name: object) -> list:
+    """The words of a column name.
+
+    Parameters
+    ----------
+    name : object
+        a column name in any style: "Open time", "openTime", "OPEN_TIME", "1. open", "开盘价"
+
+    Returns
+    -------
+    list
+        its parts in lower case and in English, without punctuation
+    """
     plain, bracket = re.fullmatch(r"(?s)([^(（]*)(.*)", str(name)).groups()
     plain = plain.strip(" .\"'").lower()
     name = f"{_TRANSLATED[plain]} {bracket}" if plain in _TRANSLATED else str(name)
     return [w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|\d+", name)]
 
 
-def foreign_words(
-    text: str,  # the beginning of a file
-) -> int:  # how many of its fields are headings in another language
-    "How well a text can be read as headings, to choose among encodings."
+def foreign_words(text: str) -> int:
+    """How well a text can be read as headings, to choose among encodings.
+
+    Parameters
+    ----------
+    text : str
+        the beginning of a file
+
+    Returns
+    -------
+    int
+        how many of its fields are headings in another language
+    """
     return sum(field.strip(" .\"'\r").lower() in _TRANSLATED for field in re.split(r"[,;\t\n|]", text[:2000]))

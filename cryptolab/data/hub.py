@@ -26,11 +26,21 @@ HUB_REPOSITORIES = {
 }
 
 
-def hub_files(
-    symbol: str,  # such as BTCUSDT
-    timeframe: str,  # such as 15m
-) -> list[tuple[str, str]]:  # (repository, path inside it), in the order in which they are tried
-    "The places where the hub may hold the candles of a request."
+def hub_files(symbol: str, timeframe: str) -> list[tuple[str, str]]:
+    """The places where the hub may hold the candles of a request.
+
+    Parameters
+    ----------
+    symbol : str
+        such as BTCUSDT
+    timeframe : str
+        such as 15m
+
+    Returns
+    -------
+    list[tuple[str, str]]
+        (repository, path inside it), in the order in which they are tried
+    """
     symbol, timeframe = canonical_request(symbol, timeframe)
     base = symbol.removesuffix("USDT")
     return [
@@ -76,13 +86,36 @@ def _mirrored(data_dir, repo, path):
 
 
 def find_hub_file(
-    symbol: str,  # such as BTCUSDT
-    timeframe: str,  # such as 1h
-    data_dir: str | Path | None = None,  # mirror folder; None = the package's own cache
-    refresh: bool = False,  # ask the hub even if the mirror has a copy
-    download=None,  # function in the manner of huggingface_hub.hf_hub_download; None = that function
-) -> Path:  # the file on this machine; raises SourceError
-    "The file with the candles of a request, fetched from the hub if it is not on this machine yet."
+    symbol: str,
+    timeframe: str,
+    data_dir: str | Path | None = None,
+    refresh: bool = False,
+    download=None,
+) -> Path:
+    """The file with the candles of a request, fetched from the hub if it is not on this machine yet.
+
+    Parameters
+    ----------
+    symbol : str
+        such as BTCUSDT
+    timeframe : str
+        such as 1h
+    data_dir : str | Path | None, default None
+        mirror folder; None = the package's own cache
+    refresh : bool, default False
+        ask the hub even if the mirror has a copy
+    download : default None
+        function in the manner of huggingface_hub.hf_hub_download; None = that function
+
+    Returns
+    -------
+    Path
+        the file on this machine
+
+    Raises
+    ------
+    SourceError
+    """
     files = hub_files(symbol, timeframe)
     copies = [] if data_dir is None else [p for repo, path in files if (p := _mirrored(data_dir, repo, path))]
     if copies and not refresh:
@@ -127,10 +160,19 @@ def _unknown(symbol, timeframe):
                        f"did you mean {' or '.join(near)}?" if near else "choose one of them, or use source=exchange")
 
 # %% ../../nbs/10_data/50_hub.ipynb #975b6b61
-def time_groups(
-    footer,  # pyarrow.parquet.FileMetaData
-) -> tuple | None:  # (name of a time column, table per group: first, last, start, stop, rows); None if not in order
-    "The row groups of a Parquet file as stretches of time."
+def time_groups(footer) -> tuple | None:
+    """The row groups of a Parquet file as stretches of time.
+
+    Parameters
+    ----------
+    footer
+        pyarrow.parquet.FileMetaData
+
+    Returns
+    -------
+    tuple | None
+        (name of a time column, table per group: first, last, start, stop, rows); None if not in order
+    """
     for i, name in enumerate(footer.schema.names):
         found = [footer.row_group(g).column(i).statistics for g in range(footer.num_row_groups)]
         known = all(s is not None and s.has_min_max and s.null_count == 0 for s in found)
@@ -154,13 +196,32 @@ def _reaches_back(rows, last, wanted):
 
 
 def groups_needed(
-    groups: pd.DataFrame,  # result of `time_groups`
-    start: pd.Timestamp | None = None,  # first open time wanted (UTC)
-    end: pd.Timestamp | None = None,  # open times before this one
-    limit: int | None = None,  # the newest so many candles of [start, end)
-    warmup: int = 0,  # older candles in front of them
-) -> range:  # numbers of the groups; all of them when neither start nor limit is given
-    "The row groups that a request needs."
+    groups: pd.DataFrame,
+    start: pd.Timestamp | None = None,
+    end: pd.Timestamp | None = None,
+    limit: int | None = None,
+    warmup: int = 0,
+) -> range:
+    """The row groups that a request needs.
+
+    Parameters
+    ----------
+    groups : pd.DataFrame
+        result of `time_groups`
+    start : pd.Timestamp | None, default None
+        first open time wanted (UTC)
+    end : pd.Timestamp | None, default None
+        open times before this one
+    limit : int | None, default None
+        the newest so many candles of [start, end)
+    warmup : int, default 0
+        older candles in front of them
+
+    Returns
+    -------
+    range
+        numbers of the groups; all of them when neither start nor limit is given
+    """
     last = len(groups) if end is None else int((groups["start"] < end).sum())
     first, rows = 0, groups["rows"].to_numpy().copy()
     if limit is not None and last:
@@ -250,16 +311,41 @@ def _read_slice(table, url, symbol, timeframe, now):
 
 # %% ../../nbs/10_data/50_hub.ipynb #e4b99405
 def stream_hub(
-    symbol: str,  # such as BTCUSDT
-    timeframe: str,  # such as 15m
-    start: pd.Timestamp | None = None,  # first open time wanted (UTC)
-    end: pd.Timestamp | None = None,  # open times before this one
-    limit: int | None = None,  # the newest so many candles of [start, end)
-    warmup: int = 0,  # older candles in front of them
-    now: str | pd.Timestamp | None = None,  # the present (UTC); None = the clock
-    root: str = HUB_ROOT,  # where the repositories lie, as fsspec names it
-) -> pd.DataFrame | None:  # clean candles that hold those asked for; None where a slice saves nothing or cannot be had
-    "Candles from a slice of a hub file, without fetching the rest."
+    symbol: str,
+    timeframe: str,
+    start: pd.Timestamp | None = None,
+    end: pd.Timestamp | None = None,
+    limit: int | None = None,
+    warmup: int = 0,
+    now: str | pd.Timestamp | None = None,
+    root: str = HUB_ROOT,
+) -> pd.DataFrame | None:
+    """Candles from a slice of a hub file, without fetching the rest.
+
+    Parameters
+    ----------
+    symbol : str
+        such as BTCUSDT
+    timeframe : str
+        such as 15m
+    start : pd.Timestamp | None, default None
+        first open time wanted (UTC)
+    end : pd.Timestamp | None, default None
+        open times before this one
+    limit : int | None, default None
+        the newest so many candles of [start, end)
+    warmup : int, default 0
+        older candles in front of them
+    now : str | pd.Timestamp | None, default None
+        the present (UTC); None = the clock
+    root : str, default HUB_ROOT
+        where the repositories lie, as fsspec names it
+
+    Returns
+    -------
+    pd.DataFrame | None
+        clean candles that hold those asked for; None where a slice saves nothing or cannot be had
+    """
     _load_dataset()
     found = _try(_first_there, hub_files(symbol, timeframe), root)
     if not found or not found[0].endswith(".parquet"):
@@ -287,24 +373,63 @@ def stream_hub(
 
 # %% ../../nbs/10_data/50_hub.ipynb #87306b66
 def load_hub(
-    symbol: str,  # such as BTCUSDT; 38 pairs against USDT
-    timeframe: str,  # 15m, 1h or 1d
-    data_dir: str | Path | None = None,  # mirror folder, used as it is when it has the file; None = the package's cache
-    now: str | pd.Timestamp | None = None,  # the present (UTC), to know an unclosed last candle; None = the clock
-    refresh: bool = False,  # ask the hub even if the mirror has a copy
-    download=None,  # function in the manner of huggingface_hub.hf_hub_download; None = that function
-    stream: bool = False,  # read only the row groups the request below needs, without keeping a copy
-    root: str = HUB_ROOT,  # for `stream`: where the repositories lie, as fsspec names it
-    start: pd.Timestamp | None = None,  # for `stream`: first open time wanted (UTC)
-    end: pd.Timestamp | None = None,  # for `stream`: open times before this one
-    limit: int | None = None,  # for `stream`: the newest so many candles of [start, end)
-    warmup: int = 0,  # for `stream`: older candles in front of them
-) -> pd.DataFrame:  # clean candle table with symbol, timeframe, source and path in attrs; raises SourceError
-    "Candles from the public dataset repositories, cached on this machine."
+    symbol: str,
+    timeframe: str,
+    data_dir: str | Path | None = None,
+    now: str | pd.Timestamp | None = None,
+    refresh: bool = False,
+    download=None,
+    stream: bool = False,
+    root: str = HUB_ROOT,
+    start: pd.Timestamp | None = None,
+    end: pd.Timestamp | None = None,
+    limit: int | None = None,
+    warmup: int = 0,
+) -> pd.DataFrame:
+    """Candles from the public dataset repositories, cached on this machine.
+
+    Parameters
+    ----------
+    symbol : str
+        such as BTCUSDT; 38 pairs against USDT
+    timeframe : str
+        15m, 1h or 1d
+    data_dir : str | Path | None, default None
+        mirror folder, used as it is when it has the file; None = the package's cache
+    now : str | pd.Timestamp | None, default None
+        the present (UTC), to know an unclosed last candle; None = the clock
+    refresh : bool, default False
+        ask the hub even if the mirror has a copy
+    download : default None
+        function in the manner of huggingface_hub.hf_hub_download; None = that function
+    stream : bool, default False
+        read only the row groups the request below needs, without keeping a copy
+    root : str, default HUB_ROOT
+        for `stream`: where the repositories lie, as fsspec names it
+    start : pd.Timestamp | None, default None
+        for `stream`: first open time wanted (UTC)
+    end : pd.Timestamp | None, default None
+        for `stream`: open times before this one
+    limit : int | None, default None
+        for `stream`: the newest so many candles of [start, end)
+    warmup : int, default 0
+        for `stream`: older candles in front of them
+
+    Returns
+    -------
+    pd.DataFrame
+        clean candle table with symbol, timeframe, source and path in attrs
+
+    Raises
+    ------
+    SourceError
+    """
     symbol, timeframe = canonical_request(symbol, timeframe)
     copy = data_dir is not None and any(_mirrored(data_dir, *file) for file in hub_files(symbol, timeframe))
     if stream and (refresh or not copy):
-        candles = stream_hub(symbol, timeframe, start, end, limit, warmup, now, root)
+        candles = stream_hub(
+            symbol, timeframe, start=start, end=end, limit=limit, warmup=warmup, now=now, root=root,
+        )
         if candles is not None:
             return candles
     path = find_hub_file(symbol, timeframe, data_dir, refresh, download)

@@ -40,11 +40,26 @@ def _timeframe_of(
         return f"{int(match[1])}{unit}" if unit else None
 
 # %% ../../nbs/10_data/40_local.ipynb #f51b4a6d
-def canonical_request(
-    symbol: str,  # a pair such as BTCUSDT, btc-usdt or BTC/USDT
-    timeframe: str,  # such as 1h, 1H, 60min
-) -> tuple[str, str]:  # (`BTCUSDT`, `1h`); raises SettingsError for a timeframe the candle table does not have
-    "Symbol and timeframe in the one spelling that all sources use."
+def canonical_request(symbol: str, timeframe: str) -> tuple[str, str]:
+    """Symbol and timeframe in the one spelling that all sources use.
+
+    Parameters
+    ----------
+    symbol : str
+        a pair such as BTCUSDT, btc-usdt or BTC/USDT
+    timeframe : str
+        such as 1h, 1H, 60min
+
+    Returns
+    -------
+    tuple[str, str]
+        (`BTCUSDT`, `1h`)
+
+    Raises
+    ------
+    SettingsError
+        for a timeframe the candle table does not have
+    """
     if not isinstance(symbol, str) or not re.fullmatch(r"[A-Za-z0-9]+([-_/:. ]?[A-Za-z0-9]+)*", symbol.strip()):
         raise SettingsError(
             "the symbol cannot be read", "letters and digits, such as BTCUSDT or BTC/USDT", repr(symbol),
@@ -109,10 +124,19 @@ def _timeframe_in(words, after):
     return minutes if minutes in TIMEFRAMES else None
 
 
-def parse_candle_name(
-    path: str | Path,  # a file name
-) -> tuple[str | None, str | None]:  # (symbol, timeframe) as far as the name tells
-    "What a file name says about itself, for messages and listings."
+def parse_candle_name(path: str | Path) -> tuple[str | None, str | None]:
+    """What a file name says about itself, for messages and listings.
+
+    Parameters
+    ----------
+    path : str | Path
+        a file name
+
+    Returns
+    -------
+    tuple[str | None, str | None]
+        (symbol, timeframe) as far as the name tells
+    """
     words = _words(path)
     noise = _EXCHANGES | _PLAIN
     named = [i for i, w in enumerate(words) if not w.isdigit() and not _timeframe_of(w) and w.lower() not in noise]
@@ -172,12 +196,28 @@ def _not_found(folder, files, symbol, timeframe):
     )
 
 # %% ../../nbs/10_data/40_local.ipynb #093dbb88
-def find_candle_file(
-    data_dir: str | Path,  # a folder (its own files, not its subfolders) or one file
-    symbol: str,  # such as BTCUSDT
-    timeframe: str,  # such as 1h
-) -> Path:  # the one file that fits; raises SourceError when none or several do
-    "The file that holds the candles of a symbol in a timeframe."
+def find_candle_file(data_dir: str | Path, symbol: str, timeframe: str) -> Path:
+    """The file that holds the candles of a symbol in a timeframe.
+
+    Parameters
+    ----------
+    data_dir : str | Path
+        a folder (its own files, not its subfolders) or one file
+    symbol : str
+        such as BTCUSDT
+    timeframe : str
+        such as 1h
+
+    Returns
+    -------
+    Path
+        the one file that fits
+
+    Raises
+    ------
+    SourceError
+        when none or several do
+    """
     symbol, timeframe = canonical_request(symbol, timeframe)
     folder = Path(data_dir)
     if folder.is_file():
@@ -215,13 +255,37 @@ def _direct(path, symbol):
 
 # %% ../../nbs/10_data/40_local.ipynb #df096cf3
 def read_checked(
-    path: str | Path,  # a candle file
-    symbol: str,  # the symbol asked for
-    timeframe: str,  # the timeframe asked for
-    source: str = "local",  # where the file comes from, for the record
-    now: str | pd.Timestamp | None = None,  # the present (UTC), to know an unclosed last candle; None = the clock
-) -> pd.DataFrame:  # clean candle table; raises DataError when its candles have another timeframe
-    "Read one file, check its timeframe against the request, clean it."
+    path: str | Path,
+    symbol: str,
+    timeframe: str,
+    source: str = "local",
+    now: str | pd.Timestamp | None = None,
+) -> pd.DataFrame:
+    """Read one file, check its timeframe against the request, clean it.
+
+    Parameters
+    ----------
+    path : str | Path
+        a candle file
+    symbol : str
+        the symbol asked for
+    timeframe : str
+        the timeframe asked for
+    source : str, default "local"
+        where the file comes from, for the record
+    now : str | pd.Timestamp | None, default None
+        the present (UTC), to know an unclosed last candle; None = the clock
+
+    Returns
+    -------
+    pd.DataFrame
+        clean candle table
+
+    Raises
+    ------
+    DataError
+        when its candles have another timeframe
+    """
     path = Path(path)
     try:
         raw = read_candles(path, clean=False)
@@ -251,11 +315,33 @@ def read_checked(
 
 # %% ../../nbs/10_data/40_local.ipynb #2942ad4c
 def load_local(
-    symbol: str,  # such as BTCUSDT
-    timeframe: str,  # such as 1h
-    data_dir: str | Path = "data",  # a folder (its own files only) or one file
-    now: str | pd.Timestamp | None = None,  # the present (UTC), to know an unclosed last candle; None = the clock
-) -> pd.DataFrame:  # clean candle table; attrs: symbol, timeframe, source, path; raises SourceError or DataError
-    "Candles of one symbol and timeframe from a folder or file."
+    symbol: str,
+    timeframe: str,
+    data_dir: str | Path = "data",
+    now: str | pd.Timestamp | None = None,
+) -> pd.DataFrame:
+    """Candles of one symbol and timeframe from a folder or file.
+
+    Parameters
+    ----------
+    symbol : str
+        such as BTCUSDT
+    timeframe : str
+        such as 1h
+    data_dir : str | Path, default "data"
+        a folder (its own files only) or one file
+    now : str | pd.Timestamp | None, default None
+        the present (UTC), to know an unclosed last candle; None = the clock
+
+    Returns
+    -------
+    pd.DataFrame
+        clean candle table; attrs: symbol, timeframe, source, path
+
+    Raises
+    ------
+    SourceError
+    DataError
+    """
     symbol, timeframe = canonical_request(symbol, timeframe)
     return read_checked(find_candle_file(data_dir, symbol, timeframe), symbol, timeframe, now=now)

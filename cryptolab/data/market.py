@@ -57,11 +57,21 @@ PLANTED_TERMS = (  # (name, lag in candles, weight, mean, s.d.); `wick` = close 
 )
 
 
-def planted_score(
-    parts: dict,  # name of a term -> sequence of its values, one per candle
-    t: int,  # row whose next candle is to be decided
-) -> float:  # positive: up is more likely
-    "Score of the planted rule at row `t`, from rows up to `t - 1`."
+def planted_score(parts: dict, t: int) -> float:
+    """Score of the planted rule at row `t`, from rows up to `t - 1`.
+
+    Parameters
+    ----------
+    parts : dict
+        name of a term -> sequence of its values, one per candle
+    t : int
+        row whose next candle is to be decided
+
+    Returns
+    -------
+    float
+        positive: up is more likely
+    """
     return sum(w * (parts[name][t - lag] - mean) / sd for name, lag, w, mean, sd in PLANTED_TERMS)
 
 # %% ../../nbs/10_data/30_market.ipynb #99c29a4c
@@ -127,7 +137,7 @@ def _generate(symbol, timeframe, n, seed, edge, end, price):
 def _market(symbol, timeframe, n, seed, edge, end, price):
     "The candles of one generated market, with what it takes to make it again in `attrs`."
     symbol, timeframe = str(symbol).upper(), canonical_timeframe(timeframe)
-    table, _ = _generate(symbol, timeframe, n, seed, edge, end, price)
+    table, _ = _generate(symbol, timeframe, n, seed, edge, end, price=price)
     facts = {"n": int(n), "seed": int(seed), "edge": float(edge), "end": str(end), "price": price}
     candles = Candles(table)
     candles.attrs = {"symbol": symbol, "timeframe": timeframe, "source": "sample", "seed": seed, "edge": edge}
@@ -136,14 +146,38 @@ def _market(symbol, timeframe, n, seed, edge, end, price):
 
 # %% ../../nbs/10_data/30_market.ipynb #09ea5a9c
 def planted_market(
-    edge: float = 0.15,  # probability minus one half; the best possible accuracy is 0.5 + edge
-    n: int = 10_000,  # candles
-    seed: int = 0,  # same seed, same market
-    timeframe: str = "1h",  # any timeframe of the candle table
-    end: str = "2025-01-01",  # the market's last candle closes here (UTC)
-) -> pd.DataFrame:  # candles; `market_truth` tells their truth; raises SettingsError for an impossible edge
-    "A market whose direction follows a known rule over lagged features with a known edge."
-    return _market("PLANTED", timeframe, n, seed, edge, end, 100.0)
+    edge: float = 0.15,
+    n: int = 10_000,
+    seed: int = 0,
+    timeframe: str = "1h",
+    end: str = "2025-01-01",
+) -> pd.DataFrame:
+    """A market whose direction follows a known rule over lagged features with a known edge.
+
+    Parameters
+    ----------
+    edge : float, default 0.15
+        probability minus one half; the best possible accuracy is 0.5 + edge
+    n : int, default 10_000
+        candles
+    seed : int, default 0
+        same seed, same market
+    timeframe : str, default "1h"
+        any timeframe of the candle table
+    end : str, default "2025-01-01"
+        the market's last candle closes here (UTC)
+
+    Returns
+    -------
+    pd.DataFrame
+        candles; `market_truth` tells their truth
+
+    Raises
+    ------
+    SettingsError
+        for an impossible edge
+    """
+    return _market("PLANTED", timeframe, n, seed, edge, end, price=100.0)
 
 # %% ../../nbs/10_data/30_market.ipynb #50824e89
 TRUTH_COLUMNS = ["true_p_up", "true_sigma"]  # of `market_truth`: a probability, and a fraction of the price
@@ -165,10 +199,24 @@ def _own_rows(candles, facts, market):
     return at
 
 
-def market_truth(
-    candles: pd.DataFrame,  # candles of a generated market, or some of their rows
-) -> pd.DataFrame:  # true_p_up, true_sigma for these rows; raises DataError for other (or altered) candles
-    "What is true of generated candles: the probability that the next one closes higher, and the size of its return."
+def market_truth(candles: pd.DataFrame) -> pd.DataFrame:
+    """What is true of generated candles: the probability that the next one closes higher, and the size of its return.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candles of a generated market, or some of their rows
+
+    Returns
+    -------
+    pd.DataFrame
+        true_p_up, true_sigma for these rows
+
+    Raises
+    ------
+    DataError
+        for other (or altered) candles
+    """
     facts = getattr(candles, "attrs", {}).get("sample")
     if not facts:
         source = getattr(candles, "attrs", {}).get("source") or type(candles).__name__
@@ -179,14 +227,26 @@ def market_truth(
     return truth.iloc[_own_rows(candles, facts, market)].set_index(candles.index)
 
 # %% ../../nbs/10_data/30_market.ipynb #f9166709
-def null_market(
-    n: int = 10_000,  # candles
-    seed: int = 0,  # same seed, same market
-    timeframe: str = "1h",  # any timeframe of the candle table
-    end: str = "2025-01-01",  # the market's last candle closes here (UTC)
-) -> pd.DataFrame:  # candles; `market_truth` is one half everywhere
-    "A market without any direction to predict; volatility clusters and tails are fat all the same."
-    return _market("NULL", timeframe, n, seed, 0.0, end, 100.0)
+def null_market(n: int = 10_000, seed: int = 0, timeframe: str = "1h", end: str = "2025-01-01") -> pd.DataFrame:
+    """A market without any direction to predict; volatility clusters and tails are fat all the same.
+
+    Parameters
+    ----------
+    n : int, default 10_000
+        candles
+    seed : int, default 0
+        same seed, same market
+    timeframe : str, default "1h"
+        any timeframe of the candle table
+    end : str, default "2025-01-01"
+        the market's last candle closes here (UTC)
+
+    Returns
+    -------
+    pd.DataFrame
+        candles; `market_truth` is one half everywhere
+    """
+    return _market("NULL", timeframe, n, seed, 0.0, end, price=100.0)
 
 # %% ../../nbs/10_data/30_market.ipynb #b9d7ba94
 _PRICES = {
@@ -196,12 +256,33 @@ _PRICES = {
 
 
 def sample_market(
-    symbol: str = "BTCUSDT",  # names the market: another symbol is another market; large or small letters
-    timeframe: str = "1h",  # any timeframe of the candle table
-    n: int = 10_000,  # candles
-    seed: int = 0,  # same seed, same market
-    edge: float = 0.08,  # probability minus one half, planted as in `planted_market`
-    end: str = "2025-01-01",  # the market's last candle closes here (UTC)
-) -> pd.DataFrame:  # candles; attrs hold symbol, timeframe, source, seed, edge; `market_truth` tells their truth
-    "The embedded sample market: looks like crypto, needs no network, and its truth is known."
-    return _market(symbol, timeframe, n, seed, edge, end, _PRICES.get(str(symbol).upper(), 10.0))
+    symbol: str = "BTCUSDT",
+    timeframe: str = "1h",
+    n: int = 10_000,
+    seed: int = 0,
+    edge: float = 0.08,
+    end: str = "2025-01-01",
+) -> pd.DataFrame:
+    """The embedded sample market: looks like crypto, needs no network, and its truth is known.
+
+    Parameters
+    ----------
+    symbol : str, default "BTCUSDT"
+        names the market: another symbol is another market; large or small letters
+    timeframe : str, default "1h"
+        any timeframe of the candle table
+    n : int, default 10_000
+        candles
+    seed : int, default 0
+        same seed, same market
+    edge : float, default 0.08
+        probability minus one half, planted as in `planted_market`
+    end : str, default "2025-01-01"
+        the market's last candle closes here (UTC)
+
+    Returns
+    -------
+    pd.DataFrame
+        candles; attrs hold symbol, timeframe, source, seed, edge; `market_truth` tells their truth
+    """
+    return _market(symbol, timeframe, n, seed, edge, end, price=_PRICES.get(str(symbol).upper(), 10.0))

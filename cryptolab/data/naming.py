@@ -53,12 +53,28 @@ def _price_ranks(names, word):
     return ranks
 
 # %% ../../nbs/10_data/22_naming.ipynb #9cf98867
-def price_column(
-    names: list,  # the column names of one file
-    word: str,  # open, high, low or close
-    where: str = "table",  # what errors call the file
-) -> str:  # the column; raises DataError when none or several fit
-    "The column that holds one of the four prices."
+def price_column(names: list, word: str, where: str = "table") -> str:
+    """The column that holds one of the four prices.
+
+    Parameters
+    ----------
+    names : list
+        the column names of one file
+    word : str
+        open, high, low or close
+    where : str, default "table"
+        what errors call the file
+
+    Returns
+    -------
+    str
+        the column
+
+    Raises
+    ------
+    DataError
+        when none or several fit
+    """
     found = next((r for r in _price_ranks(names, word) if r), [])
     if not found:
         raise DataError(
@@ -104,12 +120,22 @@ def _is_taker(name):
     return taker, taker and not re.search("quote|sell|ratio|pct", joined) and not have & (_QUOTES - {"to"})
 
 # %% ../../nbs/10_data/22_naming.ipynb #c16a1f6f
-def volume_columns(
-    frame: pd.DataFrame,  # the table as it stands in the file
-    where: str = "table",  # what errors call the file
-) -> dict:  # volume and, if named, quote_volume, trades, taker_buy_volume -> column; `quoted`: volume in quote units;
-    # `volumes`: every column that may be a volume
-    "The columns of volume and trades."
+def volume_columns(frame: pd.DataFrame, where: str = "table") -> dict:
+    """The columns of volume and trades.
+
+    Parameters
+    ----------
+    frame : pd.DataFrame
+        the table as it stands in the file
+    where : str, default "table"
+        what errors call the file
+
+    Returns
+    -------
+    dict
+        volume and, if named, quote_volume, trades, taker_buy_volume -> column; `quoted`: volume in quote units;
+        `volumes`: every column that may be a volume
+    """
     roles, exact, base, quote, amounts = {}, [], [], [], []
     for name in frame.columns:
         have, joined, (taker, bought) = set(words(name)), _joined(name), _is_taker(name)
@@ -156,12 +182,23 @@ def _fits(base, quote, low, high):
         return (base > 0) & (quote >= 0.999 * low * base) & (quote <= 1.001 * high * base)
 
 
-def proven_volumes(
-    volumes: dict,  # name -> float64 array; candidates, the most likely first
-    low: np.ndarray,  # low of every candle
-    high: np.ndarray,  # high
-) -> tuple | None:  # (volume, quote volume, bool per row: it is not what the names say), or None: nothing is proven
-    "Which column is the volume and which the quote volume, told by the prices."
+def proven_volumes(volumes: dict, low: np.ndarray, high: np.ndarray) -> tuple | None:
+    """Which column is the volume and which the quote volume, told by the prices.
+
+    Parameters
+    ----------
+    volumes : dict
+        name -> float64 array; candidates, the most likely first
+    low : np.ndarray
+        low of every candle
+    high : np.ndarray
+        high
+
+    Returns
+    -------
+    tuple | None
+        (volume, quote volume, bool per row: it is not what the names say), or None: nothing is proven
+    """
     for first, second in combinations(volumes, 2):
         a, b = volumes[first], volumes[second]
         told = (a > 0) & (b > 0)
@@ -209,10 +246,19 @@ _ZONES = set(
 )
 
 
-def is_local(
-    name: object,  # the name of a column of times
-) -> bool:  # it speaks of a zone that is not UTC
-    "Whether times under this name are local ones."
+def is_local(name: object) -> bool:
+    """Whether times under this name are local ones.
+
+    Parameters
+    ----------
+    name : object
+        the name of a column of times
+
+    Returns
+    -------
+    bool
+        it speaks of a zone that is not UTC
+    """
     have = set(words(name))
     apart = re.search(r"(?i)(utc|gmt)\s*[+-]?0*[1-9]\d?(?!\w)", str(name)) is not None
     return bool(have & _ZONES) or apart or {"new", "york"} <= have or "local" in "".join(words(name))
@@ -244,12 +290,28 @@ def _time_rank(name):
     return 9 + local
 
 # %% ../../nbs/10_data/22_naming.ipynb #78a91bde
-def time_columns(
-    frame: pd.DataFrame,  # the table as it stands in the file
-    taken: set,  # columns that are known to be something else
-    where: str = "table",  # what errors call the file
-) -> tuple:  # list of one column, or of date and clock; whether it is the close time; DataError: no column is a time
-    "Where the time stands."
+def time_columns(frame: pd.DataFrame, taken: set, where: str = "table") -> tuple:
+    """Where the time stands.
+
+    Parameters
+    ----------
+    frame : pd.DataFrame
+        the table as it stands in the file
+    taken : set
+        columns that are known to be something else
+    where : str, default "table"
+        what errors call the file
+
+    Returns
+    -------
+    tuple
+        list of one column, or of date and clock; whether it is the close time
+
+    Raises
+    ------
+    DataError
+        no column is a time
+    """
     ranked = sorted(((_time_rank(n), k, n) for k, n in enumerate(frame.columns) if n not in taken), key=lambda x: x[:2])
     usable = [(rank, n, *_reads_as_time(frame[n], rank % 10 < 9)) for rank, _, n in ranked if rank < 99]
     usable = [
@@ -328,10 +390,24 @@ def _volumes_by_content(roles, numbers, left, raw):
     return {**roles, "quoted": False}
 
 # %% ../../nbs/10_data/22_naming.ipynb #1e556e75
-def columns_by_content(
-    raw: RawTable,  # a table without header
-) -> dict:  # role -> column number, `time` -> list of columns; raises DataError when no four columns look like prices
-    "Which column is which, told by the numbers alone."
+def columns_by_content(raw: RawTable) -> dict:
+    """Which column is which, told by the numbers alone.
+
+    Parameters
+    ----------
+    raw : RawTable
+        a table without header
+
+    Returns
+    -------
+    dict
+        role -> column number, `time` -> list of columns
+
+    Raises
+    ------
+    DataError
+        when no four columns look like prices
+    """
     frame = raw.frame.iloc[: 3000]
     numbers = {}
     mark = decimal_mark([frame[k] for k in frame.columns], raw.path)

@@ -20,10 +20,19 @@ _OLDEST = pd.Timestamp("1900-01-01").value  # of written dates, which cannot be 
 _NAT = np.iinfo("int64").min
 
 
-def epoch_to_ns(
-    numbers: np.ndarray,  # int or float epochs, any mix of units
-) -> tuple:  # int64 nanoseconds (NaT where implausible), and per row the unit's position in s, ms, µs, ns (-1: none)
-    "Epoch numbers as nanoseconds, each row by its own magnitude."
+def epoch_to_ns(numbers: np.ndarray) -> tuple:
+    """Epoch numbers as nanoseconds, each row by its own magnitude.
+
+    Parameters
+    ----------
+    numbers : np.ndarray
+        int or float epochs, any mix of units
+
+    Returns
+    -------
+    tuple
+        int64 nanoseconds (NaT where implausible), and per row the unit's position in s, ms, µs, ns (-1: none)
+    """
     x = np.asarray(numbers)
     known = np.isfinite(x) & (np.abs(x) < 9e18)
     whole = np.where(known, np.floor(x) if x.dtype.kind == "f" else x, 0).astype("int64")
@@ -218,12 +227,23 @@ def _written_to_ns(text, where):
     return np.where(known, ns, _NAT)
 
 # %% ../../nbs/10_data/21_parsing.ipynb #c9cd2e9e
-def parse_times(
-    values: pd.Series,  # a column as it stands in a file: datetimes, epochs, dates, text, or a mix
-    where: str = "times",  # what errors call the column
-    serial: bool = False,  # True: numbers from 32,874 to 73,050 are days of Excel (1990 … 2099)
-) -> tuple:  # int64 ns UTC (NaT where unreadable), bool per row: another unit than the first, words about the units
-    "Open times from any way of writing them; times without a zone are taken as UTC."
+def parse_times(values: pd.Series, where: str = "times", serial: bool = False) -> tuple:
+    """Open times from any way of writing them; times without a zone are taken as UTC.
+
+    Parameters
+    ----------
+    values : pd.Series
+        a column as it stands in a file: datetimes, epochs, dates, text, or a mix
+    where : str, default "times"
+        what errors call the column
+    serial : bool, default False
+        True: numbers from 32,874 to 73,050 are days of Excel (1990 … 2099)
+
+    Returns
+    -------
+    tuple
+        int64 ns UTC (NaT where unreadable), bool per row: another unit than the first, words about the units
+    """
     n, none = len(values), np.zeros(len(values), bool)
     if isinstance(values.dtype, pd.DatetimeTZDtype) or values.dtype.kind == "M":
         return _moments(values), none, ""
@@ -263,11 +283,26 @@ def _has_fractions(column):
     return pd.api.types.is_float_dtype(column) and bool((column.dropna() % 1 != 0).any())
 
 
-def decimal_mark(
-    columns: list,  # Series of one file; only those of text matter
-    where: str = "numbers",  # what errors call the file
-) -> str:  # "." or ","; raises DataError where the file does not tell
-    "Which mark is the decimal point of this file."
+def decimal_mark(columns: list, where: str = "numbers") -> str:
+    """Which mark is the decimal point of this file.
+
+    Parameters
+    ----------
+    columns : list
+        Series of one file; only those of text matter
+    where : str, default "numbers"
+        what errors call the file
+
+    Returns
+    -------
+    str
+        "." or ","
+
+    Raises
+    ------
+    DataError
+        where the file does not tell
+    """
     text = [c.dropna().astype("str").str.strip() for c in columns if not pd.api.types.is_numeric_dtype(c)]
     text = pd.concat(text) if text else pd.Series(dtype="str")
     text = text[text.str.contains(",", regex=False)]
@@ -296,11 +331,21 @@ def decimal_mark(
     return "."
 
 
-def parse_numbers(
-    values: pd.Series,  # a column as it stands in a file
-    decimal: str = ".",  # the file's decimal mark
-) -> tuple:  # float64 array (NaN where empty or unreadable), position of the first unreadable value or None
-    "Numbers from text: thousands separators, currency signs, 12.5K."
+def parse_numbers(values: pd.Series, decimal: str = ".") -> tuple:
+    """Numbers from text: thousands separators, currency signs, 12.5K.
+
+    Parameters
+    ----------
+    values : pd.Series
+        a column as it stands in a file
+    decimal : str, default "."
+        the file's decimal mark
+
+    Returns
+    -------
+    tuple
+        float64 array (NaN where empty or unreadable), position of the first unreadable value or None
+    """
     if pd.api.types.is_numeric_dtype(values):
         return values.to_numpy("float64", na_value=np.nan), None
     numbers = pd.to_numeric(values, errors="coerce").to_numpy("float64", na_value=np.nan).copy()

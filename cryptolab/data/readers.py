@@ -281,15 +281,43 @@ def _columns_of(raw):
 
 # %% ../../nbs/10_data/23_readers.ipynb #c64105d6
 def read_candles(
-    path: str | Path,  # CSV, text, JSON, JSON lines, parquet, feather or xlsx; packed as .gz, .bz2, .xz or .zip too
-    timeframe: str | None = None,  # length of one candle; None: that of the rows
-    clean: bool = True,  # False: rows as they stand in the file, in its order
-    max_wrong: float = 0.02,  # share of wrong rows beyond which a file is refused, see `clean_candles`
-    allow_jumps: bool = False,  # True: the price may be another one from one candle to the next
-    max_unpacked: int = MAX_UNPACKED,  # most bytes that a packed file may unpack to
-    max_ratio: float = MAX_RATIO,  # most bytes per packed byte, beyond 64 MiB
-) -> Candles:  # candle table; attrs: path, timeframe, quality; DataError names file, line, column and value
-    "Candles from a file of any common layout."
+    path: str | Path,
+    timeframe: str | None = None,
+    clean: bool = True,
+    max_wrong: float = 0.02,
+    allow_jumps: bool = False,
+    max_unpacked: int = MAX_UNPACKED,
+    max_ratio: float = MAX_RATIO,
+) -> Candles:
+    """Candles from a file of any common layout.
+
+    Parameters
+    ----------
+    path : str | Path
+        CSV, text, JSON, JSON lines, parquet, feather or xlsx; packed as .gz, .bz2, .xz or .zip too
+    timeframe : str | None, default None
+        length of one candle; None: that of the rows
+    clean : bool, default True
+        False: rows as they stand in the file, in its order
+    max_wrong : float, default 0.02
+        share of wrong rows beyond which a file is refused, see `clean_candles`
+    allow_jumps : bool, default False
+        True: the price may be another one from one candle to the next
+    max_unpacked : int, default MAX_UNPACKED
+        most bytes that a packed file may unpack to
+    max_ratio : float, default MAX_RATIO
+        most bytes per packed byte, beyond 64 MiB
+
+    Returns
+    -------
+    Candles
+        candle table; attrs: path, timeframe, quality
+
+    Raises
+    ------
+    DataError
+        names file, line, column and value
+    """
     raw = read_raw(path, max_unpacked, max_ratio)
     lower = set(raw.frame.columns)
     doubled = {n for n in lower if len(str(n)) == 1 and str(n).isupper() and str(n).lower() in lower}

@@ -22,10 +22,23 @@ _UNITS = {"m": 1, "min": 1, "mins": 1, "minute": 1, "minutes": 1, "t": 1, "h": 6
 MONDAY = pd.Timestamp("1970-01-05", tz="UTC")  # weekly candles start on a Monday, as on the exchanges
 
 
-def canonical_timeframe(
-    timeframe: str,  # "1h", "1H", "60min", "1 day"; "1M" and "3M" are months and refused
-) -> str:  # the same timeframe as it is written in TIMEFRAMES; raises SettingsError
-    "The one spelling of a timeframe used everywhere."
+def canonical_timeframe(timeframe: str) -> str:
+    """The one spelling of a timeframe used everywhere.
+
+    Parameters
+    ----------
+    timeframe : str
+        "1h", "1H", "60min", "1 day"; "1M" and "3M" are months and refused
+
+    Returns
+    -------
+    str
+        the same timeframe as it is written in TIMEFRAMES
+
+    Raises
+    ------
+    SettingsError
+    """
     match = re.fullmatch(r"\s*(\d{1,5})\s*([A-Za-z]+)\s*", str(timeframe))
     if match and match[2] == "M" and int(match[1]) in (1, 2, 3, 6, 12):
         raise SettingsError(
@@ -38,43 +51,103 @@ def canonical_timeframe(
     raise SettingsError(f"unknown timeframe {timeframe!r}", " ".join(TIMEFRAMES), repr(timeframe), "choose one of them")
 
 # %% ../../nbs/10_data/07_timegrid.ipynb #cefa8332
-def timeframe_delta(
-    timeframe: str,  # any spelling that `canonical_timeframe` knows
-) -> pd.Timedelta:  # length of one candle; raises SettingsError
-    "How long a candle lasts."
+def timeframe_delta(timeframe: str) -> pd.Timedelta:
+    """How long a candle lasts.
+
+    Parameters
+    ----------
+    timeframe : str
+        any spelling that `canonical_timeframe` knows
+
+    Returns
+    -------
+    pd.Timedelta
+        length of one candle
+
+    Raises
+    ------
+    SettingsError
+    """
     return pd.Timedelta(minutes=_MINUTES[canonical_timeframe(timeframe)]).as_unit("ns")
 
 
-def timeframe_ns(
-    timeframe: str,  # any spelling that `canonical_timeframe` knows
-) -> int:  # length of one candle; raises SettingsError
-    "How long a candle lasts, in nanoseconds."
+def timeframe_ns(timeframe: str) -> int:
+    """How long a candle lasts, in nanoseconds.
+
+    Parameters
+    ----------
+    timeframe : str
+        any spelling that `canonical_timeframe` knows
+
+    Returns
+    -------
+    int
+        length of one candle
+
+    Raises
+    ------
+    SettingsError
+    """
     return timeframe_delta(timeframe).value
 
 
-def index_ns(
-    index: pd.DatetimeIndex,  # times, whatever unit pandas stores them in
-) -> np.ndarray:  # int64 nanoseconds since 1970
-    "A time index as nanoseconds."
+def index_ns(index: pd.DatetimeIndex) -> np.ndarray:
+    """A time index as nanoseconds.
+
+    Parameters
+    ----------
+    index : pd.DatetimeIndex
+        times, whatever unit pandas stores them in
+
+    Returns
+    -------
+    np.ndarray
+        int64 nanoseconds since 1970
+    """
     return pd.DatetimeIndex(index).as_unit("ns").asi8
 
 
-def until_close(
-    step: int,  # length of a candle in nanoseconds
-    phase: int,  # nanoseconds from the last whole multiple of `step` to the times of a table, 0 … step − 1
-) -> int:  # nanoseconds from such a time to the end of its candle; 0 where the times are no close times
-    "Whether times are close times: written 12:59:59.999, 12:59:59, or 12:59 without seconds; also on shifted grids."
+def until_close(step: int, phase: int) -> int:
+    """Whether times are close times: written 12:59:59.999, 12:59:59, or 12:59 without seconds; also on shifted grids.
+
+    Parameters
+    ----------
+    step : int
+        length of a candle in nanoseconds
+    phase : int
+        nanoseconds from the last whole multiple of `step` to the times of a table, 0 … step − 1
+
+    Returns
+    -------
+    int
+        nanoseconds from such a time to the end of its candle; 0 where the times are no close times
+    """
     second, minute, hour = 1_000_000_000, 60_000_000_000, 3_600_000_000_000
     if 0 < (left := -phase % minute) <= second:
         return left
     return minute if -phase % min(step, hour) == minute < step else 0
 
 # %% ../../nbs/10_data/07_timegrid.ipynb #0568ee9c
-def utc_time(
-    value: object,  # text, date, datetime or Timestamp; a number is refused, since its unit is unknown
-    name: str = "time",  # what the error calls it
-) -> pd.Timestamp:  # the moment in UTC; raises SettingsError for what is not a time
-    "A point in time; without a zone it is UTC."
+def utc_time(value: object, name: str = "time") -> pd.Timestamp:
+    """A point in time; without a zone it is UTC.
+
+    Parameters
+    ----------
+    value : object
+        text, date, datetime or Timestamp; a number is refused, since its unit is unknown
+    name : str, default "time"
+        what the error calls it
+
+    Returns
+    -------
+    pd.Timestamp
+        the moment in UTC
+
+    Raises
+    ------
+    SettingsError
+        for what is not a time
+    """
     try:
         time = pd.NaT if isinstance(value, (int, float, np.number)) else pd.Timestamp(value)
     except (TypeError, ValueError):
@@ -85,18 +158,41 @@ def utc_time(
     return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
 
 
-def utc_index(
-    times,  # times, such as an index or a column; without a zone they are UTC
-) -> pd.DatetimeIndex:  # the same moments in UTC
-    "Many points in time; without a zone they are UTC."
+def utc_index(times) -> pd.DatetimeIndex:
+    """Many points in time; without a zone they are UTC.
+
+    Parameters
+    ----------
+    times
+        times, such as an index or a column; without a zone they are UTC
+
+    Returns
+    -------
+    pd.DatetimeIndex
+        the same moments in UTC
+    """
     index = pd.DatetimeIndex(times)
     return index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
 
 # %% ../../nbs/10_data/07_timegrid.ipynb #a7160368
-def infer_timeframe(
-    candles: pd.DataFrame | pd.DatetimeIndex,  # candle table or its time index, in any order
-) -> str:  # one of TIMEFRAMES; raises DataError when the steps fit none
-    "The most frequent step between candles; the table's own label decides where the rows cannot."
+def infer_timeframe(candles: pd.DataFrame | pd.DatetimeIndex) -> str:
+    """The most frequent step between candles; the table's own label decides where the rows cannot.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame | pd.DatetimeIndex
+        candle table or its time index, in any order
+
+    Returns
+    -------
+    str
+        one of TIMEFRAMES
+
+    Raises
+    ------
+    DataError
+        when the steps fit none
+    """
     index = candles if isinstance(candles, pd.Index) else candles.index
     label = getattr(candles, "attrs", {}).get("timeframe")
     times = index_ns(index[index.notna()])
@@ -120,20 +216,40 @@ def infer_timeframe(
     )
 
 # %% ../../nbs/10_data/07_timegrid.ipynb #6272efca
-def segments(
-    index: pd.DatetimeIndex,  # sorted open times without duplicates, or a candle table
-    timeframe: str,  # length of one candle
-) -> np.ndarray:  # int64, one per row: 0 for the first gap-free run, 1 for the next, ...
-    "Number of the gap-free run each row is in."
+def segments(index: pd.DatetimeIndex, timeframe: str) -> np.ndarray:
+    """Number of the gap-free run each row is in.
+
+    Parameters
+    ----------
+    index : pd.DatetimeIndex
+        sorted open times without duplicates, or a candle table
+    timeframe : str
+        length of one candle
+
+    Returns
+    -------
+    np.ndarray
+        int64, one per row: 0 for the first gap-free run, 1 for the next, ...
+    """
     times = index_ns(getattr(index, "index", index))
     return np.concatenate([[0], np.cumsum(np.diff(times) != timeframe_ns(timeframe))]).astype("int64")[: len(times)]
 
 
-def find_gaps(
-    candles: pd.DataFrame | pd.DatetimeIndex,  # sorted candle table or its index
-    timeframe: str | None = None,  # length of one candle; None: inferred
-) -> pd.DataFrame:  # one row per gap: start, end (open times of its first and last candle), missing (how many)
-    "Every hole in the table."
+def find_gaps(candles: pd.DataFrame | pd.DatetimeIndex, timeframe: str | None = None) -> pd.DataFrame:
+    """Every hole in the table.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame | pd.DatetimeIndex
+        sorted candle table or its index
+    timeframe : str | None, default None
+        length of one candle; None: inferred
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per gap: start, end (open times of its first and last candle), missing (how many)
+    """
     index = candles if isinstance(candles, pd.Index) else candles.index
     step = timeframe_ns(timeframe or infer_timeframe(candles))
     times = index_ns(index)

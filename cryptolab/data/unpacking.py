@@ -29,20 +29,41 @@ MAX_UNPACKED, MAX_RATIO = 4 << 30, 250  # bytes; unpacked size / packed size
 _SMALL = 64 << 20  # bytes up to which the ratio does not matter
 
 
-def limit_of(
-    packed: int,  # size of a file or archive in bytes
-    max_unpacked: int = MAX_UNPACKED,  # most bytes it may unpack to
-    max_ratio: float = MAX_RATIO,  # most bytes per packed byte, beyond 64 MiB
-) -> int:  # bytes
-    "How much a packed file may unpack to."
+def limit_of(packed: int, max_unpacked: int = MAX_UNPACKED, max_ratio: float = MAX_RATIO) -> int:
+    """How much a packed file may unpack to.
+
+    Parameters
+    ----------
+    packed : int
+        size of a file or archive in bytes
+    max_unpacked : int, default MAX_UNPACKED
+        most bytes it may unpack to
+    max_ratio : float, default MAX_RATIO
+        most bytes per packed byte, beyond 64 MiB
+
+    Returns
+    -------
+    int
+        bytes
+    """
     return int(min(max_unpacked, max(_SMALL, max_ratio * packed)))
 
 
-def too_large(
-    path: str | Path,  # a file
-    limit: int,  # bytes
-) -> DataError:  # to be raised
-    "The error for a file that unpacks to more than its limit."
+def too_large(path: str | Path, limit: int) -> DataError:
+    """The error for a file that unpacks to more than its limit.
+
+    Parameters
+    ----------
+    path : str | Path
+        a file
+    limit : int
+        bytes
+
+    Returns
+    -------
+    DataError
+        to be raised
+    """
     return DataError(f"{path} unpacks to more than it may", f"at most {limit / 2**20:,.0f} MiB", "more",
                      "unpack it yourself, or pass larger max_unpacked and max_ratio if you trust it")
 
@@ -105,12 +126,27 @@ def _check_content(data, path):
                             f"{remedy} in its repository, or download the file itself")
 
 
-def open_file(
-    path: Path,  # a file with one of KNOWN_ENDINGS
-    max_unpacked: int = MAX_UNPACKED,  # most bytes it may unpack to
-    max_ratio: float = MAX_RATIO,  # most bytes per packed byte, beyond 64 MiB
-) -> tuple:  # text, json, parquet, feather or excel; the unpacked bytes; raises DataError
-    "What a file is, and what is in it."
+def open_file(path: Path, max_unpacked: int = MAX_UNPACKED, max_ratio: float = MAX_RATIO) -> tuple:
+    """What a file is, and what is in it.
+
+    Parameters
+    ----------
+    path : Path
+        a file with one of KNOWN_ENDINGS
+    max_unpacked : int, default MAX_UNPACKED
+        most bytes it may unpack to
+    max_ratio : float, default MAX_RATIO
+        most bytes per packed byte, beyond 64 MiB
+
+    Returns
+    -------
+    tuple
+        text, json, parquet, feather or excel; the unpacked bytes
+
+    Raises
+    ------
+    DataError
+    """
     try:
         name, data = _unpack(path, max_unpacked, max_ratio)
     except DataError:

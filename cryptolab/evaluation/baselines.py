@@ -16,43 +16,94 @@ from ..labels.targets import normalised_atr, true_range
 from .metrics import check_column
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #2f222e2a
-def majority_class(
-    y_train,  # labels of the training rows, 0 or 1
-) -> int:  # 1 where more than half of them rose, else 0
-    "The commoner class of the training rows."
+def majority_class(y_train) -> int:
+    """The commoner class of the training rows.
+
+    Parameters
+    ----------
+    y_train
+        labels of the training rows, 0 or 1
+
+    Returns
+    -------
+    int
+        1 where more than half of them rose, else 0
+    """
     y = check_column("y_train", y_train)
     if not np.isin(y, (0, 1)).all():
         raise DataError("`y_train` is not a direction", "0 and 1", y[~np.isin(y, (0, 1))][0], "use `next_direction`")
     return int(y.mean() > 0.5)
 
 
-def majority(
-    y_train,  # labels of the training rows, 0 or 1
-    n: int = 1,  # number of rows to forecast
-) -> np.ndarray:  # p_up per row, float (n,): the share of rising training rows
-    "Forecast the training rows' base rate for every row."
+def majority(y_train, n: int = 1) -> np.ndarray:
+    """Forecast the training rows' base rate for every row.
+
+    Parameters
+    ----------
+    y_train
+        labels of the training rows, 0 or 1
+    n : int, default 1
+        number of rows to forecast
+
+    Returns
+    -------
+    np.ndarray
+        p_up per row, float (n,): the share of rising training rows
+    """
     majority_class(y_train)
     return np.full(n, np.mean(np.asarray(y_train, dtype=float)))
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #a11be5bb
-def last_move(
-    ret,  # return of the candle that just closed, per row (row t: close(t)/close(t-1)), any sign-preserving unit
-) -> np.ndarray:  # p_up per row, float: 1 after a rise, 0 after a fall, 0.5 after no change; NaN stays NaN
-    "The last move goes on."
+def last_move(ret) -> np.ndarray:
+    """The last move goes on.
+
+    Parameters
+    ----------
+    ret
+        return of the candle that just closed, per row (row t: close(t)/close(t-1)), any sign-preserving unit
+
+    Returns
+    -------
+    np.ndarray
+        p_up per row, float: 1 after a rise, 0 after a fall, 0.5 after no change; NaN stays NaN
+    """
     return (np.sign(np.asarray(ret, dtype=float)) + 1) / 2
 
 
-def reversal(
-    ret,  # return of the candle that just closed, per row
-) -> np.ndarray:  # p_up per row, float: 0 after a rise, 1 after a fall, 0.5 after no change; NaN stays NaN
-    "The last move turns round."
+def reversal(ret) -> np.ndarray:
+    """The last move turns round.
+
+    Parameters
+    ----------
+    ret
+        return of the candle that just closed, per row
+
+    Returns
+    -------
+    np.ndarray
+        p_up per row, float: 0 after a rise, 1 after a fall, 0.5 after no change; NaN stays NaN
+    """
     return 1 - last_move(ret)
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #60d1efd7
-def usual_step(
-    index: pd.DatetimeIndex,  # open times of candles
-) -> pd.Timedelta:  # commonest distance of neighbours; DataError for an index without a clock
-    "The usual distance between candles."
+def usual_step(index: pd.DatetimeIndex) -> pd.Timedelta:
+    """The usual distance between candles.
+
+    Parameters
+    ----------
+    index : pd.DatetimeIndex
+        open times of candles
+
+    Returns
+    -------
+    pd.Timedelta
+        commonest distance of neighbours
+
+    Raises
+    ------
+    DataError
+        for an index without a clock
+    """
     if not isinstance(index, pd.DatetimeIndex) or not (index.is_monotonic_increasing and index.is_unique):
         raise DataError(
             "candles without a usable clock", "sorted open times, each once", type(index).__name__,
@@ -84,12 +135,23 @@ def _seasons(values, season, ahead):
     return step, season
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #caf81ae5
-def seasonal_naive(
-    values: pd.Series,  # quantity of each candle, known at its close, indexed by open time
-    season: str = "1D",  # how long ago: a day, a week ("7D")
-    ahead: int = 1,  # candles that the outcome spans; their mean is forecast, so at most one season
-) -> pd.Series:  # forecast per decision row, unit of `values`; NaN where a candle of the season before is missing
-    "The next candles will be as the same candles were one season ago."
+def seasonal_naive(values: pd.Series, season: str = "1D", ahead: int = 1) -> pd.Series:
+    """The next candles will be as the same candles were one season ago.
+
+    Parameters
+    ----------
+    values : pd.Series
+        quantity of each candle, known at its close, indexed by open time
+    season : str, default "1D"
+        how long ago: a day, a week ("7D")
+    ahead : int, default 1
+        candles that the outcome spans; their mean is forecast, so at most one season
+
+    Returns
+    -------
+    pd.Series
+        forecast per decision row, unit of `values`; NaN where a candle of the season before is missing
+    """
     step, season = _seasons(values, season, ahead)
     clock = pd.date_range(values.index[0], values.index[-1], freq=step, name=values.index.name)
     back = values.reindex(clock).rolling(ahead).mean()  # at the last of the candles one season ago
@@ -130,13 +192,25 @@ def _labels(name, y, rows):
     return y
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #a8bb222e
-def logistic_baseline(
-    X_train,  # features of the training rows, (rows, features)
-    y_train,  # their labels, 0 or 1
-    X,  # features of the rows to forecast, (n, features)
-    C: float = 0.01,  # inverse strength of the L2 penalty; small because market features are many and noisy
-) -> np.ndarray:  # p_up per row of X, float (n,)
-    "Logistic regression on standardised features."
+def logistic_baseline(X_train, y_train, X, C: float = 0.01) -> np.ndarray:
+    """Logistic regression on standardised features.
+
+    Parameters
+    ----------
+    X_train
+        features of the training rows, (rows, features)
+    y_train
+        their labels, 0 or 1
+    X
+        features of the rows to forecast, (n, features)
+    C : float, default 0.01
+        inverse strength of the L2 penalty; small because market features are many and noisy
+
+    Returns
+    -------
+    np.ndarray
+        p_up per row of X, float (n,)
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -155,17 +229,44 @@ _LIGHTGBM = {
 
 
 def lightgbm_baseline(
-    X_train,  # features of the training rows, (rows, features)
-    y_train,  # their labels, 0 or 1
-    X_val,  # features of the validation rows, which decide the number of trees
-    y_val,  # their labels
-    X,  # features of the rows to forecast, (n, features)
-    seed: int = 0,  # same seed, same numbers
-    num_threads: int = 0,  # threads; 0 = all cores
-    trees: int = 500,  # most trees
-    patience: int = 60,  # stop after so many trees without a better validation loss
-) -> np.ndarray:  # p_up per row of X, float (n,)
-    "Gradient boosting with early stopping on validation rows."
+    X_train,
+    y_train,
+    X_val,
+    y_val,
+    X,
+    seed: int = 0,
+    num_threads: int = 0,
+    trees: int = 500,
+    patience: int = 60,
+) -> np.ndarray:
+    """Gradient boosting with early stopping on validation rows.
+
+    Parameters
+    ----------
+    X_train
+        features of the training rows, (rows, features)
+    y_train
+        their labels, 0 or 1
+    X_val
+        features of the validation rows, which decide the number of trees
+    y_val
+        their labels
+    X
+        features of the rows to forecast, (n, features)
+    seed : int, default 0
+        same seed, same numbers
+    num_threads : int, default 0
+        threads; 0 = all cores
+    trees : int, default 500
+        most trees
+    patience : int, default 60
+        stop after so many trees without a better validation loss
+
+    Returns
+    -------
+    np.ndarray
+        p_up per row of X, float (n,)
+    """
     import lightgbm as lgb
 
     X_train = _matrix("X_train", X_train)
@@ -177,12 +278,23 @@ def lightgbm_baseline(
     return model.predict(X, num_iteration=model.best_iteration)
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #351cd3a2
-def persistence_vol(
-    candles: pd.DataFrame,  # candle table
-    window: int = 14,  # candles of the average, the same as of the label
-    target: str = "natr_future",  # the label it repeats: "natr_future" (plain mean) | "natr_next" (Wilder's)
-) -> pd.Series:  # forecast per candle, fraction of the close; NaN in the first window - 1 rows
-    "Volatility stays as it is: the label's own quantity, at the decision candle."
+def persistence_vol(candles: pd.DataFrame, window: int = 14, target: str = "natr_future") -> pd.Series:
+    """Volatility stays as it is: the label's own quantity, at the decision candle.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    window : int, default 14
+        candles of the average, the same as of the label
+    target : str, default "natr_future"
+        the label it repeats: "natr_future" (plain mean) | "natr_next" (Wilder's)
+
+    Returns
+    -------
+    pd.Series
+        forecast per candle, fraction of the close; NaN in the first window - 1 rows
+    """
     if target not in ("natr_future", "natr_next"):
         raise SettingsError(
             "unknown `target` of persistence", "natr_future | natr_next", repr(target), "use the label's name",
@@ -193,11 +305,26 @@ def persistence_vol(
     return (ranges / candles["close"]).rename("persistence")
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #f7828102
-def check_training(
-    y_train: pd.Series,  # training labels, indexed by decision row
-    forecast: pd.DataFrame,  # forecasts or features per candle
-) -> tuple:  # labels and forecasts of the rows where both are known; DataError for fewer than 30
-    "Training labels and the forecasts of the same rows, both known."
+def check_training(y_train: pd.Series, forecast: pd.DataFrame) -> tuple:
+    """Training labels and the forecasts of the same rows, both known.
+
+    Parameters
+    ----------
+    y_train : pd.Series
+        training labels, indexed by decision row
+    forecast : pd.DataFrame
+        forecasts or features per candle
+
+    Returns
+    -------
+    tuple
+        labels and forecasts of the rows where both are known
+
+    Raises
+    ------
+    DataError
+        for fewer than 30
+    """
     if not isinstance(y_train, pd.Series):
         raise DataError(
             "training labels have no rows", "a Series indexed by decision row", type(y_train).__name__,
@@ -217,12 +344,23 @@ def check_training(
     return both["y"], both.drop(columns="y")
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #3b64d8a0
-def ewma_vol(
-    candles: pd.DataFrame,  # candle table
-    y_train: pd.Series,  # training labels (volatility, fraction), indexed by decision row; they fix the unit
-    lam: float = 0.94,  # weight of yesterday's variance (RiskMetrics 1996)
-) -> pd.Series:  # forecast per candle in the label's unit; NaN in the first row
-    "Exponentially weighted volatility of returns, in the label's unit."
+def ewma_vol(candles: pd.DataFrame, y_train: pd.Series, lam: float = 0.94) -> pd.Series:
+    """Exponentially weighted volatility of returns, in the label's unit.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    y_train : pd.Series
+        training labels (volatility, fraction), indexed by decision row; they fix the unit
+    lam : float, default 0.94
+        weight of yesterday's variance (RiskMetrics 1996)
+
+    Returns
+    -------
+    pd.Series
+        forecast per candle in the label's unit; NaN in the first row
+    """
     if not 0 < lam < 1:
         raise SettingsError("weight of an exponential average", "between 0 and 1", lam, "RiskMetrics uses 0.94")
     square = np.log(candles["close"]).diff() ** 2
@@ -233,32 +371,64 @@ def ewma_vol(
     return sigma * float((y @ f["ewma"]) / (f["ewma"] @ f["ewma"]))
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #22125a4f
-def har_bars(
-    step: pd.Timedelta,  # length of a candle
-    window: int = 14,  # candles of the label
-) -> tuple:  # numbers of candles to average, rising: one, `window`, a day, a week; 1, 5, 22 where a day is one candle
-    "The horizons of a HAR regression for a timeframe."
+def har_bars(step: pd.Timedelta, window: int = 14) -> tuple:
+    """The horizons of a HAR regression for a timeframe.
+
+    Parameters
+    ----------
+    step : pd.Timedelta
+        length of a candle
+    window : int, default 14
+        candles of the label
+
+    Returns
+    -------
+    tuple
+        numbers of candles to average, rising: one, `window`, a day, a week; 1, 5, 22 where a day is one candle
+    """
     day = round(pd.Timedelta(days=1) / step)
     return tuple(sorted({1, window, day, 7 * day})) if day >= 2 else (1, 5, 22)
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #8d6884d7
-def har_features(
-    candles: pd.DataFrame,  # candle table
-    bars: tuple,  # numbers of candles to average
-    floor: float,  # smallest volatility, fraction; the logarithm of zero is not finite
-) -> pd.DataFrame:  # one column `har_<bars>` per number
-    "Log mean true range / close over each number of candles; shorter means where history is shorter."
+def har_features(candles: pd.DataFrame, bars: tuple, floor: float) -> pd.DataFrame:
+    """Log mean true range / close over each number of candles; shorter means where history is shorter.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    bars : tuple
+        numbers of candles to average
+    floor : float
+        smallest volatility, fraction; the logarithm of zero is not finite
+
+    Returns
+    -------
+    pd.DataFrame
+        one column `har_<bars>` per number
+    """
     ranges = pd.Series(true_range(candles), candles.index)
     means = {f"har_{k}": ranges.rolling(k, min_periods=1).mean() / candles["close"] for k in bars}
     return np.log(pd.DataFrame(means).clip(lower=floor))
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #873ead61
-def har_vol(
-    candles: pd.DataFrame,  # candle table
-    y_train: pd.Series,  # training labels (volatility, fraction), indexed by decision row
-    bars: tuple | None = None,  # candles per mean; None = `har_bars` of the table's timeframe
-) -> pd.Series:  # forecast per candle in the label's unit, above zero
-    "Log-HAR forecast of volatility, fitted by least squares on the training labels."
+def har_vol(candles: pd.DataFrame, y_train: pd.Series, bars: tuple | None = None) -> pd.Series:
+    """Log-HAR forecast of volatility, fitted by least squares on the training labels.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    y_train : pd.Series
+        training labels (volatility, fraction), indexed by decision row
+    bars : tuple | None, default None
+        candles per mean; None = `har_bars` of the table's timeframe
+
+    Returns
+    -------
+    pd.Series
+        forecast per candle in the label's unit, above zero
+    """
     floor = 1e-3 * float(y_train[y_train > 0].median()) if (y_train > 0).any() else 1e-9  # candles that stood still
     features = har_features(candles, bars or har_bars(usual_step(candles.index)), floor)
     y, X = check_training(y_train, features)
@@ -268,24 +438,52 @@ def har_vol(
     return (smear * np.exp(coefficients[0] + features @ coefficients[1:])).rename("har")
 
 # %% ../../nbs/55_evaluation/50_baselines.ipynb #f9449d1a
-def persistence_price(
-    close,  # last known close per row
-) -> np.ndarray:  # forecast of the next close, price unit
-    "The next close equals the last."
+def persistence_price(close) -> np.ndarray:
+    """The next close equals the last.
+
+    Parameters
+    ----------
+    close
+        last known close per row
+
+    Returns
+    -------
+    np.ndarray
+        forecast of the next close, price unit
+    """
     return np.array(close, dtype=float)
 
 
-def zero_return(
-    n: int,  # number of rows
-) -> np.ndarray:  # forecast log return per row: zeros
-    "No change."
+def zero_return(n: int) -> np.ndarray:
+    """No change.
+
+    Parameters
+    ----------
+    n : int
+        number of rows
+
+    Returns
+    -------
+    np.ndarray
+        forecast log return per row: zeros
+    """
     return np.zeros(n)
 
 
-def drift(
-    ret_train,  # log returns of the training rows, fractions; NaN rows are ignored
-    n: int = 1,  # number of rows to forecast
-) -> np.ndarray:  # forecast log return per row: the training mean
-    "The training rows' mean log return, repeated."
+def drift(ret_train, n: int = 1) -> np.ndarray:
+    """The training rows' mean log return, repeated.
+
+    Parameters
+    ----------
+    ret_train
+        log returns of the training rows, fractions; NaN rows are ignored
+    n : int, default 1
+        number of rows to forecast
+
+    Returns
+    -------
+    np.ndarray
+        forecast log return per row: the training mean
+    """
     ret = np.asarray(ret_train, dtype=float)
     return np.full(n, check_column("ret_train", ret[~np.isnan(ret)]).mean())

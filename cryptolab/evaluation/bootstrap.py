@@ -16,13 +16,25 @@ from ..config import DataError, SettingsError
 from .metrics import block_rows, block_statistics, check_column, accuracy_interval, block_length
 
 # %% ../../nbs/55_evaluation/20_bootstrap.ipynb #624b02d9
-def bootstrap_rows(
-    n: int,  # number of rows of the data
-    block: float,  # mean length of a run, in rows, at least 1
-    draws: int = 1,  # number of samples
-    seed: int = 0,  # same seed, same rows
-) -> np.ndarray:  # row numbers, shape (draws, n)
-    "Row numbers of stationary bootstrap samples."
+def bootstrap_rows(n: int, block: float, draws: int = 1, seed: int = 0) -> np.ndarray:
+    """Row numbers of stationary bootstrap samples.
+
+    Parameters
+    ----------
+    n : int
+        number of rows of the data
+    block : float
+        mean length of a run, in rows, at least 1
+    draws : int, default 1
+        number of samples
+    seed : int, default 0
+        same seed, same rows
+
+    Returns
+    -------
+    np.ndarray
+        row numbers, shape (draws, n)
+    """
     if not (n >= 1 and block >= 1 and draws >= 1):
         raise SettingsError(
             "bootstrap rows", "n, block and draws of at least 1", (n, block, draws), "correct the argument",
@@ -72,16 +84,46 @@ def _prepared(values, block, n, level):
 
 
 def stationary_bootstrap(
-    values,  # (rows,) or (rows, columns), in time order; columns are resampled together
-    statistic: Callable = np.mean,  # function of a sample that gives one number; vectorised when it takes `axis`
-    block: float | None = None,  # mean length of a run (in times, given `time`); None = longest `block_length`
-    n: int = 1000,  # number of samples
-    seed: int = 0,  # same seed, same numbers
-    level: float = 0.95,  # coverage of the interval
-    time=None,  # time of each row, sorted, when several rows (coins) share a time
-    null: float | None = None,  # value to test against: adds `p_value`, one-sided, "not above null"
-) -> dict:  # n (rows), value, low, high, error (s.d. of the samples), block, and p_value given `null`; DataError on NaN
-    "Value, interval and standard error of a statistic of dependent rows (Politis & Romano 1994)."
+    values,
+    statistic: Callable = np.mean,
+    block: float | None = None,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    time=None,
+    null: float | None = None,
+) -> dict:
+    """Value, interval and standard error of a statistic of dependent rows (Politis & Romano 1994).
+
+    Parameters
+    ----------
+    values
+        (rows,) or (rows, columns), in time order; columns are resampled together
+    statistic : Callable, default np.mean
+        function of a sample that gives one number; vectorised when it takes `axis`
+    block : float | None, default None
+        mean length of a run (in times, given `time`); None = longest `block_length`
+    n : int, default 1000
+        number of samples
+    seed : int, default 0
+        same seed, same numbers
+    level : float, default 0.95
+        coverage of the interval
+    time : default None
+        time of each row, sorted, when several rows (coins) share a time
+    null : float | None, default None
+        value to test against: adds `p_value`, one-sided, "not above null"
+
+    Returns
+    -------
+    dict
+        n (rows), value, low, high, error (s.d. of the samples), block, and p_value given `null`
+
+    Raises
+    ------
+    DataError
+        on NaN
+    """
     values, columns = _prepared(values, block, n, level)
     if time is None:
         block = max(block_length(c) for c in columns) if block is None else block
@@ -90,7 +132,7 @@ def stationary_bootstrap(
         first, count = _times(time, len(values))
         if block is None:
             block = max(block_length(np.add.reduceat(c, first) / count) for c in columns)
-        found = _panel_statistics(values, statistic, block, n, seed, first, count)
+        found = _panel_statistics(values, statistic, block, n, seed, first, count=count)
     fast = "axis" in inspect.signature(statistic).parameters
     value = float(statistic(values, axis=0) if fast else statistic(values))
     return {"n": len(values), "value": value, **_summary(found, value, level, null), "block": float(block)}
@@ -119,14 +161,27 @@ def _share(pairs, axis):
     return np.divide(hits, chosen, out=np.full(np.shape(hits), np.nan), where=chosen > 0)
 
 
-def share_interval(
-    hits,  # one row per forecast in time order: 1 or True where it was right
-    chosen=None,  # rows that count, True or 1; None = all
-    level: float = 0.95,  # coverage of the interval
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-) -> dict:  # n (chosen rows), share, low, high: the wider of block bootstrap and Wilson at either end
-    "Share of hits with an interval that respects runs of luck and never has width zero."
+def share_interval(hits, chosen=None, level: float = 0.95, n_samples: int = 1000, seed: int = 0) -> dict:
+    """Share of hits with an interval that respects runs of luck and never has width zero.
+
+    Parameters
+    ----------
+    hits
+        one row per forecast in time order: 1 or True where it was right
+    chosen : default None
+        rows that count, True or 1; None = all
+    level : float, default 0.95
+        coverage of the interval
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+
+    Returns
+    -------
+    dict
+        n (chosen rows), share, low, high: the wider of block bootstrap and Wilson at either end
+    """
     hits = check_column("hits", hits)
     chosen = np.ones(len(hits)) if chosen is None else check_column("chosen", chosen)
     if len(chosen) != len(hits) or not (np.isin(hits, (0, 1)).all() and np.isin(chosen, (0, 1)).all()):

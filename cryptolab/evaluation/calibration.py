@@ -16,19 +16,39 @@ from .bootstrap import bootstrap_rows, share_interval, stationary_bootstrap
 from .metrics import block_length, check_direction, log_losses, quantile_groups, ratio_of_means
 
 # %% ../../nbs/55_evaluation/60_calibration.ipynb #aa2d175e
-def adaptive_bins(
-    n: int,  # number of rows
-) -> int:  # number of groups of equal count: n^(1/3), between 5 and 50
-    "How many groups a reliability analysis of n rows bears."
+def adaptive_bins(n: int) -> int:
+    """How many groups a reliability analysis of n rows bears.
+
+    Parameters
+    ----------
+    n : int
+        number of rows
+
+    Returns
+    -------
+    int
+        number of groups of equal count: n^(1/3), between 5 and 50
+    """
     return int(np.clip(round(n ** (1 / 3)), 5, 50))
 
 # %% ../../nbs/55_evaluation/60_calibration.ipynb #30b14afa
-def brier_parts(
-    y: np.ndarray,  # (n,) outcomes 0/1
-    p: np.ndarray,  # (n,) forecast probabilities
-    groups: np.ndarray,  # (n,) number of the group of each row, from 0
-) -> dict:  # brier, reliability, resolution, uncertainty, within; and reliability and resolution without their bias
-    "Raw and corrected parts of the Brier score for a grouping."
+def brier_parts(y: np.ndarray, p: np.ndarray, groups: np.ndarray) -> dict:
+    """Raw and corrected parts of the Brier score for a grouping.
+
+    Parameters
+    ----------
+    y : np.ndarray
+        (n,) outcomes 0/1
+    p : np.ndarray
+        (n,) forecast probabilities
+    groups : np.ndarray
+        (n,) number of the group of each row, from 0
+
+    Returns
+    -------
+    dict
+        brier, reliability, resolution, uncertainty, within; and reliability and resolution without their bias
+    """
     n, rows = np.bincount(groups), len(y)
     share, forecast, base = np.bincount(groups, y) / n, np.bincount(groups, p) / n, y.mean()
     noise = (share * (1 - share) * n / np.maximum(n - 1, 1)).sum() / rows  # chance part of the groups' shares
@@ -63,15 +83,38 @@ def _skill(loss, constant, n_samples, seed, level):
 
 
 def brier_decomposition(
-    y,  # outcome per row, 0 or 1, both present, in time order
-    p_up,  # forecast probability of 1 per row
-    bins: int | None = None,  # groups of equal count; None = `adaptive_bins`
-    base_rate: float | None = None,  # constant to beat: rate of 1 in the TRAINING rows; None = in these (hindsight)
-    n_samples: int = 1000,  # bootstrap samples of the skill interval
-    seed: int = 0,  # seed of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, bins; brier and its parts, raw and corrected; skill, skill_low, skill_high
-    "Parts of the Brier score and its skill against a constant forecast."
+    y,
+    p_up,
+    bins: int | None = None,
+    base_rate: float | None = None,
+    n_samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict:
+    """Parts of the Brier score and its skill against a constant forecast.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1, both present, in time order
+    p_up
+        forecast probability of 1 per row
+    bins : int | None, default None
+        groups of equal count; None = `adaptive_bins`
+    base_rate : float | None, default None
+        constant to beat: rate of 1 in the TRAINING rows; None = in these (hindsight)
+    n_samples : int, default 1000
+        bootstrap samples of the skill interval
+    seed : int, default 0
+        seed of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, bins; brier and its parts, raw and corrected; skill, skill_low, skill_high
+    """
     y, p = check_direction(y, p_up)
     groups = quantile_groups(p, adaptive_bins(len(y)) if bins is None else bins)
     skill = _skill((p - y) ** 2, (_base(y, base_rate) - y) ** 2, n_samples, seed, level)
@@ -79,14 +122,35 @@ def brier_decomposition(
 
 # %% ../../nbs/55_evaluation/60_calibration.ipynb #d5af7b05
 def log_loss(
-    y,  # outcome per row, 0 or 1, both present, in time order
-    p_up,  # forecast probability of 1 per row
-    base_rate: float | None = None,  # constant to beat: rate of 1 in the TRAINING rows; None = in these (hindsight)
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-    level: float = 0.95,  # coverage of the intervals
-) -> dict:  # n, log_loss (natural logarithm), low, high, constant (loss of the base rate), skill, skill_low, skill_high
-    "Log loss with its interval and its skill against a constant forecast."
+    y,
+    p_up,
+    base_rate: float | None = None,
+    n_samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict:
+    """Log loss with its interval and its skill against a constant forecast.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1, both present, in time order
+    p_up
+        forecast probability of 1 per row
+    base_rate : float | None, default None
+        constant to beat: rate of 1 in the TRAINING rows; None = in these (hindsight)
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+    level : float, default 0.95
+        coverage of the intervals
+
+    Returns
+    -------
+    dict
+        n, log_loss (natural logarithm), low, high, constant (loss of the base rate), skill, skill_low, skill_high
+    """
     y, p = check_direction(y, p_up)
     loss, base = log_losses(y, p), _base(y, base_rate)
     constant = -np.log(np.where(y == 1, base, 1 - base))
@@ -113,15 +177,29 @@ def _ece_interval(groups, gaps, count, expected_high, n_samples, seed, level):
     return float(low), float(min(1.0, value + np.quantile(again, 0.5 + level / 2) - again.mean()))
 
 # %% ../../nbs/55_evaluation/60_calibration.ipynb #d077b8be
-def ece(
-    y,  # outcome per row, 0 or 1, in time order
-    p_up,  # forecast probability of 1 per row
-    bins: int | None = None,  # groups of equal count; None = `adaptive_bins`
-    n_samples: int = 1000,  # bootstrap samples, and simulated outcomes
-    seed: int = 0,  # seed of both
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, bins, ece, low, high (of the true error), expected and p_value (of perfect probabilities)
-    "Expected calibration error on groups of equal count, with what chance alone would give."
+def ece(y, p_up, bins: int | None = None, n_samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict:
+    """Expected calibration error on groups of equal count, with what chance alone would give.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1, in time order
+    p_up
+        forecast probability of 1 per row
+    bins : int | None, default None
+        groups of equal count; None = `adaptive_bins`
+    n_samples : int, default 1000
+        bootstrap samples, and simulated outcomes
+    seed : int, default 0
+        seed of both
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, bins, ece, low, high (of the true error), expected and p_value (of perfect probabilities)
+    """
     y, p = check_direction(y, p_up, both=False)
     if n_samples < 2 or not 0 < level < 1:
         raise SettingsError(
@@ -131,7 +209,7 @@ def ece(
     count, rng = int(groups.max()) + 1, np.random.default_rng(seed)
     value = float(np.abs(_gap(groups, p - y, count)).sum())
     perfect = np.array([np.abs(_gap(groups, p - (rng.random(len(p)) < p), count)).sum() for _ in range(n_samples)])
-    low, high = _ece_interval(groups, p - y, count, np.quantile(perfect, level), n_samples, seed, level)
+    low, high = _ece_interval(groups, p - y, count, np.quantile(perfect, level), n_samples, seed, level=level)
     return {
         "n": len(y), "bins": count, "ece": value, "low": low, "high": high, "expected": float(perfect.mean()),
         "p_value": float((1 + (perfect >= value).sum()) / (1 + n_samples)),
@@ -139,15 +217,38 @@ def ece(
 
 # %% ../../nbs/55_evaluation/60_calibration.ipynb #b5f8515e
 def top_decile_accuracy(
-    y,  # outcome per row, 0 or 1, in time order
-    p_up,  # forecast probability of 1 per row; "up" above one half
-    share: float = 0.1,  # share of rows that count as confident
-    threshold: float | None = None,  # least |p - 1/2|, from training rows; None = quantile of these rows (hindsight)
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, rows, threshold, accuracy, low, high, accuracy_all, majority_accuracy; fractions
-    "Accuracy on the rows where the forecast is most confident."
+    y,
+    p_up,
+    share: float = 0.1,
+    threshold: float | None = None,
+    n_samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict:
+    """Accuracy on the rows where the forecast is most confident.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1, in time order
+    p_up
+        forecast probability of 1 per row; "up" above one half
+    share : float, default 0.1
+        share of rows that count as confident
+    threshold : float | None, default None
+        least |p - 1/2|, from training rows; None = quantile of these rows (hindsight)
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, rows, threshold, accuracy, low, high, accuracy_all, majority_accuracy; fractions
+    """
     y, p = check_direction(y, p_up, both=False)
     if not 0 < share <= 1 or (threshold is not None and not 0 <= threshold <= 0.5):
         raise SettingsError(
@@ -204,15 +305,38 @@ def _entry_inputs(p_up, candles, lower, delays, horizon):
 
 # %% ../../nbs/55_evaluation/60_calibration.ipynb #24838331
 def delayed_entry(
-    p_up: pd.Series,  # probability of up per decision row, indexed by open time
-    candles: pd.DataFrame,  # candles of the decision rows
-    lower: pd.DataFrame,  # candles of a lower timeframe of the same market
-    delays: tuple = (0, 1, 2),  # entries, in closes of the lower timeframe after the decision
-    horizon: int = 1,  # candles from the decision to the exit
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-) -> pd.DataFrame:  # index delay; entry, n, base_rate, accuracy, gross_bp (per decision), the last two with intervals
-    "Accuracy and gross edge when the entry is late and the exit is not."
+    p_up: pd.Series,
+    candles: pd.DataFrame,
+    lower: pd.DataFrame,
+    delays: tuple = (0, 1, 2),
+    horizon: int = 1,
+    n_samples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Accuracy and gross edge when the entry is late and the exit is not.
+
+    Parameters
+    ----------
+    p_up : pd.Series
+        probability of up per decision row, indexed by open time
+    candles : pd.DataFrame
+        candles of the decision rows
+    lower : pd.DataFrame
+        candles of a lower timeframe of the same market
+    delays : tuple, default (0, 1, 2)
+        entries, in closes of the lower timeframe after the decision
+    horizon : int, default 1
+        candles from the decision to the exit
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+
+    Returns
+    -------
+    pd.DataFrame
+        index delay; entry, n, base_rate, accuracy, gross_bp (per decision), the last two with intervals
+    """
     decided, leave, short, delays = _entry_inputs(p_up, candles, lower, delays, horizon)
     _, p = check_direction(np.zeros(len(p_up)), p_up, both=False)
     out = _close_at(candles, leave)

@@ -31,11 +31,21 @@ def _aligned(y, forecasts):
     return y, out
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #9ac740ef
-def sign_strategy(
-    returns: np.ndarray,  # (n,) next log returns
-    p_up: np.ndarray,  # (n,) forecasts; long above one half, short below, flat at one half
-) -> dict:  # gross_bp (basis points per candle), turnover (units traded per candle), break_even_bp (per unit traded)
-    "What the sign of a forecast would have earned before costs, and the cost that would eat it."
+def sign_strategy(returns: np.ndarray, p_up: np.ndarray) -> dict:
+    """What the sign of a forecast would have earned before costs, and the cost that would eat it.
+
+    Parameters
+    ----------
+    returns : np.ndarray
+        (n,) next log returns
+    p_up : np.ndarray
+        (n,) forecasts; long above one half, short below, flat at one half
+
+    Returns
+    -------
+    dict
+        gross_bp (basis points per candle), turnover (units traded per candle), break_even_bp (per unit traded)
+    """
     position = np.sign(np.asarray(p_up) - 0.5)
     turnover = float(units_traded(position).mean())
     gross = 1e4 * float(np.mean(position * np.asarray(returns)))
@@ -47,27 +57,59 @@ class DirectionComparison(HeadedTable):
 
     _digits = 4
 
-    def headline(self) -> str | None:  # None where the columns are missing
-        "What the first row supports."
+    def headline(self) -> str | None:
+        """What the first row supports.
+
+        Returns
+        -------
+        str | None
+            None where the columns are missing
+        """
         if not self.has("n", "accuracy", "accuracy_low", "accuracy_high", "p_majority"):
             return None
         majority = self["accuracy"].get("majority")
         return f"{self.index[0]}: {_edge_words(self.iloc[0], majority, None)}. {_luck_words(self.iloc[0], majority)}"
 
     def picture(self):
-        "Accuracies with their intervals; the line is the majority class, or one half."
+        """Accuracies with their intervals; the line is the majority class, or one half.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         line = self["accuracy"].get("majority", 0.5)
         accuracy = ("accuracy", "accuracy_low", "accuracy_high")
         return plot_intervals(self, accuracy, "Accuracy and its 95 % interval", "percent right", line, 100)
 
 
 def direction_comparison(
-    y: np.ndarray,  # (n,) outcomes, 1 up, 0 not
-    forecasts: dict,  # method -> (n,) probability of up; the model first
-    majority_class: int,  # commoner class of the training rows
-    returns: np.ndarray,  # (n,) next log returns of the same rows
-) -> DirectionComparison:  # one row per method; fractions, basis points where the name says so; raises DataError
-    "Scores of direction forecasts."
+    y: np.ndarray,
+    forecasts: dict,
+    majority_class: int,
+    returns: np.ndarray,
+) -> DirectionComparison:
+    """Scores of direction forecasts.
+
+    Parameters
+    ----------
+    y : np.ndarray
+        (n,) outcomes, 1 up, 0 not
+    forecasts : dict
+        method -> (n,) probability of up; the model first
+    majority_class : int
+        commoner class of the training rows
+    returns : np.ndarray
+        (n,) next log returns of the same rows
+
+    Returns
+    -------
+    DirectionComparison
+        one row per method; fractions, basis points where the name says so
+
+    Raises
+    ------
+    DataError
+    """
     y, forecasts = _aligned(y, forecasts)
     rows = {}
     for name, p in forecasts.items():
@@ -87,25 +129,52 @@ class VolatilityComparison(HeadedTable):
 
     _digits = 4
 
-    def headline(self) -> str | None:  # None where the columns or the name of the reference are missing
-        "What the first row shows."
+    def headline(self) -> str | None:
+        """What the first row shows.
+
+        Returns
+        -------
+        str | None
+            None where the columns or the name of the reference are missing
+        """
         if not self.has("qlike", "r2", "skill", "skill_low", "skill_high") or "reference" not in self.attrs:
             return None
-        return f"{self.index[0]}: {_volatility_words(self, self.attrs['reference'])}"
+        return f"{self.index[0]}: {_volatility_words(self, self.attrs['reference']).removeprefix('Volatility: ')}"
 
     def picture(self):
-        "The share of the reference's QLIKE that each method removes."
+        """The share of the reference's QLIKE that each method removes.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         title = f"QLIKE removed from that of {self.attrs['reference']}, and its 95 % interval"
         return plot_intervals(self, ("skill", "skill_low", "skill_high"), title, "percent", 0.0, 100)
 
 
-def volatility_comparison(
-    y: np.ndarray,  # (n,) volatility that happened, fraction
-    forecasts: dict,  # method -> (n,) forecast in the same unit; the model first
-    reference: str,  # method that skill is measured against
-    horizon: int = 14,  # rows that one outcome spans
-) -> VolatilityComparison:  # one row per method; attrs: reference; raises DataError
-    "Scores of volatility forecasts."
+def volatility_comparison(y: np.ndarray, forecasts: dict, reference: str, horizon: int = 14) -> VolatilityComparison:
+    """Scores of volatility forecasts.
+
+    Parameters
+    ----------
+    y : np.ndarray
+        (n,) volatility that happened, fraction
+    forecasts : dict
+        method -> (n,) forecast in the same unit; the model first
+    reference : str
+        method that skill is measured against
+    horizon : int, default 14
+        rows that one outcome spans
+
+    Returns
+    -------
+    VolatilityComparison
+        one row per method; attrs: reference
+
+    Raises
+    ------
+    DataError
+    """
     y, forecasts = _aligned(y, forecasts)
     moved = y > 0
     loss = {name: metrics.qlike_loss(y[moved], f[moved]) for name, f in forecasts.items()}
@@ -125,22 +194,50 @@ class PriceComparison(HeadedTable):
 
     _digits = 4
 
-    def headline(self) -> str | None:  # None where the columns are missing
-        "What the first row shows."
-        return f"{self.index[0]}: {_price_words(self.iloc[0])}" if self.has("mase", "mase_low", "mase_high") else None
+    def headline(self) -> str | None:
+        """What the first row shows.
+
+        Returns
+        -------
+        str | None
+            None where the columns are missing
+        """
+        if not self.has("mase", "mase_low", "mase_high"):
+            return None
+        return f"{self.index[0]}: {_price_words(self.iloc[0]).removeprefix('Price: ')}"
 
     def picture(self):
-        "The error of each method as a multiple of persistence's."
+        """The error of each method as a multiple of persistence's.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         title = "Error as a multiple of persistence's, and its 95 % interval"
         return plot_intervals(self, ("mase", "mase_low", "mase_high"), title, "below one is better", 1.0)
 
 
-def price_comparison(
-    close: np.ndarray,  # (n,) closes of the decision candles
-    next_close: np.ndarray,  # (n,) closes that followed
-    forecasts: dict,  # method -> (n,) forecast log return; the model first
-) -> PriceComparison:  # one row per method; mae in price units, mape a fraction; raises DataError
-    "Scores of price forecasts."
+def price_comparison(close: np.ndarray, next_close: np.ndarray, forecasts: dict) -> PriceComparison:
+    """Scores of price forecasts.
+
+    Parameters
+    ----------
+    close : np.ndarray
+        (n,) closes of the decision candles
+    next_close : np.ndarray
+        (n,) closes that followed
+    forecasts : dict
+        method -> (n,) forecast log return; the model first
+
+    Returns
+    -------
+    PriceComparison
+        one row per method; mae in price units, mape a fraction
+
+    Raises
+    ------
+    DataError
+    """
     close = np.asarray(close, dtype="float64")
     next_close, forecasts = _aligned(next_close, forecasts)
     actual, rows = np.log(next_close / close), {}
@@ -217,14 +314,39 @@ def _price_words(p):
 
 # %% ../../nbs/55_evaluation/80_comparison.ipynb #443d38ed
 def finding(
-    direction: pd.DataFrame,  # of `direction_comparison`; the model first, a row `majority`
-    volatility: pd.DataFrame,  # of `volatility_comparison`; the model first
-    price: pd.DataFrame,  # of `price_comparison`; the model first
-    cost: float,  # cost per side, fraction (fee + slippage)
-    reference: str = "persistence",  # volatility baseline that the sentence names
-    rivals: pd.DataFrame | None = None,  # of `rival_comparison`: adds the interval of the edge
-    costs: pd.DataFrame | None = None,  # of `cost_comparison`, the model first: adds the intervals of both edges
-) -> str:  # plain text: direction (three sentences), volatility, price
-    "What the tables show, in words."
-    words = _direction_words(direction.iloc[0], direction.accuracy["majority"], 1e4 * cost, rivals, costs)
-    return f"{words} {_volatility_words(volatility, reference)} {_price_words(price.iloc[0])}"
+    direction: pd.DataFrame,
+    volatility: pd.DataFrame | None,
+    price: pd.DataFrame | None,
+    cost: float,
+    reference: str = "persistence",
+    rivals: pd.DataFrame | None = None,
+    costs: pd.DataFrame | None = None,
+) -> str:
+    """What the tables show, in words.
+
+    Parameters
+    ----------
+    direction : pd.DataFrame
+        of `direction_comparison`; the model first, a row `majority`
+    volatility : pd.DataFrame | None
+        of `volatility_comparison`; the model first; None: not forecast
+    price : pd.DataFrame | None
+        of `price_comparison`; the model first; None: not forecast
+    cost : float
+        cost per side, fraction (fee + slippage)
+    reference : str, default "persistence"
+        volatility baseline that the sentence names
+    rivals : pd.DataFrame | None, default None
+        of `rival_comparison`: adds the interval of the edge
+    costs : pd.DataFrame | None, default None
+        of `cost_comparison`, the model first: adds the intervals of both edges
+
+    Returns
+    -------
+    str
+        plain text: direction (three sentences), volatility, price
+    """
+    words = [_direction_words(direction.iloc[0], direction.accuracy["majority"], 1e4 * cost, rivals, costs)]
+    words += [] if volatility is None else [_volatility_words(volatility, reference)]
+    words += [] if price is None else [_price_words(price.iloc[0])]
+    return " ".join(words)

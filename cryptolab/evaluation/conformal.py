@@ -33,11 +33,26 @@ def _least_rows(level):
     return int(np.ceil(level / (1 - level) - 1e-9))
 
 
-def conformal_quantile(
-    scores,  # absolute errors (over sigma) of calibration rows, not negative
-    level: float = 0.9,  # promised coverage
-) -> float:  # half width (in sigma) of the interval; DataError where there are too few rows for the level
-    "The ceil((n+1)·level)-th smallest score."
+def conformal_quantile(scores, level: float = 0.9) -> float:
+    """The ceil((n+1)·level)-th smallest score.
+
+    Parameters
+    ----------
+    scores
+        absolute errors (over sigma) of calibration rows, not negative
+    level : float, default 0.9
+        promised coverage
+
+    Returns
+    -------
+    float
+        half width (in sigma) of the interval
+
+    Raises
+    ------
+    DataError
+        where there are too few rows for the level
+    """
     scores = check_column("scores", scores)
     _check_level(level)
     rank = _rank(len(scores), level)
@@ -64,15 +79,29 @@ def _sigma(sigma, n, name):
     return sigma
 
 
-def split_interval(
-    mu_past,  # forecasts of calibration rows, made by a model that was not fitted on them
-    y_past,  # what happened there, same unit
-    mu,  # forecasts of new rows
-    sigma_past=None,  # forecast volatility of the calibration rows; None = errors are taken as they are
-    sigma=None,  # forecast volatility of the new rows; given exactly when `sigma_past` is
-    level: float = 0.9,  # promised coverage
-) -> pd.DataFrame:  # lower, upper per new row, unit of mu, with the index of `mu`; attrs["half_width"] in sigma
-    "Split conformal interval around forecasts."
+def split_interval(mu_past, y_past, mu, sigma_past=None, sigma=None, level: float = 0.9) -> pd.DataFrame:
+    """Split conformal interval around forecasts.
+
+    Parameters
+    ----------
+    mu_past
+        forecasts of calibration rows, made by a model that was not fitted on them
+    y_past
+        what happened there, same unit
+    mu
+        forecasts of new rows
+    sigma_past : default None
+        forecast volatility of the calibration rows; None = errors are taken as they are
+    sigma : default None
+        forecast volatility of the new rows; given exactly when `sigma_past` is
+    level : float, default 0.9
+        promised coverage
+
+    Returns
+    -------
+    pd.DataFrame
+        lower, upper per new row, unit of mu, with the index of `mu`; attrs["half_width"] in sigma
+    """
     mu_past, y_past = aligned_columns(mu_past=mu_past, y_past=y_past)
     if (sigma is None) != (sigma_past is None):
         raise SettingsError(
@@ -89,15 +118,21 @@ def split_interval(
 
 # %% ../../nbs/55_evaluation/61_conformal.ipynb #df3897b0
 class AdaptiveInterval:
-    "Adaptive conformal interval that is updated as outcomes become known."
+    """Adaptive conformal interval that is updated as outcomes become known.
 
-    def __init__(
-        self,
-        level: float = 0.9,  # promised coverage
-        rate: float = 0.01,  # how fast it adapts; 0 = a plain rolling quantile
-        window: int = 500,  # newest scores that are kept
-        horizon: int = 1,  # rows from a forecast until its outcome is known
-    ):
+    Parameters
+    ----------
+    level : float, default 0.9
+        promised coverage
+    rate : float, default 0.01
+        how fast it adapts; 0 = a plain rolling quantile
+    window : int, default 500
+        newest scores that are kept
+    horizon : int, default 1
+        rows from a forecast until its outcome is known
+    """
+
+    def __init__(self, level: float = 0.9, rate: float = 0.01, window: int = 500, horizon: int = 1):
         _check_level(level)
         if not (rate >= 0 and window >= _least_rows(level) and horizon >= 1):
             least = _least_rows(level)
@@ -107,13 +142,22 @@ class AdaptiveInterval:
             )
         self.level, self.rate, self.window, self.horizon = level, rate, int(window), int(horizon)
 
-    def fit(
-        self,
-        mu,  # forecasts of calibration rows, in time order
-        y,  # what happened there
-        sigma=None,  # forecast volatility; None = errors are taken as they are
-    ):  # self
-        "Start with the scores of calibration rows."
+    def fit(self, mu, y, sigma=None):
+        """Start with the scores of calibration rows.
+
+        Parameters
+        ----------
+        mu
+            forecasts of calibration rows, in time order
+        y
+            what happened there
+        sigma : default None
+            forecast volatility; None = errors are taken as they are
+
+        Returns
+        -------
+        self
+        """
         mu, y = aligned_columns(mu=mu, y=y)
         scores = np.abs(y - mu) / _sigma(sigma, len(mu), "sigma")
         conformal_quantile(scores, self.level)  # refuses too few rows
@@ -128,68 +172,107 @@ class AdaptiveInterval:
         rank = _rank(n, self.level_)
         return self.sorted_[min(max(rank, 1), n) - 1]
 
-    def update(
-        self,
-        score: float,  # |y - mu| / sigma of a row whose outcome is now known
-        missed: bool,  # whether its interval failed to hold the outcome
-    ) -> None:  # changes the current level and the window of scores
-        "Learn one outcome."
+    def update(self, score: float, missed: bool) -> None:
+        """Learn one outcome.
+
+        Parameters
+        ----------
+        score : float
+            |y - mu| / sigma of a row whose outcome is now known
+        missed : bool
+            whether its interval failed to hold the outcome
+
+        Returns
+        -------
+        None
+            changes the current level and the window of scores
+        """
         self.level_ -= self.rate * ((1 - self.level) - float(missed))
         if len(self.recent_) == self.window:
             del self.sorted_[bisect_left(self.sorted_, self.recent_.popleft())]
         self.recent_.append(score)
         insort(self.sorted_, score)
 
-# %% ../../nbs/55_evaluation/61_conformal.ipynb #5feba058
-def _run(
-    self: AdaptiveInterval,
-    mu: pd.Series,  # forecasts in time order
-    y: pd.Series,  # what happened, on the same rows; NaN where it is unknown
-    sigma=None,  # forecast volatility, given exactly when `fit` had one
-) -> pd.DataFrame:  # lower, upper (unit of mu), level (in force at the row), on the index of mu
-    "Intervals for rows in time order, each from outcomes known before it."
-    if not hasattr(self, "sorted_"):
-        raise DataError("the interval is not fitted", "scores of calibration rows", "none", "call fit first")
-    if (sigma is not None) != self.scaled_:
-        raise SettingsError(
-            "volatility on one side only", "sigma as in fit", "the opposite", "pass it to both or neither",
-        )
-    outcome = np.asarray(y, dtype=float)
-    aligned_columns(mu=mu, y=pd.Series(y).fillna(0.0) if isinstance(y, pd.Series) else np.nan_to_num(outcome))
-    middle = check_column("mu", mu)
-    scale, out = _sigma(sigma, len(middle), "sigma"), np.empty((len(middle), 3))
-    for t in range(len(middle)):
-        known = t - self.horizon
-        if known >= 0 and np.isfinite(outcome[known]):
-            off = abs(outcome[known] - middle[known])
-            self.update(off / scale[known], not out[known, 0] <= outcome[known] <= out[known, 1])
-        half = self.half_width() * scale[t]
-        out[t] = middle[t] - half, middle[t] + half, self.level_
-    return pd.DataFrame(out, columns=["lower", "upper", "level"], index=mu.index if isinstance(mu, pd.Series) else None)
+    def run(self, mu: pd.Series, y: pd.Series, sigma=None) -> pd.DataFrame:
+        """Intervals for rows in time order, each from outcomes known before it.
 
+        Parameters
+        ----------
+        mu : pd.Series
+            forecasts in time order
+        y : pd.Series
+            what happened, on the same rows; NaN where it is unknown
+        sigma : default None
+            forecast volatility, given exactly when `fit` had one
 
-AdaptiveInterval.run = _run
+        Returns
+        -------
+        pd.DataFrame
+            lower, upper (unit of mu), level (in force at the row), on the index of mu
+        """
+        if not hasattr(self, "sorted_"):
+            raise DataError("the interval is not fitted", "scores of calibration rows", "none", "call fit first")
+        if (sigma is not None) != self.scaled_:
+            raise SettingsError(
+                "volatility on one side only", "sigma as in fit", "the opposite", "pass it to both or neither",
+            )
+        outcome = np.asarray(y, dtype=float)
+        aligned_columns(mu=mu, y=pd.Series(y).fillna(0.0) if isinstance(y, pd.Series) else np.nan_to_num(outcome))
+        middle = check_column("mu", mu)
+        scale, out = _sigma(sigma, len(middle), "sigma"), np.empty((len(middle), 3))
+        for t in range(len(middle)):
+            known = t - self.horizon
+            if known >= 0 and np.isfinite(outcome[known]):
+                off = abs(outcome[known] - middle[known])
+                self.update(off / scale[known], not out[known, 0] <= outcome[known] <= out[known, 1])
+            half = self.half_width() * scale[t]
+            out[t] = middle[t] - half, middle[t] + half, self.level_
+        index = mu.index if isinstance(mu, pd.Series) else None
+        return pd.DataFrame(out, columns=["lower", "upper", "level"], index=index)
 
 # %% ../../nbs/55_evaluation/61_conformal.ipynb #afebfc4d
-def price_interval(
-    close,  # last known close per row
-    interval: pd.DataFrame,  # lower and upper of the log return, on the same rows
-) -> pd.DataFrame:  # lower, upper in price units
-    "An interval of a log return as one of the price."
+def price_interval(close, interval: pd.DataFrame) -> pd.DataFrame:
+    """An interval of a log return as one of the price.
+
+    Parameters
+    ----------
+    close
+        last known close per row
+    interval : pd.DataFrame
+        lower and upper of the log return, on the same rows
+
+    Returns
+    -------
+    pd.DataFrame
+        lower, upper in price units
+    """
     close, lower, upper = aligned_columns(close=close, lower=interval["lower"], upper=interval["upper"])
     if (close <= 0).any():
         raise DataError("`close` is not a price", "above zero", close.min(), "correct the candles")
     return pd.DataFrame({"lower": close * np.exp(lower), "upper": close * np.exp(upper)}, index=interval.index)
 
 # %% ../../nbs/55_evaluation/61_conformal.ipynb #b1bca574
-def coverage_over_time(
-    y,  # what happened per row, in time order
-    lower,  # lower end per row, same unit
-    upper,  # upper end per row
-    window: int = 500,  # rows of the rolling share
-    level: float = 0.95,  # coverage of the Wilson range around the share
-) -> pd.DataFrame:  # per row from the window's end on: coverage, low, high (fractions), width (mean, unit of y)
-    "Rolling share of outcomes inside their intervals."
+def coverage_over_time(y, lower, upper, window: int = 500, level: float = 0.95) -> pd.DataFrame:
+    """Rolling share of outcomes inside their intervals.
+
+    Parameters
+    ----------
+    y
+        what happened per row, in time order
+    lower
+        lower end per row, same unit
+    upper
+        upper end per row
+    window : int, default 500
+        rows of the rolling share
+    level : float, default 0.95
+        coverage of the Wilson range around the share
+
+    Returns
+    -------
+    pd.DataFrame
+        per row from the window's end on: coverage, low, high (fractions), width (mean, unit of y)
+    """
     index = next((x.index for x in (y, lower, upper) if isinstance(x, pd.Series)), None)
     y, lower, upper = aligned_columns(y=y, lower=lower, upper=upper)
     if (lower > upper).any():
@@ -208,12 +291,22 @@ def coverage_over_time(
     return table
 
 # %% ../../nbs/55_evaluation/61_conformal.ipynb #11b6d68c
-def plot_coverage(
-    tables: dict,  # name -> table of `coverage_over_time`; the one in question first
-    level: float = 0.9,  # promised coverage
-    most: int = 1000,  # points per line
-):  # plotly Figure; a grey band is where 95 percent of the rolling shares of a kept promise lie
-    "Rolling coverage and the promised level."
+def plot_coverage(tables: dict, level: float = 0.9, most: int = 1000):
+    """Rolling coverage and the promised level.
+
+    Parameters
+    ----------
+    tables : dict
+        name -> table of `coverage_over_time`; the one in question first
+    level : float, default 0.9
+        promised coverage
+    most : int, default 1000
+        points per line
+
+    Returns
+    -------
+    plotly Figure; a grey band is where 95 percent of the rolling shares of a kept promise lie
+    """
     import plotly.graph_objects as go
 
     _check_level(level)

@@ -17,11 +17,21 @@ from .bootstrap import stationary_bootstrap
 from .metrics import aligned_columns, check_column
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #604d8463
-def sign_position(
-    p_up,  # probability of up per decision row
-    band: float = 0.0,  # flat while |p - 1/2| is not above it
-) -> np.ndarray:  # position over the next candle: 1, 0 or -1
-    "Long above one half plus band, short below one half minus band."
+def sign_position(p_up, band: float = 0.0) -> np.ndarray:
+    """Long above one half plus band, short below one half minus band.
+
+    Parameters
+    ----------
+    p_up
+        probability of up per decision row
+    band : float, default 0.0
+        flat while |p - 1/2| is not above it
+
+    Returns
+    -------
+    np.ndarray
+        position over the next candle: 1, 0 or -1
+    """
     p = check_column("p_up", p_up)
     if ((p < 0) | (p > 1)).any():
         row = int(np.flatnonzero((p < 0) | (p > 1))[0])
@@ -35,14 +45,27 @@ def sign_position(
     return np.where(np.abs(p - 0.5) > band, np.sign(p - 0.5), 0.0)
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #1c8c445d
-def gross_edge(
-    returns,  # return over the candle after each decision row, fraction, in time order
-    position,  # position held over it, units of capital
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, gross_bp (basis points per candle), low, high, p_value (one-sided, "not above zero")
-    "Mean return of the positions before costs."
+def gross_edge(returns, position, n_samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict:
+    """Mean return of the positions before costs.
+
+    Parameters
+    ----------
+    returns
+        return over the candle after each decision row, fraction, in time order
+    position
+        position held over it, units of capital
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, gross_bp (basis points per candle), low, high, p_value (one-sided, "not above zero")
+    """
     returns, position = aligned_columns(returns=returns, position=position)
     drawn = stationary_bootstrap(1e4 * position * returns, n=n_samples, seed=seed, level=level, null=0.0)
     return {
@@ -51,29 +74,60 @@ def gross_edge(
     }
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #b744adbb
-def units_traded(
-    position,  # position per decision row, units of capital, in time order
-) -> np.ndarray:  # units bought or sold at each row; the account starts flat
-    "Size of each change of position."
+def units_traded(position) -> np.ndarray:
+    """Size of each change of position.
+
+    Parameters
+    ----------
+    position
+        position per decision row, units of capital, in time order
+
+    Returns
+    -------
+    np.ndarray
+        units bought or sold at each row; the account starts flat
+    """
     return np.abs(np.diff(position, prepend=0.0))
 
 
-def position_turnover(
-    position,  # position per decision row, units of capital, in time order
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, turnover (units traded per candle), low, high
-    "How much is bought and sold per candle."
+def position_turnover(position, n_samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict:
+    """How much is bought and sold per candle.
+
+    Parameters
+    ----------
+    position
+        position per decision row, units of capital, in time order
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, turnover (units traded per candle), low, high
+    """
     drawn = stationary_bootstrap(units_traded(check_column("position", position)), n=n_samples, seed=seed, level=level)
     return {"n": drawn["n"], "turnover": drawn["value"], "low": drawn["low"], "high": drawn["high"]}
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #c443ba48
-def break_even(
-    earned,  # gross result, a mean or a sum; arrays allowed
-    traded,  # units traded, the same mean or sum
-) -> np.ndarray:  # cost per unit traded, unit of `earned`; without trades ±infinity, or NaN where nothing was earned
-    "The cost per side that would leave nothing."
+def break_even(earned, traded) -> np.ndarray:
+    """The cost per side that would leave nothing.
+
+    Parameters
+    ----------
+    earned
+        gross result, a mean or a sum; arrays allowed
+    traded
+        units traded, the same mean or sum
+
+    Returns
+    -------
+    np.ndarray
+        cost per unit traded, unit of `earned`; without trades ±infinity, or NaN where nothing was earned
+    """
     none = np.where(np.equal(earned, 0), np.nan, np.copysign(np.inf, earned))
     return np.divide(earned, traded, out=none, where=np.greater(traded, 0))
 
@@ -83,14 +137,27 @@ def _break_even_of_means(pairs, axis):
     return break_even(pairs[..., 0].mean(axis=axis), pairs[..., 1].mean(axis=axis))
 
 
-def position_break_even(
-    returns,  # return over the candle after each decision row, fraction, in time order
-    position,  # position held over it, units of capital
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, break_even_bp (basis points per unit traded), low, high (may be infinite where trades are few)
-    "The cost per side that would leave nothing of the gross edge."
+def position_break_even(returns, position, n_samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict:
+    """The cost per side that would leave nothing of the gross edge.
+
+    Parameters
+    ----------
+    returns
+        return over the candle after each decision row, fraction, in time order
+    position
+        position held over it, units of capital
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, break_even_bp (basis points per unit traded), low, high (may be infinite where trades are few)
+    """
     returns, position = aligned_columns(returns=returns, position=position)
     traded = units_traded(position)
     if not traded.any():
@@ -103,15 +170,29 @@ def position_break_even(
     return {"n": len(returns), "break_even_bp": drawn["value"], "low": drawn["low"], "high": drawn["high"]}
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #38828a8b
-def net_edge(
-    returns,  # return over the candle after each decision row, fraction, in time order
-    position,  # position held over it, units of capital
-    cost: float,  # cost per side, fraction of the traded amount (fee + slippage)
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, net_bp (basis points per candle), low, high, p_value (one-sided, "not above zero")
-    "Mean return of the positions after costs."
+def net_edge(returns, position, cost: float, n_samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict:
+    """Mean return of the positions after costs.
+
+    Parameters
+    ----------
+    returns
+        return over the candle after each decision row, fraction, in time order
+    position
+        position held over it, units of capital
+    cost : float
+        cost per side, fraction of the traded amount (fee + slippage)
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, net_bp (basis points per candle), low, high, p_value (one-sided, "not above zero")
+    """
     returns, position = aligned_columns(returns=returns, position=position)
     if not 0 <= cost < 1:
         raise SettingsError("`cost` is a fraction per side", "from 0 to below 1", cost, "0.1 percent is 0.001")
@@ -124,10 +205,19 @@ def net_edge(
     }
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #6a04b91d
-def buy_and_hold(
-    n: int,  # number of decision rows
-) -> np.ndarray:  # position 1 in every row
-    "Bought once, never sold."
+def buy_and_hold(n: int) -> np.ndarray:
+    """Bought once, never sold.
+
+    Parameters
+    ----------
+    n : int
+        number of decision rows
+
+    Returns
+    -------
+    np.ndarray
+        position 1 in every row
+    """
     if n < 1:
         raise SettingsError("buy and hold", "at least one row", n, "pass the number of rows")
     return np.ones(n)
@@ -143,12 +233,23 @@ def _shuffled(position, rng):
     return np.repeat(sides, held)
 
 
-def random_entries(
-    position,  # position per decision row, in time order
-    n: int = 200,  # how many random sequences
-    seed: int = 0,  # same seed, same sequences
-) -> np.ndarray:  # positions, shape (n, rows); each has the turnover of `position` to within the trades at the seam
-    "Random entries with the same sides, holding times and turnover."
+def random_entries(position, n: int = 200, seed: int = 0) -> np.ndarray:
+    """Random entries with the same sides, holding times and turnover.
+
+    Parameters
+    ----------
+    position
+        position per decision row, in time order
+    n : int, default 200
+        how many random sequences
+    seed : int, default 0
+        same seed, same sequences
+
+    Returns
+    -------
+    np.ndarray
+        positions, shape (n, rows); each has the turnover of `position` to within the trades at the seam
+    """
     position = check_column("position", position)
     if n < 1:
         raise SettingsError("random entries", "at least one sequence", n, "ask for more")
@@ -156,13 +257,25 @@ def random_entries(
     return np.stack([_shuffled(position, rng) for _ in range(n)])
 
 # %% ../../nbs/55_evaluation/70_costs.ipynb #990af660
-def edge_among_random_entries(
-    returns: np.ndarray,  # (rows,) return of the market while the position is held
-    position: np.ndarray,  # (rows,) position
-    n: int,  # random entries to draw
-    seed: int,  # of the draws
-) -> tuple:  # (n,) gross edges of random entries, basis points per row; p-value of the strategy
-    "Gross edges of random entries in basis points, and the p-value of the strategy among them."
+def edge_among_random_entries(returns: np.ndarray, position: np.ndarray, n: int, seed: int) -> tuple:
+    """Gross edges of random entries in basis points, and the p-value of the strategy among them.
+
+    Parameters
+    ----------
+    returns : np.ndarray
+        (rows,) return of the market while the position is held
+    position : np.ndarray
+        (rows,) position
+    n : int
+        random entries to draw
+    seed : int
+        of the draws
+
+    Returns
+    -------
+    tuple
+        (n,) gross edges of random entries, basis points per row; p-value of the strategy
+    """
     earned = 1e4 * random_entries(position, n, seed) @ returns / len(returns)
     own = 1e4 * float(position @ returns) / len(returns)
     return earned, float((1 + (earned >= own - 1e-9).sum()) / (1 + n))
@@ -203,8 +316,14 @@ class CostComparison(HeadedTable):
 
     _digits = 2
 
-    def headline(self) -> str | None:  # None where the columns or the cost are missing
-        "What the first strategy earns, and what of it costs would leave."
+    def headline(self) -> str | None:
+        """What the first strategy earns, and what of it costs would leave.
+
+        Returns
+        -------
+        str | None
+            None where the columns or the cost are missing
+        """
         if not self.has("gross_bp", "gross_low", "gross_high", "net_bp", "break_even_bp") or "cost" not in self.attrs:
             return None
         row, cost_bp = self.iloc[0], 1e4 * self.attrs["cost"]
@@ -214,21 +333,49 @@ class CostComparison(HeadedTable):
         return f"{self.index[0]}: {gross} ({interval}){limit}; at {cost_bp:.0f} per side {row.net_bp:+.2f} are left"
 
     def picture(self):
-        "What each strategy earns before costs."
+        """What each strategy earns before costs.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         title = "Basis points per candle before costs, and their 95 % interval"
         return plot_intervals(self, ("gross_bp", "gross_low", "gross_high"), title, "basis points per candle")
 
 
 def cost_comparison(
-    returns,  # return over the candle after each decision row, fraction, in time order
-    positions: dict,  # strategy -> position per row; the one in question first
-    cost: float = 0.0015,  # cost per side, fraction
-    n_random: int = 200,  # random sequences per strategy
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of both
-    level: float = 0.95,  # coverage of the intervals
-) -> CostComparison:  # strategies, `buy_and_hold`, `random_entries` (of the first); columns: see the prose; attrs: cost
-    "Strategies next to buy and hold and random entries."
+    returns,
+    positions: dict,
+    cost: float = 0.0015,
+    n_random: int = 200,
+    n_samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> CostComparison:
+    """Strategies next to buy and hold and random entries.
+
+    Parameters
+    ----------
+    returns
+        return over the candle after each decision row, fraction, in time order
+    positions : dict
+        strategy -> position per row; the one in question first
+    cost : float, default 0.0015
+        cost per side, fraction
+    n_random : int, default 200
+        random sequences per strategy
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of both
+    level : float, default 0.95
+        coverage of the intervals
+
+    Returns
+    -------
+    CostComparison
+        strategies, `buy_and_hold`, `random_entries` (of the first); columns: see the prose; attrs: cost
+    """
     if not positions:
         raise DataError("no strategy to compare", "at least one position column", 0, "pass {'model': position}")
     held = {name: aligned_columns(returns=returns, position=x)[1] for name, x in positions.items()}

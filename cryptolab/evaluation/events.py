@@ -26,15 +26,29 @@ def _auc(pairs):
     return (stats.rankdata(pairs[:, 1])[up].sum() - n * (n + 1) / 2) / (n * m)
 
 
-def auc_blocks(
-    y,  # outcome per row in time order, 0 or 1, both present
-    p,  # forecast per row, 0 to 1; only its order counts
-    block: float = 1.0,  # mean length of a run of rows, a few times the rows that one outcome spans
-    n_samples: int = 500,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> dict:  # n, value, low, high, error, block, p_value ("not above one half"); NaN where events are too few
-    "Area under the ROC curve of rows whose outcomes overlap."
+def auc_blocks(y, p, block: float = 1.0, n_samples: int = 500, seed: int = 0, level: float = 0.95) -> dict:
+    """Area under the ROC curve of rows whose outcomes overlap.
+
+    Parameters
+    ----------
+    y
+        outcome per row in time order, 0 or 1, both present
+    p
+        forecast per row, 0 to 1; only its order counts
+    block : float, default 1.0
+        mean length of a run of rows, a few times the rows that one outcome spans
+    n_samples : int, default 500
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    dict
+        n, value, low, high, error, block, p_value ("not above one half"); NaN where events are too few
+    """
     y, p = check_direction(y, p)
     pairs, block = np.column_stack([y, p]), min(block, max(1.0, len(y) / 5))
     try:
@@ -51,15 +65,29 @@ def _auc_gain(rows):
     return _auc(rows[:, :2]) - _auc(rows[:, [0, 2]])
 
 
-def auc_difference(
-    y,  # outcome per row in time order, 0 or 1, both present
-    p,  # forecast per row
-    rival,  # another forecast of the same rows
-    block: float = 15.0,  # as in `auc_blocks`
-    n_samples: int = 400,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-) -> dict:  # n, value, low, high, p_value (one-sided, "not above zero"); no interval (NaN) where events are too few
-    "How much more area under the ROC curve than a rival, with its interval."
+def auc_difference(y, p, rival, block: float = 15.0, n_samples: int = 400, seed: int = 0) -> dict:
+    """How much more area under the ROC curve than a rival, with its interval.
+
+    Parameters
+    ----------
+    y
+        outcome per row in time order, 0 or 1, both present
+    p
+        forecast per row
+    rival
+        another forecast of the same rows
+    block : float, default 15.0
+        as in `auc_blocks`
+    n_samples : int, default 400
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+
+    Returns
+    -------
+    dict
+        n, value, low, high, p_value (one-sided, "not above zero"); no interval (NaN) where events are too few
+    """
     rows = np.column_stack([np.asarray(x, dtype="float64") for x in (y, p, rival)])
     try:
         found = stationary_bootstrap(
@@ -75,8 +103,14 @@ class EventComparison(HeadedTable):
 
     _digits = 4
 
-    def headline(self) -> str | None:  # None where the columns are missing
-        "What the first row shows."
+    def headline(self) -> str | None:
+        """What the first row shows.
+
+        Returns
+        -------
+        str | None
+            None where the columns are missing
+        """
         if not self.has("n", "roc_auc", "auc_low", "auc_high", "brier_skill", "skill_low", "skill_high"):
             return None
         row = self.iloc[0]
@@ -87,20 +121,46 @@ class EventComparison(HeadedTable):
         return f"{self.index[0]}: {word} the base rate{rate} in {int(row.n):,} rows ({skill}; {auc})"
 
     def picture(self):
-        "The share of the base rate's squared error that each method removes."
+        """The share of the base rate's squared error that each method removes.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         title = "Brier skill against the base rate, and its 95 % interval"
         return plot_intervals(self, ("brier_skill", "skill_low", "skill_high"), title, "percent", 0.0, 100)
 
 
 def event_comparison(
-    y,  # outcome per row in time order, 0 or 1
-    forecasts: dict,  # method -> probability per row; the model first
-    base_rate: float,  # share of events among the TRAINING rows: the constant to beat
-    block: float = 1.0,  # as in `auc_blocks`
-    n_samples: int = 500,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-) -> EventComparison:  # one row per method, columns as above; attrs: base_rate, happened, block
-    "Scores of forecasts of one event."
+    y,
+    forecasts: dict,
+    base_rate: float,
+    block: float = 1.0,
+    n_samples: int = 500,
+    seed: int = 0,
+) -> EventComparison:
+    """Scores of forecasts of one event.
+
+    Parameters
+    ----------
+    y
+        outcome per row in time order, 0 or 1
+    forecasts : dict
+        method -> probability per row; the model first
+    base_rate : float
+        share of events among the TRAINING rows: the constant to beat
+    block : float, default 1.0
+        as in `auc_blocks`
+    n_samples : int, default 500
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+
+    Returns
+    -------
+    EventComparison
+        one row per method, columns as above; attrs: base_rate, happened, block
+    """
     y = np.asarray(y, dtype="float64")
     if not 0 < base_rate < 1:
         raise SettingsError(
@@ -129,11 +189,21 @@ def event_comparison(
     return table
 
 # %% ../../nbs/55_evaluation/82_events.ipynb #241003b7
-def one_after_another(
-    begin,  # row (or time) of each decision, ascending
-    end,  # row (or time) at which that trade's outcome is known
-) -> np.ndarray:  # positions of trades of which none begins before the one before has ended
-    "Trades that do not overlap, chosen greedily from the first."
+def one_after_another(begin, end) -> np.ndarray:
+    """Trades that do not overlap, chosen greedily from the first.
+
+    Parameters
+    ----------
+    begin
+        row (or time) of each decision, ascending
+    end
+        row (or time) at which that trade's outcome is known
+
+    Returns
+    -------
+    np.ndarray
+        positions of trades of which none begins before the one before has ended
+    """
     begin, end = np.asarray(begin), np.asarray(end)
     chosen, free = [], None
     for i in range(len(begin)):
@@ -143,11 +213,21 @@ def one_after_another(
     return np.array(chosen, dtype="int64")
 
 
-def p_value_fair_game(
-    gain,  # log return of each trade, before costs, in its own direction; trades one after another
-    stake,  # what was staked on it, known when it began; may be negative
-) -> float:  # one-sided p-value of "these stakes win nothing on average"; 1.0 where nothing is staked
-    "Do the stakes win money where the market is a fair game?"
+def p_value_fair_game(gain, stake) -> float:
+    """Do the stakes win money where the market is a fair game?
+
+    Parameters
+    ----------
+    gain
+        log return of each trade, before costs, in its own direction; trades one after another
+    stake
+        what was staked on it, known when it began; may be negative
+
+    Returns
+    -------
+    float
+        one-sided p-value of "these stakes win nothing on average"; 1.0 where nothing is staked
+    """
     gain, stake = np.asarray(gain, dtype="float64"), np.asarray(stake, dtype="float64")
     if gain.shape != stake.shape or not (np.isfinite(gain) & np.isfinite(stake)).all():
         raise DataError(

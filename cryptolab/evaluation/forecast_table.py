@@ -39,12 +39,22 @@ def _forecast_said(table):
     return one_line(f"{attrs.get('system', 'forecast')}: {', '.join(said)}; {rows}")
 
 # %% ../../nbs/55_evaluation/05_forecast_table.ipynb #ff66dff8
-def draw_forecast(
-    table: pd.DataFrame,  # forecast table (rule 4); attrs: event, horizon, timeframe
-    candles: pd.DataFrame | None = None,  # candle table: also draw what happened
-    rows: int = 200,  # the newest so many
-):  # numpy array of matplotlib Axes: the price, where there is one, and the probability
-    "The newest rows of a forecast."
+def draw_forecast(table: pd.DataFrame, candles: pd.DataFrame | None = None, rows: int = 200):
+    """The newest rows of a forecast.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        forecast table (rule 4); attrs: event, horizon, timeframe
+    candles : pd.DataFrame | None, default None
+        candle table: also draw what happened
+    rows : int, default 200
+        the newest so many
+
+    Returns
+    -------
+    numpy array of matplotlib Axes: the price, where there is one, and the probability
+    """
     part, attrs, name = table.iloc[-rows:], table.attrs, _probability(table)
     step = timeframe_delta(attrs["timeframe"])
     about = utc_index(part.index) + attrs["horizon"] * step
@@ -82,14 +92,43 @@ class Forecast(TimedTable):
     _digits = 4
 
     @classmethod
-    def fits(cls, columns: pd.Index) -> bool:  # whether a table with these columns is a forecast
-        "A probability."
+    def fits(cls, columns: pd.Index) -> bool:
+        """Which columns a forecast has.
+
+        Parameters
+        ----------
+        columns : pd.Index
+            names of columns
+
+        Returns
+        -------
+        bool
+            whether a probability is among them
+        """
         return "p_up" in columns or "p_event" in columns
 
-    def headline(self) -> str | None:  # None where `attrs` do not say what the probability is of
-        "What is forecast, how far ahead, and since when it is known."
+    def headline(self) -> str | None:
+        """What is forecast, how far ahead, and since when it is known.
+
+        Returns
+        -------
+        str | None
+            None where `attrs` do not say what the probability is of
+        """
         return _forecast_said(self)
 
     def picture(self, candles: pd.DataFrame | None = None, rows: int = 200):
-        "The newest `rows`; with `candles` also what happened."
+        """The newest rows: price, interval and probability.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame | None, default None
+            candle table: also draw what happened
+        rows : int, default 200
+            the newest so many
+
+        Returns
+        -------
+        numpy array of matplotlib Axes
+        """
         return draw_forecast(self, candles, rows)

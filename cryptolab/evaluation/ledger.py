@@ -104,12 +104,15 @@ def _key(config):
 
 # %% ../../nbs/55_evaluation/90_ledger.ipynb #968bcff8
 class TrialLedger:
-    "Append-only record of every evaluated configuration."
+    """Append-only record of every evaluated configuration.
 
-    def __init__(
-        self,
-        path: str | Path,  # JSON-lines file; made, with its folder, by the first record
-    ):
+    Parameters
+    ----------
+    path : str | Path
+        JSON-lines file; made, with its folder, by the first record
+    """
+
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         if self.path.is_dir():
             raise SettingsError(
@@ -132,15 +135,32 @@ class TrialLedger:
             _append(self.path, stamp | event)
         return stamp["id"]
 
-    def record(
-        self,
-        fingerprint: str,  # of the data the trial was scored on (`cryptolab.data.candles.fingerprint`)
-        config: dict,  # everything that could have been chosen otherwise
-        score: float | None,  # what trials are compared by; None for a failed trial
-        sharpe: float | None = None,  # Sharpe ratio per candle, not annualised; needed for the deflation
-        **notes,  # anything else worth keeping
-    ) -> str:  # id of the entry; SettingsError where something is not a finite number, text, list or dictionary
-        "Write one trial down."
+    def record(self, fingerprint: str, config: dict, score: float | None, sharpe: float | None = None, **notes) -> str:
+        """Write one trial down.
+
+        Parameters
+        ----------
+        fingerprint : str
+            of the data the trial was scored on (`cryptolab.data.candles.fingerprint`)
+        config : dict
+            everything that could have been chosen otherwise
+        score : float | None
+            what trials are compared by; None for a failed trial
+        sharpe : float | None, default None
+            Sharpe ratio per candle, not annualised; needed for the deflation
+        **notes
+            anything else worth keeping
+
+        Returns
+        -------
+        str
+            id of the entry
+
+        Raises
+        ------
+        SettingsError
+            where something is not a finite number, text, list or dictionary
+        """
         if not (isinstance(fingerprint, str) and fingerprint) or not (isinstance(config, dict) and config):
             raise SettingsError(
                 "ledger: what was tried on which data?", "a fingerprint and a configuration", (fingerprint, config),
@@ -152,11 +172,19 @@ class TrialLedger:
         }
         return self._add(trial | {"key": _key(trial["config"])})
 
-    def trials(
-        self,
-        fingerprint: str | None = None,  # one data set; None = all
-    ) -> pd.DataFrame:  # a row per record, oldest first: id, time, fingerprint, key, config, score, sharpe, notes
-        "Every trial on record."
+    def trials(self, fingerprint: str | None = None) -> pd.DataFrame:
+        """Every trial on record.
+
+        Parameters
+        ----------
+        fingerprint : str | None, default None
+            one data set; None = all
+
+        Returns
+        -------
+        pd.DataFrame
+            a row per record, oldest first: id, time, fingerprint, key, config, score, sharpe, notes
+        """
         columns = ["id", "time", "fingerprint", "key", "config", "score", "sharpe", "notes"]
         rows = [
             {c: e.get(c) for c in columns} for _, e, _ in self._read()[0] if e["kind"] == "trial"
@@ -164,50 +192,127 @@ class TrialLedger:
         ]
         return pd.DataFrame(rows, columns=columns).astype({"score": float, "sharpe": float})
 
-    def count(
-        self,
-        fingerprint: str,  # of the data
-    ) -> int:  # number of different configurations
-        "How many configurations were evaluated on these data."
+    def count(self, fingerprint: str) -> int:
+        """How many configurations were evaluated on these data.
+
+        Parameters
+        ----------
+        fingerprint : str
+            of the data
+
+        Returns
+        -------
+        int
+            number of different configurations
+        """
         return int(self.trials(fingerprint)["key"].nunique())
 
-# %% ../../nbs/55_evaluation/90_ledger.ipynb #a405518e
-def _check(
-    self: TrialLedger,
-) -> pd.DataFrame:  # line, problem; empty where all is well (a change of the very last line cannot be seen)
-    "Whether the file is as it was written."
-    events, damaged = self._read()
-    problems, previous = [(n, "damaged") for n in damaged], ""
-    for n, event, line in events:
-        if event["previous"] != previous:
-            problems.append((n, "the line before it was changed or removed"))
-        previous = _digest(line)
-    return pd.DataFrame(sorted(problems), columns=["line", "problem"])
+    def check(self) -> pd.DataFrame:
+        """Whether the file is as it was written.
 
+        Returns
+        -------
+        pd.DataFrame
+            line, problem; empty where all is well (a change of the very last line cannot be seen)
+        """
+        events, damaged = self._read()
+        problems, previous = [(n, "damaged") for n in damaged], ""
+        for n, event, line in events:
+            if event["previous"] != previous:
+                problems.append((n, "the line before it was changed or removed"))
+            previous = _digest(line)
+        return pd.DataFrame(sorted(problems), columns=["line", "problem"])
 
-TrialLedger.check = _check
+    def deflate(self, fingerprint: str, returns, correlation: float = 0.0) -> dict:
+        """Deflated Sharpe ratio of the chosen strategy.
 
-# %% ../../nbs/55_evaluation/90_ledger.ipynb #8af14411
-def _deflate(
-    self: TrialLedger,
-    fingerprint: str,  # of the data on which the search was made
-    returns,  # returns per candle of the strategy that was chosen
-    correlation: float = 0.0,  # mean correlation between the trials' returns; 0 (strict) takes them as independent
-) -> dict:  # of `deflated_sharpe`, with trials (counted), effective (trials), spread (None = pure chance)
-    "Deflated Sharpe ratio of the chosen strategy."
-    trials = self.trials(fingerprint)
-    if trials.empty:
-        raise DataError(
-            "the ledger knows no trial on these data", "at least the chosen one", f"fingerprint {fingerprint}",
-            "record every trial before judging the best",
+        Parameters
+        ----------
+        fingerprint : str
+            of the data on which the search was made
+        returns
+            returns per candle of the strategy that was chosen
+        correlation : float, default 0.0
+            mean correlation between the trials' returns; 0 (strict) takes them as independent
+
+        Returns
+        -------
+        dict
+            of `deflated_sharpe`, with trials (counted), effective (trials), spread (None = pure chance)
+        """
+        trials = self.trials(fingerprint)
+        if trials.empty:
+            raise DataError(
+                "the ledger knows no trial on these data", "at least the chosen one", f"fingerprint {fingerprint}",
+                "record every trial before judging the best",
+            )
+        ratios = trials.groupby("key")["sharpe"].last().dropna()
+        count, spread = int(trials["key"].nunique()), float(ratios.std(ddof=1)) if len(ratios) > 1 else None
+        effective = effective_trials(count, correlation)
+        return deflated_sharpe(returns, effective, spread) | {"trials": count, "effective": effective, "spread": spread}
+
+    def gate(self, name: str, entry: str, check: Callable) -> dict:
+        """Evaluate a gate once.
+
+        Parameters
+        ----------
+        name : str
+            name of the gate, such as "last year"
+        entry : str
+            id of the trial that wants to pass, from `record`
+        check : Callable
+            function without arguments that does the evaluation: True/False, or a dictionary with `passed`
+
+        Returns
+        -------
+        dict
+            passed, and what else `check` gave
+
+        Raises
+        ------
+        DataError
+            where this configuration opened the gate before
+        """
+        if not (isinstance(name, str) and name and callable(check)):
+            raise SettingsError(
+                "a gate needs a name and a check", "text, and a function without arguments", (name, check), "pass both",
+            )
+        opened, _ = _open(self, name, entry)
+        answer = check()
+        answer = answer if isinstance(answer, dict) else {"passed": answer}
+        if not isinstance(answer.get("passed"), (bool, np.bool_)):
+            raise SettingsError(
+                f"the check of gate `{name}` gave no answer", "True or False, or a dictionary with `passed`", answer,
+                "correct the check; the gate is spent",
+            )
+        answer = _plain("answer", answer)
+        self._add(
+            {
+                "kind": "answer", "gate": opened, "passed": answer["passed"],
+                "evidence": {k: v for k, v in answer.items() if k != "passed"},
+            }
         )
-    ratios = trials.groupby("key")["sharpe"].last().dropna()
-    count, spread = int(trials["key"].nunique()), float(ratios.std(ddof=1)) if len(ratios) > 1 else None
-    effective = effective_trials(count, correlation)
-    return deflated_sharpe(returns, effective, spread) | {"trials": count, "effective": effective, "spread": spread}
+        return answer
 
+    def gates(self, fingerprint: str | None = None) -> pd.DataFrame:
+        """Every opening of a gate.
 
-TrialLedger.deflate = _deflate
+        Parameters
+        ----------
+        fingerprint : str | None, default None
+            one data set; None = all
+
+        Returns
+        -------
+        pd.DataFrame
+            name, time, fingerprint, key, entry, passed (None = interrupted), evidence
+        """
+        events = [e for _, e, _ in self._read()[0]]
+        answers = {e["gate"]: e for e in events if e["kind"] == "answer"}
+        openings = [e for e in events if e["kind"] == "gate" and fingerprint in (None, e["fingerprint"])]
+        rows = [{c: e[c] for c in ("name", "time", "fingerprint", "key", "entry")}
+                | {c: answers.get(e["id"], {}).get(c) for c in ("passed", "evidence")} for e in openings]
+        return pd.DataFrame(rows, columns=["name", "time", "fingerprint", "key", "entry", "passed", "evidence"])
 
 # %% ../../nbs/55_evaluation/90_ledger.ipynb #62552e85
 def _open(self, name, entry):
@@ -238,51 +343,3 @@ def _open(self, name, entry):
         } | same
         _append(self.path, opened)
     return opened["id"], trial
-
-# %% ../../nbs/55_evaluation/90_ledger.ipynb #ac14a13e
-def _gate(
-    self: TrialLedger,
-    name: str,  # name of the gate, such as "last year"
-    entry: str,  # id of the trial that wants to pass, from `record`
-    check: Callable,  # function without arguments that does the evaluation: True/False, or a dictionary with `passed`
-) -> dict:  # passed, and what else `check` gave; DataError where this configuration opened the gate before
-    "Evaluate a gate once."
-    if not (isinstance(name, str) and name and callable(check)):
-        raise SettingsError(
-            "a gate needs a name and a check", "text, and a function without arguments", (name, check), "pass both",
-        )
-    opened, _ = _open(self, name, entry)
-    answer = check()
-    answer = answer if isinstance(answer, dict) else {"passed": answer}
-    if not isinstance(answer.get("passed"), (bool, np.bool_)):
-        raise SettingsError(
-            f"the check of gate `{name}` gave no answer", "True or False, or a dictionary with `passed`", answer,
-            "correct the check; the gate is spent",
-        )
-    answer = _plain("answer", answer)
-    self._add(
-        {
-            "kind": "answer", "gate": opened, "passed": answer["passed"],
-            "evidence": {k: v for k, v in answer.items() if k != "passed"},
-        }
-    )
-    return answer
-
-
-TrialLedger.gate = _gate
-
-# %% ../../nbs/55_evaluation/90_ledger.ipynb #f933cdbd
-def _gates(
-    self: TrialLedger,
-    fingerprint: str | None = None,  # one data set; None = all
-) -> pd.DataFrame:  # name, time, fingerprint, key, entry, passed (None = interrupted), evidence
-    "Every opening of a gate."
-    events = [e for _, e, _ in self._read()[0]]
-    answers = {e["gate"]: e for e in events if e["kind"] == "answer"}
-    rows = [{c: e[c] for c in ("name", "time", "fingerprint", "key", "entry")}
-            | {"passed": answers.get(e["id"], {}).get("passed"), "evidence": answers.get(e["id"], {}).get("evidence")}
-            for e in events if e["kind"] == "gate" and fingerprint in (None, e["fingerprint"])]
-    return pd.DataFrame(rows, columns=["name", "time", "fingerprint", "key", "entry", "passed", "evidence"])
-
-
-TrialLedger.gates = _gates

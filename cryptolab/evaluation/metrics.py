@@ -20,11 +20,26 @@ from scipy import stats
 from ..config import DataError, SettingsError
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #c6e3d805
-def check_column(
-    name: str,  # name for the error message
-    values,  # one column: list, array or Series
-) -> np.ndarray:  # float64, shape (rows,); DataError for text, other shapes, no rows, NaN or infinity
-    "One column as a float array without NaN, or an error that names the row."
+def check_column(name: str, values) -> np.ndarray:
+    """One column as a float array without NaN, or an error that names the row.
+
+    Parameters
+    ----------
+    name : str
+        name for the error message
+    values
+        one column: list, array or Series
+
+    Returns
+    -------
+    np.ndarray
+        float64, shape (rows,)
+
+    Raises
+    ------
+    DataError
+        for text, other shapes, no rows, NaN or infinity
+    """
     try:
         x = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as e:
@@ -43,10 +58,24 @@ def check_column(
     return x
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #ed9bf280
-def aligned_columns(
-    **columns,  # name -> column
-) -> list:  # float64 arrays in the order given; DataError where they do not belong to the same rows
-    "The named columns as float arrays; refuses NaN, different lengths and different indexes."
+def aligned_columns(**columns) -> list:
+    """The named columns as float arrays; refuses NaN, different lengths and different indexes.
+
+    Parameters
+    ----------
+    **columns
+        name -> column
+
+    Returns
+    -------
+    list
+        float64 arrays in the order given
+
+    Raises
+    ------
+    DataError
+        where they do not belong to the same rows
+    """
     arrays = {name: check_column(name, values) for name, values in columns.items()}
     if len({len(x) for x in arrays.values()}) > 1:
         raise DataError(
@@ -69,12 +98,23 @@ def aligned_columns(
     return list(arrays.values())
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #3ff3bdd8
-def wilson_interval(
-    hits,  # number of hits; arrays allowed
-    n,  # number of rows
-    level: float,  # coverage of the interval
-) -> tuple:  # lower and upper end, fractions
-    "Wilson (1927) score interval of a share; arrays allowed."
+def wilson_interval(hits, n, level: float) -> tuple:
+    """Wilson (1927) score interval of a share; arrays allowed.
+
+    Parameters
+    ----------
+    hits
+        number of hits; arrays allowed
+    n
+        number of rows
+    level : float
+        coverage of the interval
+
+    Returns
+    -------
+    tuple
+        lower and upper end, fractions
+    """
     if not 0 < level < 1:
         raise SettingsError(
             "the level of an interval is a fraction", "between 0 and 1", level, "for 95 percent write 0.95",
@@ -86,11 +126,21 @@ def wilson_interval(
     return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #e1b7dd1c
-def accuracy_interval(
-    correct,  # one row per forecast: 1 or True where it was right
-    level: float = 0.95,  # coverage of the interval
-) -> tuple[float, float]:  # lower and upper end, fractions (Wilson 1927)
-    "Interval of a share of hits."
+def accuracy_interval(correct, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share of hits.
+
+    Parameters
+    ----------
+    correct
+        one row per forecast: 1 or True where it was right
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    tuple[float, float]
+        lower and upper end, fractions (Wilson 1927)
+    """
     correct = check_column("correct", correct)
     if not np.isin(correct, (0, 1)).all():
         raise DataError(
@@ -101,10 +151,19 @@ def accuracy_interval(
     return float(low), float(high)
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #380046e0
-def block_length(
-    values,  # one column of losses, in time order
-) -> float:  # mean length of a block, in rows
-    "Block length of the stationary bootstrap from the data's own memory."
+def block_length(values) -> float:
+    """Block length of the stationary bootstrap from the data's own memory.
+
+    Parameters
+    ----------
+    values
+        one column of losses, in time order
+
+    Returns
+    -------
+    float
+        mean length of a block, in rows
+    """
     x = check_column("values", values)
     n, floor = len(x), len(x) ** (1 / 3)
     x = x - x.mean()
@@ -126,13 +185,25 @@ def block_length(
     return float(np.clip(best, floor, max(floor, min(3 * np.sqrt(n), n / 3))))
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #5a0ac7d9
-def block_rows(
-    n: int,  # number of rows
-    block: float,  # mean length of a run, in rows
-    draws: int,  # number of samples
-    rng: np.random.Generator,  # source of the randomness
-) -> np.ndarray:  # row numbers, shape (draws, n)
-    "Row numbers of `draws` stationary bootstrap samples, shape (draws, n)."
+def block_rows(n: int, block: float, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Row numbers of `draws` stationary bootstrap samples, shape (draws, n).
+
+    Parameters
+    ----------
+    n : int
+        number of rows
+    block : float
+        mean length of a run, in rows
+    draws : int
+        number of samples
+    rng : np.random.Generator
+        source of the randomness
+
+    Returns
+    -------
+    np.ndarray
+        row numbers, shape (draws, n)
+    """
     at = np.arange(n)
     fresh = rng.random((draws, n)) < 1 / block
     fresh[:, 0] = True
@@ -141,14 +212,27 @@ def block_rows(
     return (np.take_along_axis(start, since, axis=1) + at - since) % n
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #58c16a64
-def block_statistics(
-    values: np.ndarray,  # (rows,) or (rows, k), in time order
-    statistic: Callable,  # function of a sample that gives one number; vectorised when it takes `axis`
-    block: float,  # mean length of a run, in rows
-    n: int,  # number of samples
-    seed: int,  # same seed, same numbers
-) -> np.ndarray:  # the statistic of each sample, shape (n,)
-    "The statistic of `n` stationary bootstrap samples of the rows, shape (n,)."
+def block_statistics(values: np.ndarray, statistic: Callable, block: float, n: int, seed: int) -> np.ndarray:
+    """The statistic of `n` stationary bootstrap samples of the rows, shape (n,).
+
+    Parameters
+    ----------
+    values : np.ndarray
+        (rows,) or (rows, k), in time order
+    statistic : Callable
+        function of a sample that gives one number; vectorised when it takes `axis`
+    block : float
+        mean length of a run, in rows
+    n : int
+        number of samples
+    seed : int
+        same seed, same numbers
+
+    Returns
+    -------
+    np.ndarray
+        the statistic of each sample, shape (n,)
+    """
     rng, found, rows = np.random.default_rng(seed), [], len(values)
     at_once = max(1, 4_000_000 // rows)
     fast = "axis" in inspect.signature(statistic).parameters
@@ -165,14 +249,35 @@ def block_statistics(
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #37593273
 def block_interval(
-    values,  # losses in time order, shape (rows,); or (rows, k) for a statistic of k paired columns
-    statistic: Callable = np.mean,  # function of a sample; vectorised when it takes `axis`, called per sample when not
-    block: float | None = None,  # mean block length in rows; None = `block_length`
-    n: int = 1000,  # number of samples
-    seed: int = 0,  # same seed, same interval
-    level: float = 0.95,  # coverage of the interval
-) -> tuple[float, float]:  # lower and upper percentile of the statistic, in its unit
-    "Interval of any statistic of dependent rows by the stationary block bootstrap."
+    values,
+    statistic: Callable = np.mean,
+    block: float | None = None,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Interval of any statistic of dependent rows by the stationary block bootstrap.
+
+    Parameters
+    ----------
+    values
+        losses in time order, shape (rows,); or (rows, k) for a statistic of k paired columns
+    statistic : Callable, default np.mean
+        function of a sample; vectorised when it takes `axis`, called per sample when not
+    block : float | None, default None
+        mean block length in rows; None = `block_length`
+    n : int, default 1000
+        number of samples
+    seed : int, default 0
+        same seed, same interval
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    tuple[float, float]
+        lower and upper percentile of the statistic, in its unit
+    """
     values = np.asarray(values, dtype=float)
     columns = [check_column("values", c) for c in (values.T if values.ndim == 2 else [values])]
     block = max(block_length(c) for c in columns) if block is None else block
@@ -185,12 +290,28 @@ def block_interval(
     return float(low), float(high)
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #9fb662de
-def check_direction(
-    y,  # outcome per row
-    p_up,  # forecast per row
-    both: bool = True,  # refuse rows of a single class
-) -> tuple:  # outcomes and probabilities, float64; DataError for other values than 0/1 and [0, 1]
-    "Labels and probabilities, checked: 0/1 and [0, 1], both classes present where the metric needs them."
+def check_direction(y, p_up, both: bool = True) -> tuple:
+    """Labels and probabilities, checked: 0/1 and [0, 1], both classes present where the metric needs them.
+
+    Parameters
+    ----------
+    y
+        outcome per row
+    p_up
+        forecast per row
+    both : bool, default True
+        refuse rows of a single class
+
+    Returns
+    -------
+    tuple
+        outcomes and probabilities, float64
+
+    Raises
+    ------
+    DataError
+        for other values than 0/1 and [0, 1]
+    """
     y, p = aligned_columns(y=y, p_up=p_up)
     if not np.isin(y, (0, 1)).all():
         raise DataError(
@@ -211,12 +332,23 @@ def check_direction(
     return y, p
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #e9fbc76c
-def auc_interval(
-    y,  # outcome per row, 0 or 1, both present
-    p_up,  # forecast per row; only its order counts
-    level: float = 0.95,  # coverage of the interval
-) -> tuple[float, float, float]:  # AUC, lower and upper end (DeLong 1988)
-    "Area under the ROC curve with its interval."
+def auc_interval(y, p_up, level: float = 0.95) -> tuple[float, float, float]:
+    """Area under the ROC curve with its interval.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1, both present
+    p_up
+        forecast per row; only its order counts
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    tuple[float, float, float]
+        AUC, lower and upper end (DeLong 1988)
+    """
     y, p = check_direction(y, p_up)
     up, down = p[y == 1], p[y == 0]
     ranks = stats.rankdata(np.r_[up, down])
@@ -229,11 +361,26 @@ def auc_interval(
     return auc, float(max(auc - half, 0)), float(min(auc + half, 1))
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #b92b50a3
-def quantile_groups(
-    values: np.ndarray,  # one column
-    bins: int,  # groups of equal count
-) -> np.ndarray:  # group number per row, from 0; SettingsError for less than one group
-    "Groups of equal count; equal values share a group, so there may be fewer."
+def quantile_groups(values: np.ndarray, bins: int) -> np.ndarray:
+    """Groups of equal count; equal values share a group, so there may be fewer.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        one column
+    bins : int
+        groups of equal count
+
+    Returns
+    -------
+    np.ndarray
+        group number per row, from 0
+
+    Raises
+    ------
+    SettingsError
+        for less than one group
+    """
     if bins < 1:
         raise SettingsError("number of groups", "at least 1", bins, "choose more")
     edges = np.unique(np.quantile(values, np.arange(1, bins) / bins, method="higher"))
@@ -250,24 +397,48 @@ def _group_means(groups, level, hits, **columns):
     return pd.DataFrame({"n": n, **means, "share": share / n, "low": low, "high": high})
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #a3d0207e
-def reliability_table(
-    y,  # outcome per row, 0 or 1
-    p_up,  # probability of 1 per row
-    bins: int = 10,  # groups of equal count; fewer where forecasts are equal
-    level: float = 0.95,  # coverage of the Wilson intervals
-) -> pd.DataFrame:  # per group: n, forecast (mean p_up), share (of rising candles), low, high; fractions
-    "Forecast probability and share of events, per group."
+def reliability_table(y, p_up, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
+    """Forecast probability and share of events, per group.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1
+    p_up
+        probability of 1 per row
+    bins : int, default 10
+        groups of equal count; fewer where forecasts are equal
+    level : float, default 0.95
+        coverage of the Wilson intervals
+
+    Returns
+    -------
+    pd.DataFrame
+        per group: n, forecast (mean p_up), share (of rising candles), low, high; fractions
+    """
     y, p = check_direction(y, p_up, both=False)
     return _group_means(quantile_groups(p, bins), level, y, forecast=p)
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #04f6a594
-def confidence_deciles(
-    y,  # outcome per row, 0 or 1
-    p_up,  # probability of 1 per row
-    bins: int = 10,  # groups of equal count, from least to most confident
-    level: float = 0.95,  # coverage of the Wilson intervals
-) -> pd.DataFrame:  # index `decile` from 1 (least confident); n, confidence (|p_up - 1/2|), accuracy, low, high
-    "Accuracy by confidence."
+def confidence_deciles(y, p_up, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
+    """Accuracy by confidence.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1
+    p_up
+        probability of 1 per row
+    bins : int, default 10
+        groups of equal count, from least to most confident
+    level : float, default 0.95
+        coverage of the Wilson intervals
+
+    Returns
+    -------
+    pd.DataFrame
+        index `decile` from 1 (least confident); n, confidence (|p_up - 1/2|), accuracy, low, high
+    """
     y, p = check_direction(y, p_up, both=False)
     confidence = np.round(np.abs(p - 0.5), 12)  # 0.3 and 0.7 are equally sure
     table = _group_means(
@@ -277,11 +448,21 @@ def confidence_deciles(
     return table.rename(columns={"share": "accuracy"})
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #56ca4eac
-def confusion_scores(
-    y,  # outcome per row, 0 or 1
-    up,  # forecast per row: True where 1 is forecast
-) -> dict:  # accuracy, precision, recall, f1 of class 1; fractions, 0 where there are no rows to divide by
-    "The scores of a confusion table."
+def confusion_scores(y, up) -> dict:
+    """The scores of a confusion table.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1
+    up
+        forecast per row: True where 1 is forecast
+
+    Returns
+    -------
+    dict
+        accuracy, precision, recall, f1 of class 1; fractions, 0 where there are no rows to divide by
+    """
     y, up = np.asarray(y) == 1, np.asarray(up, dtype=bool)
     both, forecast, happened = float((up & y).sum()), float(up.sum()), float(y.sum())
     return {
@@ -291,32 +472,69 @@ def confusion_scores(
     }
 
 
-def roc_auc(
-    y,  # outcome per row, 0 or 1
-    p,  # forecast per row; only its order counts
-) -> float | None:  # area under the ROC curve; None where only one class happened
-    "Area under the ROC curve without an interval; `auc_interval` gives both."
+def roc_auc(y, p) -> float | None:
+    """Area under the ROC curve without an interval; `auc_interval` gives both.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1
+    p
+        forecast per row; only its order counts
+
+    Returns
+    -------
+    float | None
+        area under the ROC curve; None where only one class happened
+    """
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(y, p)) if len(y) and 0 < np.mean(y) < 1 else None
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #0e271e7e
-def log_losses(
-    y,  # outcome per row, 0 or 1
-    p_up,  # forecast probability of 1 per row
-) -> np.ndarray:  # loss per row, natural logarithm; finite, because probabilities are kept 1e-15 away from 0 and 1
-    "Log loss of each row."
+def log_losses(y, p_up) -> np.ndarray:
+    """Log loss of each row.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1
+    p_up
+        forecast probability of 1 per row
+
+    Returns
+    -------
+    np.ndarray
+        loss per row, natural logarithm; finite, because probabilities are kept 1e-15 away from 0 and 1
+    """
     y, p = np.asarray(y, dtype=float), np.asarray(p_up, dtype=float)
     return -np.log(np.clip(np.where(y == 1, p, 1 - p), 1e-15, 1 - 1e-15))
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #fcdbf6d9
-def direction_metrics(
-    y,  # outcome per row: 1 up, 0 down or unchanged
-    p_up,  # forecast probability of 1 per row
-    majority_class: int | None = None,  # commoner class of the TRAINING rows; None = of these rows (hindsight)
-    level: float = 0.95,  # coverage of the intervals
-) -> dict:  # floats (n: int); DataError on one class, NaN, p outside [0, 1]
-    "All scores of a direction forecast, with base rate and intervals."
+def direction_metrics(y, p_up, majority_class: int | None = None, level: float = 0.95) -> dict:
+    """All scores of a direction forecast, with base rate and intervals.
+
+    Parameters
+    ----------
+    y
+        outcome per row: 1 up, 0 down or unchanged
+    p_up
+        forecast probability of 1 per row
+    majority_class : int | None, default None
+        commoner class of the TRAINING rows; None = of these rows (hindsight)
+    level : float, default 0.95
+        coverage of the intervals
+
+    Returns
+    -------
+    dict
+        floats (n: int)
+
+    Raises
+    ------
+    DataError
+        on one class, NaN, p outside [0, 1]
+    """
     y, p = check_direction(y, p_up)
     up, base = p > 0.5, float(y.mean())
     hits = confusion_scores(y, up)
@@ -333,11 +551,21 @@ def direction_metrics(
             "ece": float((table.n * (table.forecast - table.share).abs()).sum() / len(y))}
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #30fc30e4
-def error_scores(
-    y,  # what happened per row
-    forecast,  # its forecast, same unit
-) -> dict:  # rmse and mae (unit of y), mape (fraction; infinite or NaN where y is 0), r2 around the mean of these rows
-    "The usual errors of a regression."
+def error_scores(y, forecast) -> dict:
+    """The usual errors of a regression.
+
+    Parameters
+    ----------
+    y
+        what happened per row
+    forecast
+        its forecast, same unit
+
+    Returns
+    -------
+    dict
+        rmse and mae (unit of y), mape (fraction; infinite or NaN where y is 0), r2 around the mean of these rows
+    """
     y = np.asarray(y, dtype=float)
     error, spread = np.asarray(forecast) - y, ((y - y.mean()) ** 2).sum()
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -349,20 +577,40 @@ def error_scores(
     }
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #d8488552
-def qlike_loss(
-    y,  # volatility that happened per row, fraction, above zero
-    forecast,  # forecast volatility per row, same unit, above zero
-) -> np.ndarray:  # loss per row: y²/f² - log(y²/f²) - 1
-    "QLIKE per row, on variances (Patton 2011)."
+def qlike_loss(y, forecast) -> np.ndarray:
+    """QLIKE per row, on variances (Patton 2011).
+
+    Parameters
+    ----------
+    y
+        volatility that happened per row, fraction, above zero
+    forecast
+        forecast volatility per row, same unit, above zero
+
+    Returns
+    -------
+    np.ndarray
+        loss per row: y²/f² - log(y²/f²) - 1
+    """
     ratio = (np.asarray(y, dtype=float) / np.asarray(forecast, dtype=float)) ** 2
     return ratio - np.log(ratio) - 1
 
 
-def volatility_metrics(
-    y,  # volatility that happened per row, fraction, not negative
-    forecast,  # forecast volatility per row, same unit, above zero
-) -> dict:  # n, r2, rmse, mae, mape, qlike, bias (mean f - y), n_zero (rows without mape and qlike)
-    "All scores of a volatility forecast."
+def volatility_metrics(y, forecast) -> dict:
+    """All scores of a volatility forecast.
+
+    Parameters
+    ----------
+    y
+        volatility that happened per row, fraction, not negative
+    forecast
+        forecast volatility per row, same unit, above zero
+
+    Returns
+    -------
+    dict
+        n, r2, rmse, mae, mape, qlike, bias (mean f - y), n_zero (rows without mape and qlike)
+    """
     y, f = aligned_columns(y=y, forecast=forecast)
     for name, x, bad in (("y", y, y < 0), ("forecast", f, f <= 0)):
         if bad.any():
@@ -385,24 +633,48 @@ def volatility_metrics(
     }
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #06fbc14f
-def ratio_of_means(
-    pairs: np.ndarray,  # two columns in the last axis
-    axis: int,  # axis of the rows
-) -> np.ndarray:  # ratio per sample
-    "Mean of the first column divided by that of the second."
+def ratio_of_means(pairs: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of the first column divided by that of the second.
+
+    Parameters
+    ----------
+    pairs : np.ndarray
+        two columns in the last axis
+    axis : int
+        axis of the rows
+
+    Returns
+    -------
+    np.ndarray
+        ratio per sample
+    """
     mean = pairs.mean(axis=axis)
     return mean[..., 0] / mean[..., 1]
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #1a8f27d3
-def mase(
-    y,  # what happened per row, in time order
-    forecast,  # its forecast, same unit
-    naive,  # the naive forecast on the same rows: the last close, the value one season ago
-    level: float = 0.95,  # coverage of the interval
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-) -> dict:  # n, mase, low, high (block bootstrap of both errors in pairs), mae, mae_naive (unit of y)
-    "Mean absolute error as a multiple of the naive forecast's (Hyndman & Koehler 2006, on the scored rows)."
+def mase(y, forecast, naive, level: float = 0.95, n_samples: int = 1000, seed: int = 0) -> dict:
+    """Mean absolute error as a multiple of the naive forecast's (Hyndman & Koehler 2006, on the scored rows).
+
+    Parameters
+    ----------
+    y
+        what happened per row, in time order
+    forecast
+        its forecast, same unit
+    naive
+        the naive forecast on the same rows: the last close, the value one season ago
+    level : float, default 0.95
+        coverage of the interval
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+
+    Returns
+    -------
+    dict
+        n, mase, low, high (block bootstrap of both errors in pairs), mae, mae_naive (unit of y)
+    """
     y, forecast, naive = aligned_columns(y=y, forecast=forecast, naive=naive)
     loss, still = np.abs(y - forecast), np.abs(y - naive)
     if not still.any():
@@ -431,15 +703,29 @@ def _price_columns(close, next_close, forecast_price):
     return columns
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #e9662f21
-def price_metrics(
-    close,  # last known close per row
-    next_close,  # close that followed, per row
-    forecast_price,  # its forecast, per row
-    level: float = 0.95,  # coverage of the intervals
-    n_samples: int = 1000,  # bootstrap samples of the MASE interval
-    seed: int = 0,  # seed of the bootstrap
-) -> dict:  # n; errors of the forecast and of persistence; mase, r2, r2_zero, directional_accuracy, with intervals
-    "All scores of a price forecast, and those of persistence."
+def price_metrics(close, next_close, forecast_price, level: float = 0.95, n_samples: int = 1000, seed: int = 0) -> dict:
+    """All scores of a price forecast, and those of persistence.
+
+    Parameters
+    ----------
+    close
+        last known close per row
+    next_close
+        close that followed, per row
+    forecast_price
+        its forecast, per row
+    level : float, default 0.95
+        coverage of the intervals
+    n_samples : int, default 1000
+        bootstrap samples of the MASE interval
+    seed : int, default 0
+        seed of the bootstrap
+
+    Returns
+    -------
+    dict
+        n; errors of the forecast and of persistence; mase, r2, r2_zero, directional_accuracy, with intervals
+    """
     close, after, forecast = _price_columns(close, next_close, forecast_price)
     loss, still = np.abs(after - forecast), np.abs(after - close)
     ret, mu = np.log(after / close), np.log(forecast / close)
@@ -467,13 +753,25 @@ def price_metrics(
     }
 
 # %% ../../nbs/55_evaluation/10_metrics.ipynb #4661db4c
-def interval_coverage(
-    y,  # what happened per row
-    lower,  # lower end per row, same unit
-    upper,  # upper end per row, not below `lower`
-    level: float = 0.95,  # coverage of the Wilson interval around the measured share
-) -> dict:  # n, coverage, coverage_low, coverage_high, below and above (shares outside), width (mean, unit of y)
-    "Share of outcomes inside their forecast interval."
+def interval_coverage(y, lower, upper, level: float = 0.95) -> dict:
+    """Share of outcomes inside their forecast interval.
+
+    Parameters
+    ----------
+    y
+        what happened per row
+    lower
+        lower end per row, same unit
+    upper
+        upper end per row, not below `lower`
+    level : float, default 0.95
+        coverage of the Wilson interval around the measured share
+
+    Returns
+    -------
+    dict
+        n, coverage, coverage_low, coverage_high, below and above (shares outside), width (mean, unit of y)
+    """
     y, lower, upper = aligned_columns(y=y, lower=lower, upper=upper)
     if (lower > upper).any():
         row = int(np.flatnonzero(lower > upper)[0])

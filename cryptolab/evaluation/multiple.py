@@ -17,12 +17,23 @@ from ..config import DataError, SettingsError
 from .metrics import aligned_columns, check_column, check_direction, block_length
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #fb45695c
-def mcnemar(
-    y,  # outcome per row, 0 or 1
-    p_a,  # probability of 1 by the model; "up" above one half
-    p_b,  # probability of 1 by its rival on the same rows
-) -> dict:  # n, a_only and b_only (rows only that one gets right), p_value (two-sided), p_better (a is better)
-    "Exact paired test of two classifiers."
+def mcnemar(y, p_a, p_b) -> dict:
+    """Exact paired test of two classifiers.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1
+    p_a
+        probability of 1 by the model; "up" above one half
+    p_b
+        probability of 1 by its rival on the same rows
+
+    Returns
+    -------
+    dict
+        n, a_only and b_only (rows only that one gets right), p_value (two-sided), p_better (a is better)
+    """
     y, a = check_direction(y, p_a, both=False)
     _, b = check_direction(y, p_b, both=False)
     right_a, right_b = (a > 0.5) == (y == 1), (b > 0.5) == (y == 1)
@@ -46,11 +57,21 @@ def _p_values(values):
     return series.index, p
 
 
-def holm(
-    p_values,  # p-value per test: dict, Series or list
-    alpha: float = 0.05,  # allowed probability of any false discovery
-) -> pd.DataFrame:  # index: the tests; p_value, p_holm (adjusted), rejected
-    "Holm's step-down adjustment of many p-values."
+def holm(p_values, alpha: float = 0.05) -> pd.DataFrame:
+    """Holm's step-down adjustment of many p-values.
+
+    Parameters
+    ----------
+    p_values
+        p-value per test: dict, Series or list
+    alpha : float, default 0.05
+        allowed probability of any false discovery
+
+    Returns
+    -------
+    pd.DataFrame
+        index: the tests; p_value, p_holm (adjusted), rejected
+    """
     names, p = _p_values(p_values)
     if not 0 < alpha < 1:
         raise SettingsError("`alpha` is a probability", "between 0 and 1", alpha, "5 percent is 0.05")
@@ -93,14 +114,27 @@ def _bootstrap_settings(table, reference, block, n, seed):
     return {"block_size": int(np.ceil(block)), "reps": n, "bootstrap": "stationary", "seed": seed}
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #0745fa2a
-def spa_test(
-    loss_benchmark,  # loss of the benchmark per row, in time order
-    losses,  # model -> loss per row on the same rows (dict or DataFrame)
-    block: float | None = None,  # mean block length in rows; None = the longest `block_length` of the differences
-    n: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-) -> dict:  # n, models, best, gain (mean benchmark loss - best loss), p_lower, p_value, p_upper
-    "Hansen's test of \"no model beats the benchmark\", which accounts for the search among the models."
+def spa_test(loss_benchmark, losses, block: float | None = None, n: int = 1000, seed: int = 0) -> dict:
+    """Hansen's test of "no model beats the benchmark", which accounts for the search among the models.
+
+    Parameters
+    ----------
+    loss_benchmark
+        loss of the benchmark per row, in time order
+    losses
+        model -> loss per row on the same rows (dict or DataFrame)
+    block : float | None, default None
+        mean block length in rows; None = the longest `block_length` of the differences
+    n : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+
+    Returns
+    -------
+    dict
+        n, models, best, gain (mean benchmark loss - best loss), p_lower, p_value, p_upper
+    """
     table = _losses(losses, 1)
     benchmark, *_ = aligned_columns(loss_benchmark=loss_benchmark, **{"losses": next(iter(dict(losses).values()))})
     gains = table.rsub(benchmark, axis=0)
@@ -126,13 +160,32 @@ def spa_test(
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #8035fbc1
 def model_confidence_set(
-    losses,  # model -> loss per row, in time order (dict or DataFrame), at least two
-    level: float = 0.9,  # probability with which the set holds the best model
-    block: float | None = None,  # mean block length in rows; None = longest `block_length` of differences from the mean
-    n: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-) -> pd.DataFrame:  # index: models, best first; loss (mean), p_value, included
-    "Models that cannot be told from the best (Hansen, Lunde & Nason 2011)."
+    losses,
+    level: float = 0.9,
+    block: float | None = None,
+    n: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Models that cannot be told from the best (Hansen, Lunde & Nason 2011).
+
+    Parameters
+    ----------
+    losses
+        model -> loss per row, in time order (dict or DataFrame), at least two
+    level : float, default 0.9
+        probability with which the set holds the best model
+    block : float | None, default None
+        mean block length in rows; None = longest `block_length` of differences from the mean
+    n : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+
+    Returns
+    -------
+    pd.DataFrame
+        index: models, best first; loss (mean), p_value, included
+    """
     table = _losses(losses, 2)
     if not 0 < level < 1:
         raise SettingsError("level of a confidence set", "between 0 and 1", level, "90 percent is 0.9")
@@ -155,10 +208,19 @@ def model_confidence_set(
     return out.assign(included=out.p_value > 1 - level).sort_values("loss")
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #0abf2197
-def sharpe_ratio(
-    returns,  # returns per candle, fractions
-) -> float:  # mean / standard deviation (ddof 1) per candle, not annualised; 0.0 for returns that are all zero
-    "Sharpe ratio per candle."
+def sharpe_ratio(returns) -> float:
+    """Sharpe ratio per candle.
+
+    Parameters
+    ----------
+    returns
+        returns per candle, fractions
+
+    Returns
+    -------
+    float
+        mean / standard deviation (ddof 1) per candle, not annualised; 0.0 for returns that are all zero
+    """
     x = check_column("returns", returns)
     if len(x) < 3 or (x.std() <= 1e-15 * np.abs(x).max() and x.any()):
         raise DataError(
@@ -167,14 +229,27 @@ def sharpe_ratio(
     return float(x.mean() / x.std(ddof=1)) if x.any() else 0.0
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #1a24a946
-def psr_from_moments(
-    sharpe: float,  # measured Sharpe ratio per candle
-    n: int,  # number of returns
-    skew: float = 0.0,  # their skewness
-    kurtosis: float = 3.0,  # their kurtosis, 3 for a normal
-    benchmark: float = 0.0,  # Sharpe ratio per candle to exceed
-) -> float:  # probability that the true ratio exceeds the benchmark
-    "Probabilistic Sharpe ratio from summary numbers."
+def psr_from_moments(sharpe: float, n: int, skew: float = 0.0, kurtosis: float = 3.0, benchmark: float = 0.0) -> float:
+    """Probabilistic Sharpe ratio from summary numbers.
+
+    Parameters
+    ----------
+    sharpe : float
+        measured Sharpe ratio per candle
+    n : int
+        number of returns
+    skew : float, default 0.0
+        their skewness
+    kurtosis : float, default 3.0
+        their kurtosis, 3 for a normal
+    benchmark : float, default 0.0
+        Sharpe ratio per candle to exceed
+
+    Returns
+    -------
+    float
+        probability that the true ratio exceeds the benchmark
+    """
     if n < 3:
         raise DataError("a Sharpe ratio needs returns", "at least 3", n, "score more rows")
     spread = 1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2
@@ -186,11 +261,21 @@ def psr_from_moments(
     return float(stats.norm.cdf((sharpe - benchmark) * np.sqrt(n - 1) / np.sqrt(spread)))
 
 
-def probabilistic_sharpe(
-    returns,  # returns per candle, fractions
-    benchmark: float = 0.0,  # Sharpe ratio per candle to exceed
-) -> float:  # probability that the true ratio exceeds the benchmark
-    "Probabilistic Sharpe ratio of a column of returns."
+def probabilistic_sharpe(returns, benchmark: float = 0.0) -> float:
+    """Probabilistic Sharpe ratio of a column of returns.
+
+    Parameters
+    ----------
+    returns
+        returns per candle, fractions
+    benchmark : float, default 0.0
+        Sharpe ratio per candle to exceed
+
+    Returns
+    -------
+    float
+        probability that the true ratio exceeds the benchmark
+    """
     sharpe, x = sharpe_ratio(returns), check_column("returns", returns)
     if not x.any():
         return float(benchmark < 0)
@@ -198,11 +283,21 @@ def probabilistic_sharpe(
     return psr_from_moments(sharpe, len(x), skew, kurtosis, benchmark)
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #77578e6b
-def effective_trials(
-    n: int,  # trials counted
-    correlation: float = 0.0,  # mean correlation of their returns, 0 to 1
-) -> float:  # number of independent trials with the same variety
-    "Effective number of correlated trials (Bailey & López de Prado 2014)."
+def effective_trials(n: int, correlation: float = 0.0) -> float:
+    """Effective number of correlated trials (Bailey & López de Prado 2014).
+
+    Parameters
+    ----------
+    n : int
+        trials counted
+    correlation : float, default 0.0
+        mean correlation of their returns, 0 to 1
+
+    Returns
+    -------
+    float
+        number of independent trials with the same variety
+    """
     if n < 1 or not 0 <= correlation <= 1:
         raise SettingsError(
             "number of trials", "n >= 1, correlation from 0 to 1", (n, correlation), "count every trial",
@@ -210,11 +305,21 @@ def effective_trials(
     return correlation + (1 - correlation) * n
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #c0f0e2cd
-def expected_maximum_sharpe(
-    trials: float,  # number of independent trials, at least 1
-    spread: float,  # standard deviation of the Sharpe ratios across the trials, per candle
-) -> float:  # Sharpe ratio per candle that the best useless trial reaches on average; 0 for one trial
-    "What the best of many useless strategies shows."
+def expected_maximum_sharpe(trials: float, spread: float) -> float:
+    """What the best of many useless strategies shows.
+
+    Parameters
+    ----------
+    trials : float
+        number of independent trials, at least 1
+    spread : float
+        standard deviation of the Sharpe ratios across the trials, per candle
+
+    Returns
+    -------
+    float
+        Sharpe ratio per candle that the best useless trial reaches on average; 0 for one trial
+    """
     if not trials >= 1 or not (spread >= 0 and np.isfinite(spread)):
         raise SettingsError(
             "expected maximum of Sharpe ratios", "trials >= 1, spread >= 0", (trials, spread), "count every trial",
@@ -226,12 +331,23 @@ def expected_maximum_sharpe(
     return float(max(0.0, spread * z))
 
 
-def deflated_sharpe(
-    returns,  # returns per candle of the strategy that was chosen
-    trials: float,  # number of independent trials it was chosen from
-    spread: float | None = None,  # s.d. of their Sharpe ratios per candle; None = 1/√(n − 1), that of pure chance
-) -> dict:  # n, sharpe, benchmark (expected maximum), deflated (probability of a true edge), probabilistic
-    "Sharpe ratio judged against the best that luck would have found."
+def deflated_sharpe(returns, trials: float, spread: float | None = None) -> dict:
+    """Sharpe ratio judged against the best that luck would have found.
+
+    Parameters
+    ----------
+    returns
+        returns per candle of the strategy that was chosen
+    trials : float
+        number of independent trials it was chosen from
+    spread : float | None, default None
+        s.d. of their Sharpe ratios per candle; None = 1/√(n − 1), that of pure chance
+
+    Returns
+    -------
+    dict
+        n, sharpe, benchmark (expected maximum), deflated (probability of a true edge), probabilistic
+    """
     sharpe, x = sharpe_ratio(returns), check_column("returns", returns)
     benchmark = expected_maximum_sharpe(trials, 1 / np.sqrt(len(x) - 1) if spread is None else spread)
     return {
@@ -266,11 +382,21 @@ def _pick(total, square, half, rows):
     return np.stack([np.take_along_axis(inside, best, axis=1)[:, 0], there[:, 0], rank])
 
 # %% ../../nbs/55_evaluation/40_multiple.ipynb #0413230b
-def pbo(
-    returns,  # returns per candle, one column per strategy tried (rows in time order), at least two columns
-    blocks: int = 16,  # even number of blocks; 16 give 12,870 splits
-) -> dict:  # pbo, n, strategies, splits, logits, loss, slope
-    "Probability of backtest overfitting by combinatorially symmetric cross-validation."
+def pbo(returns, blocks: int = 16) -> dict:
+    """Probability of backtest overfitting by combinatorially symmetric cross-validation.
+
+    Parameters
+    ----------
+    returns
+        returns per candle, one column per strategy tried (rows in time order), at least two columns
+    blocks : int, default 16
+        even number of blocks; 16 give 12,870 splits
+
+    Returns
+    -------
+    dict
+        pbo, n, strategies, splits, logits, loss, slope
+    """
     x = np.asarray(returns, dtype=float)
     if x.ndim != 2 or x.shape[1] < 2 or not np.isfinite(x).all():
         raise DataError(

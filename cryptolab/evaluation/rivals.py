@@ -20,14 +20,35 @@ from .significance import dm_test
 
 # %% ../../nbs/55_evaluation/81_rivals.ipynb #2756c51e
 def direction_baselines(
-    candles: pd.DataFrame,  # candle table
-    y: pd.Series,  # label per candle: 1 up, 0 not
-    rows: dict,  # decision rows of the parts: "train", "val" (for LightGBM), "test"
-    features: pd.DataFrame | None = None,  # features per candle, known on all those rows; None: no learners
-    seed: int = 0,  # of LightGBM
-    num_threads: int = 0,  # of LightGBM; 0 = all cores
-) -> pd.DataFrame:  # p_up per test row: majority, last move, reversal; with features also logistic regression, LightGBM
-    "Direction forecasts of the baselines."
+    candles: pd.DataFrame,
+    y: pd.Series,
+    rows: dict,
+    features: pd.DataFrame | None = None,
+    seed: int = 0,
+    num_threads: int = 0,
+) -> pd.DataFrame:
+    """Direction forecasts of the baselines.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    y : pd.Series
+        label per candle: 1 up, 0 not
+    rows : dict
+        decision rows of the parts: "train", "val" (for LightGBM), "test"
+    features : pd.DataFrame | None, default None
+        features per candle, known on all those rows; None: no learners
+    seed : int, default 0
+        of LightGBM
+    num_threads : int, default 0
+        of LightGBM; 0 = all cores
+
+    Returns
+    -------
+    pd.DataFrame
+        p_up per test row: majority, last move, reversal; with features also logistic regression, LightGBM
+    """
     train, test, now = rows["train"], rows["test"], np.log(candles["close"]).diff()
     found = {
         "majority": baselines.majority(y[train], len(test)), "last move": baselines.last_move(now[test]),
@@ -43,12 +64,23 @@ def direction_baselines(
     return pd.DataFrame(found, index=test)
 
 # %% ../../nbs/55_evaluation/81_rivals.ipynb #73a3ef54
-def volatility_baselines(
-    candles: pd.DataFrame,  # candle table
-    y_train: pd.Series,  # training labels (volatility, fraction), indexed by decision row
-    target: str = "natr_future",  # the label that persistence repeats: natr_future | natr_next
-) -> pd.DataFrame:  # forecast per candle, fraction: persistence, EWMA, HAR; NaN in the first rows
-    "Volatility forecasts of the baselines."
+def volatility_baselines(candles: pd.DataFrame, y_train: pd.Series, target: str = "natr_future") -> pd.DataFrame:
+    """Volatility forecasts of the baselines.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    y_train : pd.Series
+        training labels (volatility, fraction), indexed by decision row
+    target : str, default "natr_future"
+        the label that persistence repeats: natr_future | natr_next
+
+    Returns
+    -------
+    pd.DataFrame
+        forecast per candle, fraction: persistence, EWMA, HAR; NaN in the first rows
+    """
     return pd.DataFrame(
         {
             "persistence": baselines.persistence_vol(candles, target=target),
@@ -58,14 +90,35 @@ def volatility_baselines(
 
 # %% ../../nbs/55_evaluation/81_rivals.ipynb #3bca5544
 def baseline_forecasts(
-    candles: pd.DataFrame,  # candle table
-    labels: dict,  # any of "direction", "volatility", "price" -> label table with `y`
-    rows: dict,  # "train", "val", "test" -> decision rows; or such a dict for each label
-    features: pd.DataFrame | None = None,  # features per candle for the learners of direction; None leaves them out
-    seed: int = 0,  # of LightGBM
-    num_threads: int = 0,  # of LightGBM; 0 = all cores
-) -> dict:  # label -> table: a row per test row, a column per method
-    "What costs nothing to forecast, on the test rows of a system."
+    candles: pd.DataFrame,
+    labels: dict,
+    rows: dict,
+    features: pd.DataFrame | None = None,
+    seed: int = 0,
+    num_threads: int = 0,
+) -> dict:
+    """What costs nothing to forecast, on the test rows of a system.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    labels : dict
+        any of "direction", "volatility", "price" -> label table with `y`
+    rows : dict
+        "train", "val", "test" -> decision rows; or such a dict for each label
+    features : pd.DataFrame | None, default None
+        features per candle for the learners of direction; None leaves them out
+    seed : int, default 0
+        of LightGBM
+    num_threads : int, default 0
+        of LightGBM; 0 = all cores
+
+    Returns
+    -------
+    dict
+        label -> table: a row per test row, a column per method
+    """
     if unknown := set(labels) - {"direction", "volatility", "price"}:
         raise SettingsError(
             "no baselines for this label", "direction, volatility, price", ", ".join(sorted(unknown)),
@@ -105,25 +158,49 @@ class RivalComparison(HeadedTable):
 
     _digits = 4
 
-    def headline(self) -> str | None:  # None where the columns are missing
-        "Which rivals are beaten, and by which the model may be beaten."
+    def headline(self) -> str | None:
+        """Which rivals are beaten, and by which the model may be beaten.
+
+        Returns
+        -------
+        str | None
+            None where the columns are missing
+        """
         needed = self.has("edge", "edge_low", "edge_high", "p_holm")
         return f"{self.attrs.get('model', 'the model')}: {rival_words(self)}" if needed else None
 
     def picture(self):
-        "By how many points of accuracy the model is better than each rival."
+        """By how many points of accuracy the model is better than each rival.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         title = f"Points of accuracy by which {self.attrs.get('model', 'the model')} is better, and their 95 % interval"
         return plot_intervals(self, ("edge", "edge_low", "edge_high"), title, "points")
 
 
-def rival_comparison(
-    y,  # outcome per row, 0 or 1, in time order
-    forecasts: dict,  # method -> probability of 1 per row; the model first
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-    level: float = 0.95,  # coverage of the interval
-) -> RivalComparison:  # index: rivals; n, edge, edge_low, edge_high, only_model, only_rival, p_mcnemar, p_holm, p_dm
-    "The model against each rival on the same rows; p-values are one-sided: the model is no better."
+def rival_comparison(y, forecasts: dict, n_samples: int = 1000, seed: int = 0, level: float = 0.95) -> RivalComparison:
+    """The model against each rival on the same rows; p-values are one-sided: the model is no better.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1, in time order
+    forecasts : dict
+        method -> probability of 1 per row; the model first
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+    level : float, default 0.95
+        coverage of the interval
+
+    Returns
+    -------
+    RivalComparison
+        index: rivals; n, edge, edge_low, edge_high, only_model, only_rival, p_mcnemar, p_holm, p_dm
+    """
     y, held = _all_directions(y, forecasts)
     model, *rivals = held
     right = {name: ((p > 0.5) == (y == 1)).astype(float) for name, p in held.items()}
@@ -150,8 +227,14 @@ class MethodComparison(HeadedTable):
 
     _digits = 4
 
-    def headline(self) -> str | None:  # None where the columns or the benchmark are missing
-        "The methods that could be the best, and the test of the benchmark."
+    def headline(self) -> str | None:
+        """The methods that could be the best, and the test of the benchmark.
+
+        Returns
+        -------
+        str | None
+            None where the columns or the benchmark are missing
+        """
         if not self.has("in_set") or not {"p_spa", "benchmark", "level"} <= set(self.attrs):
             return None
         p, benchmark = self.attrs["p_spa"], self.attrs["benchmark"]
@@ -161,14 +244,27 @@ class MethodComparison(HeadedTable):
         return f"Any of these could be the best ({self.attrs['level']:.0%}): {best}; {beaten} (SPA, {p})"
 
 
-def best_methods(
-    losses,  # method -> loss per row (Brier, QLIKE, absolute error …), in time order; smaller is better
-    benchmark: str,  # method that must be beaten
-    level: float = 0.9,  # probability with which the set holds the best method
-    n: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-) -> MethodComparison:  # index: methods, best first; loss (mean), p_set, in_set; attrs: p_spa, benchmark, level
-    "The methods that cannot be told from the best, and whether any beats the benchmark."
+def best_methods(losses, benchmark: str, level: float = 0.9, n: int = 1000, seed: int = 0) -> MethodComparison:
+    """The methods that cannot be told from the best, and whether any beats the benchmark.
+
+    Parameters
+    ----------
+    losses
+        method -> loss per row (Brier, QLIKE, absolute error …), in time order; smaller is better
+    benchmark : str
+        method that must be beaten
+    level : float, default 0.9
+        probability with which the set holds the best method
+    n : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+
+    Returns
+    -------
+    MethodComparison
+        index: methods, best first; loss (mean), p_set, in_set; attrs: p_spa, benchmark, level
+    """
     table = pd.DataFrame({name: check_column(name, loss) for name, loss in dict(losses).items()})
     if benchmark not in table or table.shape[1] < 2:
         raise SettingsError(
@@ -184,11 +280,21 @@ def best_methods(
     return found
 
 # %% ../../nbs/55_evaluation/81_rivals.ipynb #58a79a12
-def rival_words(
-    table: pd.DataFrame,  # of `rival_comparison`
-    alpha: float = 0.05,  # level, after Holm's correction
-) -> str:  # one or two sentences
-    "Which rivals are beaten, and by which the model may be beaten."
+def rival_words(table: pd.DataFrame, alpha: float = 0.05) -> str:
+    """Which rivals are beaten, and by which the model may be beaten.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `rival_comparison`
+    alpha : float, default 0.05
+        level, after Holm's correction
+
+    Returns
+    -------
+    str
+        one or two sentences
+    """
     clear = list(table.index[table["p_holm"] < alpha])
     worse = list(table.index[table["edge_high"] < 0])
     best = table["edge"].idxmin()

@@ -13,12 +13,23 @@ from ..config import DataError, SettingsError
 from .metrics import aligned_columns, check_column, check_direction, ratio_of_means, block_interval
 
 # %% ../../nbs/55_evaluation/30_significance.ipynb #f479d5e1
-def p_value_majority(
-    y,  # outcome per row: 1 up, 0 down or unchanged
-    p_up,  # forecast probability of 1 per row; "up" above one half
-    majority_class: int,  # 0 or 1: the commoner class of the training rows
-) -> float:  # one-sided p-value of "no better than the majority class"; 1.0 where the model never contradicts it
-    "Exact paired test of a direction forecast against the majority class."
+def p_value_majority(y, p_up, majority_class: int) -> float:
+    """Exact paired test of a direction forecast against the majority class.
+
+    Parameters
+    ----------
+    y
+        outcome per row: 1 up, 0 down or unchanged
+    p_up
+        forecast probability of 1 per row; "up" above one half
+    majority_class : int
+        0 or 1: the commoner class of the training rows
+
+    Returns
+    -------
+    float
+        one-sided p-value of "no better than the majority class"; 1.0 where the model never contradicts it
+    """
     y, p = check_direction(y, p_up, both=False)
     if majority_class not in (0, 1):
         raise SettingsError("unknown class", "0 or 1", majority_class, "pass the commoner class of the training labels")
@@ -28,11 +39,21 @@ def p_value_majority(
     return float(stats.binomtest(wins, n, alternative="greater").pvalue) if n else 1.0
 
 # %% ../../nbs/55_evaluation/30_significance.ipynb #0f3353a1
-def long_run_variance(
-    x: np.ndarray,  # one column in time order
-    lags: int,  # lags of the Bartlett kernel
-) -> float:  # unit of x²
-    "Newey-West variance of the mean of x, times n (Bartlett weights)."
+def long_run_variance(x: np.ndarray, lags: int) -> float:
+    """Newey-West variance of the mean of x, times n (Bartlett weights).
+
+    Parameters
+    ----------
+    x : np.ndarray
+        one column in time order
+    lags : int
+        lags of the Bartlett kernel
+
+    Returns
+    -------
+    float
+        unit of x²
+    """
     x = x - x.mean()
     weights = 1 - np.arange(1, lags + 1) / (lags + 1)
     return (x @ x + 2 * sum(w * (x[k:] @ x[:-k]) for k, w in enumerate(weights, 1))) / len(x)
@@ -60,24 +81,47 @@ def _test_mean(gain, horizon, lags):
     return float(t), float(stats.t.sf(t, n - 1)), lags
 
 # %% ../../nbs/55_evaluation/30_significance.ipynb #e3bf535d
-def dm_test(
-    loss_a,  # loss of the model per row, in time order
-    loss_b,  # loss of the baseline on the same rows
-    horizon: int = 1,  # rows that one outcome spans: 1 for the next close, 14 for the next 14 candles
-    lags: int | None = None,  # Newey-West lags; None = max(4 (n/100)^(2/9), 2 (horizon - 1))
-) -> dict:  # n, difference (mean loss_b - loss_a), statistic, p_value (one-sided: a is better), lags
-    "Diebold-Mariano test that a has the smaller expected loss than b."
+def dm_test(loss_a, loss_b, horizon: int = 1, lags: int | None = None) -> dict:
+    """Diebold-Mariano test that a has the smaller expected loss than b.
+
+    Parameters
+    ----------
+    loss_a
+        loss of the model per row, in time order
+    loss_b
+        loss of the baseline on the same rows
+    horizon : int, default 1
+        rows that one outcome spans: 1 for the next close, 14 for the next 14 candles
+    lags : int | None, default None
+        Newey-West lags; None = max(4 (n/100)^(2/9), 2 (horizon - 1))
+
+    Returns
+    -------
+    dict
+        n, difference (mean loss_b - loss_a), statistic, p_value (one-sided: a is better), lags
+    """
     a, b = aligned_columns(loss_a=loss_a, loss_b=loss_b)
     statistic, p, lags = _test_mean(b - a, horizon, lags)
     return {"n": len(a), "difference": float((b - a).mean()), "statistic": statistic, "p_value": p, "lags": int(lags)}
 
 # %% ../../nbs/55_evaluation/30_significance.ipynb #aafd2a71
-def p_value_zero_return(
-    ret,  # log return that followed, per row, fraction
-    mu,  # its forecast per row, fraction
-    horizon: int = 1,  # rows that one return spans
-) -> float:  # one-sided p-value of "no better than forecasting zero"; 1.0 for a forecast of zero everywhere
-    "Diebold-Mariano test (squared error) of a return forecast against no change."
+def p_value_zero_return(ret, mu, horizon: int = 1) -> float:
+    """Diebold-Mariano test (squared error) of a return forecast against no change.
+
+    Parameters
+    ----------
+    ret
+        log return that followed, per row, fraction
+    mu
+        its forecast per row, fraction
+    horizon : int, default 1
+        rows that one return spans
+
+    Returns
+    -------
+    float
+        one-sided p-value of "no better than forecasting zero"; 1.0 for a forecast of zero everywhere
+    """
     ret, mu = aligned_columns(ret=ret, mu=mu)
     size = np.abs(mu).max()
     if size == 0:
@@ -86,15 +130,29 @@ def p_value_zero_return(
     return _test_mean(2 * ret * mu_scaled - size * mu_scaled**2, horizon, None)[1]
 
 # %% ../../nbs/55_evaluation/30_significance.ipynb #21ccb76e
-def skill(
-    loss,  # loss of the model per row, in time order, not negative
-    loss_baseline,  # loss of the baseline on the same rows
-    horizon: int = 1,  # rows that one outcome spans
-    level: float = 0.95,  # coverage of the interval
-    n_samples: int = 1000,  # bootstrap samples
-    seed: int = 0,  # seed of the bootstrap
-) -> dict:  # n, skill, low, high (block bootstrap), difference (mean baseline - model), p_value (`dm_test`, one-sided)
-    "Share of the baseline's loss that the model removes, with interval and p-value."
+def skill(loss, loss_baseline, horizon: int = 1, level: float = 0.95, n_samples: int = 1000, seed: int = 0) -> dict:
+    """Share of the baseline's loss that the model removes, with interval and p-value.
+
+    Parameters
+    ----------
+    loss
+        loss of the model per row, in time order, not negative
+    loss_baseline
+        loss of the baseline on the same rows
+    horizon : int, default 1
+        rows that one outcome spans
+    level : float, default 0.95
+        coverage of the interval
+    n_samples : int, default 1000
+        bootstrap samples
+    seed : int, default 0
+        seed of the bootstrap
+
+    Returns
+    -------
+    dict
+        n, skill, low, high (block bootstrap), difference (mean baseline - model), p_value (`dm_test`, one-sided)
+    """
     a, b = aligned_columns(loss=loss, loss_baseline=loss_baseline)
     if min(a.min(), b.min()) < 0 or not b.any():
         raise DataError(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..config import DataError, SettingsError
+from ..config import DataError, SettingsError, one_of
 from ..labels.targets import true_range
 from cryptolab.evaluation.baselines import (
     har_features, usual_step, check_training, har_bars, seasonal_naive,
@@ -20,15 +20,12 @@ from .metrics import aligned_columns
 # %% ../../nbs/55_evaluation/51_volatility.ipynb #d8a47931
 def _measure(candles, measure):
     "Volatility of each single candle, fraction."
+    measure = one_of("measure of volatility", measure, ("true_range", "parkinson", "return"))
     if measure == "true_range":
         return pd.Series(true_range(candles), candles.index) / candles["close"]
     if measure == "parkinson":
         return np.log(candles["high"] / candles["low"]) / np.sqrt(4 * np.log(2))
-    if measure == "return":
-        return np.log(candles["close"]).diff().abs()
-    raise SettingsError(
-        "unknown measure of volatility", "true_range | parkinson | return", repr(measure), "choose one of them",
-    )
+    return np.log(candles["close"]).diff().abs()
 
 
 def _to_label(forecast, y_train):
@@ -40,19 +37,38 @@ def _to_label(forecast, y_train):
 
 
 def seasonal_vol(
-    candles: pd.DataFrame,  # candle table
-    y_train: pd.Series,  # training labels (volatility, fraction), indexed by decision row; they fix the unit
-    ahead: int = 1,  # candles that the label spans
-    season: str = "1D",  # how long ago
-    measure: str = "parkinson",  # true_range | parkinson | return: what is looked at
-) -> pd.Series:  # forecast per candle in the label's unit; NaN where the season before is missing
-    "The next candles will be as wide as one season ago."
+    candles: pd.DataFrame,
+    y_train: pd.Series,
+    ahead: int = 1,
+    season: str = "1D",
+    measure: str = "parkinson",
+) -> pd.Series:
+    """The next candles will be as wide as one season ago.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    y_train : pd.Series
+        training labels (volatility, fraction), indexed by decision row; they fix the unit
+    ahead : int, default 1
+        candles that the label spans
+    season : str, default "1D"
+        how long ago
+    measure : str, default "parkinson"
+        true_range | parkinson | return: what is looked at
+
+    Returns
+    -------
+    pd.Series
+        forecast per candle in the label's unit; NaN where the season before is missing
+    """
     return _to_label(seasonal_naive(_measure(candles, measure), season, ahead), y_train).rename("seasonal")
 
 # %% ../../nbs/55_evaluation/51_volatility.ipynb #78ba3a39
 def _log_means(candles, bars, floor, measure):
     "Log volatility over each number of candles: mean true range, or root mean square."
-    if measure == "true_range":
+    if str(measure).lower() == "true_range":
         return har_features(candles, bars, floor)
     square = _measure(candles, measure) ** 2
     return np.log(
@@ -71,13 +87,32 @@ def _season(index, step):
 
 # %% ../../nbs/55_evaluation/51_volatility.ipynb #350f8635
 def log_har(
-    candles: pd.DataFrame,  # candle table
-    y_train: pd.Series,  # training labels (volatility, fraction), indexed by decision row
-    bars: tuple | None = None,  # candles per mean; None = `har_bars` of the table's timeframe
-    season: bool = True,  # levels for hour of the day and weekend
-    measure: str = "parkinson",  # true_range | parkinson | return: what the regressors look at
-) -> pd.Series:  # forecast per candle in the label's unit, above zero; NaN in the first row for measure="return"
-    "Log-HAR forecast of volatility with intraday season."
+    candles: pd.DataFrame,
+    y_train: pd.Series,
+    bars: tuple | None = None,
+    season: bool = True,
+    measure: str = "parkinson",
+) -> pd.Series:
+    """Log-HAR forecast of volatility with intraday season.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    y_train : pd.Series
+        training labels (volatility, fraction), indexed by decision row
+    bars : tuple | None, default None
+        candles per mean; None = `har_bars` of the table's timeframe
+    season : bool, default True
+        levels for hour of the day and weekend
+    measure : str, default "parkinson"
+        true_range | parkinson | return: what the regressors look at
+
+    Returns
+    -------
+    pd.Series
+        forecast per candle in the label's unit, above zero; NaN in the first row for measure="return"
+    """
     if not isinstance(y_train, pd.Series) or not (y_train > 0).any():
         raise DataError(
             "no training labels above zero", "a Series of volatilities", type(y_train).__name__,
@@ -133,12 +168,23 @@ def _variances(shocks, omega, alpha, beta, ahead, start):
     return mean
 
 # %% ../../nbs/55_evaluation/51_volatility.ipynb #0f8eb6fe
-def garch(
-    candles: pd.DataFrame,  # candle table
-    y_train: pd.Series,  # training labels (volatility, fraction) by decision row; returns after them are not fitted
-    ahead: int = 1,  # candles that the label spans
-) -> pd.Series:  # forecast per candle in the label's unit, above zero
-    "GARCH(1,1) volatility, estimated on training returns."
+def garch(candles: pd.DataFrame, y_train: pd.Series, ahead: int = 1) -> pd.Series:
+    """GARCH(1,1) volatility, estimated on training returns.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    y_train : pd.Series
+        training labels (volatility, fraction) by decision row; returns after them are not fitted
+    ahead : int, default 1
+        candles that the label spans
+
+    Returns
+    -------
+    pd.Series
+        forecast per candle in the label's unit, above zero
+    """
     if not isinstance(y_train, pd.Series) or not len(y_train):
         raise DataError(
             "training labels have no rows", "a Series indexed by decision row", type(y_train).__name__,
@@ -174,14 +220,27 @@ def _newey_west(X, residual, lags):
     return inverse @ middle @ inverse
 
 
-def mincer_zarnowitz(
-    y,  # what happened per row, in time order
-    forecast,  # its forecast per row, same unit
-    log: bool = False,  # regress the logarithms; both columns must be above zero
-    horizon: int = 1,  # rows that one outcome spans
-    lags: int | None = None,  # Newey-West lags; None = max(4 (n/100)^(2/9), 2 (horizon - 1))
-) -> dict:  # n, intercept, slope, intercept_error, slope_error, r2, p_value ("intercept 0 and slope 1"), lags
-    "Regression of outcome on forecast."
+def mincer_zarnowitz(y, forecast, log: bool = False, horizon: int = 1, lags: int | None = None) -> dict:
+    """Regression of outcome on forecast.
+
+    Parameters
+    ----------
+    y
+        what happened per row, in time order
+    forecast
+        its forecast per row, same unit
+    log : bool, default False
+        regress the logarithms; both columns must be above zero
+    horizon : int, default 1
+        rows that one outcome spans
+    lags : int | None, default None
+        Newey-West lags; None = max(4 (n/100)^(2/9), 2 (horizon - 1))
+
+    Returns
+    -------
+    dict
+        n, intercept, slope, intercept_error, slope_error, r2, p_value ("intercept 0 and slope 1"), lags
+    """
     y, f = aligned_columns(y=y, forecast=forecast)
     if log:
         if min(y.min(), f.min()) <= 0:

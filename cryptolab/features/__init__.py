@@ -7,6 +7,7 @@ __all__ = ['FeatureSet', 'FeatureStream', 'build_store', 'certificate_hash', 'ce
            'feature_set', 'feature_table', 'features', 'read_store', 'settling_time']
 
 # %% ../../nbs/20_features/90_features.ipynb #c1c36806
+from ..faces import make_face
 from .certify.certificate import certificate_hash, certify
 from .registry import FeatureSet, feature, feature_names, feature_set, feature_table, features
 from .store import build_store, read_store
@@ -17,3 +18,6 @@ _all_ = [
     "FeatureSet", "FeatureStream", "build_store", "certificate_hash", "certify", "feature", "feature_names",
     "feature_set", "feature_table", "features", "read_store", "settling_time",
 ]
+
+# %% ../../nbs/20_features/90_features.ipynb #bbda30b7
+make_face(__name__, features)

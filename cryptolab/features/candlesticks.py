@@ -18,13 +18,24 @@ NOISE = 1e-12  # of the price: lengths that differ by less are equal
 
 @windowed(lambda: 10)
 @kernel
-def usual_sizes(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-):  # (body, span, near), prices: mean body and mean high − low of the 10 candles before, of the last 5; 10 rows NaN
-    "What sizes are usual, seen from the candles before?"
+def usual_sizes(open, high, low, close):
+    """What sizes are usual, seen from the candles before?
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+
+    Returns
+    -------
+    (body, span, near), prices: mean body and mean high − low of the 10 candles before, of the last 5; 10 rows NaN
+    """
     n = len(close)
     body, span, near = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     for i in range(10, n):
@@ -44,14 +55,26 @@ def _mirror(open, high, low, close, side):
 
 # %% ../../nbs/20_features/15_candlesticks.ipynb #0a845b84
 @kernel
-def doji(
-    open,  # prices
-    close,  # prices
-    span,  # prices: the length to compare with, e.g. the usual high − low or the candle's own
-    ratio,  # the body is at most this part of `span`
-    margin,  # fraction of the close by which it may be longer
-):  # 1 or 0; NaN where `span` is
-    "Doji: hardly any body (TA-Lib: CDLDOJI, 0.1 of the usual length)."
+def doji(open, close, span, ratio, margin):
+    """Doji: hardly any body (TA-Lib: CDLDOJI, 0.1 of the usual length).
+
+    Parameters
+    ----------
+    open
+        prices
+    close
+        prices
+    span
+        prices: the length to compare with, e.g. the usual high − low or the candle's own
+    ratio
+        the body is at most this part of `span`
+    margin
+        fraction of the close by which it may be longer
+
+    Returns
+    -------
+    1 or 0; NaN where `span` is
+    """
     out = np.zeros(len(close))
     for i in range(len(close)):
         if np.isnan(span[i]):
@@ -62,16 +85,30 @@ def doji(
 
 # %% ../../nbs/20_features/15_candlesticks.ipynb #2ad53d47
 @kernel
-def doji_tail(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    span,  # prices: the length to compare with
-    ratio,  # body and short shadow stay below this part of `span`, the long shadow above
-    margin,  # fraction of the close that counts as equal
-):  # 1 dragonfly, −1 gravestone, 0; NaN where `span` is
-    "A doji with a tail on one side (CDLDRAGONFLYDOJI, CDLGRAVESTONEDOJI: 0.1 of the usual length)."
+def doji_tail(open, high, low, close, span, ratio, margin):
+    """A doji with a tail on one side (CDLDRAGONFLYDOJI, CDLGRAVESTONEDOJI: 0.1 of the usual length).
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    span
+        prices: the length to compare with
+    ratio
+        body and short shadow stay below this part of `span`, the long shadow above
+    margin
+        fraction of the close that counts as equal
+
+    Returns
+    -------
+    1 dragonfly, −1 gravestone, 0; NaN where `span` is
+    """
     out = np.zeros(len(close))
     for i in range(len(close)):
         noise, short = margin * close[i], ratio * span[i]
@@ -85,15 +122,28 @@ def doji_tail(
 
 # %% ../../nbs/20_features/15_candlesticks.ipynb #6b8135a0
 @kernel
-def spinning_top(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    body,  # prices: the body is shorter than this
-    margin,  # fraction of the close that counts as equal
-):  # 1 rising, −1 falling, 0; NaN where `body` is
-    "A short body, both shadows longer (CDLSPINNINGTOP: shorter than usual)."
+def spinning_top(open, high, low, close, body, margin):
+    """A short body, both shadows longer (CDLSPINNINGTOP: shorter than usual).
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    body
+        prices: the body is shorter than this
+    margin
+        fraction of the close that counts as equal
+
+    Returns
+    -------
+    1 rising, −1 falling, 0; NaN where `body` is
+    """
     out = np.zeros(len(close))
     for i in range(len(close)):
         noise, size = margin * close[i], abs(close[i] - open[i])
@@ -106,18 +156,34 @@ def spinning_top(
 
 # %% ../../nbs/20_features/15_candlesticks.ipynb #3b25d15a
 @kernel
-def marubozu(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    body,  # prices: the length to compare the body with
-    span,  # prices: the length to compare the shadows with
-    least,  # the body is longer than this part of `body`
-    shadow,  # both shadows are shorter than this part of `span`; 1 with the candle's own range admits any
-    margin,  # fraction of the close by which it must be clear; a negative one admits equal lengths
-):  # 1 rising, −1 falling, 0; NaN where `body` is
-    "A long body, hardly any shadows (CDLMARUBOZU: 1 and 0.1 of the usual sizes)."
+def marubozu(open, high, low, close, body, span, least, shadow, margin):
+    """A long body, hardly any shadows (CDLMARUBOZU: 1 and 0.1 of the usual sizes).
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    body
+        prices: the length to compare the body with
+    span
+        prices: the length to compare the shadows with
+    least
+        the body is longer than this part of `body`
+    shadow
+        both shadows are shorter than this part of `span`; 1 with the candle's own range admits any
+    margin
+        fraction of the close by which it must be clear; a negative one admits equal lengths
+
+    Returns
+    -------
+    1 rising, −1 falling, 0; NaN where `body` is
+    """
     out = np.zeros(len(close))
     for i in range(len(close)):
         noise, size = margin * close[i], abs(close[i] - open[i])
@@ -130,18 +196,34 @@ def marubozu(
 
 # %% ../../nbs/20_features/15_candlesticks.ipynb #ef5d46f4
 @kernel
-def hammer(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    body,  # prices: the body is shorter than this
-    span,  # prices: the length to compare the short shadow with
-    tail,  # the long shadow is longer than this many bodies
-    stub,  # the other shadow is shorter than this part of `span`
-    margin,  # fraction of the close by which it must be clear; a negative one admits equal lengths
-):  # (hammer, shooting star), each 1 or 0; 0 where a size is NaN
-    "The shapes of hammer and shooting star (CDLHAMMER: one body, 0.1 of the usual length)."
+def hammer(open, high, low, close, body, span, tail, stub, margin):
+    """The shapes of hammer and shooting star (CDLHAMMER: one body, 0.1 of the usual length).
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    body
+        prices: the body is shorter than this
+    span
+        prices: the length to compare the short shadow with
+    tail
+        the long shadow is longer than this many bodies
+    stub
+        the other shadow is shorter than this part of `span`
+    margin
+        fraction of the close by which it must be clear; a negative one admits equal lengths
+
+    Returns
+    -------
+    (hammer, shooting star), each 1 or 0; 0 where a size is NaN
+    """
     out = np.zeros((2, len(close)))
     for i in range(len(close)):
         noise, size = margin * close[i], abs(close[i] - open[i])
@@ -154,14 +236,26 @@ def hammer(
 
 # %% ../../nbs/20_features/15_candlesticks.ipynb #5f136ea9
 @kernel
-def doji_degree(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    steepness,  # 5: a body of a fifth of the range has degree 0
-):  # 0 … 1: 1 − steepness · body / range, at least 0; 0 without a range
-    "How small is the body?"
+def doji_degree(open, high, low, close, steepness):
+    """How small is the body?
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    steepness
+        5: a body of a fifth of the range has degree 0
+
+    Returns
+    -------
+    0 … 1: 1 − steepness · body / range, at least 0; 0 without a range
+    """
     out = np.zeros(len(close))
     for i in range(len(close)):
         span = high[i] - low[i]
@@ -171,14 +265,26 @@ def doji_degree(
 
 
 @kernel
-def marubozu_degree(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    steepness,  # 5: a body of four fifths of the range has degree 0
-):  # −1 … 1: 1 − steepness · (1 − body / range), at least 0, with the sign of the body; 0 without a range
-    "How much of the range does the body fill?"
+def marubozu_degree(open, high, low, close, steepness):
+    """How much of the range does the body fill?
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    steepness
+        5: a body of four fifths of the range has degree 0
+
+    Returns
+    -------
+    −1 … 1: 1 − steepness · (1 − body / range), at least 0, with the sign of the body; 0 without a range
+    """
     out = np.empty(len(close))
     for i in range(len(close)):
         span, body = high[i] - low[i], close[i] - open[i]
@@ -189,14 +295,26 @@ def marubozu_degree(
 # %% ../../nbs/20_features/15_candlesticks.ipynb #1db94e31
 @windowed(lambda rows: rows - 1)
 @kernel
-def hammer_degree(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    rows,  # closes whose mean tells a fall from a rise
-):  # −1 … 1: (tail − other shadow − body) / range, at least 0; − after a rise; NaN for rows − 1 rows
-    "How much longer is the tail than the rest?"
+def hammer_degree(open, high, low, close, rows):
+    """How much longer is the tail than the rest?
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    rows
+        closes whose mean tells a fall from a rise
+
+    Returns
+    -------
+    −1 … 1: (tail − other shadow − body) / range, at least 0; − after a rise; NaN for rows − 1 rows
+    """
     out = np.full(len(close), np.nan)
     for i in range(rows - 1, len(close)):
         mean, span, body = 0.0, high[i] - low[i], abs(close[i] - open[i])
@@ -214,12 +332,22 @@ def hammer_degree(
 # %% ../../nbs/20_features/15_candlesticks.ipynb #19cbf464
 @windowed(lambda margin: 1)
 @kernel
-def engulfing(
-    open,  # prices
-    close,  # prices
-    margin,  # fraction of the close: the ends may fall short by this much, the body must be longer by more
-):  # 1 bullish, −1 bearish, 0; NaN in the first row
-    "A body covers the opposite body before it (CDLENGULFING: margin 0)."
+def engulfing(open, close, margin):
+    """A body covers the opposite body before it (CDLENGULFING: margin 0).
+
+    Parameters
+    ----------
+    open
+        prices
+    close
+        prices
+    margin
+        fraction of the close: the ends may fall short by this much, the body must be longer by more
+
+    Returns
+    -------
+    1 bullish, −1 bearish, 0; NaN in the first row
+    """
     out = np.full(len(close), np.nan)
     for i in range(1, len(close)):
         body, before, tie = close[i] - open[i], close[i - 1] - open[i - 1], margin * close[i]
@@ -232,14 +360,26 @@ def engulfing(
 # %% ../../nbs/20_features/15_candlesticks.ipynb #bcd8b036
 @windowed(lambda margin, shorter, opposite: 1)
 @kernel
-def harami(
-    open,  # prices
-    close,  # prices
-    margin,  # fraction of the close by which the body may stick out
-    shorter,  # fraction of the close by which it must be shorter; a negative one admits a body of the same length
-    opposite,  # True: only a body of the other colour counts; False: of any colour, or none
-):  # 1 bullish (after a falling candle), −1 bearish, 0; NaN in the first row
-    "A body within the body before it (CDLHARAMI: any colour, a body up to the usual one after a longer one)."
+def harami(open, close, margin, shorter, opposite):
+    """A body within the body before it (CDLHARAMI: any colour, a body up to the usual one after a longer one).
+
+    Parameters
+    ----------
+    open
+        prices
+    close
+        prices
+    margin
+        fraction of the close by which the body may stick out
+    shorter
+        fraction of the close by which it must be shorter; a negative one admits a body of the same length
+    opposite
+        True: only a body of the other colour counts; False: of any colour, or none
+
+    Returns
+    -------
+    1 bullish (after a falling candle), −1 bearish, 0; NaN in the first row
+    """
     out = np.full(len(close), np.nan)
     for i in range(1, len(close)):
         body, before, tie = close[i] - open[i], close[i - 1] - open[i - 1], margin * close[i]
@@ -252,13 +392,24 @@ def harami(
 # %% ../../nbs/20_features/15_candlesticks.ipynb #09d45b7c
 @windowed(lambda depth, margin: 1)
 @kernel
-def piercing(
-    open,  # prices
-    close,  # prices
-    depth,  # part of the body before that the close takes back, e.g. 0.5
-    margin,  # fraction of the close by which it must be beyond; a negative one admits a close at that level
-):  # 1 piercing line, −1 dark cloud cover, 0; NaN in the first row
-    "A close deep in the opposite body before, which it does not cover (CDLPIERCING, CDLDARKCLOUDCOVER)."
+def piercing(open, close, depth, margin):
+    """A close deep in the opposite body before, which it does not cover (CDLPIERCING, CDLDARKCLOUDCOVER).
+
+    Parameters
+    ----------
+    open
+        prices
+    close
+        prices
+    depth
+        part of the body before that the close takes back, e.g. 0.5
+    margin
+        fraction of the close by which it must be beyond; a negative one admits a close at that level
+
+    Returns
+    -------
+    1 piercing line, −1 dark cloud cover, 0; NaN in the first row
+    """
     out = np.full(len(close), np.nan)
     for i in range(1, len(close)):
         o, c, o1, c1 = open[i], close[i], open[i - 1], close[i - 1]
@@ -271,16 +422,30 @@ def piercing(
 # %% ../../nbs/20_features/15_candlesticks.ipynb #1db1940d
 @windowed(lambda ratio, margin: 1)
 @kernel
-def tweezers(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    span,  # prices: the length to compare with
-    ratio,  # the extremes are within this part of `span`
-    margin,  # fraction of the close by which they may differ more
-):  # 1 at a common low, −1 at a common high, 0; NaN in the first row and where `span` is
-    "Opposite colours, one extreme."
+def tweezers(open, high, low, close, span, ratio, margin):
+    """Opposite colours, one extreme.
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    span
+        prices: the length to compare with
+    ratio
+        the extremes are within this part of `span`
+    margin
+        fraction of the close by which they may differ more
+
+    Returns
+    -------
+    1 at a common low, −1 at a common high, 0; NaN in the first row and where `span` is
+    """
     out = np.full(len(close), np.nan)
     for i in range(1, len(close)):
         body, before, near = close[i] - open[i], close[i - 1] - open[i - 1], ratio * span[i] + margin * close[i]
@@ -293,11 +458,20 @@ def tweezers(
 # %% ../../nbs/20_features/15_candlesticks.ipynb #62720294
 @windowed(lambda: 1)
 @kernel
-def inside_bar(
-    high,  # prices
-    low,  # prices
-):  # 1 or 0; NaN in the first row
-    "Neither a higher high nor a lower low."
+def inside_bar(high, low):
+    """Neither a higher high nor a lower low.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+
+    Returns
+    -------
+    1 or 0; NaN in the first row
+    """
     out = np.full(len(high), np.nan)
     for i in range(1, len(high)):
         out[i] = 1.0 if high[i] <= high[i - 1] and low[i] >= low[i - 1] else 0.0
@@ -306,12 +480,22 @@ def inside_bar(
 
 @windowed(lambda equal: 1)
 @kernel
-def outside_bar(
-    high,  # prices
-    low,  # prices
-    equal,  # True: an equal high or low counts too
-):  # 1 or 0; NaN in the first row
-    "A higher high and a lower low."
+def outside_bar(high, low, equal):
+    """A higher high and a lower low.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    equal
+        True: an equal high or low counts too
+
+    Returns
+    -------
+    1 or 0; NaN in the first row
+    """
     out = np.full(len(high), np.nan)
     for i in range(1, len(high)):
         strictly = high[i] > high[i - 1] and low[i] < low[i - 1]
@@ -321,15 +505,28 @@ def outside_bar(
 # %% ../../nbs/20_features/15_candlesticks.ipynb #c79b12dc
 @windowed(lambda depth, apart, margin: 2)
 @kernel
-def star(
-    open,  # prices
-    close,  # prices
-    small,  # prices: the middle body is at most this long, known at the third candle
-    depth,  # part of the first body that the third close takes back
-    apart,  # True: the middle body lies wholly before that level
-    margin,  # fraction of the close by which the third must be beyond; a negative one admits a close at that level
-):  # 1 morning star, −1 evening star, 0; NaN in the first two rows
-    "A small body between two opposite ones (CDLMORNINGSTAR, CDLEVENINGSTAR)."
+def star(open, close, small, depth, apart, margin):
+    """A small body between two opposite ones (CDLMORNINGSTAR, CDLEVENINGSTAR).
+
+    Parameters
+    ----------
+    open
+        prices
+    close
+        prices
+    small
+        prices: the middle body is at most this long, known at the third candle
+    depth
+        part of the first body that the third close takes back
+    apart
+        True: the middle body lies wholly before that level
+    margin
+        fraction of the close by which the third must be beyond; a negative one admits a close at that level
+
+    Returns
+    -------
+    1 morning star, −1 evening star, 0; NaN in the first two rows
+    """
     out = np.full(len(close), np.nan)
     for i in range(2, len(close)):
         first, middle, last = close[i - 2] - open[i - 2], close[i - 1] - open[i - 1], close[i] - open[i]
@@ -344,12 +541,22 @@ def star(
 # %% ../../nbs/20_features/15_candlesticks.ipynb #7b80c438
 @windowed(lambda: 2)
 @kernel
-def three_inside(
-    harami,  # −1, 0 or 1: a harami that ends with this row
-    open,  # prices
-    close,  # prices
-):  # 1 up, −1 down, 0; NaN in the first two rows
-    "A harami, then a close beyond the open of the long candle (CDL3INSIDE, with the short body strictly inside)."
+def three_inside(harami, open, close):
+    """A harami, then a close beyond the open of the long candle (CDL3INSIDE, with the short body strictly inside).
+
+    Parameters
+    ----------
+    harami
+        −1, 0 or 1: a harami that ends with this row
+    open
+        prices
+    close
+        prices
+
+    Returns
+    -------
+    1 up, −1 down, 0; NaN in the first two rows
+    """
     out = np.full(len(close), np.nan)
     for i in range(2, len(close)):
         side = harami[i - 1]
@@ -359,11 +566,20 @@ def three_inside(
 
 @windowed(lambda: 1)
 @kernel
-def three_outside(
-    engulfing,  # −1, 0 or 1: an engulfing that ends with this row
-    close,  # prices
-):  # 1 up, −1 down, 0; NaN in the first row
-    "An engulfing, then a close further on (CDL3OUTSIDE, with both ends engulfed strictly)."
+def three_outside(engulfing, close):
+    """An engulfing, then a close further on (CDL3OUTSIDE, with both ends engulfed strictly).
+
+    Parameters
+    ----------
+    engulfing
+        −1, 0 or 1: an engulfing that ends with this row
+    close
+        prices
+
+    Returns
+    -------
+    1 up, −1 down, 0; NaN in the first row
+    """
     out = np.full(len(close), np.nan)
     for i in range(1, len(close)):
         out[i] = engulfing[i - 1] if engulfing[i - 1] * (close[i] - close[i - 1]) > 0 else 0.0
@@ -372,15 +588,28 @@ def three_outside(
 # %% ../../nbs/20_features/15_candlesticks.ipynb #88bd7fd6
 @windowed(lambda ratio, margin: 2)
 @kernel
-def soldiers(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    ratio,  # each body is longer than this part of its own high − low
-    margin,  # fraction of the close by which it must be longer
-):  # 1 three white soldiers, −1 three black crows, 0; NaN in the first two rows
-    "Three candles of one colour, each closing further on (CDL3WHITESOLDIERS)."
+def soldiers(open, high, low, close, ratio, margin):
+    """Three candles of one colour, each closing further on (CDL3WHITESOLDIERS).
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    ratio
+        each body is longer than this part of its own high − low
+    margin
+        fraction of the close by which it must be longer
+
+    Returns
+    -------
+    1 three white soldiers, −1 three black crows, 0; NaN in the first two rows
+    """
     out = np.full(len(close), np.nan)
     for i in range(2, len(close)):
         side = np.sign(close[i] - open[i])
@@ -393,19 +622,36 @@ def soldiers(
 # %% ../../nbs/20_features/15_candlesticks.ipynb #5b81ce3f
 @windowed(lambda head, gap, fade, margin: 2)
 @kernel
-def in_step(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    span,  # prices: the length to compare the shadow ahead with
-    near,  # prices: the length to compare open and body with
-    head,  # the shadow ahead is shorter than this part of `span`
-    gap,  # a candle opens at most this part of `near` beyond the close before
-    fade,  # a body is at most this part of `near` shorter than the one before
-    margin,  # fraction of the close that counts as equal
-):  # 1 or 0: whether the last three candles keep in step in the direction of the newest; 0 for the first two rows
-    "Do three candles follow each other with short shadows, near opens and bodies that do not fade?"
+def in_step(open, high, low, close, span, near, head, gap, fade, margin):
+    """Do three candles follow each other with short shadows, near opens and bodies that do not fade?
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    span
+        prices: the length to compare the shadow ahead with
+    near
+        prices: the length to compare open and body with
+    head
+        the shadow ahead is shorter than this part of `span`
+    gap
+        a candle opens at most this part of `near` beyond the close before
+    fade
+        a body is at most this part of `near` shorter than the one before
+    margin
+        fraction of the close that counts as equal
+
+    Returns
+    -------
+    1 or 0: whether the last three candles keep in step in the direction of the newest; 0 for the first two rows
+    """
     out = np.zeros(len(close))
     for i in range(2, len(close)):
         noise, side, steady = margin * close[i], np.sign(close[i] - open[i]), 1.0
@@ -439,29 +685,40 @@ PATTERNS = {
 
 def _low_hammer(open, high, low, close, usual):
     "1 for a hammer near the low before, −1 for a shooting star near the high before."
-    hanging, shooting = hammer(open, high, low, close, usual[0], usual[1], 1.0, 0.1, NOISE)
+    hanging, shooting = hammer(open, high, low, close, usual[0], usual[1], tail=1.0, stub=0.1, margin=NOISE)
     near = 0.2 * lag(usual[2], 1) + NOISE * close
     stands_low = np.minimum(open, close) <= lag(low, 1) + near
     stands_high = np.maximum(open, close) >= lag(high, 1) - near
     return np.where((shooting == 1) & stands_high, -1.0, np.where((hanging == 1) & stands_low, 1.0, 0.0))
 
 # %% ../../nbs/20_features/15_candlesticks.ipynb #9e7297f0
-def pattern_columns(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-):  # yields (name, column) in the order of PATTERNS: 1 bullish, −1 bearish, 0 neither; NaN for 10 to 12 rows
-    "The patterns with TA-Lib's thresholds: sizes are compared with those of the ten candles before."
+def pattern_columns(open, high, low, close):
+    """The patterns with TA-Lib's thresholds: sizes are compared with those of the ten candles before.
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+
+    Yields
+    ------
+    (name, column) in the order of PATTERNS: 1 bullish, −1 bearish, 0 neither; NaN for 10 to 12 rows
+    """
     body, span, near = usual = usual_sizes(open, high, low, close)
     size, noise = np.abs(close - open), NOISE * close
     long, short = size > body + noise, size <= body + noise
     long_1, long_2 = (lag(long.astype("float64"), rows) == 1 for rows in (1, 2))
     known_1, known_2 = (0.0 * lag(body, rows) for rows in (1, 2))  # 0, NaN while that candle's usual size is unknown
     yield "doji", doji(open, close, span, 0.1, NOISE)
-    yield "doji_tail", doji_tail(open, high, low, close, span, 0.1, NOISE)
+    yield "doji_tail", doji_tail(open, high, low, close, span, ratio=0.1, margin=NOISE)
     yield "spinning_top", spinning_top(open, high, low, close, body, NOISE)
-    yield "marubozu", marubozu(open, high, low, close, body, span, 1.0, 0.1, NOISE)
+    yield "marubozu", marubozu(open, high, low, close, body, span, least=1.0, shadow=0.1, margin=NOISE)
     yield "hammer", _low_hammer(open, high, low, close, usual) + known_1
     covers = engulfing(open, close, 0.0)
     within = np.where(long_1 & short, harami(open, close, 0.0, -NOISE, False), 0.0)
@@ -469,11 +726,11 @@ def pattern_columns(
     yield "harami", within + known_1
     pierces = piercing(open, close, 0.5, NOISE)
     yield "piercing", np.where(long_1 & (pierces * (open - lag(close, 1)) <= 0), pierces, 0.0) + known_1
-    yield "tweezers", tweezers(open, high, low, close, lag(near, 1), 0.05, NOISE)
+    yield "tweezers", tweezers(open, high, low, close, lag(near, 1), ratio=0.05, margin=NOISE)
     turns = star(open, close, lag(body, 1), 0.3, True, NOISE)
     yield "star", np.where(long & long_2, turns, 0.0) + known_2
     yield "three_inside", three_inside(within, open, close) + known_2
     yield "three_outside", three_outside(covers, close) + known_2
     marches = soldiers(open, high, low, close, 0.0, 0.0)
-    steady = in_step(open, high, low, close, span, near, 0.3, 0.2, 0.6, NOISE) == 1
+    steady = in_step(open, high, low, close, span, near, head=0.3, gap=0.2, fade=0.6, margin=NOISE) == 1
     yield "soldiers", np.where(long & steady, marches, 0.0) + known_2

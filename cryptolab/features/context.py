@@ -160,12 +160,23 @@ RESTATED = r"^(Flow|SplyEx|SplyAct|CapMrktEst|NVTAdj|TxTfrValAdj|volume_reported
 _TRENDS = ("AdrActCnt", "TxCnt", "FeeTotNtv", "HashRate", "whale_movements")
 
 
-def state_vintage(
-    table: pd.DataFrame,  # daily on-chain table
-    vintage: object,  # when it was downloaded: a date or time, UTC where no zone is given
-    restated: bool = False,  # True: use metrics that may have been restated since, as they are in this vintage
-) -> pd.DataFrame:  # the same table with the statement in its attrs
-    "Say when an on-chain table was downloaded."
+def state_vintage(table: pd.DataFrame, vintage: object, restated: bool = False) -> pd.DataFrame:
+    """Say when an on-chain table was downloaded.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        daily on-chain table
+    vintage : object
+        when it was downloaded: a date or time, UTC where no zone is given
+    restated : bool, default False
+        True: use metrics that may have been restated since, as they are in this vintage
+
+    Returns
+    -------
+    pd.DataFrame
+        the same table with the statement in its attrs
+    """
     table = table.copy()
     table.attrs.update(vintage=str(utc_time(vintage, "vintage")), restated=bool(restated))
     return table
@@ -301,12 +312,28 @@ class Aligned(dict):
     candles: int
 
 
-def align_context(
-    candles: pd.DataFrame,  # candle table, UTC open times as index
-    context: dict,  # tables by key, see the head of this notebook; a key with None is left out
-    step: int,  # length of a candle in ns
-) -> Aligned:  # float64 arrays by name, one value per candle; NaN where unknown or too old; DataError, SettingsError
-    "Put context tables on the candles' clock, point in time."
+def align_context(candles: pd.DataFrame, context: dict, step: int) -> Aligned:
+    """Put context tables on the candles' clock, point in time.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times as index
+    context : dict
+        tables by key, see the head of this notebook; a key with None is left out
+    step : int
+        length of a candle in ns
+
+    Returns
+    -------
+    Aligned
+        float64 arrays by name, one value per candle; NaN where unknown or too old
+
+    Raises
+    ------
+    DataError
+    SettingsError
+    """
     if not isinstance(context, dict):
         raise SettingsError(
             "context must be a dictionary of tables", ", ".join(KINDS), type(context).__name__,
@@ -341,10 +368,19 @@ def _unknown(x):
     return first, int(missing.sum()) - first
 
 # %% ../../nbs/20_features/21_context.ipynb #5893c2d6
-def context_report(
-    aligned: Aligned,  # result of `align_context`
-) -> pd.DataFrame:  # one row per table: rows, unsorted, doubled, bad, late (first candles), holes (unknown later), note
-    "What was found in the context, and how much of it is unknown."
+def context_report(aligned: Aligned) -> pd.DataFrame:
+    """What was found in the context, and how much of it is unknown.
+
+    Parameters
+    ----------
+    aligned : Aligned
+        result of `align_context`
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per table: rows, unsorted, doubled, bad, late (first candles), holes (unknown later), note
+    """
     lines = []
     for line in aligned.report:
         counts = line["unknown"]

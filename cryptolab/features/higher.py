@@ -62,30 +62,55 @@ def _spread(column, count, candles, state):
 
 # %% ../../nbs/20_features/16_higher.ipynb #8e27932c
 class HigherCandles:
-    "Complete candles of a higher timeframe, and the way back to the rows."
+    """Complete candles of a higher timeframe, and the way back to the rows.
 
-    def __init__(
-        self,
-        candles: np.ndarray,  # (5, complete candles): open, high, low, close, volume
-        count: np.ndarray,  # per row of this piece, how many of them are complete at its close
-        factor: int,  # rows per candle
-    ):
+    Parameters
+    ----------
+    candles : np.ndarray
+        (5, complete candles): open, high, low, close, volume
+    count : np.ndarray
+        per row of this piece, how many of them are complete at its close
+    factor : int
+        rows per candle
+    """
+
+    def __init__(self, candles: np.ndarray, count: np.ndarray, factor: int):
         self.open, self.high, self.low, self.close, self.volume = (np.ascontiguousarray(x) for x in candles)
         self.count, self.factor = count, factor
 
-    def spread(
-        self,
-        column: np.ndarray,  # one value per higher candle
-        window: int = 1,  # higher candles until the column's first value
-    ) -> np.ndarray:  # one value per row: that of the last complete candle; NaN for (window + 1) · factor − 2 rows
-        "Bring a column of the higher timeframe back to the rows."
+    def spread(self, column: np.ndarray, window: int = 1) -> np.ndarray:
+        """Bring a column of the higher timeframe back to the rows.
+
+        Parameters
+        ----------
+        column : np.ndarray
+            one value per higher candle
+        window : int, default 1
+            higher candles until the column's first value
+
+        Returns
+        -------
+        np.ndarray
+            one value per row: that of the last complete candle; NaN for (window + 1) · factor − 2 rows
+        """
         return _spread(column, self.count, (window + 1) * self.factor - 1)
 
 
-def higher(
-    x,  # inputs of a block: open, high, low, close, volume, time (open, ns), step (ns)
-    factor: int,  # candles of x per higher candle
-) -> HigherCandles:  # candles complete at the close of each row
-    "Candles of a higher timeframe, for use inside blocks of features."
+def higher(x, factor: int) -> HigherCandles:
+    """Candles of a higher timeframe, for use inside blocks of features.
+
+    Parameters
+    ----------
+    x
+        inputs of a block: open, high, low, close, volume, time (open, ns), step (ns)
+    factor : int
+        candles of x per higher candle
+
+    Returns
+    -------
+    HigherCandles
+        candles complete at the close of each row
+    """
     width = max(int(x.step) * factor, 1)
-    return HigherCandles(*_collect(x.time, x.open, x.high, x.low, x.close, x.volume, width, int(x.step)), factor)
+    found = _collect(x.time, x.open, x.high, x.low, x.close, x.volume, width=width, step=int(x.step))
+    return HigherCandles(*found, factor)

@@ -16,12 +16,26 @@ from .rolling import change, ema, rolling_extremes, rolling_sum, safe_ratio, sma
 @recursive(4)
 @kernel
 def rsi(
-    close,  # prices
-    window,  # rows of Wilder's average
-    flat,  # value while the price has never moved; `ta` says 100, neutral is 50
+    close,
+    window,
+    flat,
     state,  # rows seen, last close, mean rise, mean fall
-):  # 0 … 100; NaN for window − 1 rows
-    "Relative strength index."
+):
+    """Relative strength index.
+
+    Parameters
+    ----------
+    close
+        prices
+    window
+        rows of Wilder's average
+    flat
+        value while the price has never moved; `ta` says 100, neutral is 50
+
+    Returns
+    -------
+    0 … 100; NaN for window − 1 rows
+    """
     out = np.full(len(close), np.nan)
     seen, last, up, down = state
     alpha = 1.0 / window
@@ -39,12 +53,26 @@ def rsi(
 @recursive(6)
 @kernel
 def tsi(
-    close,  # prices
-    slow,  # span of the first smoothing
-    fast,  # span of the second smoothing
+    close,
+    slow,
+    fast,
     state,  # rows seen, last close, four averages
-):  # −100 … 100; 0 while the price has never moved; NaN for slow + fast − 1 rows
-    "True strength index: twice-smoothed change over twice-smoothed absolute change."
+):
+    """True strength index: twice-smoothed change over twice-smoothed absolute change.
+
+    Parameters
+    ----------
+    close
+        prices
+    slow
+        span of the first smoothing
+    fast
+        span of the second smoothing
+
+    Returns
+    -------
+    −100 … 100; 0 while the price has never moved; NaN for slow + fast − 1 rows
+    """
     out = np.full(len(close), np.nan)
     a, b = 2.0 / (slow + 1.0), 2.0 / (fast + 1.0)
     seen, last, x, x_abs, y, y_abs = state
@@ -82,22 +110,42 @@ def _newest_extreme(x, window, sign):
     return out
 
 
-def aroon(
-    high,  # prices
-    low,  # prices
-    window,  # rows back; the window holds one more
-):  # (up, down), 0 … 100; NaN for `window` rows
-    "How recent are the highest high and the lowest low?"
+def aroon(high, low, window):
+    """How recent are the highest high and the lowest low?
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    window
+        rows back; the window holds one more
+
+    Returns
+    -------
+    (up, down), 0 … 100; NaN for `window` rows
+    """
     return _newest_extreme(high, window, 1.0), _newest_extreme(low, window, -1.0)
 
 # %% ../../nbs/20_features/12_indicators.ipynb #301eae00
 @kernel
-def typical_price(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-):  # (high + low + close) / 3
-    "One price for the whole candle."
+def typical_price(high, low, close):
+    """One price for the whole candle.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+
+    Returns
+    -------
+    (high + low + close) / 3
+    """
     return (high + low + close) / 3.0
 
 
@@ -121,13 +169,24 @@ def _absolute_deviations(x, mean, window):
     return out
 
 
-def cci(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    window,  # rows
-):  # about −300 … 300; 0 when the window is constant; NaN for window − 1 rows
-    "Commodity channel index: (tp − mean) / (0.015 · mean absolute deviation)."
+def cci(high, low, close, window):
+    """Commodity channel index: (tp − mean) / (0.015 · mean absolute deviation).
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    window
+        rows
+
+    Returns
+    -------
+    about −300 … 300; 0 when the window is constant; NaN for window − 1 rows
+    """
     tp = typical_price(high, low, close)
     return _absolute_deviations(tp, sma(tp, window), window) / 0.015
 
@@ -135,13 +194,29 @@ def cci(
 @recursive(3)
 @kernel
 def atr(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    window,  # rows of Wilder's average
+    high,
+    low,
+    close,
+    window,
     state,  # rows seen, last close, average
-):  # (true range, average true range) in price units; the average is NaN for window − 1 rows
-    "True range and its Wilder average."
+):
+    """True range and its Wilder average.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    window
+        rows of Wilder's average
+
+    Returns
+    -------
+    (true range, average true range) in price units; the average is NaN for window − 1 rows
+    """
     tr, out = np.empty(len(close)), np.full(len(close), np.nan)
     seen, last, mean = state
     for i in range(len(close)):
@@ -160,14 +235,32 @@ def atr(
 @recursive(8)
 @kernel
 def adx(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    window,  # rows of Wilder's sums
-    tie,  # movements that differ by less than tie · price are equal; 0 = compare exactly, as `ta` does
+    high,
+    low,
+    close,
+    window,
+    tie,
     state,  # rows seen, last high, low and close, sums of true range and moves, average
-):  # (adx, +di, −di), 0 … 100, 0 when nothing moved; NaN for 2·window − 1 rows (adx) and window + 1 rows (di)
-    "Average directional movement index with both directional indicators."
+):
+    """Average directional movement index with both directional indicators.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    window
+        rows of Wilder's sums
+    tie
+        movements that differ by less than tie · price are equal; 0 = compare exactly, as `ta` does
+
+    Returns
+    -------
+    (adx, +di, −di), 0 … 100, 0 when nothing moved; NaN for 2·window − 1 rows (adx) and window + 1 rows (di)
+    """
     n = len(close)
     out, plus, minus = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     seen, last_high, last_low, last, tr, up, down, mean = state
@@ -190,11 +283,20 @@ def adx(
     return out, plus, minus
 
 # %% ../../nbs/20_features/12_indicators.ipynb #c463fe4b
-def ulcer(
-    close,  # prices
-    window,  # rows, of the highs and of the mean
-):  # percent, 0 … 100; NaN for 2·(window − 1) rows
-    "Ulcer index: root mean square of the drawdown from the rolling high."
+def ulcer(close, window):
+    """Ulcer index: root mean square of the drawdown from the rolling high.
+
+    Parameters
+    ----------
+    close
+        prices
+    window
+        rows, of the highs and of the mean
+
+    Returns
+    -------
+    percent, 0 … 100; NaN for 2·(window − 1) rows
+    """
     top, _ = rolling_extremes(close, close, window)
     return np.sqrt(sma((100.0 * (close - top) / top) ** 2, window))
 
@@ -211,26 +313,49 @@ def _money_flows(tp, volume, tie):
     return gain, loss
 
 
-def mfi(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    volume,  # base units
-    window,  # rows
-    tie,  # typical prices that differ by less than tie · price are equal; 0 = compare exactly, as `ta` does
-):  # 0 … 100; 50 when no money flowed; NaN for window − 1 rows
-    "Money flow index."
+def mfi(high, low, close, volume, window, tie):
+    """Money flow index.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    volume
+        base units
+    window
+        rows
+    tie
+        typical prices that differ by less than tie · price are equal; 0 = compare exactly, as `ta` does
+
+    Returns
+    -------
+    0 … 100; 50 when no money flowed; NaN for window − 1 rows
+    """
     gain, loss = (rolling_sum(flow, window) for flow in _money_flows(typical_price(high, low, close), volume, tie))
     return 100.0 * safe_ratio(gain, gain + loss, 0.5)
 
 # %% ../../nbs/20_features/12_indicators.ipynb #3259820f
 @kernel
-def close_location(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-):  # (2·close − high − low) / (high − low): 1 at the high, −1 at the low; 0 when both are equal
-    "Where in its own range did the candle close?"
+def close_location(high, low, close):
+    """Where in its own range did the candle close?
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+
+    Returns
+    -------
+    (2·close − high − low) / (high − low): 1 at the high, −1 at the low; 0 when both are equal
+    """
     out = np.zeros(len(close))
     for i in range(len(close)):
         if high[i] > low[i]:
@@ -238,25 +363,49 @@ def close_location(
     return out
 
 
-def cmf(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    volume,  # base units
-    window,  # rows
-):  # −1 … 1; 0 when nothing was traded; NaN for window − 1 rows
-    "Chaikin money flow: volume-weighted mean of the close location."
+def cmf(high, low, close, volume, window):
+    """Chaikin money flow: volume-weighted mean of the close location.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    volume
+        base units
+    window
+        rows
+
+    Returns
+    -------
+    −1 … 1; 0 when nothing was traded; NaN for window − 1 rows
+    """
     return safe_ratio(rolling_sum(close_location(high, low, close) * volume, window), rolling_sum(volume, window), 0.0)
 
 # %% ../../nbs/20_features/12_indicators.ipynb #60b2ad29
 @recursive(4)
 @kernel
 def obv(
-    close,  # prices
-    volume,  # base units
+    close,
+    volume,
     state,  # rows seen, last close, sum and what rounding lost
-):  # base units, summed since the first row
-    "On-balance volume, with compensated summation."
+):
+    """On-balance volume, with compensated summation.
+
+    Parameters
+    ----------
+    close
+        prices
+    volume
+        base units
+
+    Returns
+    -------
+    base units, summed since the first row
+    """
     out = np.empty(len(close))
     seen, last, total, lost = state
     for i in range(len(close)):
@@ -271,12 +420,22 @@ def obv(
 
 @windowed(lambda window: window)
 @kernel
-def obv_zscore(
-    close,  # prices
-    volume,  # base units
-    window,  # rows
-):  # z-score of the newest value among the last `window`; 0 when nothing was traded; NaN for window − 1 rows
-    "How unusual is the newest on-balance volume, seen from its own window only?"
+def obv_zscore(close, volume, window):
+    """How unusual is the newest on-balance volume, seen from its own window only?
+
+    Parameters
+    ----------
+    close
+        prices
+    volume
+        base units
+    window
+        rows
+
+    Returns
+    -------
+    z-score of the newest value among the last `window`; 0 when nothing was traded; NaN for window − 1 rows
+    """
     out, path = np.full(len(close), np.nan), np.zeros(window)
     flow = volume.copy()
     for i in range(1, len(close)):
@@ -294,22 +453,44 @@ def obv_zscore(
     return out
 
 # %% ../../nbs/20_features/12_indicators.ipynb #b7f8d8bc
-def force_index(
-    close,  # prices
-    volume,  # base units
-    window,  # span of the smoothing
-):  # price · base units; NaN for `window` rows
-    "Smoothed product of price change and volume."
+def force_index(close, volume, window):
+    """Smoothed product of price change and volume.
+
+    Parameters
+    ----------
+    close
+        prices
+    volume
+        base units
+    window
+        span of the smoothing
+
+    Returns
+    -------
+    price · base units; NaN for `window` rows
+    """
     return ema(change(close, 1) * volume, window)
 
 
-def vwap(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    volume,  # base units
-    window,  # rows
-):  # price; the plain mean when nothing was traded; NaN for window − 1 rows
-    "Rolling volume-weighted mean of the typical price."
+def vwap(high, low, close, volume, window):
+    """Rolling volume-weighted mean of the typical price.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    volume
+        base units
+    window
+        rows
+
+    Returns
+    -------
+    price; the plain mean when nothing was traded; NaN for window − 1 rows
+    """
     tp, total = typical_price(high, low, close), rolling_sum(volume, window)
     return np.where(total == 0, sma(tp, window), safe_ratio(rolling_sum(tp * volume, window), total, 0.0))

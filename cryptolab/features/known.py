@@ -23,11 +23,26 @@ _STAMPS = ("timestamp", "open_time")
 HOUR_NS = 3_600_000_000_000  # an hour in ns
 
 
-def stamps_ns(
-    values,  # times with a zone, or epoch numbers in s, ms, µs or ns
-    place: str,  # what they belong to, for the error
-) -> np.ndarray:  # int64 ns since 1970; raises DataError for no time, no zone, or a missing time
-    "Times as numbers."
+def stamps_ns(values, place: str) -> np.ndarray:
+    """Times as numbers.
+
+    Parameters
+    ----------
+    values
+        times with a zone, or epoch numbers in s, ms, µs or ns
+    place : str
+        what they belong to, for the error
+
+    Returns
+    -------
+    np.ndarray
+        int64 ns since 1970
+
+    Raises
+    ------
+    DataError
+        for no time, no zone, or a missing time
+    """
     values = pd.Index(values)
     if values.dtype.kind in "iuf":
         numbers = values.to_numpy()
@@ -54,11 +69,20 @@ def stamps_ns(
     return time
 
 
-def check_table(
-    table,  # what the caller gave as a context table
-    place: str,  # its name, for the error
-) -> None:  # raises DataError
-    "Refuse what is no table, or an empty one."
+def check_table(table, place: str) -> None:
+    """Refuse what is no table, or an empty one.
+
+    Parameters
+    ----------
+    table
+        what the caller gave as a context table
+    place : str
+        its name, for the error
+
+    Raises
+    ------
+    DataError
+    """
     if not isinstance(table, pd.DataFrame):
         raise DataError(
             f"{place} must be a table", "a pandas DataFrame", type(table).__name__,
@@ -86,11 +110,21 @@ def _stamps(table, place):
 META_COLUMNS = ("known", "AssetCompletionTime", "AssetEODCompletionTime")
 
 
-def onchain_known_times(
-    table: pd.DataFrame,  # daily on-chain table; `attrs["delay"]` is its delay after the day's end, 24h by default
-    time: np.ndarray,  # stamps of its rows, ns since 1970
-) -> np.ndarray:  # ns since 1970 at which each row is known
-    "When are the rows of a daily on-chain table known?"
+def onchain_known_times(table: pd.DataFrame, time: np.ndarray) -> np.ndarray:
+    """When are the rows of a daily on-chain table known?
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        daily on-chain table; `attrs["delay"]` is its delay after the day's end, 24h by default
+    time : np.ndarray
+        stamps of its rows, ns since 1970
+
+    Returns
+    -------
+    np.ndarray
+        ns since 1970 at which each row is known
+    """
     end = (time // (24 * HOUR_NS) + 1) * 24 * HOUR_NS
     if "known" in table.columns:
         return np.maximum(end, stamps_ns(table["known"], "context `onchain`, column `known`"))
@@ -102,13 +136,25 @@ def onchain_known_times(
     return known
 
 
-def known_times(
-    kind: str,  # one of KINDS
-    table: pd.DataFrame,  # its table
-    time: np.ndarray,  # stamps of its rows, ns since 1970
-    step: int,  # length of the candles in ns
-) -> np.ndarray:  # ns since 1970 at which each row is known
-    "When are the rows of any context table known?"
+def known_times(kind: str, table: pd.DataFrame, time: np.ndarray, step: int) -> np.ndarray:
+    """When are the rows of any context table known?
+
+    Parameters
+    ----------
+    kind : str
+        one of KINDS
+    table : pd.DataFrame
+        its table
+    time : np.ndarray
+        stamps of its rows, ns since 1970
+    step : int
+        length of the candles in ns
+
+    Returns
+    -------
+    np.ndarray
+        ns since 1970 at which each row is known
+    """
     if kind == "funding":
         return time
     if kind == "onchain":
@@ -121,21 +167,45 @@ def known_times(
     return time + step
 
 
-def known_at(
-    kind: str,  # funding | perpetual | exchange | cross | coins | onchain | orderbook | trades
-    table: pd.DataFrame,  # a context table; for cross and coins one of their candle tables
-    step: int,  # length of the candles in ns
-) -> pd.DatetimeIndex:  # UTC, one per row, in the table's own order; raises DataError, SettingsError
-    "When does each row of a context table become known?"
+def known_at(kind: str, table: pd.DataFrame, step: int) -> pd.DatetimeIndex:
+    """When does each row of a context table become known?
+
+    Parameters
+    ----------
+    kind : str
+        funding | perpetual | exchange | cross | coins | onchain | orderbook | trades
+    table : pd.DataFrame
+        a context table; for cross and coins one of their candle tables
+    step : int
+        length of the candles in ns
+
+    Returns
+    -------
+    pd.DatetimeIndex
+        UTC, one per row, in the table's own order
+
+    Raises
+    ------
+    DataError
+    SettingsError
+    """
     check_kind(kind)
     time = known_times(kind, table, _stamps(table, f"context `{kind}`"), int(step))
     return pd.to_datetime(time, utc=True)
 
 
-def check_kind(
-    kind: str,  # key of a context
-) -> None:  # raises SettingsError
-    "Refuse an unknown key."
+def check_kind(kind: str) -> None:
+    """Refuse an unknown key.
+
+    Parameters
+    ----------
+    kind : str
+        key of a context
+
+    Raises
+    ------
+    SettingsError
+    """
     if kind not in KINDS:
         close = difflib.get_close_matches(str(kind), KINDS, 1)
         raise SettingsError(
@@ -144,13 +214,29 @@ def check_kind(
         )
 
 # %% ../../nbs/20_features/20_known.ipynb #abcad910
-def tidy_table(
-    kind: str,  # one of KINDS
-    table: pd.DataFrame,  # its table as given
-    needed: list,  # columns it must have
-    keys=(),  # columns that tell rows of one moment apart; None lets any rows share a moment
-) -> tuple:  # (rows sorted and unique with their stamp in `_time`, dict of counts); raises DataError
-    "Sort a context table and drop its doubled rows."
+def tidy_table(kind: str, table: pd.DataFrame, needed: list, keys=()) -> tuple:
+    """Sort a context table and drop its doubled rows.
+
+    Parameters
+    ----------
+    kind : str
+        one of KINDS
+    table : pd.DataFrame
+        its table as given
+    needed : list
+        columns it must have
+    keys : default ()
+        columns that tell rows of one moment apart; None lets any rows share a moment
+
+    Returns
+    -------
+    tuple
+        (rows sorted and unique with their stamp in `_time`, dict of counts)
+
+    Raises
+    ------
+    DataError
+    """
     place = f"context `{kind}`"
     time = _stamps(table, place)
     missing = [name for name in needed if name not in table.columns]
@@ -178,13 +264,25 @@ def tidy_table(
     }
 
 
-def number_column(
-    data: pd.DataFrame,  # a tidy table
-    name: str,  # column to read
-    note: dict,  # counts of the table; values that cannot be used are added to `bad`
-    above: float = -np.inf,  # values up to here count as unknown, and so do infinite ones
-) -> np.ndarray:  # float64, NaN where unknown
-    "A column as numbers."
+def number_column(data: pd.DataFrame, name: str, note: dict, above: float = -np.inf) -> np.ndarray:
+    """A column as numbers.
+
+    Parameters
+    ----------
+    data : pd.DataFrame
+        a tidy table
+    name : str
+        column to read
+    note : dict
+        counts of the table; values that cannot be used are added to `bad`
+    above : float, default -np.inf
+        values up to here count as unknown, and so do infinite ones
+
+    Returns
+    -------
+    np.ndarray
+        float64, NaN where unknown
+    """
     x = pd.to_numeric(data[name], errors="coerce").to_numpy("float64", na_value=np.nan, copy=True)
     bad = ~((x > above) & (x < np.inf))
     note["bad"] += int((bad & data[name].notna().to_numpy()).sum())
@@ -192,36 +290,77 @@ def number_column(
     return x
 
 # %% ../../nbs/20_features/20_known.ipynb #9eacb49d
-def newest_rows(
-    known: np.ndarray,  # ns at which the rows are known, sorted
-    close: np.ndarray,  # closes of the candles, ns
-    age: int,  # ns after which a row no longer counts
-) -> np.ndarray:  # position of the last row known at each close; −1 where there is none or it is too old
-    "The newest row known at each close."
+def newest_rows(known: np.ndarray, close: np.ndarray, age: int) -> np.ndarray:
+    """The newest row known at each close.
+
+    Parameters
+    ----------
+    known : np.ndarray
+        ns at which the rows are known, sorted
+    close : np.ndarray
+        closes of the candles, ns
+    age : int
+        ns after which a row no longer counts
+
+    Returns
+    -------
+    np.ndarray
+        position of the last row known at each close; −1 where there is none or it is too old
+    """
     at = np.searchsorted(known, close, "right") - 1
     return np.where((at >= 0) & (close - known[np.maximum(at, 0)] <= age), at, -1)
 
 
-def same_rows(
-    time: np.ndarray,  # stamps of the rows, ns, sorted
-    wanted: np.ndarray,  # stamps looked for, ns
-) -> np.ndarray:  # position of the row with exactly that stamp; −1 where there is none
-    "The row of the same moment."
+def same_rows(time: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The row of the same moment.
+
+    Parameters
+    ----------
+    time : np.ndarray
+        stamps of the rows, ns, sorted
+    wanted : np.ndarray
+        stamps looked for, ns
+
+    Returns
+    -------
+    np.ndarray
+        position of the row with exactly that stamp; −1 where there is none
+    """
     at = np.minimum(np.searchsorted(time, wanted), len(time) - 1)
     return np.where(time[at] == wanted, at, -1)
 
 
-def take_rows(
-    x: np.ndarray,  # values of the rows
-    at: np.ndarray,  # positions, −1 for none
-) -> np.ndarray:  # x at these positions, NaN at −1
-    "Values of chosen rows."
+def take_rows(x: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Values of chosen rows.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        values of the rows
+    at : np.ndarray
+        positions, −1 for none
+
+    Returns
+    -------
+    np.ndarray
+        x at these positions, NaN at −1
+    """
     return np.where(at >= 0, x[at], np.nan)
 
 
-def max_age_ns(
-    kind: str,  # funding | onchain | orderbook | trades
-    table: pd.DataFrame,  # its table; `attrs["max_age"]` overrides the usual age
-) -> int:  # ns
-    "Age after which a row no longer counts."
+def max_age_ns(kind: str, table: pd.DataFrame) -> int:
+    """Age after which a row no longer counts.
+
+    Parameters
+    ----------
+    kind : str
+        funding | onchain | orderbook | trades
+    table : pd.DataFrame
+        its table; `attrs["max_age"]` overrides the usual age
+
+    Returns
+    -------
+    int
+        ns
+    """
     return pd.Timedelta(table.attrs.get("max_age", _AGE[kind])).value

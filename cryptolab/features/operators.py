@@ -14,10 +14,18 @@ import numpy as np
 from numba import njit
 
 # %% ../../nbs/20_features/10_operators.ipynb #a6c76b2c
-def kernel(
-    function,  # a loop over arrays
-):  # the compiled function: no global lock, arithmetic in the order written, stored on disk where possible
-    "Compile a loop. It must not call a kernel of another module: stored code would not notice when that one changes."
+def kernel(function):
+    """Compile a loop. It must not call a kernel of another module: stored code would not notice when that one changes.
+
+    Parameters
+    ----------
+    function
+        a loop over arrays
+
+    Returns
+    -------
+    the compiled function: no global lock, arithmetic in the order written, stored on disk where possible
+    """
     try:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # no folder for the compiled code: compile anew in each process
@@ -28,12 +36,15 @@ _HERE = threading.local()
 
 
 class Carry:
-    "Memory of the operators of one block between two pieces of a table."
+    """Memory of the operators of one block between two pieces of a table.
 
-    def __init__(
-        self,
-        slots: list | None = None,  # lists of arrays, one per operator call, as another Carry left them
-    ):
+    Parameters
+    ----------
+    slots : list | None, default None
+        lists of arrays, one per operator call, as another Carry left them
+    """
+
+    def __init__(self, slots: list | None = None):
         self.slots, self.next, self.outer = slots or [], 0, None
 
     def __enter__(self):
@@ -44,21 +55,37 @@ class Carry:
     def __exit__(self, *error):
         _HERE.carry = self.outer
 
-    def slot(
-        self,
-        make,  # called for a new slot; returns a list of arrays
-    ) -> list:  # the memory of the operator call that is being made
-        "The next slot in the order of calls."
+    def slot(self, make) -> list:
+        """The next slot in the order of calls.
+
+        Parameters
+        ----------
+        make
+            called for a new slot; returns a list of arrays
+
+        Returns
+        -------
+        list
+            the memory of the operator call that is being made
+        """
         if self.next == len(self.slots):
             self.slots.append(make())
         self.next += 1
         return self.slots[self.next - 1]
 
 # %% ../../nbs/20_features/10_operators.ipynb #1129a1ef
-def windowed(
-    rows,  # function of the parameters that follow the arrays: how many earlier rows the newest value needs
-):  # decorator for a function (arrays…, parameters…) -> array or tuple of arrays of the same length
-    "An operator that needs the last few rows of its inputs."
+def windowed(rows):
+    """An operator that needs the last few rows of its inputs.
+
+    Parameters
+    ----------
+    rows
+        function of the parameters that follow the arrays: how many earlier rows the newest value needs
+
+    Returns
+    -------
+    decorator for a function (arrays…, parameters…) -> array or tuple of arrays of the same length
+    """
 
     def decorate(function):
         @functools.wraps(function)
@@ -82,21 +109,38 @@ def windowed(
 # %% ../../nbs/20_features/10_operators.ipynb #532ebb49
 @windowed(lambda rows: rows)
 @kernel
-def lag(
-    x,  # float64
-    rows,  # how far back
-):  # x(t − rows); NaN for the first `rows` rows
-    "An earlier value."
+def lag(x, rows):
+    """An earlier value.
+
+    Parameters
+    ----------
+    x
+        float64
+    rows
+        how far back
+
+    Returns
+    -------
+    x(t − rows); NaN for the first `rows` rows
+    """
     out = np.full(len(x), np.nan)
     for i in range(rows, len(x)):
         out[i] = x[i - rows]
     return out
 
 # %% ../../nbs/20_features/10_operators.ipynb #fcf64b49
-def recursive(
-    size,  # count of numbers that sum up the past, or a function of the parameters that returns it
-):  # decorator for a function (arrays…, parameters…, state) that continues from `state` and updates it
-    "An operator that continues from a summary of everything before."
+def recursive(size):
+    """An operator that continues from a summary of everything before.
+
+    Parameters
+    ----------
+    size
+        count of numbers that sum up the past, or a function of the parameters that returns it
+
+    Returns
+    -------
+    decorator for a function (arrays…, parameters…, state) that continues from `state` and updates it
+    """
 
     def decorate(function):
         @functools.wraps(function)

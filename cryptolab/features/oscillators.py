@@ -17,12 +17,22 @@ from cryptolab.features.rolling import (
 
 # %% ../../nbs/20_features/13_oscillators.ipynb #dab7f91c
 @kernel
-def per_range(
-    x,  # price difference
-    span,  # usual range, in the same unit
-    close,  # price: spans below 10⁻⁹ of it count as none
-):  # x / span; 0 where there is no range
-    "A price difference in units of the usual range."
+def per_range(x, span, close):
+    """A price difference in units of the usual range.
+
+    Parameters
+    ----------
+    x
+        price difference
+    span
+        usual range, in the same unit
+    close
+        price: spans below 10⁻⁹ of it count as none
+
+    Returns
+    -------
+    x / span; 0 where there is no range
+    """
     out = np.empty(len(x))
     for i in range(len(x)):
         out[i] = 0.0 if span[i] <= 1e-9 * close[i] else x[i] / span[i]
@@ -31,11 +41,20 @@ def per_range(
 # %% ../../nbs/20_features/13_oscillators.ipynb #dbc96abf
 @windowed(lambda window: window - 1)
 @kernel
-def wma(
-    x,  # float64; NaN only at the start
-    window,  # rows
-):  # mean with weights 1 … window, the newest heaviest; NaN until the window is full
-    "Linearly weighted moving average."
+def wma(x, window):
+    """Linearly weighted moving average.
+
+    Parameters
+    ----------
+    x
+        float64; NaN only at the start
+    window
+        rows
+
+    Returns
+    -------
+    mean with weights 1 … window, the newest heaviest; NaN until the window is full
+    """
     n, first = len(x), 0
     out, tail = np.full(n, np.nan), np.zeros(window + 1)
     while first < n and np.isnan(x[first]):
@@ -56,19 +75,37 @@ def wma(
     return out
 
 
-def hma(
-    x,  # float64; NaN only at the start
-    window,  # rows
-):  # in the unit of x; NaN for window + ⌊√window⌋ − 2 rows
-    "Hull's moving average: twice the fast weighted mean minus the slow one, smoothed."
+def hma(x, window):
+    """Hull's moving average: twice the fast weighted mean minus the slow one, smoothed.
+
+    Parameters
+    ----------
+    x
+        float64; NaN only at the start
+    window
+        rows
+
+    Returns
+    -------
+    in the unit of x; NaN for window + ⌊√window⌋ − 2 rows
+    """
     return wma(2.0 * wma(x, window // 2) - wma(x, window), int(window**0.5))
 
 
-def tema(
-    x,  # float64; NaN only at the start
-    window,  # span of each smoothing
-):  # in the unit of x; NaN for 3·(window − 1) rows
-    "Triple exponential moving average: its delay on a straight line is 0."
+def tema(x, window):
+    """Triple exponential moving average: its delay on a straight line is 0.
+
+    Parameters
+    ----------
+    x
+        float64; NaN only at the start
+    window
+        span of each smoothing
+
+    Returns
+    -------
+    in the unit of x; NaN for 3·(window − 1) rows
+    """
     one = ema(x, window)
     two = ema(one, window)
     return 3.0 * (one - two) + ema(two, window)
@@ -90,13 +127,24 @@ def _adaptive(x, rate, state):
     return out
 
 
-def kama(
-    x,  # float64, no NaN
-    window,  # rows of the efficiency
-    fast,  # span at efficiency 1
-    slow,  # span at efficiency 0
-):  # in the unit of x; NaN for `window` rows
-    "Kaufman's adaptive moving average (as TA-Lib, which fixes fast = 2 and slow = 30)."
+def kama(x, window, fast, slow):
+    """Kaufman's adaptive moving average (as TA-Lib, which fixes fast = 2 and slow = 30).
+
+    Parameters
+    ----------
+    x
+        float64, no NaN
+    window
+        rows of the efficiency
+    fast
+        span at efficiency 1
+    slow
+        span at efficiency 0
+
+    Returns
+    -------
+    in the unit of x; NaN for `window` rows
+    """
     efficiency = safe_ratio(np.abs(change(x, window)), rolling_sum(np.abs(change(x, 1)), window), 0.0)
     high, low = 2.0 / (fast + 1.0), 2.0 / (slow + 1.0)
     return _adaptive(x, (np.minimum(efficiency, 1.0) * (high - low) + low) ** 2)
@@ -105,13 +153,29 @@ def kama(
 @recursive(7)
 @kernel
 def psar(
-    high,  # prices
-    low,  # prices
-    step,  # gain in speed with each new extreme, usually 0.02
-    most,  # highest speed, usually 0.2
+    high,
+    low,
+    step,
+    most,
     state,  # rows seen, last high and low, direction, level, extreme, speed
-):  # (level in force during the candle, direction after it: 1 long, −1 short); NaN in the first row
-    "Wilder's parabolic stop and reverse."
+):
+    """Wilder's parabolic stop and reverse.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    step
+        gain in speed with each new extreme, usually 0.02
+    most
+        highest speed, usually 0.2
+
+    Returns
+    -------
+    (level in force during the candle, direction after it: 1 long, −1 short); NaN in the first row
+    """
     out, side = np.full(len(high), np.nan), np.full(len(high), np.nan)
     seen, last_high, last_low, s, level, extreme, speed = state
     for i in range(len(high)):
@@ -152,14 +216,26 @@ def _ratchet(middle, reach, close, state):
     return out, side
 
 
-def supertrend(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    window,  # rows of the average true range
-    width,  # distance in average true ranges
-):  # (level, direction: 1 above it, −1 below); NaN for window − 1 rows
-    "Supertrend: a stop at a distance of average true ranges."
+def supertrend(high, low, close, window, width):
+    """Supertrend: a stop at a distance of average true ranges.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    window
+        rows of the average true range
+    width
+        distance in average true ranges
+
+    Returns
+    -------
+    (level, direction: 1 above it, −1 below); NaN for window − 1 rows
+    """
     return _ratchet((high + low) / 2.0, width * atr(high, low, close, window)[1], close)
 
 # %% ../../nbs/20_features/13_oscillators.ipynb #f62c03ef
@@ -176,47 +252,90 @@ def _reaches(high, low, close):
     return tr, up, down, bought
 
 
-def vortex(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    window,  # rows
-):  # (plus, minus), ratios around 1; both 1 when nothing moved; NaN for `window` rows
-    "Vortex indicator (Botes and Siepman; as `ta`)."
+def vortex(high, low, close, window):
+    """Vortex indicator (Botes and Siepman; as `ta`).
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    window
+        rows
+
+    Returns
+    -------
+    (plus, minus), ratios around 1; both 1 when nothing moved; NaN for `window` rows
+    """
     tr, up, down, _ = _reaches(high, low, close)
     total = rolling_sum(tr, window)
     return safe_ratio(rolling_sum(up, window), total, 1.0), safe_ratio(rolling_sum(down, window), total, 1.0)
 
 
-def ultimate_oscillator(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    fast,  # rows, usually 7
-    middle,  # rows, usually 14
-    slow,  # rows, usually 28
-):  # 0 … 100; 50 when nothing moved; NaN for `slow` rows
-    "Ultimate oscillator (Williams): buying pressure over three windows, weights 4, 2 and 1 (as TA-Lib)."
+def ultimate_oscillator(high, low, close, fast, middle, slow):
+    """Ultimate oscillator (Williams): buying pressure over three windows, weights 4, 2 and 1 (as TA-Lib).
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    fast
+        rows, usually 7
+    middle
+        rows, usually 14
+    slow
+        rows, usually 28
+
+    Returns
+    -------
+    0 … 100; 50 when nothing moved; NaN for `slow` rows
+    """
     tr, _, _, bought = _reaches(high, low, close)
     one, two, three = (safe_ratio(rolling_sum(bought, w), rolling_sum(tr, w), 0.5) for w in (fast, middle, slow))
     return 100.0 * (4.0 * one + 2.0 * two + three) / 7.0
 
 # %% ../../nbs/20_features/13_oscillators.ipynb #c71c61e7
-def cmo(
-    close,  # prices
-    window,  # rows
-):  # −100 … 100; 0 when nothing moved; NaN for `window` rows
-    "Chande momentum oscillator: sum of changes over sum of absolute changes."
+def cmo(close, window):
+    """Chande momentum oscillator: sum of changes over sum of absolute changes.
+
+    Parameters
+    ----------
+    close
+        prices
+    window
+        rows
+
+    Returns
+    -------
+    −100 … 100; 0 when nothing moved; NaN for `window` rows
+    """
     step = change(close, 1)
     return 100.0 * safe_ratio(change(close, window), rolling_sum(np.abs(step), window), 0.0)
 
 
-def demarker(
-    high,  # prices
-    low,  # prices
-    window,  # rows
-):  # 0 … 1; 0.5 when neither highs rose nor lows fell; NaN for `window` rows
-    "DeMarker: rises of the high as a share of rises of the high and falls of the low."
+def demarker(high, low, window):
+    """DeMarker: rises of the high as a share of rises of the high and falls of the low.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    window
+        rows
+
+    Returns
+    -------
+    0 … 1; 0.5 when neither highs rose nor lows fell; NaN for `window` rows
+    """
     up = rolling_sum(np.maximum(change(high, 1), 0.0), window)
     return safe_ratio(up, up + rolling_sum(np.maximum(-change(low, 1), 0.0), window), 0.5)
 
@@ -224,11 +343,23 @@ def demarker(
 @recursive(5)
 @kernel
 def laguerre_rsi(
-    close,  # prices
-    damping,  # 0 … 1, the share of the past in each stage; usually 0.7
+    close,
+    damping,
     state,  # rows seen, four stages
-):  # 0 … 1; 0.5 while the stages agree to 10⁻¹² of the price; from the first row on
-    "Laguerre RSI (Ehlers)."
+):
+    """Laguerre RSI (Ehlers).
+
+    Parameters
+    ----------
+    close
+        prices
+    damping
+        0 … 1, the share of the past in each stage; usually 0.7
+
+    Returns
+    -------
+    0 … 1; 0.5 while the stages agree to 10⁻¹² of the price; from the first row on
+    """
     out = np.empty(len(close))
     seen, a, b, c, d = state
     for i in range(len(close)):
@@ -246,12 +377,22 @@ def laguerre_rsi(
     return out
 
 # %% ../../nbs/20_features/13_oscillators.ipynb #58975ca3
-def stochastic_rsi(
-    close,  # prices
-    window,  # rows of the RSI
-    span,  # rows of its range
-):  # 0 … 1; 0.5 when the RSI stood still; NaN for window + span − 2 rows
-    "Place of the RSI within its own range (Chande and Kroll; as `ta`)."
+def stochastic_rsi(close, window, span):
+    """Place of the RSI within its own range (Chande and Kroll; as `ta`).
+
+    Parameters
+    ----------
+    close
+        prices
+    window
+        rows of the RSI
+    span
+        rows of its range
+
+    Returns
+    -------
+    0 … 1; 0.5 when the RSI stood still; NaN for window + span − 2 rows
+    """
     strength = rsi(close, window, 50.0)
     unknown = np.isnan(strength)
     top, bottom = rolling_extremes(np.where(unknown, np.inf, strength), np.where(unknown, -np.inf, strength), span)
@@ -273,45 +414,86 @@ def _fisher(x, state):
     return out
 
 
-def fisher(
-    high,  # prices
-    low,  # prices
-    window,  # rows of the range
-):  # about −4 … 4; fades to 0 when nothing moves; NaN for window − 1 rows
-    "Fisher transform (Ehlers) of the place of the middle price in its range."
+def fisher(high, low, window):
+    """Fisher transform (Ehlers) of the place of the middle price in its range.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    window
+        rows of the range
+
+    Returns
+    -------
+    about −4 … 4; fades to 0 when nothing moves; NaN for window − 1 rows
+    """
     middle = (high + low) / 2.0
     top, bottom = rolling_extremes(middle, middle, window)
     return _fisher(per_range(2.0 * middle - top - bottom, top - bottom, middle))
 
 # %% ../../nbs/20_features/13_oscillators.ipynb #543eabbc
-def trix(
-    close,  # prices
-    window,  # span of each smoothing
-):  # percent per row; NaN for 3·(window − 1) + 1 rows
-    "Growth of the triple exponential average (Hutson)."
+def trix(close, window):
+    """Growth of the triple exponential average (Hutson).
+
+    Parameters
+    ----------
+    close
+        prices
+    window
+        span of each smoothing
+
+    Returns
+    -------
+    percent per row; NaN for 3·(window − 1) + 1 rows
+    """
     return 100.0 * pct_change(ema(ema(ema(close, window), window), window), 1)
 
 # %% ../../nbs/20_features/13_oscillators.ipynb #74e01e78
-def choppiness(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    window,  # rows
-):  # 0 … 100; 50 when nothing moved; NaN for `window` rows
-    "Choppiness index (Dreiss): log(sum of true ranges / range of all) / log(window), in percent."
+def choppiness(high, low, close, window):
+    """Choppiness index (Dreiss): log(sum of true ranges / range of all) / log(window), in percent.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    window
+        rows
+
+    Returns
+    -------
+    0 … 100; 50 when nothing moved; NaN for `window` rows
+    """
     tr, _, _, _ = _reaches(high, low, close)
     top, bottom = rolling_extremes(high, low, window)
     times = per_range(rolling_sum(tr, window), top - bottom, close)
     return np.where(times == 0.0, 50.0, 100.0 * np.log(np.minimum(np.maximum(times, 1.0), window)) / np.log(window))
 
 
-def mass_index(
-    high,  # prices
-    low,  # prices
-    smooth,  # span of the two smoothings, usually 9
-    window,  # rows of the sum, usually 25
-):  # around `window`; exactly `window` when nothing moves; NaN for 2·(smooth − 1) + window − 1 rows
-    "Mass index (Dorsey): sum of smoothed over twice-smoothed ranges (as `ta`)."
+def mass_index(high, low, smooth, window):
+    """Mass index (Dorsey): sum of smoothed over twice-smoothed ranges (as `ta`).
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    smooth
+        span of the two smoothings, usually 9
+    window
+        rows of the sum, usually 25
+
+    Returns
+    -------
+    around `window`; exactly `window` when nothing moves; NaN for 2·(smooth − 1) + window − 1 rows
+    """
     one = ema(high - low, smooth)
     two = ema(one, smooth)
     ratio = per_range(one, two, low)

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from ..config import DataError, SettingsError
+from ..config import DataError, SettingsError, one_of
 
 # %% ../../nbs/20_features/30_registry.ipynb #664e98a9
 FIELDS = ("name", "formula", "window", "candles", "unit", "range", "source")
@@ -25,25 +25,59 @@ FIELDS = ("name", "formula", "window", "candles", "unit", "range", "source")
 
 @dataclass(frozen=True)
 class Block:
-    "One generator of columns and what its columns are."
+    """One generator of columns and what its columns are.
 
-    function: object  # function of the inputs that yields (name, column)
-    columns: tuple  # one dict per column: FIELDS and group
-    needs: tuple = ()  # inputs beyond open, high, low, close and volume
-    pieces: bool = True  # made of operators and arithmetic only, so that it can be computed in pieces
+    Parameters
+    ----------
+    function : object
+        function of the inputs that yields (name, column)
+    columns : tuple
+        one dict per column: FIELDS and group
+    needs : tuple, default ()
+        inputs beyond open, high, low, close and volume
+    pieces : bool, default True
+        made of operators and arithmetic only, so that it can be computed in pieces
+    """
+
+    function: object
+    columns: tuple
+    needs: tuple = ()
+    pieces: bool = True
 
     @property
-    def names(self) -> list:  # names of the columns, in order
-        "What this block yields."
+    def names(self) -> list:
+        """What this block yields.
+
+        Returns
+        -------
+        list
+            names of the columns, in order
+        """
         return [c["name"] for c in self.columns]
 
 
-def read_definitions(
-    table: str,  # lines `name | formula | window | candles | unit | range | source`; the last two may be left out
-    group: str,  # group of the columns
-    source: str,  # source of the columns that name none
-) -> tuple:  # one dict per column: FIELDS and group; raises SettingsError for a line that cannot be read
-    "Read a table of features."
+def read_definitions(table: str, group: str, source: str) -> tuple:
+    """Read a table of features.
+
+    Parameters
+    ----------
+    table : str
+        lines `name | formula | window | candles | unit | range | source`; the last two may be left out
+    group : str
+        group of the columns
+    source : str
+        source of the columns that name none
+
+    Returns
+    -------
+    tuple
+        one dict per column: FIELDS and group
+
+    Raises
+    ------
+    SettingsError
+        for a line that cannot be read
+    """
     columns = []
     for line in filter(None, map(str.strip, table.strip().splitlines())):
         cells = [cell.strip() for cell in line.split("|")]
@@ -59,24 +93,39 @@ def read_definitions(
 
 # %% ../../nbs/20_features/30_registry.ipynb #a3f06815
 class FeatureSet:
-    "A named list of blocks."
+    """A named list of blocks.
 
-    def __init__(
-        self,
-        name: str,  # name by which `features` finds it
-        order: list | None = None,  # names in the order wanted; None for the order of the blocks
-    ):
+    Parameters
+    ----------
+    name : str
+        name by which `features` finds it
+    order : list | None, default None
+        names in the order wanted; None for the order of the blocks
+    """
+
+    def __init__(self, name: str, order: list | None = None):
         self.name, self.order, self.blocks = name, order, []
 
-    def block(
-        self,
-        group: str,  # group of the columns, e.g. momentum
-        table: str,  # one line per column: name | formula | window | candles | unit | range | source
-        needs: tuple = (),  # inputs beyond the candle's own five, e.g. ("funding_rate",)
-        source: str = "",  # source of every column that names none
-        pieces: bool = True,  # made of operators and arithmetic only; False computes it over the whole table at once
-    ):  # decorator for the generator
-        "Add a block of columns; raises SettingsError for a name that exists already."
+    def block(self, group: str, table: str, needs: tuple = (), source: str = "", pieces: bool = True):
+        """Add a block of columns; raises SettingsError for a name that exists already.
+
+        Parameters
+        ----------
+        group : str
+            group of the columns, e.g. momentum
+        table : str
+            one line per column: name | formula | window | candles | unit | range | source
+        needs : tuple, default ()
+            inputs beyond the candle's own five, e.g. ("funding_rate",)
+        source : str, default ""
+            source of every column that names none
+        pieces : bool, default True
+            made of operators and arithmetic only; False computes it over the whole table at once
+
+        Returns
+        -------
+        decorator for the generator
+        """
         columns = read_definitions(table, group, source)
 
         def add(function):
@@ -93,14 +142,26 @@ class FeatureSet:
         return add
 
     @property
-    def names(self) -> list:  # names of all columns, in order
-        "Names of the columns."
+    def names(self) -> list:
+        """Names of the columns.
+
+        Returns
+        -------
+        list
+            names of all columns, in order
+        """
         names = [name for block in self.blocks for name in block.names]
         return sorted(names, key=self.order.index) if self.order else names
 
     @property
-    def table(self) -> pd.DataFrame:  # one row per column: FIELDS, group, needs
-        "What each column is."
+    def table(self) -> pd.DataFrame:
+        """What each column is.
+
+        Returns
+        -------
+        pd.DataFrame
+            one row per column: FIELDS, group, needs
+        """
         rows = {
             column["name"]: {**column, "needs": ", ".join(block.needs)} for block in self.blocks
             for column in block.columns
@@ -117,49 +178,103 @@ SET_MODULES = {
 _SETS = {"user": FeatureSet("user")}
 
 
-def feature_set(
-    name: str | FeatureSet,  # v9 | v9_published | v2 | hybrid | v3 | ultimate | ta | user, or a set of your own
-) -> FeatureSet:  # the set with its blocks; raises SettingsError for an unknown name
-    "Look up a feature set."
+def feature_set(name: str | FeatureSet) -> FeatureSet:
+    """Look up a feature set.
+
+    Parameters
+    ----------
+    name : str | FeatureSet
+        v9 | v9_published | v2 | hybrid | v3 | ultimate | ta | user, or a set of your own
+
+    Returns
+    -------
+    FeatureSet
+        the set with its blocks
+
+    Raises
+    ------
+    SettingsError
+        for an unknown name
+    """
     if isinstance(name, FeatureSet):
         return name
+    known = {key.lower(): key for key in [*_SETS, *SET_MODULES]}
+    name = known.get(str(name).strip().lower(), name)
     if name in SET_MODULES and name not in _SETS:
         module = importlib.import_module(f"cryptolab.features.sets.{SET_MODULES[name]}")
         _SETS.update({s.name: s for s in vars(module).values() if isinstance(getattr(s, "blocks", None), list)})
     if name not in _SETS:
-        known = ", ".join([*SET_MODULES, "user"])
-        close = difflib.get_close_matches(str(name), [*SET_MODULES, "user"], 1)
-        raise SettingsError(
-            "unknown feature set", known, repr(name), f"did you mean `{close[0]}`?" if close else "choose one of them",
-        )
+        one_of("feature set", name, [*SET_MODULES, "user"])
     return _SETS[name]
 
 
-def feature_names(
-    set: str | FeatureSet = "v9",  # name of a set, or a set
-) -> list:  # names of its columns, in order
-    "Names of the columns of a set."
+def feature_names(set: str | FeatureSet = "v9") -> list:
+    """Names of the columns of a set.
+
+    Parameters
+    ----------
+    set : str | FeatureSet, default "v9"
+        name of a set, or a set
+
+    Returns
+    -------
+    list
+        names of its columns, in order
+    """
     return feature_set(set).names
 
 
-def feature_table(
-    set: str | FeatureSet = "v9",  # name of a set, or a set
-) -> pd.DataFrame:  # name, formula, window, candles (needed for the first value), unit, range, source, group, needs
-    "What each column of a set is."
+def feature_table(set: str | FeatureSet = "v9") -> pd.DataFrame:
+    """What each column of a set is.
+
+    Parameters
+    ----------
+    set : str | FeatureSet, default "v9"
+        name of a set, or a set
+
+    Returns
+    -------
+    pd.DataFrame
+        name, formula, window, candles (needed for the first value), unit, range, source, group, needs
+    """
     return feature_set(set).table
 
 # %% ../../nbs/20_features/30_registry.ipynb #8e8e2227
 def feature(
-    name: str,  # name of the column
-    candles: int,  # candles until the first value: declared here, checked by the certificate
-    formula: str = "",  # what it computes, for the table
-    unit: str = "",  # fraction, price, percent …
-    group: str = "own",  # group of the column
-    needs: tuple = (),  # inputs beyond the candle's own five
-    pieces: bool = False,  # made of operators and arithmetic only, so that it can be computed in pieces
-    set: str | FeatureSet = "user",  # the set it joins
-):  # decorator for a function of the inputs that returns one array
-    "Register a function as a feature; defining it again replaces it."
+    name: str,
+    candles: int,
+    formula: str = "",
+    unit: str = "",
+    group: str = "own",
+    needs: tuple = (),
+    pieces: bool = False,
+    set: str | FeatureSet = "user",
+):
+    """Register a function as a feature; defining it again replaces it.
+
+    Parameters
+    ----------
+    name : str
+        name of the column
+    candles : int
+        candles until the first value: declared here, checked by the certificate
+    formula : str, default ""
+        what it computes, for the table
+    unit : str, default ""
+        fraction, price, percent …
+    group : str, default "own"
+        group of the column
+    needs : tuple, default ()
+        inputs beyond the candle's own five
+    pieces : bool, default False
+        made of operators and arithmetic only, so that it can be computed in pieces
+    set : str | FeatureSet, default "user"
+        the set it joins
+
+    Returns
+    -------
+    decorator for a function of the inputs that returns one array
+    """
 
     def add(function):
         target = feature_set(set)
@@ -204,11 +319,21 @@ def _check_values(candles, name, x):
                         "use `clean_candles`, which drops such candles and counts them")
 
 
-def feature_inputs(
-    candles: pd.DataFrame,  # candle table
-    context: dict | None = None,  # context tables, see `cryptolab.features.context`
-) -> SimpleNamespace:  # float64 arrays by name, time (open, int64 ns), step (ns per candle), report (on the context)
-    "The arrays that blocks receive."
+def feature_inputs(candles: pd.DataFrame, context: dict | None = None) -> SimpleNamespace:
+    """The arrays that blocks receive.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    context : dict | None, default None
+        context tables, see `cryptolab.features.context`
+
+    Returns
+    -------
+    SimpleNamespace
+        float64 arrays by name, time (open, int64 ns), step (ns per candle), report (on the context)
+    """
     _check(candles)
     arrays = {name: np.ascontiguousarray(candles[name].to_numpy(dtype="float64")) for name in _OWN}
     for name, x in arrays.items():
@@ -237,12 +362,23 @@ def _step(candles, time):
     return int(np.median(np.diff(time[:1001]))) if len(time) > 1 else 0
 
 # %% ../../nbs/20_features/30_registry.ipynb #0b0e3940
-def chosen_blocks(
-    set: str | FeatureSet,  # name of a set, or a set
-    x: SimpleNamespace,  # inputs of `feature_inputs`
-    columns: list | None = None,  # only these columns; None for all whose inputs are there
-) -> tuple:  # (blocks to run, column names in order, {missing input: names of the columns that need it})
-    "Which blocks can run on these inputs, and which columns are absent."
+def chosen_blocks(set: str | FeatureSet, x: SimpleNamespace, columns: list | None = None) -> tuple:
+    """Which blocks can run on these inputs, and which columns are absent.
+
+    Parameters
+    ----------
+    set : str | FeatureSet
+        name of a set, or a set
+    x : SimpleNamespace
+        inputs of `feature_inputs`
+    columns : list | None, default None
+        only these columns; None for all whose inputs are there
+
+    Returns
+    -------
+    tuple
+        (blocks to run, column names in order, {missing input: names of the columns that need it})
+    """
     found = feature_set(set)
     unknown = [c for c in columns or () if c not in found.names]
     if unknown:
@@ -261,12 +397,18 @@ def chosen_blocks(
     return blocks, [name for name in (columns or found.names) if name in here], absent
 
 
-def run_block(
-    block: Block,  # the block
-    x: SimpleNamespace,  # its inputs
-    put,  # function of (name, column) that stores a column
-) -> None:
-    "Run one block and check that it yields what its table names."
+def run_block(block: Block, x: SimpleNamespace, put) -> None:
+    """Run one block and check that it yields what its table names.
+
+    Parameters
+    ----------
+    block : Block
+        the block
+    x : SimpleNamespace
+        its inputs
+    put
+        function of (name, column) that stores a column
+    """
     left = dict.fromkeys(block.names)
     for name, column in block.function(x):
         if name not in left:
@@ -329,15 +471,39 @@ def _fill(block, x, stretches, out, place):
 
 # %% ../../nbs/20_features/30_registry.ipynb #f0689312
 def features(
-    candles: pd.DataFrame,  # candle table with open, high, low, close, volume
-    set: str | FeatureSet = "v9",  # v9 | v9_published | v2 | hybrid | v3 | ultimate | ta | user, or a set of your own
-    context: dict | None = None,  # tables by kind, e.g. funding, onchain: see `cryptolab.features.context`
-    dtype: str = "float32",  # "float32" or "float64"; everything is computed in float64
-    columns: list | None = None,  # only these columns of the set
-    threads: int | None = None,  # None: all cores for large tables, one for small ones
-    out: np.ndarray | None = None,  # matrix (columns, rows) of that dtype to write into; None takes new memory
-) -> pd.DataFrame:  # on the candles' index; row t uses nothing after the close of candle t; NaN in warm-up
-    "Compute a feature set; `attrs['absent']` names columns whose context is missing, `attrs['context']` reports on it."
+    candles: pd.DataFrame,
+    set: str | FeatureSet = "v9",
+    context: dict | None = None,
+    dtype: str = "float32",
+    columns: list | None = None,
+    threads: int | None = None,
+    out: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Compute a feature set; `attrs['absent']` names columns whose context is missing, `attrs['context']` reports on
+    it.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table with open, high, low, close, volume
+    set : str | FeatureSet, default "v9"
+        v9 | v9_published | v2 | hybrid | v3 | ultimate | ta | user, or a set of your own
+    context : dict | None, default None
+        tables by kind, e.g. funding, onchain: see `cryptolab.features.context`
+    dtype : str, default "float32"
+        "float32" or "float64"; everything is computed in float64
+    columns : list | None, default None
+        only these columns of the set
+    threads : int | None, default None
+        None: all cores for large tables, one for small ones
+    out : np.ndarray | None, default None
+        matrix (columns, rows) of that dtype to write into; None takes new memory
+
+    Returns
+    -------
+    pd.DataFrame
+        on the candles' index; row t uses nothing after the close of candle t; NaN in warm-up
+    """
     if dtype not in ("float32", "float64"):
         raise SettingsError("unknown dtype", "float32 | float64", repr(dtype), "choose one of them")
     x = feature_inputs(candles, context)

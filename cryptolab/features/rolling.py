@@ -14,11 +14,20 @@ from .operators import kernel, recursive, windowed
 # %% ../../nbs/20_features/11_rolling.ipynb #b0a57a5d
 @windowed(lambda rows: rows)
 @kernel
-def change(
-    x,  # float64
-    rows,  # how far back
-):  # x(t) − x(t − rows); NaN for the first `rows` rows
-    "Difference to an earlier row."
+def change(x, rows):
+    """Difference to an earlier row.
+
+    Parameters
+    ----------
+    x
+        float64
+    rows
+        how far back
+
+    Returns
+    -------
+    x(t) − x(t − rows); NaN for the first `rows` rows
+    """
     out = np.full(len(x), np.nan)
     for i in range(rows, len(x)):
         out[i] = x[i] - x[i - rows]
@@ -27,11 +36,20 @@ def change(
 
 @windowed(lambda rows: rows)
 @kernel
-def pct_change(
-    x,  # float64, positive
-    rows,  # how far back
-):  # (x(t) − x(t − rows)) / x(t − rows), a fraction; NaN for the first `rows` rows
-    "Relative difference to an earlier row."
+def pct_change(x, rows):
+    """Relative difference to an earlier row.
+
+    Parameters
+    ----------
+    x
+        float64, positive
+    rows
+        how far back
+
+    Returns
+    -------
+    (x(t) − x(t − rows)) / x(t − rows), a fraction; NaN for the first `rows` rows
+    """
     out = np.full(len(x), np.nan)
     for i in range(rows, len(x)):
         out[i] = (x[i] - x[i - rows]) / x[i - rows]
@@ -40,10 +58,18 @@ def pct_change(
 
 @windowed(lambda: 1)
 @kernel
-def log_return(
-    x,  # float64, positive
-):  # log(x(t) / x(t − 1)); NaN in the first row
-    "Logarithm of the growth over one row."
+def log_return(x):
+    """Logarithm of the growth over one row.
+
+    Parameters
+    ----------
+    x
+        float64, positive
+
+    Returns
+    -------
+    log(x(t) / x(t − 1)); NaN in the first row
+    """
     out = np.full(len(x), np.nan)
     for i in range(1, len(x)):
         out[i] = np.log(x[i] / x[i - 1])
@@ -71,20 +97,38 @@ def _rolling_sum(x, window):
 
 
 @windowed(lambda window: window - 1)
-def rolling_sum(
-    x,  # float64; NaN only at the start
-    window,  # rows
-):  # sum of the last `window` values; NaN until there are that many
-    "Rolling sum by blocks: only additions, so no drift."
+def rolling_sum(x, window):
+    """Rolling sum by blocks: only additions, so no drift.
+
+    Parameters
+    ----------
+    x
+        float64; NaN only at the start
+    window
+        rows
+
+    Returns
+    -------
+    sum of the last `window` values; NaN until there are that many
+    """
     return _rolling_sum(x, window)
 
 
 @windowed(lambda window: window - 1)
-def sma(
-    x,  # float64; NaN only at the start
-    window,  # rows
-):  # mean of the last `window` values
-    "Simple moving average."
+def sma(x, window):
+    """Simple moving average.
+
+    Parameters
+    ----------
+    x
+        float64; NaN only at the start
+    window
+        rows
+
+    Returns
+    -------
+    mean of the last `window` values
+    """
     out = _rolling_sum(x, window)
     out /= window
     return out
@@ -92,12 +136,22 @@ def sma(
 # %% ../../nbs/20_features/11_rolling.ipynb #b48972e0
 @windowed(lambda window: window - 1)
 @kernel
-def rolling_extremes(
-    high,  # float64
-    low,  # float64
-    window,  # rows
-):  # (highest high, lowest low) of the last `window` rows
-    "Rolling maximum of one column and minimum of another, by blocks."
+def rolling_extremes(high, low, window):
+    """Rolling maximum of one column and minimum of another, by blocks.
+
+    Parameters
+    ----------
+    high
+        float64
+    low
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    (highest high, lowest low) of the last `window` rows
+    """
     n = len(high)
     top, bottom = np.full(n, np.nan), np.full(n, np.nan)
     tail_top, tail_bottom = np.full(window + 1, -np.inf), np.full(window + 1, np.inf)
@@ -137,22 +191,41 @@ def _rolling_std(x, mean, window):
 
 
 @windowed(lambda window: window - 1)
-def rolling_std(
-    x,  # float64; NaN only at the start
-    mean,  # sma(x, window)
-    window,  # rows
-):  # population standard deviation of the last `window` values; exactly 0 when they are all equal
-    "Rolling standard deviation around the window's own mean."
+def rolling_std(x, mean, window):
+    """Rolling standard deviation around the window's own mean.
+
+    Parameters
+    ----------
+    x
+        float64; NaN only at the start
+    mean
+        sma(x, window)
+    window
+        rows
+
+    Returns
+    -------
+    population standard deviation of the last `window` values; exactly 0 when they are all equal
+    """
     return _rolling_std(x, mean, window)
 
 
 @windowed(lambda window: window - 1)
 @kernel
-def zscore(
-    x,  # float64; NaN only at the start
-    window,  # rows
-):  # (x − mean) / s.d. of the last `window` values; 0 when they are all equal
-    "How unusual is the newest value within its window?"
+def zscore(x, window):
+    """How unusual is the newest value within its window?
+
+    Parameters
+    ----------
+    x
+        float64; NaN only at the start
+    window
+        rows
+
+    Returns
+    -------
+    (x − mean) / s.d. of the last `window` values; 0 when they are all equal
+    """
     mean = _rolling_sum(x, window) / window
     sd = _rolling_std(x, mean, window)
     for i in range(len(x)):
@@ -163,11 +236,23 @@ def zscore(
 @recursive(lambda window: window + 7)
 @kernel
 def running_std(
-    x,  # float64, no NaN
-    window,  # rows
+    x,
+    window,
     state,  # six running numbers, how many values are kept, the last `window` values
-):  # population standard deviation of the last `window` values, with the drift of pandas
-    "Rolling standard deviation updated from row to row (Welford), as `pandas.Series.rolling(window).std(ddof=0)`."
+):
+    """Rolling standard deviation updated from row to row (Welford), as `pandas.Series.rolling(window).std(ddof=0)`.
+
+    Parameters
+    ----------
+    x
+        float64, no NaN
+    window
+        rows
+
+    Returns
+    -------
+    population standard deviation of the last `window` values, with the drift of pandas
+    """
     kept = int(state[6])
     y, out = np.empty(kept + len(x)), np.full(len(x), np.nan)
     y[:kept], y[kept:] = state[7 : 7 + kept], x
@@ -196,11 +281,23 @@ def running_std(
 @recursive(2)
 @kernel
 def ema(
-    x,  # float64; a NaN is passed over
-    window,  # span: α = 2 / (window + 1)
+    x,
+    window,
     state,  # values seen, average
-):  # exponential average started at the first value; NaN for the first window − 1 values
-    "Exponential moving average (`ta`: ewm(span=window, adjust=False))."
+):
+    """Exponential moving average (`ta`: ewm(span=window, adjust=False)).
+
+    Parameters
+    ----------
+    x
+        float64; a NaN is passed over
+    window
+        span: α = 2 / (window + 1)
+
+    Returns
+    -------
+    exponential average started at the first value; NaN for the first window − 1 values
+    """
     out, seen, y, alpha = np.full(len(x), np.nan), state[0], state[1], 2.0 / (window + 1.0)
     for i in range(len(x)):
         if x[i] == x[i]:
@@ -215,11 +312,23 @@ def ema(
 @recursive(2)
 @kernel
 def wilder(
-    x,  # float64; a NaN is passed over
-    window,  # rows: α = 1 / window
+    x,
+    window,
     state,  # values seen, average
-):  # mean of the first `window` values, then smoothed; NaN for the first window − 1 values
-    "Wilder's moving average."
+):
+    """Wilder's moving average.
+
+    Parameters
+    ----------
+    x
+        float64; a NaN is passed over
+    window
+        rows: α = 1 / window
+
+    Returns
+    -------
+    mean of the first `window` values, then smoothed; NaN for the first window − 1 values
+    """
     out, seen, y, alpha = np.full(len(x), np.nan), state[0], state[1], 1.0 / window
     for i in range(len(x)):
         if x[i] == x[i]:
@@ -232,12 +341,22 @@ def wilder(
 
 # %% ../../nbs/20_features/11_rolling.ipynb #d62463e6
 @kernel
-def position_in_range(
-    x,  # float64
-    bottom,  # lower edge
-    top,  # upper edge
-):  # 0 at the bottom, 1 at the top, beyond when outside; 0.5 when the edges meet
-    "Where between two edges does x stand?"
+def position_in_range(x, bottom, top):
+    """Where between two edges does x stand?
+
+    Parameters
+    ----------
+    x
+        float64
+    bottom
+        lower edge
+    top
+        upper edge
+
+    Returns
+    -------
+    0 at the bottom, 1 at the top, beyond when outside; 0.5 when the edges meet
+    """
     out = np.empty(len(x))
     for i in range(len(x)):
         out[i] = 0.5 if top[i] == bottom[i] else (x[i] - bottom[i]) / (top[i] - bottom[i])
@@ -245,11 +364,20 @@ def position_in_range(
 
 # %% ../../nbs/20_features/11_rolling.ipynb #a752aa40
 @kernel
-def log_ratio(
-    x,  # float64, not negative
-    base,  # what x is compared with, not negative
-):  # log((x + 0.001·base) / (1.001·base)): 0 when equal, −6.9 when x is 0; 0 when the base itself is 0
-    "Logarithm of a ratio, with a floor."
+def log_ratio(x, base):
+    """Logarithm of a ratio, with a floor.
+
+    Parameters
+    ----------
+    x
+        float64, not negative
+    base
+        what x is compared with, not negative
+
+    Returns
+    -------
+    log((x + 0.001·base) / (1.001·base)): 0 when equal, −6.9 when x is 0; 0 when the base itself is 0
+    """
     out = np.empty(len(x))
     for i in range(len(x)):
         out[i] = 0.0 if base[i] == 0 else np.log((x[i] / base[i] + 0.001) / 1.001)
@@ -257,12 +385,22 @@ def log_ratio(
 
 
 @kernel
-def safe_ratio(
-    x,  # float64
-    base,  # float64
-    empty,  # value where the base is 0
-):  # x / base
-    "Ratio with a stated value for division by 0."
+def safe_ratio(x, base, empty):
+    """Ratio with a stated value for division by 0.
+
+    Parameters
+    ----------
+    x
+        float64
+    base
+        float64
+    empty
+        value where the base is 0
+
+    Returns
+    -------
+    x / base
+    """
     out = np.empty(len(x))
     for i in range(len(x)):
         out[i] = empty if base[i] == 0 else x[i] / base[i]
@@ -270,11 +408,20 @@ def safe_ratio(
 
 
 @kernel
-def pct_difference(
-    x,  # a price
-    close,  # the price it is compared with
-):  # x / close − 1
-    "Distance of a price from the close, as a fraction."
+def pct_difference(x, close):
+    """Distance of a price from the close, as a fraction.
+
+    Parameters
+    ----------
+    x
+        a price
+    close
+        the price it is compared with
+
+    Returns
+    -------
+    x / close − 1
+    """
     out = np.empty(len(x))
     for i in range(len(x)):
         out[i] = (x[i] - close[i]) / close[i]

@@ -42,31 +42,58 @@ def _mean_squares(x, window):
 
 
 @windowed(lambda window: window - 1)
-def rolling_var(
-    x,  # float64
-    window,  # rows
-):  # population variance of the last `window` values; exactly 0 when they are all equal
-    "Rolling variance (ddof = 0)."
+def rolling_var(x, window):
+    """Rolling variance (ddof = 0).
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    population variance of the last `window` values; exactly 0 when they are all equal
+    """
     return _mean_squares(x, window)[1] / window
 
 
 @windowed(lambda window: window - 1)
-def score(
-    x,  # float64
-    window,  # rows
-):  # (x − mean) / s.d. of the last `window` values, within ±√(window − 1); 0 when they are all equal
-    "The z-score of `rolling`, for long windows."
+def score(x, window):
+    """The z-score of `rolling`, for long windows.
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    (x − mean) / s.d. of the last `window` values, within ±√(window − 1); 0 when they are all equal
+    """
     mean, squares = _mean_squares(x, window)
     return np.where(squares == 0, 0.0, (x - mean) / np.sqrt(np.where(squares == 0, 1.0, squares) / window))
 
 # %% ../../nbs/20_features/14_statistics.ipynb #12cb6116
 @windowed(lambda window: window - 1)
 @kernel
-def rolling_shape(
-    x,  # float64
-    window,  # rows
-):  # (skewness, excess kurtosis) of the last `window` values, biased as in `scipy.stats`; 0 when all are equal
-    "Rolling skewness and kurtosis in one pass."
+def rolling_shape(x, window):
+    """Rolling skewness and kurtosis in one pass.
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    (skewness, excess kurtosis) of the last `window` values, biased as in `scipy.stats`; 0 when all are equal
+    """
     n, w = len(x), float(window)
     skew, kurt = np.full(n, np.nan), np.full(n, np.nan)
     old = np.zeros((window + 1, 4))
@@ -111,19 +138,37 @@ def rolling_shape(
     return skew, kurt
 
 
-def rolling_skew(
-    x,  # float64
-    window,  # rows
-):  # skewness of the last `window` values, within ±√window; 0 when they are all equal
-    "Rolling skewness."
+def rolling_skew(x, window):
+    """Rolling skewness.
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    skewness of the last `window` values, within ±√window; 0 when they are all equal
+    """
     return rolling_shape(x, window)[0]
 
 
-def rolling_kurt(
-    x,  # float64
-    window,  # rows
-):  # excess kurtosis of the last `window` values, −2 … window; 0 when they are all equal
-    "Rolling excess kurtosis."
+def rolling_kurt(x, window):
+    """Rolling excess kurtosis.
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    excess kurtosis of the last `window` values, −2 … window; 0 when they are all equal
+    """
     return rolling_shape(x, window)[1]
 
 # %% ../../nbs/20_features/14_statistics.ipynb #b6f54980
@@ -173,75 +218,151 @@ def _regression(y, x, window):
 
 # %% ../../nbs/20_features/14_statistics.ipynb #1bacc869
 @windowed(lambda window: window - 1)
-def regression(
-    y,  # float64: what is explained
-    x,  # float64: what explains it
-    window,  # rows
-):  # (beta, correlation −1 … 1, newest residual in residual s.d.), all 0 when a column is constant
-    "Rolling regression of y on x with a constant."
+def regression(y, x, window):
+    """Rolling regression of y on x with a constant.
+
+    Parameters
+    ----------
+    y
+        float64: what is explained
+    x
+        float64: what explains it
+    window
+        rows
+
+    Returns
+    -------
+    (beta, correlation −1 … 1, newest residual in residual s.d.), all 0 when a column is constant
+    """
     return _regression(y, x, window)
 
 
-def correlation(
-    x,  # float64
-    y,  # float64
-    window,  # rows
-):  # −1 … 1; 0 when a column is constant
-    "Rolling Pearson correlation."
+def correlation(x, y, window):
+    """Rolling Pearson correlation.
+
+    Parameters
+    ----------
+    x
+        float64
+    y
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    −1 … 1; 0 when a column is constant
+    """
     return regression(x, y, window)[1]
 
 
-def beta(
-    y,  # float64: what is explained
-    x,  # float64: what explains it
-    window,  # rows
-):  # covariance / variance of x; 0 when a column is constant
-    "Rolling slope of y on x."
+def beta(y, x, window):
+    """Rolling slope of y on x.
+
+    Parameters
+    ----------
+    y
+        float64: what is explained
+    x
+        float64: what explains it
+    window
+        rows
+
+    Returns
+    -------
+    covariance / variance of x; 0 when a column is constant
+    """
     return regression(y, x, window)[0]
 
 
-def autocorrelation(
-    x,  # float64
-    window,  # rows
-    rows,  # distance
-):  # −1 … 1; 0 when the window is constant; NaN for window + rows − 1 rows
-    "Rolling correlation of a column with its own past."
+def autocorrelation(x, window, rows):
+    """Rolling correlation of a column with its own past.
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        rows
+    rows
+        distance
+
+    Returns
+    -------
+    −1 … 1; 0 when the window is constant; NaN for window + rows − 1 rows
+    """
     return correlation(x, lag(x, rows), window)
 
 # %% ../../nbs/20_features/14_statistics.ipynb #50675219
 @windowed(lambda window: window - 1)
-def trend_line(
-    x,  # float64
-    window,  # rows
-):  # (slope per row, R² 0 … 1, newest residual in residual s.d.), all 0 when the window is constant
-    "Least-squares line through the last `window` values."
+def trend_line(x, window):
+    """Least-squares line through the last `window` values.
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    (slope per row, R² 0 … 1, newest residual in residual s.d.), all 0 when the window is constant
+    """
     tilt, tight, off = _regression(x, np.arange(len(x), dtype=np.float64), window)
     return tilt, tight * tight, off
 
 
-def slope(
-    x,  # float64
-    window,  # rows
-):  # units of x per row; 0 when the window is constant
-    "Slope of the least-squares line."
+def slope(x, window):
+    """Slope of the least-squares line.
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    units of x per row; 0 when the window is constant
+    """
     return trend_line(x, window)[0]
 
 
-def rsquared(
-    x,  # float64
-    window,  # rows
-):  # 0 … 1: share of the variance that the line explains; 0 when the window is constant
-    "R² of the least-squares line."
+def rsquared(x, window):
+    """R² of the least-squares line.
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    0 … 1: share of the variance that the line explains; 0 when the window is constant
+    """
     return trend_line(x, window)[1]
 
 # %% ../../nbs/20_features/14_statistics.ipynb #910192a3
 @windowed(lambda window: window - 1)
 @kernel
-def rank(
-    x,  # float64
-    window,  # rows
-):  # share of the window below the newest value, ties half: 1/window … 1; (window + 1)/(2·window) when all are equal
-    "Rank of the newest value."
+def rank(x, window):
+    """Rank of the newest value.
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        rows
+
+    Returns
+    -------
+    share of the window below the newest value, ties half: 1/window … 1; (window + 1)/(2·window) when all are equal
+    """
     out, unknown = np.full(len(x), np.nan), -1
     for i in range(len(x)):
         if x[i] != x[i]:
@@ -255,28 +376,56 @@ def rank(
     return out
 
 # %% ../../nbs/20_features/14_statistics.ipynb #60070c2f
-def efficiency(
-    x,  # float64, e.g. log prices
-    window,  # steps
-):  # 0 … 1: 1 for a straight way; 0 when nothing moved; NaN for `window` rows
-    "Kaufman's efficiency ratio."
+def efficiency(x, window):
+    """Kaufman's efficiency ratio.
+
+    Parameters
+    ----------
+    x
+        float64, e.g. log prices
+    window
+        steps
+
+    Returns
+    -------
+    0 … 1: 1 for a straight way; 0 when nothing moved; NaN for `window` rows
+    """
     return safe_ratio(np.abs(change(x, window)), rolling_sum(np.abs(change(x, 1)), window), 0.0)
 
 
-def variance_ratio(
-    x,  # float64, e.g. log prices
-    window,  # steps
-    rows,  # rows of the longer step
-):  # about 1 for a random walk, 0 … rows; 1 when nothing moved; NaN for window + rows − 1 rows
-    "Variance of long steps over that of short steps, per row."
+def variance_ratio(x, window, rows):
+    """Variance of long steps over that of short steps, per row.
+
+    Parameters
+    ----------
+    x
+        float64, e.g. log prices
+    window
+        steps
+    rows
+        rows of the longer step
+
+    Returns
+    -------
+    about 1 for a random walk, 0 … rows; 1 when nothing moved; NaN for window + rows − 1 rows
+    """
     return safe_ratio(rolling_var(change(x, rows), window), rows * rolling_var(change(x, 1), window), 1.0)
 
 
-def hurst(
-    x,  # float64, e.g. log prices
-    window,  # rows, at least 32
-):  # 0 … 1, 0.5 for a random walk and when nothing moved; NaN for window − 1 rows
-    "Hurst exponent: half the slope of log₂ mean squared change over 1, 2, 4, 8 and 16 rows."
+def hurst(x, window):
+    """Hurst exponent: half the slope of log₂ mean squared change over 1, 2, 4, 8 and 16 rows.
+
+    Parameters
+    ----------
+    x
+        float64, e.g. log prices
+    window
+        rows, at least 32
+
+    Returns
+    -------
+    0 … 1, 0.5 for a random walk and when nothing moved; NaN for window − 1 rows
+    """
     total, slope = 0.0, 0.0
     squares = [rolling_sum(change(x, rows) ** 2, window - rows) / (window - rows) for rows in (1, 2, 4, 8, 16)]
     for square in squares:
@@ -289,11 +438,20 @@ def hurst(
 # %% ../../nbs/20_features/14_statistics.ipynb #0755771d
 @windowed(lambda window: window + 1)
 @kernel
-def entropy(
-    x,  # float64
-    window,  # triples of successive values; the window holds two rows more
-):  # 0 … 1: 1 when all six orders are equally frequent, 0 when nothing moved; NaN for window + 1 rows
-    "Permutation entropy of order three."
+def entropy(x, window):
+    """Permutation entropy of order three.
+
+    Parameters
+    ----------
+    x
+        float64
+    window
+        triples of successive values; the window holds two rows more
+
+    Returns
+    -------
+    0 … 1: 1 when all six orders are equally frequent, 0 when nothing moved; NaN for window + 1 rows
+    """
     n, unknown, total = len(x), -1, 0.0
     out, code, count, part = (
         np.full(n, np.nan),
@@ -321,11 +479,20 @@ def entropy(
 # %% ../../nbs/20_features/14_statistics.ipynb #1ae1d275
 @windowed(lambda most: most)
 @kernel
-def rows_since(
-    condition,  # 0/1 or bool; NaN counts as 0
-    most,  # cap
-):  # 0 … most: rows since the condition last held, `most` when it is longer ago; NaN for `most` rows
-    "How long ago did something happen?"
+def rows_since(condition, most):
+    """How long ago did something happen?
+
+    Parameters
+    ----------
+    condition
+        0/1 or bool; NaN counts as 0
+    most
+        cap
+
+    Returns
+    -------
+    0 … most: rows since the condition last held, `most` when it is longer ago; NaN for `most` rows
+    """
     out, last = np.full(len(condition), np.nan), -most
     for i in range(len(condition)):
         if condition[i] > 0:
@@ -337,11 +504,20 @@ def rows_since(
 
 @windowed(lambda most: most - 1)
 @kernel
-def streak(
-    x,  # float64, e.g. changes of a price
-    most,  # cap
-):  # −most … most: successive rows with the newest sign; 0 when the newest is 0; NaN for most − 1 rows
-    "How many times in a row?"
+def streak(x, most):
+    """How many times in a row?
+
+    Parameters
+    ----------
+    x
+        float64, e.g. changes of a price
+    most
+        cap
+
+    Returns
+    -------
+    −most … most: successive rows with the newest sign; 0 when the newest is 0; NaN for most − 1 rows
+    """
     out, unknown, run = np.full(len(x), np.nan), -1, 0
     for i in range(len(x)):
         if x[i] != x[i]:

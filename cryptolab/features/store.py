@@ -21,11 +21,20 @@ from .registry import FeatureSet, feature_set
 from .stream import FeatureStream
 
 # %% ../../nbs/20_features/61_store.ipynb #d03d8485
-def candle_pieces(
-    candles: pd.DataFrame | str | Path | list,  # candle table, its parquet file, or candle tables in order
-    rows: int = 500_000,  # candles per piece
-):  # yields candle tables of at most `rows` candles
-    "Cut candles into pieces without holding all of them."
+def candle_pieces(candles: pd.DataFrame | str | Path | list, rows: int = 500_000):
+    """Cut candles into pieces without holding all of them.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame | str | Path | list
+        candle table, its parquet file, or candle tables in order
+    rows : int, default 500_000
+        candles per piece
+
+    Yields
+    ------
+    candle tables of at most `rows` candles
+    """
     if isinstance(candles, pd.DataFrame):
         candles = [candles]
     elif isinstance(candles, (str, Path)):
@@ -58,8 +67,14 @@ def _parquet_pieces(path, rows):
             yield table.astype("float64")
 
 # %% ../../nbs/20_features/61_store.ipynb #6fb11a9a
-def feature_code() -> str:  # 12 hex digits
-    "Hash of the feature code."
+def feature_code() -> str:
+    """Hash of the feature code.
+
+    Returns
+    -------
+    str
+        12 hex digits
+    """
     import cryptolab
 
     files = sorted(
@@ -86,19 +101,53 @@ def _begin(folder, key, set, context):
 
 # %% ../../nbs/20_features/61_store.ipynb #137dbc69
 def build_store(
-    candles: pd.DataFrame | str | Path | list,  # whatever `candle_pieces` takes
-    folder: str | Path,  # folder of this table, e.g. store/BTCUSDT-1m-v3
-    set: str | FeatureSet = "v9",  # name of a set, or a set
+    candles: pd.DataFrame | str | Path | list,
+    folder: str | Path,
+    set: str | FeatureSet = "v9",
     *,
-    symbol: str | None = None,  # for the manifest; None takes it from the candles
-    timeframe: str | None = None,  # length of a candle; None takes it from the candles
-    context: dict | None = None,  # context tables
-    columns: list | None = None,  # only these columns
-    dtype: str = "float32",  # of the stored numbers
-    rows: int = 500_000,  # candles per part
-    log=print,  # receives progress lines; None for silence
-) -> dict:  # the manifest; raises DataError for a folder of something else
-    "Compute features and store them, part by part; call it again to go on after an interruption."
+    symbol: str | None = None,
+    timeframe: str | None = None,
+    context: dict | None = None,
+    columns: list | None = None,
+    dtype: str = "float32",
+    rows: int = 500_000,
+    log=print,
+) -> dict:
+    """Compute features and store them, part by part; call it again to go on after an interruption.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame | str | Path | list
+        whatever `candle_pieces` takes
+    folder : str | Path
+        folder of this table, e.g. store/BTCUSDT-1m-v3
+    set : str | FeatureSet, default "v9"
+        name of a set, or a set
+    symbol : str | None, default None
+        for the manifest; None takes it from the candles
+    timeframe : str | None, default None
+        length of a candle; None takes it from the candles
+    context : dict | None, default None
+        context tables
+    columns : list | None, default None
+        only these columns
+    dtype : str, default "float32"
+        of the stored numbers
+    rows : int, default 500_000
+        candles per part
+    log : default print
+        receives progress lines; None for silence
+
+    Returns
+    -------
+    dict
+        the manifest
+
+    Raises
+    ------
+    DataError
+        for a folder of something else
+    """
     folder, found = Path(folder), feature_set(set)
     key = {"set": found.name, "columns": columns or found.names, "code": feature_code()}
     key |= {"dtype": dtype, "rows_per_part": rows}
@@ -179,13 +228,39 @@ def _finished(folder, key, candles, rows):
 
 # %% ../../nbs/20_features/61_store.ipynb #2bdc919f
 def read_store(
-    folder: str | Path,  # folder that `build_store` completed
-    columns: list | None = None,  # only these columns
-    start: str | pd.Timestamp | None = None,  # first open time, inclusive
-    end: str | pd.Timestamp | None = None,  # first open time that is left out
-    check: bool = True,  # compare each part with its sum
-) -> pd.DataFrame:  # feature table; ModelError for a part missing or altered, DataError for an unfinished store
-    "Read features back."
+    folder: str | Path,
+    columns: list | None = None,
+    start: str | pd.Timestamp | None = None,
+    end: str | pd.Timestamp | None = None,
+    check: bool = True,
+) -> pd.DataFrame:
+    """Read features back.
+
+    Parameters
+    ----------
+    folder : str | Path
+        folder that `build_store` completed
+    columns : list | None, default None
+        only these columns
+    start : str | pd.Timestamp | None, default None
+        first open time, inclusive
+    end : str | pd.Timestamp | None, default None
+        first open time that is left out
+    check : bool, default True
+        compare each part with its sum
+
+    Returns
+    -------
+    pd.DataFrame
+        feature table
+
+    Raises
+    ------
+    ModelError
+        for a part missing or altered
+    DataError
+        for an unfinished store
+    """
     folder = Path(folder)
     if not (folder / "manifest.json").exists():
         state = "an unfinished store" if (folder / "progress.json").exists() else "nothing"

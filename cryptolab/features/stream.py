@@ -41,10 +41,19 @@ def _settling_time(found, names):
     return needed | dict(zip(whole.columns, worst))
 
 
-def settling_time(
-    set: str | FeatureSet = "v9",  # name of a set, or a set
-) -> pd.Series:  # per column: candles after which the start changes < 1e-7 s.d.; inf for sums since the start
-    "How long each column remembers where its table began, measured on the sample market."
+def settling_time(set: str | FeatureSet = "v9") -> pd.Series:
+    """How long each column remembers where its table began, measured on the sample market.
+
+    Parameters
+    ----------
+    set : str | FeatureSet, default "v9"
+        name of a set, or a set
+
+    Returns
+    -------
+    pd.Series
+        per column: candles after which the start changes < 1e-7 s.d.; inf for sums since the start
+    """
     found = feature_set(set)
     return pd.Series(_settling_time(found, tuple(found.names)), name="candles").reindex(found.names)
 
@@ -53,16 +62,32 @@ _FIELDS = ("open", "high", "low", "close", "volume")
 
 
 class FeatureStream:
-    "Features of the newest candle, from a carried memory."
+    """Features of the newest candle, from a carried memory.
+
+    Parameters
+    ----------
+    set : str | FeatureSet, default "v9"
+        name of a set, or a set
+    columns : list | None, default None
+        only these columns
+    context : dict | None, default None
+        context tables, see `cryptolab.features.context`; may be replaced at each update
+    dtype : str, default "float32"
+        of the result
+    timeframe : str | None, default None
+        length of a candle; None takes it from the first candles
+    symbol : str | None, default None
+        the coin, for context of other coins; None takes it from the first candles
+    """
 
     def __init__(
         self,
-        set: str | FeatureSet = "v9",  # name of a set, or a set
-        columns: list | None = None,  # only these columns
-        context: dict | None = None,  # context tables, see `cryptolab.features.context`; may be replaced at each update
-        dtype: str = "float32",  # of the result
-        timeframe: str | None = None,  # length of a candle; None takes it from the first candles
-        symbol: str | None = None,  # the coin, for context of other coins; None takes it from the first candles
+        set: str | FeatureSet = "v9",
+        columns: list | None = None,
+        context: dict | None = None,
+        dtype: str = "float32",
+        timeframe: str | None = None,
+        symbol: str | None = None,
     ):
         self.set, self.columns, self.context, self.dtype, self.timeframe, self.symbol = (
             feature_set(set),
@@ -76,8 +101,14 @@ class FeatureStream:
         self.rows, self.gaps, self.last, self.offset = 0, 0, None, {}
 
     @property
-    def needed(self) -> int:  # candles
-        "How many candles to `start` with, so that every column that can forget its start has settled."
+    def needed(self) -> int:
+        """How many candles to `start` with, so that every column that can forget its start has settled.
+
+        Returns
+        -------
+        int
+            candles
+        """
         memory = settling_time(self.set)
         memory = memory[self.columns] if self.columns else memory
         declared = [
@@ -87,8 +118,15 @@ class FeatureStream:
         return int(max([*np.ceil(1.1 * memory[np.isfinite(memory)]), *declared, 1]))
 
     @property
-    def never(self) -> list:  # names
-        "Columns that never forget their start: they need the whole history, a saved stream, or their last known value."
+    def never(self) -> list:
+        """Columns that never forget their start: they need the whole history, a saved stream, or their last known
+        value.
+
+        Returns
+        -------
+        list
+            names
+        """
         memory = settling_time(self.set)
         return [name for name in (self.columns or self.set.names) if np.isinf(memory[name])]
 
@@ -102,98 +140,243 @@ class FeatureStream:
     def __repr__(self):
         return f"FeatureStream({self.set.name!r}, candles={self.rows}, last={self.last})"
 
-# %% ../../nbs/20_features/60_stream.ipynb #dc4232e9
-def _run(self, x, rows):
-    "Compute a piece; returns (columns, rows) values."
-    from cryptolab.features.operators import Carry
+    def _run(self, x, rows):
+        "Compute a piece; returns (columns, rows) values."
+        from cryptolab.features.operators import Carry
 
-    if self.blocks is None:
-        self.blocks, self.names, self.absent = chosen_blocks(self.set, x, self.columns)
-        whole = [name for block in self.blocks if not block.pieces for name in block.names]
-        if whole:
-            raise SettingsError(
-                "these features cannot be computed in pieces",
-                "blocks made of operators and arithmetic (`pieces=True`)", ", ".join(whole),
-                "build them from `cryptolab.features.operators`, or name other columns with `columns=`",
+        if self.blocks is None:
+            self.blocks, self.names, self.absent = chosen_blocks(self.set, x, self.columns)
+            whole = [name for block in self.blocks if not block.pieces for name in block.names]
+            if whole:
+                raise SettingsError(
+                    "these features cannot be computed in pieces",
+                    "blocks made of operators and arithmetic (`pieces=True`)", ", ".join(whole),
+                    "build them from `cryptolab.features.operators`, or name other columns with `columns=`",
+                )
+            self._place = {name: i for i, name in enumerate(self.names)}
+            self._index, self._carries = pd.Index(self.names), [Carry() for _ in self.blocks]
+        out, place = np.empty((len(self.names), rows), self.dtype), self._place
+
+        def put(name, column):
+            if name in place:
+                out[place[name]] = column
+
+        for block, carry in zip(self.blocks, self._carries):
+            with carry:
+                run_block(block, x, put)
+        for name, offset in self.offset.items():
+            out[place[name]] += offset
+        return out
+
+    def extend(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """Compute the next piece of the table.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            the next candles, any number of them
+
+        Returns
+        -------
+        pd.DataFrame
+            their features, as `features` gives them
+
+        Raises
+        ------
+        DataError
+            when they do not continue the stream
+        """
+        if len(candles) == 0:
+            return pd.DataFrame(index=candles.index, columns=self.names, dtype=self.dtype)
+        self.timeframe = self.timeframe or candles.attrs.get("timeframe")
+        if not self.timeframe and len(candles) > 1:
+            self.timeframe = _infer(candles)
+        self.symbol = self.symbol or candles.attrs.get("symbol")
+        named = candles.copy(deep=False)
+        named.attrs = {**candles.attrs, "timeframe": self.timeframe} | ({"symbol": self.symbol} if self.symbol else {})
+        x = feature_inputs(named, self.context)
+        self._follow(int(x.time[0]), x.step)
+        out = self._run(x, len(candles))
+        self.gaps += int(np.sum(np.diff(x.time) != x.step))
+        self.rows, self.last, self._ns = self.rows + len(candles), candles.index[-1], int(x.time[-1])
+        return pd.DataFrame(out.T, index=candles.index, columns=self.names, copy=False)
+
+    def _follow(self, time, step):
+        "Check that a candle comes after the last one, and count gaps."
+        if self.last is None:
+            return
+        if time <= self._ns:
+            raise DataError(
+                "this candle does not continue the stream", f"an open time after {self.last}",
+                str(pd.Timestamp(time, tz="UTC")),
+                "feed each closed candle once, in order; start a new stream to go back",
             )
-        self._place = {name: i for i, name in enumerate(self.names)}
-        self._index, self._carries = pd.Index(self.names), [Carry() for _ in self.blocks]
-    out, place = np.empty((len(self.names), rows), self.dtype), self._place
+        self.gaps += step > 0 and time - self._ns != step
 
-    def put(name, column):
-        if name in place:
-            out[place[name]] = column
+    def start(self, candles: pd.DataFrame, values: dict | None = None) -> "FeatureStream":
+        """Begin with a tail of candles.
 
-    for block, carry in zip(self.blocks, self._carries):
-        with carry:
-            run_block(block, x, put)
-    for name, offset in self.offset.items():
-        out[place[name]] += offset
-    return out
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            at least `needed` candles up to the newest closed one, or the whole history
+        values : dict | None, default None
+            value of each column in `never` at the last candle, from a table of the whole history
 
+        Returns
+        -------
+        FeatureStream
+            itself
 
-def _extend(
-    self: FeatureStream,
-    candles: pd.DataFrame,  # the next candles, any number of them
-) -> pd.DataFrame:  # their features, as `features` gives them; raises DataError when they do not continue the stream
-    "Compute the next piece of the table."
-    if len(candles) == 0:
-        return pd.DataFrame(index=candles.index, columns=self.names, dtype=self.dtype)
-    self.timeframe = self.timeframe or candles.attrs.get("timeframe") or (_infer(candles) if len(candles) > 1 else None)
-    self.symbol = self.symbol or candles.attrs.get("symbol")
-    named = candles.copy(deep=False)
-    named.attrs = {**candles.attrs, "timeframe": self.timeframe} | ({"symbol": self.symbol} if self.symbol else {})
-    x = feature_inputs(named, self.context)
-    self._follow(int(x.time[0]), x.step)
-    out = self._run(x, len(candles))
-    self.gaps += int(np.sum(np.diff(x.time) != x.step))
-    self.rows, self.last, self._ns = self.rows + len(candles), candles.index[-1], int(x.time[-1])
-    return pd.DataFrame(out.T, index=candles.index, columns=self.names, copy=False)
+        Raises
+        ------
+        DataError
+            when the tail is shorter than `needed` and not the whole history
+        """
+        if self.rows:
+            raise DataError(
+                "this stream has begun already", "a new stream", f"{self.rows} candles", "make a new FeatureStream",
+            )
+        for name in values or {}:
+            if name not in self.never:
+                raise DataError(
+                    "only sums since the first candle take a value", ", ".join(self.never) or "no column of this set",
+                    name, "leave it out",
+                )
+        table = self.extend(candles)
+        self.offset = {name: float(value) - float(table[name].iloc[-1]) for name, value in (values or {}).items()}
+        return self
 
+    def update(self, candle: dict | pd.Series | tuple, context: dict | None = None) -> pd.Series:
+        """Take in one closed candle and return its features.
 
+        Parameters
+        ----------
+        candle : dict | pd.Series | tuple
+            open_time (zoned), open, high, low, close, volume of the newest closed candle
+        context : dict | None, default None
+            newer context tables; None keeps those of before
+
+        Returns
+        -------
+        pd.Series
+            the newest row of the feature table
+        """
+        stamp, arrays = _values(candle)
+        self.context = context or self.context
+        if self.context or self.last is None:
+            index = pd.DatetimeIndex([stamp], name="open_time")
+            return self.extend(pd.DataFrame(arrays, index=index)).iloc[0]
+        for name, a in arrays.items():
+            if not (0 <= a[0] < np.inf and (a[0] > 0 or name == "volume")):
+                raise DataError(
+                    f"`{name}` of the candle {stamp} cannot be used", "a finite number above 0 (volume: 0 or more)",
+                    a[0], "send the candle as the exchange closed it",
+                )
+        time = stamp.as_unit("ns").value
+        self._follow(time, self._step)
+        values = self._run(SimpleNamespace(**arrays, time=np.array([time]), step=self._step), 1)[:, 0]
+        self.rows, self.last, self._ns = self.rows + 1, stamp, time
+        return pd.Series(values, index=self._index, name=stamp, copy=False)
+
+    def save(self, path: str | Path) -> Path:
+        """Keep the memory of the stream.
+
+        Parameters
+        ----------
+        path : str | Path
+            file ending in .npz; replaced when it exists
+
+        Returns
+        -------
+        Path
+            the file
+        """
+        path = Path(path)
+        facts = {
+            "set": self.set.name, "columns": self.columns, "names": self.names, "timeframe": self.timeframe,
+            "symbol": self.symbol, "dtype": self.dtype, "rows": self.rows, "gaps": int(self.gaps),
+            "last": str(self.last), "offset": self.offset,
+            "slots": [[len(slot) for slot in c.slots] for c in self._carries],
+        }
+        arrays = {
+            f"{i}.{j}.{k}": a for i, c in enumerate(self._carries) for j, slot in enumerate(c.slots)
+            for k, a in enumerate(slot)
+        }
+        with whole_file(path) as new, open(new, "wb") as f:
+            np.savez(f, facts=np.frombuffer(json.dumps(facts).encode(), "uint8"), **arrays)
+        return path
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | Path,
+        set: str | FeatureSet | None = None,
+        context: dict | None = None,
+    ) -> "FeatureStream":
+        """Take up a saved stream.
+
+        Parameters
+        ----------
+        path : str | Path
+            file that `save` wrote
+        set : str | FeatureSet | None, default None
+            needed for a set of your own; None finds the set by its name
+        context : dict | None, default None
+            context tables
+
+        Returns
+        -------
+        FeatureStream
+            a stream that goes on
+
+        Raises
+        ------
+        ModelError
+            when the file is not a stream of this set
+        """
+        from cryptolab.features.operators import Carry
+
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                facts, arrays = json.loads(file["facts"].tobytes()), {k: file[k] for k in file.files if k != "facts"}
+        except (OSError, ValueError, KeyError) as e:
+            raise ModelError(
+                f"{path} is no saved stream",
+                "a file that FeatureStream.save wrote",
+                repr(e),
+                "start a new stream from candles",
+            ) from e
+        stream = cls(
+            set or facts["set"], facts["columns"], context, facts["dtype"], facts["timeframe"], facts["symbol"],
+        )
+        missing = [n for n in facts["names"] if n not in stream.set.names]
+        if missing:
+            raise ModelError(
+                f"{path} was made for other features", ", ".join(stream.set.names[:3]) + " …", missing[0],
+                "start a new stream from candles",
+            )
+        stream.blocks = [block for block in stream.set.blocks if {*facts["names"]} & {*block.names}]
+        if len(stream.blocks) != len(facts["slots"]):
+            raise ModelError(
+                f"{path} was made by another version of the set", f"{len(stream.blocks)} blocks", len(facts["slots"]),
+                "start a new stream from candles",
+            )
+        stream.names, stream.rows, stream.gaps, stream.offset = (facts[k] for k in ("names", "rows", "gaps", "offset"))
+        stream.last = pd.Timestamp(facts["last"])
+        stream._place, stream._index = {n: i for i, n in enumerate(stream.names)}, pd.Index(stream.names)
+        stream._ns = stream.last.as_unit("ns").value
+        stream._carries = [
+            Carry([[arrays[f"{i}.{j}.{k}"] for k in range(n)] for j, n in enumerate(slots)])
+            for i, slots in enumerate(facts["slots"])
+        ]
+        return stream
+
+# %% ../../nbs/20_features/60_stream.ipynb #dc4232e9
 def _infer(candles):
     from cryptolab.data.timegrid import infer_timeframe
 
     return infer_timeframe(candles)
-
-
-def _follow(self, time, step):
-    "Check that a candle comes after the last one, and count gaps."
-    if self.last is None:
-        return
-    if time <= self._ns:
-        raise DataError(
-            "this candle does not continue the stream", f"an open time after {self.last}",
-            str(pd.Timestamp(time, tz="UTC")), "feed each closed candle once, in order; start a new stream to go back",
-        )
-    self.gaps += step > 0 and time - self._ns != step
-
-
-FeatureStream._run, FeatureStream.extend, FeatureStream._follow = _run, _extend, _follow
-
-# %% ../../nbs/20_features/60_stream.ipynb #e6fe98a6
-def _start(
-    self: FeatureStream,
-    candles: pd.DataFrame,  # at least `needed` candles up to the newest closed one, or the whole history
-    values: dict | None = None,  # value of each column in `never` at the last candle, from a table of the whole history
-) -> FeatureStream:  # itself; raises DataError when the tail is shorter than `needed` and not the whole history
-    "Begin with a tail of candles."
-    if self.rows:
-        raise DataError(
-            "this stream has begun already", "a new stream", f"{self.rows} candles", "make a new FeatureStream",
-        )
-    for name in values or {}:
-        if name not in self.never:
-            raise DataError(
-                "only sums since the first candle take a value", ", ".join(self.never) or "no column of this set", name,
-                "leave it out",
-            )
-    table = self.extend(candles)
-    self.offset = {name: float(value) - float(table[name].iloc[-1]) for name, value in (values or {}).items()}
-    return self
-
-
-FeatureStream.start = _start
 
 # %% ../../nbs/20_features/60_stream.ipynb #62d531ea
 def _values(candle):
@@ -215,121 +398,40 @@ def _values(candle):
         )
     return stamp, {name: np.array([float(get(name))]) for name in _FIELDS}
 
-
-def _update(
-    self: FeatureStream,
-    candle: dict | pd.Series | tuple,  # open_time (zoned), open, high, low, close, volume of the newest closed candle
-    context: dict | None = None,  # newer context tables; None keeps those of before
-) -> pd.Series:  # the newest row of the feature table
-    "Take in one closed candle and return its features."
-    stamp, arrays = _values(candle)
-    self.context = context or self.context
-    if self.context or self.last is None:
-        one = pd.DataFrame({name: a for name, a in arrays.items()}, index=pd.DatetimeIndex([stamp], name="open_time"))
-        return self.extend(one).iloc[0]
-    for name, a in arrays.items():
-        if not (0 <= a[0] < np.inf and (a[0] > 0 or name == "volume")):
-            raise DataError(
-                f"`{name}` of the candle {stamp} cannot be used", "a finite number above 0 (volume: 0 or more)", a[0],
-                "send the candle as the exchange closed it",
-            )
-    time = stamp.as_unit("ns").value
-    self._follow(time, self._step)
-    values = self._run(SimpleNamespace(**arrays, time=np.array([time]), step=self._step), 1)[:, 0]
-    self.rows, self.last, self._ns = self.rows + 1, stamp, time
-    return pd.Series(values, index=self._index, name=stamp, copy=False)
-
-
-FeatureStream.update = _update
-
 # %% ../../nbs/20_features/60_stream.ipynb #2118ad33
 def features_in_pieces(
-    candles: pd.DataFrame,  # candle table
-    set: str | FeatureSet = "v9",  # name of a set, or a set
-    cuts: list = (),  # row numbers where one piece ends and the next begins
-    context: dict | None = None,  # context tables
-    dtype: str = "float32",  # of the result
-    columns: list | None = None,  # only these columns
-) -> pd.DataFrame:  # as `features`
-    "Compute a table piece by piece."
+    candles: pd.DataFrame,
+    set: str | FeatureSet = "v9",
+    cuts: list = (),
+    context: dict | None = None,
+    dtype: str = "float32",
+    columns: list | None = None,
+) -> pd.DataFrame:
+    """Compute a table piece by piece.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    set : str | FeatureSet, default "v9"
+        name of a set, or a set
+    cuts : list, default ()
+        row numbers where one piece ends and the next begins
+    context : dict | None, default None
+        context tables
+    dtype : str, default "float32"
+        of the result
+    columns : list | None, default None
+        only these columns
+
+    Returns
+    -------
+    pd.DataFrame
+        as `features`
+    """
     from cryptolab.data.timegrid import infer_timeframe
 
     timeframe = candles.attrs.get("timeframe") or infer_timeframe(candles)
     stream = FeatureStream(set, columns, context, dtype, timeframe)
     edges = [0, *sorted(cuts), len(candles)]
     return pd.concat([stream.extend(candles.iloc[i:j]) for i, j in zip(edges, edges[1:]) if j > i])
-
-# %% ../../nbs/20_features/60_stream.ipynb #61105eb1
-def _save(
-    self: FeatureStream,
-    path: str | Path,  # file ending in .npz; replaced when it exists
-) -> Path:  # the file
-    "Keep the memory of the stream."
-    path = Path(path)
-    facts = {
-        "set": self.set.name, "columns": self.columns, "names": self.names, "timeframe": self.timeframe,
-        "symbol": self.symbol, "dtype": self.dtype, "rows": self.rows, "gaps": int(self.gaps), "last": str(self.last),
-        "offset": self.offset, "slots": [[len(slot) for slot in c.slots] for c in self._carries],
-    }
-    arrays = {
-        f"{i}.{j}.{k}": a for i, c in enumerate(self._carries) for j, slot in enumerate(c.slots)
-        for k, a in enumerate(slot)
-    }
-    with whole_file(path) as new, open(new, "wb") as f:
-        np.savez(f, facts=np.frombuffer(json.dumps(facts).encode(), "uint8"), **arrays)
-    return path
-
-
-def _resume(
-    path: str | Path,  # file that `save` wrote
-    set: str | FeatureSet | None = None,  # needed for a set of your own; None finds the set by its name
-    context: dict | None = None,  # context tables
-) -> FeatureStream:  # a stream that goes on; raises ModelError when the file is not a stream of this set
-    "Take up a saved stream."
-    from cryptolab.features.operators import Carry
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            facts, arrays = json.loads(file["facts"].tobytes()), {k: file[k] for k in file.files if k != "facts"}
-    except (OSError, ValueError, KeyError) as e:
-        raise ModelError(
-            f"{path} is no saved stream",
-            "a file that FeatureStream.save wrote",
-            repr(e),
-            "start a new stream from candles",
-        ) from e
-    self = FeatureStream(
-        set or facts["set"], facts["columns"], context, facts["dtype"], facts["timeframe"], facts["symbol"],
-    )
-    missing = [n for n in facts["names"] if n not in self.set.names]
-    if missing:
-        raise ModelError(
-            f"{path} was made for other features", ", ".join(self.set.names[:3]) + " …", missing[0],
-            "start a new stream from candles",
-        )
-    self.blocks = [block for block in self.set.blocks if {*facts["names"]} & {*block.names}]
-    if len(self.blocks) != len(facts["slots"]):
-        raise ModelError(
-            f"{path} was made by another version of the set", f"{len(self.blocks)} blocks", len(facts["slots"]),
-            "start a new stream from candles",
-        )
-    self.names, self.rows, self.gaps, self.last, self.offset = (
-        facts["names"],
-        facts["rows"],
-        facts["gaps"],
-        pd.Timestamp(facts["last"]),
-        facts["offset"],
-    )
-    self._place, self._index, self._ns = (
-        {n: i for i, n in enumerate(self.names)},
-        pd.Index(self.names),
-        self.last.as_unit("ns").value,
-    )
-    self._carries = [
-        Carry([[arrays[f"{i}.{j}.{k}"] for k in range(n)] for j, n in enumerate(slots)])
-        for i, slots in enumerate(facts["slots"])
-    ]
-    return self
-
-
-FeatureStream.save, FeatureStream.resume = _save, staticmethod(_resume)

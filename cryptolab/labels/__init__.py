@@ -7,6 +7,7 @@ __all__ = ['horizon_direction', 'horizon_return', 'natr_future', 'natr_next', 'n
            'parkinson_future', 'rv_future', 'three_class', 'touch', 'triple_barrier']
 
 # %% ../../nbs/30_labels/90_labels.ipynb #2c396f0c
+from ..faces import make_face
 from .barriers import triple_barrier
 from cryptolab.labels.targets import (
     horizon_direction, horizon_return, natr_future, natr_next, next_direction, next_log_return, parkinson_future,
@@ -18,3 +19,6 @@ _all_ = [
     "horizon_direction", "horizon_return", "natr_future", "natr_next", "next_direction", "next_log_return",
     "parkinson_future", "rv_future", "three_class", "touch", "triple_barrier",
 ]
+
+# %% ../../nbs/30_labels/90_labels.ipynb #dc6ffa1b
+make_face(__name__)

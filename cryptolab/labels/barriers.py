@@ -9,7 +9,7 @@ __all__ = ['EXITS', 'finer_arrays', 'triple_barrier']
 import numpy as np
 import pandas as pd
 
-from ..config import DataError, SettingsError
+from ..config import DataError, one_of
 from ..data.timegrid import segments
 from .targets import check_clock, check_count, check_fraction, price_arrays, true_range, wilder_mean
 
@@ -19,8 +19,7 @@ EXITS = ("target", "stop", "trailing", "timeout", "end", "gap", "warm_up")  # th
 
 def _distances(candles, timeframe, entry, unit, window, **wanted):
     "Each wanted distance in price, one per entry; NaN for those that are None or not yet known."
-    if unit not in ("atr", "fraction"):
-        raise SettingsError("unknown `unit` of the barriers", "atr | fraction", repr(unit), "choose one of them")
+    unit = one_of("`unit` of the barriers", unit, ("atr", "fraction"))
     values = {name: np.nan if value is None else check_fraction(name, value) for name, value in wanted.items()}
     scale = entry
     if unit == "atr":
@@ -39,12 +38,28 @@ def _check_prices(candles):
     return prices
 
 # %% ../../nbs/30_labels/30_barriers.ipynb #b9d958c8
-def finer_arrays(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    step: pd.Timedelta,  # length of one of its candles
-    lower: pd.DataFrame,  # candles of a shorter timeframe over the same time
-) -> tuple:  # open, high, low (float64) and first (int64, len(candles) + 1); DataError where they do not fit
-    "The lower candles as `exits_of_trades` takes them."
+def finer_arrays(candles: pd.DataFrame, step: pd.Timedelta, lower: pd.DataFrame) -> tuple:
+    """The lower candles as `exits_of_trades` takes them.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    step : pd.Timedelta
+        length of one of its candles
+    lower : pd.DataFrame
+        candles of a shorter timeframe over the same time
+
+    Returns
+    -------
+    tuple
+        open, high, low (float64) and first (int64, len(candles) + 1)
+
+    Raises
+    ------
+    DataError
+        where they do not fit
+    """
     _, small = check_clock(lower, None)
     if small >= step:
         raise DataError(
@@ -90,26 +105,58 @@ def _settle(candles, timeframe, step, timeout, rows, at, reason, ret, full_inter
 
 # %% ../../nbs/30_labels/30_barriers.ipynb #61b2e57e
 def triple_barrier(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    target: float | None,  # distance of the target from the entry, in `unit`; None for none
-    stop: float | None,  # distance of the stop from the entry, in `unit`; None for none
-    timeout: int,  # candles after which the trade is closed at the close
-    unit: str = "atr",  # "atr": multiples of Wilder's ATR at the decision | "fraction": of the entry price, 0.03 = 3 %
-    window: int = 14,  # candles of the ATR
-    side: str = "long",  # "long" | "short"
-    lower: pd.DataFrame | None = None,  # candles of a lower timeframe that show which barrier came first in a candle
-    trailing: float | None = None,  # distance of a trailing stop behind the best price, in `unit`; None for none
-    trailing_from: float | None = None,  # gain from which the trailing stop begins, in `unit`; None for at once
-    full_interval: bool = False,  # True: every row has the interval of the whole timeout, or is unknown
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (1.0 target, 0.0 other exit, NaN unknown), t0, t1 (close of the exit candle), exit, ret
-    "What becomes of a trade that is entered at the next open? `ret` is its return as a fraction, without costs."
+    candles: pd.DataFrame,
+    target: float | None,
+    stop: float | None,
+    timeout: int,
+    unit: str = "atr",
+    window: int = 14,
+    side: str = "long",
+    lower: pd.DataFrame | None = None,
+    trailing: float | None = None,
+    trailing_from: float | None = None,
+    full_interval: bool = False,
+    timeframe: str | None = None,
+) -> pd.DataFrame:
+    """What becomes of a trade that is entered at the next open? `ret` is its return as a fraction, without costs.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    target : float | None
+        distance of the target from the entry, in `unit`; None for none
+    stop : float | None
+        distance of the stop from the entry, in `unit`; None for none
+    timeout : int
+        candles after which the trade is closed at the close
+    unit : str, default "atr"
+        "atr": multiples of Wilder's ATR at the decision | "fraction": of the entry price, 0.03 = 3 %
+    window : int, default 14
+        candles of the ATR
+    side : str, default "long"
+        "long" | "short"
+    lower : pd.DataFrame | None, default None
+        candles of a lower timeframe that show which barrier came first in a candle
+    trailing : float | None, default None
+        distance of a trailing stop behind the best price, in `unit`; None for none
+    trailing_from : float | None, default None
+        gain from which the trailing stop begins, in `unit`; None for at once
+    full_interval : bool, default False
+        True: every row has the interval of the whole timeout, or is unknown
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y (1.0 target, 0.0 other exit, NaN unknown), t0, t1 (close of the exit candle), exit, ret
+    """
     from cryptolab.labels.walk import exits_of_trades
 
     timeframe, step = check_clock(candles, timeframe)
     timeout, n = check_count("timeout", timeout), len(candles)
-    if side not in ("long", "short"):
-        raise SettingsError("unknown `side`", "long | short", repr(side), "choose one of them")
+    side = one_of("`side`", side, ("long", "short"))
     sign, prices = (1.0 if side == "long" else -1.0), _check_prices(candles)
     entry = prices[0][1:]  # one per decision row but the last
     wanted = {"target": target, "stop": stop, "trailing": trailing, "trailing_from": trailing_from}
@@ -118,11 +165,14 @@ def triple_barrier(
     begin = np.zeros(len(rows)) if trailing_from is None else far["trailing_from"][rows]
     inside = None if lower is None or not n else finer_arrays(candles, step, lower)
     at, price, reason, both = exits_of_trades(
-        prices, rows, sign, (entry - sign * far["stop"])[rows], (entry + sign * far["target"])[rows],
-        far["trailing"][rows], begin, timeout, inside,
+        prices, rows, side=sign, stop=(entry - sign * far["stop"])[rows],
+        target=(entry + sign * far["target"])[rows], trail=far["trailing"][rows], trail_from=begin,
+        timeout=timeout, lower=inside,
     )
     ret = sign * (price / entry[rows] - 1)
-    table = _settle(candles, timeframe, step, timeout, rows, at, reason, ret, full_interval)
+    table = _settle(
+        candles, timeframe, step, timeout, rows, at, reason=reason, ret=ret, full_interval=full_interval,
+    )
     settled = table["y"].notna().to_numpy()[rows]
     table.attrs |= {
         "label": f"triple_barrier_{side}", "target": target, "stop": stop, "unit": unit, "window": window, "side": side,

@@ -15,11 +15,26 @@ from ..config import DataError, SettingsError
 from ..data.timegrid import canonical_timeframe, infer_timeframe, segments, timeframe_delta
 
 # %% ../../nbs/30_labels/10_targets.ipynb #ae69acd3
-def check_clock(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    timeframe: str | None,  # length of a candle such as "1h"; None reads it from the candles
-) -> tuple:  # timeframe in this library's spelling, and its length (Timedelta); DataError for an unsorted index
-    "Name and length of one candle, after checking that the index is a sorted UTC clock."
+def check_clock(candles: pd.DataFrame, timeframe: str | None) -> tuple:
+    """Name and length of one candle, after checking that the index is a sorted UTC clock.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    timeframe : str | None
+        length of a candle such as "1h"; None reads it from the candles
+
+    Returns
+    -------
+    tuple
+        timeframe in this library's spelling, and its length (Timedelta)
+
+    Raises
+    ------
+    DataError
+        for an unsorted index
+    """
     index = candles.index
     if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
         raise DataError(
@@ -35,11 +50,26 @@ def check_clock(
     return timeframe, timeframe_delta(timeframe)
 
 # %% ../../nbs/30_labels/10_targets.ipynb #0a44432e
-def price_arrays(
-    candles: pd.DataFrame,  # candle table
-    *names: str,  # columns to take
-) -> list:  # one float64 array per name; raises DataError for a missing column
-    "Columns of a candle table as arrays."
+def price_arrays(candles: pd.DataFrame, *names: str) -> list:
+    """Columns of a candle table as arrays.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    *names : str
+        columns to take
+
+    Returns
+    -------
+    list
+        one float64 array per name
+
+    Raises
+    ------
+    DataError
+        for a missing column
+    """
     missing = [n for n in names if n not in candles.columns]
     if missing:
         found = ", ".join(map(str, candles.columns))
@@ -47,11 +77,25 @@ def price_arrays(
     return [candles[n].to_numpy(dtype="float64") for n in names]
 
 # %% ../../nbs/30_labels/10_targets.ipynb #274cf437
-def check_count(
-    name: str,  # of the setting, for the error
-    value,  # what the caller gave
-) -> int:  # the number; raises SettingsError
-    "A whole number of candles, at least one."
+def check_count(name: str, value) -> int:
+    """A whole number of candles, at least one.
+
+    Parameters
+    ----------
+    name : str
+        of the setting, for the error
+    value
+        what the caller gave
+
+    Returns
+    -------
+    int
+        the number
+
+    Raises
+    ------
+    SettingsError
+    """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise SettingsError(
             f"`{name}` is out of range", "a whole number of candles, at least 1", repr(value), "choose a larger value",
@@ -59,12 +103,27 @@ def check_count(
     return int(value)
 
 
-def check_fraction(
-    name: str,  # of the setting, for the error
-    value,  # what the caller gave
-    lowest: float = 0.0,  # the fraction must be larger
-) -> float:  # the fraction; raises SettingsError
-    "A finite fraction above `lowest`."
+def check_fraction(name: str, value, lowest: float = 0.0) -> float:
+    """A finite fraction above `lowest`.
+
+    Parameters
+    ----------
+    name : str
+        of the setting, for the error
+    value
+        what the caller gave
+    lowest : float, default 0.0
+        the fraction must be larger
+
+    Returns
+    -------
+    float
+        the fraction
+
+    Raises
+    ------
+    SettingsError
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not lowest < value < np.inf:
         raise SettingsError(
             f"`{name}` is out of range", f"a fraction above {lowest:g}, such as 0.005 for 0.5 %", repr(value),
@@ -116,31 +175,62 @@ def _rise(candles, horizon, gap, timeframe, name):
     return _label_table(candles, y, gap + horizon, timeframe, name)
 
 
-def next_direction(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    timeframe: str | None = None,  # length of a candle such as "1h"; None reads it from the candles
-    gap: int = 0,  # candles skipped between decision and outcome; 0 = the very next candle, 1 = as V9 was published
-) -> pd.DataFrame:  # y (1.0 up, 0.0 not up, NaN unknown), t0, t1; attrs["dropped"] counts the NaN by reason
-    "Is the next close higher than the one before it? y = 1[close(t+1+gap) > close(t+gap)], ties 0."
+def next_direction(candles: pd.DataFrame, timeframe: str | None = None, gap: int = 0) -> pd.DataFrame:
+    """Is the next close higher than the one before it? y = 1[close(t+1+gap) > close(t+gap)], ties 0.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    timeframe : str | None, default None
+        length of a candle such as "1h"; None reads it from the candles
+    gap : int, default 0
+        candles skipped between decision and outcome; 0 = the very next candle, 1 = as V9 was published
+
+    Returns
+    -------
+    pd.DataFrame
+        y (1.0 up, 0.0 not up, NaN unknown), t0, t1; attrs["dropped"] counts the NaN by reason
+    """
     return _rise(candles, 1, gap, timeframe, "next_direction")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #d9748e07
-def next_log_return(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (fraction per candle, NaN unknown), t0, t1
-    "Log return of the next candle: y = log(close(t+1) / close(t))."
+def next_log_return(candles: pd.DataFrame, timeframe: str | None = None) -> pd.DataFrame:
+    """Log return of the next candle: y = log(close(t+1) / close(t)).
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y (fraction per candle, NaN unknown), t0, t1
+    """
     (close,) = price_arrays(candles, "close")
     with np.errstate(divide="ignore", invalid="ignore"):
         y = np.log(_shift(close, 1) / close)
     return _label_table(candles, y, 1, timeframe, "next_log_return")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #0fbc3647
-def true_range(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> np.ndarray:  # float64 (n,), price units
-    "True range (Wilder 1978); the first candle, and the first after a gap, have only their own range."
+def true_range(candles: pd.DataFrame, timeframe: str | None = None) -> np.ndarray:
+    """True range (Wilder 1978); the first candle, and the first after a gap, have only their own range.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    np.ndarray
+        float64 (n,), price units
+    """
     high, low, close = price_arrays(candles, "high", "low", "close")
     run = segments(candles.index, check_clock(candles, timeframe)[0])
     before = np.full(len(close), np.nan)
@@ -148,11 +238,21 @@ def true_range(
     return np.fmax(high - low, np.fmax(np.abs(high - before), np.abs(low - before)))
 
 # %% ../../nbs/30_labels/10_targets.ipynb #fcd05e9e
-def wilder_mean(
-    x: np.ndarray,  # float64 (n,), such as true ranges
-    window: int,  # rows of the average
-) -> np.ndarray:  # float64 (n,), NaN in the first window − 1 rows
-    "Wilder's average: the plain mean of the first `window` values, then x̄ ← x̄ + (x − x̄) / window; NaN before."
+def wilder_mean(x: np.ndarray, window: int) -> np.ndarray:
+    """Wilder's average: the plain mean of the first `window` values, then x̄ ← x̄ + (x − x̄) / window; NaN before.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        float64 (n,), such as true ranges
+    window : int
+        rows of the average
+
+    Returns
+    -------
+    np.ndarray
+        float64 (n,), NaN in the first window − 1 rows
+    """
     out = np.full(len(x), np.nan)
     if len(x) >= window:
         seeded = np.concatenate([[x[:window].mean()], x[window:]])
@@ -160,21 +260,43 @@ def wilder_mean(
     return out
 
 # %% ../../nbs/30_labels/10_targets.ipynb #0daf8624
-def normalised_atr(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    window: int = 14,  # candles of Wilder's average
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> np.ndarray:  # float64 (n,), fraction of the close; NaN in the first window − 1 rows
-    "ATR(window) / close of each candle: what `natr_next` asks of the next one."
+def normalised_atr(candles: pd.DataFrame, window: int = 14, timeframe: str | None = None) -> np.ndarray:
+    """ATR(window) / close of each candle: what `natr_next` asks of the next one.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    window : int, default 14
+        candles of Wilder's average
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    np.ndarray
+        float64 (n,), fraction of the close; NaN in the first window − 1 rows
+    """
     return wilder_mean(true_range(candles, timeframe), window) / price_arrays(candles, "close")[0]
 
 
-def natr_next(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    window: int = 14,  # candles of Wilder's average
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (fraction of the close), t0, t1; the first window−2 rows are NaN (warm-up of the ATR)
-    "The published volatility target: ATR(window) / close of the next candle (`ta` 0.11: average_true_range)."
+def natr_next(candles: pd.DataFrame, window: int = 14, timeframe: str | None = None) -> pd.DataFrame:
+    """The published volatility target: ATR(window) / close of the next candle (`ta` 0.11: average_true_range).
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    window : int, default 14
+        candles of Wilder's average
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y (fraction of the close), t0, t1; the first window−2 rows are NaN (warm-up of the ATR)
+    """
     window = check_count("window", window)
     return _label_table(candles, _shift(normalised_atr(candles, window, timeframe), 1), 1, timeframe, "natr_next")
 
@@ -187,24 +309,46 @@ def _ahead(x, window, function):
     return out
 
 
-def natr_future(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    window: int = 14,  # how many future candles form the target
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (fraction of the close), t0, t1 = close of candle t+window
-    "Honest volatility target: mean true range of candles t+1 … t+window, divided by close(t+window)."
+def natr_future(candles: pd.DataFrame, window: int = 14, timeframe: str | None = None) -> pd.DataFrame:
+    """Honest volatility target: mean true range of candles t+1 … t+window, divided by close(t+window).
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    window : int, default 14
+        how many future candles form the target
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y (fraction of the close), t0, t1 = close of candle t+window
+    """
     window = check_count("window", window)
     (close,) = price_arrays(candles, "close")
     y = _ahead(true_range(candles, timeframe), window, np.mean) / _shift(close, window)
     return _label_table(candles, y, window, timeframe, f"natr_future{window}")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #14a4dd94
-def rv_future(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    horizon: int = 24,  # how many future candles
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (fraction per horizon), t0, t1 = close of candle t+horizon
-    "Realised volatility of the next candles: sqrt of the sum of squared log returns of t+1 … t+horizon."
+def rv_future(candles: pd.DataFrame, horizon: int = 24, timeframe: str | None = None) -> pd.DataFrame:
+    """Realised volatility of the next candles: sqrt of the sum of squared log returns of t+1 … t+horizon.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    horizon : int, default 24
+        how many future candles
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y (fraction per horizon), t0, t1 = close of candle t+horizon
+    """
     horizon = check_count("horizon", horizon)
     (close,) = price_arrays(candles, "close")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -213,12 +357,23 @@ def rv_future(
     return _label_table(candles, y, horizon, timeframe, f"rv_future{horizon}")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #a0618e8d
-def parkinson_future(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    window: int = 24,  # how many future candles
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (fraction per horizon), t0, t1 = close of candle t+window
-    "Range volatility (Parkinson 1980): sqrt of the sum of log(high/low)² / (4 log 2) over t+1 … t+window."
+def parkinson_future(candles: pd.DataFrame, window: int = 24, timeframe: str | None = None) -> pd.DataFrame:
+    """Range volatility (Parkinson 1980): sqrt of the sum of log(high/low)² / (4 log 2) over t+1 … t+window.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    window : int, default 24
+        how many future candles
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y (fraction per horizon), t0, t1 = close of candle t+window
+    """
     window = check_count("window", window)
     high, low = price_arrays(candles, "high", "low")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -226,12 +381,23 @@ def parkinson_future(
     return _label_table(candles, y, window, timeframe, f"parkinson_future{window}")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #d46f3adf
-def horizon_return(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    horizon: int,  # candles from the decision to the outcome
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (log return, fraction per horizon, NaN unknown), t0, t1 = close of candle t+horizon
-    "Log return over the next candles: y = log(close(t+horizon) / close(t))."
+def horizon_return(candles: pd.DataFrame, horizon: int, timeframe: str | None = None) -> pd.DataFrame:
+    """Log return over the next candles: y = log(close(t+horizon) / close(t)).
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    horizon : int
+        candles from the decision to the outcome
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y (log return, fraction per horizon, NaN unknown), t0, t1 = close of candle t+horizon
+    """
     horizon = check_count("horizon", horizon)
     (close,) = price_arrays(candles, "close")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -239,23 +405,47 @@ def horizon_return(
     return _label_table(candles, y, horizon, timeframe, f"horizon_return{horizon}")
 
 
-def horizon_direction(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    horizon: int,  # candles that the move lasts
-    gap: int = 0,  # candles skipped between decision and the begin of the move
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (1.0 up, 0.0 not up, NaN unknown), t0, t1 = close of candle t+gap+horizon
-    "Is the close higher after the horizon? y = 1[close(t+gap+horizon) > close(t+gap)], ties 0."
+def horizon_direction(candles: pd.DataFrame, horizon: int, gap: int = 0, timeframe: str | None = None) -> pd.DataFrame:
+    """Is the close higher after the horizon? y = 1[close(t+gap+horizon) > close(t+gap)], ties 0.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    horizon : int
+        candles that the move lasts
+    gap : int, default 0
+        candles skipped between decision and the begin of the move
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y (1.0 up, 0.0 not up, NaN unknown), t0, t1 = close of candle t+gap+horizon
+    """
     return _rise(candles, check_count("horizon", horizon), gap, timeframe, f"horizon_direction{horizon}")
 
 # %% ../../nbs/30_labels/10_targets.ipynb #9fd06b29
-def three_class(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    horizon: int,  # candles from the decision to the outcome
-    band: float,  # half-width of the dead band as a fraction of the price, such as 0.001 for ±0.1 %
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (−1.0 falls, 0.0 within the band, 1.0 rises, NaN unknown), t0, t1 = close of candle t+horizon
-    "Does the close leave a dead band? y = sign of close(t+horizon)/close(t) − 1 where that exceeds the band, else 0."
+def three_class(candles: pd.DataFrame, horizon: int, band: float, timeframe: str | None = None) -> pd.DataFrame:
+    """Does the close leave a dead band? y = sign of close(t+horizon)/close(t) − 1 where that exceeds the band, else 0.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    horizon : int
+        candles from the decision to the outcome
+    band : float
+        half-width of the dead band as a fraction of the price, such as 0.001 for ±0.1 %
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y (−1.0 falls, 0.0 within the band, 1.0 rises, NaN unknown), t0, t1 = close of candle t+horizon
+    """
     horizon, band = check_count("horizon", horizon), check_fraction("band", band)
     (close,) = price_arrays(candles, "close")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -265,12 +455,29 @@ def three_class(
 
 # %% ../../nbs/30_labels/10_targets.ipynb #92149ed0
 def touch(
-    candles: pd.DataFrame,  # candle table, UTC open times
-    lookahead: int = 5,  # how many future candles may touch
-    threshold: float = 0.005,  # distance above the decision close, as a fraction of it
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # y (1.0 touched, 0.0 not, NaN unknown), t0, t1 = close of candle t+lookahead
-    "Is a threshold reached? y = 1[max(high(t+1 … t+lookahead)) ≥ close(t)·(1 + threshold)]."
+    candles: pd.DataFrame,
+    lookahead: int = 5,
+    threshold: float = 0.005,
+    timeframe: str | None = None,
+) -> pd.DataFrame:
+    """Is a threshold reached? y = 1[max(high(t+1 … t+lookahead)) ≥ close(t)·(1 + threshold)].
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table, UTC open times
+    lookahead : int, default 5
+        how many future candles may touch
+    threshold : float, default 0.005
+        distance above the decision close, as a fraction of it
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y (1.0 touched, 0.0 not, NaN unknown), t0, t1 = close of candle t+lookahead
+    """
     lookahead, threshold = check_count("lookahead", lookahead), check_fraction("threshold", threshold)
     high, close = price_arrays(candles, "high", "close")
     top, level = _ahead(high, lookahead, np.max), close * (1 + threshold)

@@ -36,23 +36,62 @@ def _first_hit(open, high, low, start, stop, sign, below, above):
 # %% ../../nbs/30_labels/20_walk.ipynb #4595d833
 @kernel
 def exit_of_trade(
-    open,  # float64, prices of all candles
-    high,  # float64
-    low,  # float64
-    close,  # float64
-    row,  # decision row; the trade is entered at open[row + 1]
-    sign,  # 1.0 long, −1.0 short
-    stop,  # stop price, NaN for none
-    target,  # target price, NaN for none
-    trail,  # distance of the trailing stop in price, NaN for none
-    trail_from,  # gain in price from which the trailing stop begins, 0 for at once
-    timeout,  # candles after which the position is closed
-    lower_open,  # float64, candles of a lower timeframe; empty for none
-    lower_high,  # float64
-    lower_low,  # float64
-    first,  # int64, len(open) + 1: the lower rows of candle i are first[i] … first[i + 1] − 1; empty for none
-) -> tuple:  # row of the exit, price, position of the reason in REASONS, both barriers in one candle: 0 | 1 | 2
-    "Walk one trade to its end."
+    open,
+    high,
+    low,
+    close,
+    row,
+    sign,
+    stop,
+    target,
+    trail,
+    trail_from,
+    timeout,
+    lower_open,
+    lower_high,
+    lower_low,
+    first,
+) -> tuple:
+    """Walk one trade to its end.
+
+    Parameters
+    ----------
+    open
+        float64, prices of all candles
+    high
+        float64
+    low
+        float64
+    close
+        float64
+    row
+        decision row; the trade is entered at open[row + 1]
+    sign
+        1.0 long, −1.0 short
+    stop
+        stop price, NaN for none
+    target
+        target price, NaN for none
+    trail
+        distance of the trailing stop in price, NaN for none
+    trail_from
+        gain in price from which the trailing stop begins, 0 for at once
+    timeout
+        candles after which the position is closed
+    lower_open
+        float64, candles of a lower timeframe; empty for none
+    lower_high
+        float64
+    lower_low
+        float64
+    first
+        int64, len(open) + 1: the lower rows of candle i are first[i] … first[i + 1] − 1; empty for none
+
+    Returns
+    -------
+    tuple
+        row of the exit, price, position of the reason in REASONS, both barriers in one candle: 0 | 1 | 2
+    """
     entry, best = sign * open[row + 1], sign * open[row + 1]
     fixed, above = sign * stop, sign * target
     for i in range(row + 1, min(row + 1 + timeout, len(open))):
@@ -143,18 +182,47 @@ def _lower_arrays(lower):
 
 # %% ../../nbs/30_labels/20_walk.ipynb #3c7b89d3
 def exits_of_trades(
-    prices,  # (open, high, low, close): float64 arrays of equal length
-    rows,  # decision rows, each with a row after it
-    side=1.0,  # 1 long, −1 short; one number or one per trade
-    stop=np.nan,  # stop price, NaN for none; one number or one per trade
-    target=np.nan,  # target price, NaN for none; one number or one per trade
-    trail=np.nan,  # distance of the trailing stop in price, NaN for none
-    trail_from=0.0,  # gain in price from which the trailing stop begins
-    timeout=NEVER,  # candles after which a position is closed; one number or one per trade
-    lower=None,  # (open, high, low, first) of a lower timeframe, as `exit_of_trade` takes them; None for none
-    leave=NEVER,  # row after the decision at whose close an exit signal is known; one number or one per trade
-) -> tuple:  # one entry per trade: row of the exit (int64), price, reason (int8, position in REASONS), both (int8)
-    "Walk many trades, each on its own."
+    prices,
+    rows,
+    side=1.0,
+    stop=np.nan,
+    target=np.nan,
+    trail=np.nan,
+    trail_from=0.0,
+    timeout=NEVER,
+    lower=None,
+    leave=NEVER,
+) -> tuple:
+    """Walk many trades, each on its own.
+
+    Parameters
+    ----------
+    prices
+        (open, high, low, close): float64 arrays of equal length
+    rows
+        decision rows, each with a row after it
+    side : default 1.0
+        1 long, −1 short; one number or one per trade
+    stop : default np.nan
+        stop price, NaN for none; one number or one per trade
+    target : default np.nan
+        target price, NaN for none; one number or one per trade
+    trail : default np.nan
+        distance of the trailing stop in price, NaN for none
+    trail_from : default 0.0
+        gain in price from which the trailing stop begins
+    timeout : default NEVER
+        candles after which a position is closed; one number or one per trade
+    lower : default None
+        (open, high, low, first) of a lower timeframe, as `exit_of_trade` takes them; None for none
+    leave : default NEVER
+        row after the decision at whose close an exit signal is known; one number or one per trade
+
+    Returns
+    -------
+    tuple
+        one entry per trade: row of the exit (int64), price, reason (int8, position in REASONS), both (int8)
+    """
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
     if not len(o) == len(h) == len(l) == len(c):
         raise DataError(
@@ -193,33 +261,92 @@ def exits_of_trades(
 # %% ../../nbs/30_labels/20_walk.ipynb #69eb932f
 @kernel
 def walk_in_turn(
-    open,  # float64, prices of all candles, the coins one after another
-    high,  # float64
-    low,  # float64
-    close,  # float64
-    bounds,  # int64, coins + 1: where each coin begins, and the end
-    ends,  # int64, time at which each candle closes; empty with one coin
-    coin,  # int64, per order: number of its coin
-    rows,  # int64, per order: decision row within its coin, in order of time
-    sign,  # float64, per order: 1 long, −1 short
-    stop,  # float64, per order: stop price, NaN where `stop_by` applies
-    target,  # float64, per order: target price, NaN where `target_by` applies
-    stop_by,  # float64, per order: distance of the stop from the entry in price
-    target_by,  # float64, per order: distance of the target from the entry in price
-    trail,  # float64, per order: distance of the trailing stop in price, NaN for none
-    trail_from,  # float64, per order: gain in price from which the trailing stop begins
-    timeout,  # int64, per order: candles after which the position is closed
-    leave,  # int64, per order: row after its own at whose close a signal closes the position; NEVER for none
-    only_closes,  # True: an order that meets a position of the other side, closed at that moment, opens none
-    most,  # positions of one coin at a time
-    most_all,  # positions of all coins at a time
-    step,  # length of a candle in the unit of `ends`; 1 with one coin
-    lower_open,  # float64, candles of a lower timeframe; empty for none
-    lower_high,  # float64
-    lower_low,  # float64
-    first,  # int64, one more than candles for every coin; empty for none
-) -> tuple:  # per trade: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
-    "Walk the trades that an account takes; then orders that found their coin busy, the account full, or only closed."
+    open,
+    high,
+    low,
+    close,
+    bounds,
+    ends,
+    coin,
+    rows,
+    sign,
+    stop,
+    target,
+    stop_by,
+    target_by,
+    trail,
+    trail_from,
+    timeout,
+    leave,
+    only_closes,
+    most,
+    most_all,
+    step,
+    lower_open,
+    lower_high,
+    lower_low,
+    first,
+) -> tuple:
+    """Walk the trades that an account takes; then orders that found their coin busy, the account full, or only closed.
+
+    Parameters
+    ----------
+    open
+        float64, prices of all candles, the coins one after another
+    high
+        float64
+    low
+        float64
+    close
+        float64
+    bounds
+        int64, coins + 1: where each coin begins, and the end
+    ends
+        int64, time at which each candle closes; empty with one coin
+    coin
+        int64, per order: number of its coin
+    rows
+        int64, per order: decision row within its coin, in order of time
+    sign
+        float64, per order: 1 long, −1 short
+    stop
+        float64, per order: stop price, NaN where `stop_by` applies
+    target
+        float64, per order: target price, NaN where `target_by` applies
+    stop_by
+        float64, per order: distance of the stop from the entry in price
+    target_by
+        float64, per order: distance of the target from the entry in price
+    trail
+        float64, per order: distance of the trailing stop in price, NaN for none
+    trail_from
+        float64, per order: gain in price from which the trailing stop begins
+    timeout
+        int64, per order: candles after which the position is closed
+    leave
+        int64, per order: row after its own at whose close a signal closes the position; NEVER for none
+    only_closes
+        True: an order that meets a position of the other side, closed at that moment, opens none
+    most
+        positions of one coin at a time
+    most_all
+        positions of all coins at a time
+    step
+        length of a candle in the unit of `ends`; 1 with one coin
+    lower_open
+        float64, candles of a lower timeframe; empty for none
+    lower_high
+        float64
+    lower_low
+        float64
+    first
+        int64, one more than candles for every coin; empty for none
+
+    Returns
+    -------
+    tuple
+        per trade: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
+    """
     n, kept, busy, full, closing = len(rows), 0, 0, 0, 0
     order, at, price = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n)
     reason, both = np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int8)
@@ -263,27 +390,74 @@ def walk_in_turn(
 
 # %% ../../nbs/30_labels/20_walk.ipynb #3c067be3
 def exits_in_turn(
-    prices,  # (open, high, low, close): float64 arrays, coins one after another
-    rows,  # decision rows within their coin, sorted by time, each with a row after it
-    side=1.0,  # 1 long, −1 short; one number or one per order
-    stop=np.nan,  # stop price, NaN for none
-    target=np.nan,  # target price, NaN for none
-    stop_by=np.nan,  # distance of the stop from the entry, where `stop` is NaN
-    target_by=np.nan,  # distance of the target from the entry, where `target` is NaN
-    trail=np.nan,  # distance of the trailing stop in price, NaN for none
-    trail_from=0.0,  # gain in price from which the trailing stop begins
-    timeout=NEVER,  # candles after which a position is closed
-    leave=NEVER,  # row after the decision at whose close a signal closes the position; one number or one per order
-    only_closes=False,  # True: an order that meets a position of the other side, closed at that moment, opens none
-    most=1,  # positions of one coin at a time
-    most_all=None,  # positions of all coins at a time; None for no limit beyond `most`
-    bounds=None,  # int64, coins + 1: where each coin begins, and the end; None for one coin
-    coin=0,  # number of the coin of each order
-    ends=None,  # int64 times at which the candles close; needed with several coins
-    step=1,  # length of a candle in the unit of `ends`
-    lower=None,  # as in `exits_of_trades`; `first` has one entry more than candles for every coin
-) -> tuple:  # per trade: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
-    "Walk the trades that an account takes; other orders found their coin busy, the account full, or only closed."
+    prices,
+    rows,
+    side=1.0,
+    stop=np.nan,
+    target=np.nan,
+    stop_by=np.nan,
+    target_by=np.nan,
+    trail=np.nan,
+    trail_from=0.0,
+    timeout=NEVER,
+    leave=NEVER,
+    only_closes=False,
+    most=1,
+    most_all=None,
+    bounds=None,
+    coin=0,
+    ends=None,
+    step=1,
+    lower=None,
+) -> tuple:
+    """Walk the trades that an account takes; other orders found their coin busy, the account full, or only closed.
+
+    Parameters
+    ----------
+    prices
+        (open, high, low, close): float64 arrays, coins one after another
+    rows
+        decision rows within their coin, sorted by time, each with a row after it
+    side : default 1.0
+        1 long, −1 short; one number or one per order
+    stop : default np.nan
+        stop price, NaN for none
+    target : default np.nan
+        target price, NaN for none
+    stop_by : default np.nan
+        distance of the stop from the entry, where `stop` is NaN
+    target_by : default np.nan
+        distance of the target from the entry, where `target` is NaN
+    trail : default np.nan
+        distance of the trailing stop in price, NaN for none
+    trail_from : default 0.0
+        gain in price from which the trailing stop begins
+    timeout : default NEVER
+        candles after which a position is closed
+    leave : default NEVER
+        row after the decision at whose close a signal closes the position; one number or one per order
+    only_closes : default False
+        True: an order that meets a position of the other side, closed at that moment, opens none
+    most : default 1
+        positions of one coin at a time
+    most_all : default None
+        positions of all coins at a time; None for no limit beyond `most`
+    bounds : default None
+        int64, coins + 1: where each coin begins, and the end; None for one coin
+    coin : default 0
+        number of the coin of each order
+    ends : default None
+        int64 times at which the candles close; needed with several coins
+    step : default 1
+        length of a candle in the unit of `ends`
+    lower : default None
+        as in `exits_of_trades`; `first` has one entry more than candles for every coin
+
+    Returns
+    -------
+    tuple
+        per trade: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
+    """
     o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
     rows = np.ascontiguousarray(rows, dtype="int64")
     bounds, n = np.array([0, len(o)] if bounds is None else bounds, dtype="int64"), len(rows)

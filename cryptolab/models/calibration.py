@@ -9,22 +9,43 @@ __all__ = ['balanced_weights', 'fit_sigmoid', 'sigmoid', 'log_odds', 'calibrate'
 import numpy as np
 
 # %% ../../nbs/50_models/50_calibration.ipynb #ceab4842
-def balanced_weights(
-    y: np.ndarray,  # (rows,) 0/1
-    learned: np.ndarray | None = None,  # outcomes whose classes are counted, such as training rows; None: `y`
-) -> np.ndarray:  # (rows,) n / (2 · rows of the class); ones where a class is missing
-    "Weights that make both classes count the same."
+def balanced_weights(y: np.ndarray, learned: np.ndarray | None = None) -> np.ndarray:
+    """Weights that make both classes count the same.
+
+    Parameters
+    ----------
+    y : np.ndarray
+        (rows,) 0/1
+    learned : np.ndarray | None, default None
+        outcomes whose classes are counted, such as training rows; None: `y`
+
+    Returns
+    -------
+    np.ndarray
+        (rows,) n / (2 · rows of the class); ones where a class is missing
+    """
     counted = np.asarray(y if learned is None else learned, dtype=int)
     n = np.bincount(counted, minlength=2)
     return (len(counted) / (2 * n))[np.asarray(y, dtype=int)] if n.all() else np.ones(len(y))
 
 # %% ../../nbs/50_models/50_calibration.ipynb #40204efb
-def fit_sigmoid(
-    score: np.ndarray,  # (n,) any score, larger for more likely
-    y: np.ndarray,  # (n,) 0/1
-    weight: np.ndarray | None = None,  # (n,) weight of each row; None weighs all the same
-) -> tuple:  # (slope, intercept), slope not negative
-    "Platt's sigmoid; flat where the score would have to be turned round, or where there is one class only."
+def fit_sigmoid(score: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> tuple:
+    """Platt's sigmoid; flat where the score would have to be turned round, or where there is one class only.
+
+    Parameters
+    ----------
+    score : np.ndarray
+        (n,) any score, larger for more likely
+    y : np.ndarray
+        (n,) 0/1
+    weight : np.ndarray | None, default None
+        (n,) weight of each row; None weighs all the same
+
+    Returns
+    -------
+    tuple
+        (slope, intercept), slope not negative
+    """
     weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype="float64")
     rate = float(np.clip(np.average(y, weights=weight), 1e-4, 1 - 1e-4))
     flat = 0.0, float(np.log(rate / (1 - rate)))
@@ -38,27 +59,56 @@ def fit_sigmoid(
     return (slope, float(model.intercept_[0]) - slope * middle) if slope > 0 else flat
 
 
-def sigmoid(
-    score: np.ndarray,  # (n,)
-    line: tuple = (1.0, 0.0),  # slope and intercept of `fit_sigmoid`
-) -> np.ndarray:  # (n,) probabilities
-    "A score as a probability."
+def sigmoid(score: np.ndarray, line: tuple = (1.0, 0.0)) -> np.ndarray:
+    """A score as a probability.
+
+    Parameters
+    ----------
+    score : np.ndarray
+        (n,)
+    line : tuple, default (1.0, 0.0)
+        slope and intercept of `fit_sigmoid`
+
+    Returns
+    -------
+    np.ndarray
+        (n,) probabilities
+    """
     from scipy.special import expit
 
     return expit(line[0] * np.asarray(score, dtype="float64") + line[1])
 
 
-def log_odds(
-    p: np.ndarray,  # (n,) probabilities
-) -> np.ndarray:  # (n,) log(p / (1 - p)), limited to about ±14
-    "A probability as a score."
+def log_odds(p: np.ndarray) -> np.ndarray:
+    """A probability as a score.
+
+    Parameters
+    ----------
+    p : np.ndarray
+        (n,) probabilities
+
+    Returns
+    -------
+    np.ndarray
+        (n,) log(p / (1 - p)), limited to about ±14
+    """
     p = np.clip(np.asarray(p, dtype="float64"), 1e-6, 1 - 1e-6)
     return np.log(p / (1 - p))
 
 
-def calibrate(
-    p: np.ndarray,  # (n,) probabilities as a model was trained to give them
-    line: tuple,  # slope and intercept of `fit_sigmoid(log_odds(p), y)`
-) -> np.ndarray:  # (n,) probabilities
-    "A probability put right."
+def calibrate(p: np.ndarray, line: tuple) -> np.ndarray:
+    """A probability put right.
+
+    Parameters
+    ----------
+    p : np.ndarray
+        (n,) probabilities as a model was trained to give them
+    line : tuple
+        slope and intercept of `fit_sigmoid(log_odds(p), y)`
+
+    Returns
+    -------
+    np.ndarray
+        (n,) probabilities
+    """
     return sigmoid(log_odds(p), line)

@@ -11,18 +11,39 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..config import load_keras
 from .calibration import fit_sigmoid, sigmoid
 
 # %% ../../nbs/50_models/61_classifiers.ipynb #8596d21f
 def fit_forest(
-    x: np.ndarray,  # (rows, features) scaled
-    y: np.ndarray,  # (rows,) 0/1
-    weight: np.ndarray,  # (rows,) weight of each row
-    sizes: dict,  # forest_trees, forest_depth, forest_leaf (fewest rows in a leaf)
-    seed: int = 0,  # of the trees
-    threads: int | None = None,  # None = all cores
-):  # fitted sklearn RandomForestClassifier
-    "Many deep trees, each on other rows and columns."
+    x: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+    sizes: dict,
+    seed: int = 0,
+    threads: int | None = None,
+):
+    """Many deep trees, each on other rows and columns.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        (rows, features) scaled
+    y : np.ndarray
+        (rows,) 0/1
+    weight : np.ndarray
+        (rows,) weight of each row
+    sizes : dict
+        forest_trees, forest_depth, forest_leaf (fewest rows in a leaf)
+    seed : int, default 0
+        of the trees
+    threads : int | None, default None
+        None = all cores
+
+    Returns
+    -------
+    fitted sklearn RandomForestClassifier
+    """
     from sklearn.ensemble import RandomForestClassifier
 
     model = RandomForestClassifier(
@@ -33,15 +54,38 @@ def fit_forest(
 
 # %% ../../nbs/50_models/61_classifiers.ipynb #e55d3886
 def fit_boosting(
-    x: np.ndarray,  # (rows, features) scaled
-    y: np.ndarray,  # (rows,) 0/1
-    weight: np.ndarray,  # (rows,) weight of each row
-    val: tuple,  # (x, y, weight) of later rows that say when to stop
-    sizes: dict,  # boost_trees (the most), boost_depth, boost_rate, boost_patience
-    seed: int = 0,  # of rows and columns per tree
-    threads: int | None = None,  # None = all cores
-) -> tuple:  # (fitted XGBClassifier, history: epoch, loss, val_loss; attrs["best_epoch"])
-    "Gradient boosting with early stopping."
+    x: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+    val: tuple,
+    sizes: dict,
+    seed: int = 0,
+    threads: int | None = None,
+) -> tuple:
+    """Gradient boosting with early stopping.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        (rows, features) scaled
+    y : np.ndarray
+        (rows,) 0/1
+    weight : np.ndarray
+        (rows,) weight of each row
+    val : tuple
+        (x, y, weight) of later rows that say when to stop
+    sizes : dict
+        boost_trees (the most), boost_depth, boost_rate, boost_patience
+    seed : int, default 0
+        of rows and columns per tree
+    threads : int | None, default None
+        None = all cores
+
+    Returns
+    -------
+    tuple
+        (fitted XGBClassifier, history: epoch, loss, val_loss; attrs["best_epoch"])
+    """
     from xgboost import XGBClassifier
 
     model = XGBClassifier(
@@ -58,13 +102,24 @@ def fit_boosting(
     return model, history
 
 # %% ../../nbs/50_models/61_classifiers.ipynb #ef715e4b
-def fit_logistic(
-    x: np.ndarray,  # (rows, features) scaled
-    y: np.ndarray,  # (rows,) 0/1
-    weight: np.ndarray,  # (rows,) weight of each row
-    sizes: dict,  # logistic_c, the inverse of the penalty
-):  # fitted sklearn LogisticRegression (L2 penalty)
-    "The fast baseline among the five."
+def fit_logistic(x: np.ndarray, y: np.ndarray, weight: np.ndarray, sizes: dict):
+    """The fast baseline among the five.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        (rows, features) scaled
+    y : np.ndarray
+        (rows,) 0/1
+    weight : np.ndarray
+        (rows,) weight of each row
+    sizes : dict
+        logistic_c, the inverse of the penalty
+
+    Returns
+    -------
+    fitted sklearn LogisticRegression (L2 penalty)
+    """
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=sizes["logistic_c"], max_iter=500).fit(x.astype("float64"), y, weight)
@@ -72,30 +127,59 @@ def fit_logistic(
 # %% ../../nbs/50_models/61_classifiers.ipynb #0a3eb6e6
 @dataclass
 class CalibratedSVM:
-    "A support vector classifier and the sigmoid that turns its distances into probabilities."
+    """A support vector classifier and the sigmoid that turns its distances into probabilities.
 
-    model: object  # fitted sklearn SVC
-    line: tuple  # (slope, intercept) of `fit_sigmoid`
+    Parameters
+    ----------
+    model : object
+        fitted sklearn SVC
+    line : tuple
+        (slope, intercept) of `fit_sigmoid`
+    """
 
-    def predict(
-        self,
-        x: np.ndarray,  # (rows, features) scaled
-    ) -> np.ndarray:  # (rows,) probabilities
-        "Probabilities, a few thousand rows at a time."
+    model: object
+    line: tuple
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Probabilities, a few thousand rows at a time.
+
+        Parameters
+        ----------
+        x : np.ndarray
+            (rows, features) scaled
+
+        Returns
+        -------
+        np.ndarray
+            (rows,) probabilities
+        """
         parts = [
             self.model.decision_function(np.asarray(x[i : i + 4096], dtype="float64")) for i in range(0, len(x), 4096)
         ]
         return sigmoid(np.concatenate(parts) if parts else np.empty(0), self.line)
 
 # %% ../../nbs/50_models/61_classifiers.ipynb #0b1bfdb7
-def fit_svm(
-    x: np.ndarray,  # (rows, features) scaled
-    y: np.ndarray,  # (rows,) 0/1
-    weight: np.ndarray,  # (rows,) weight of each row
-    held: tuple,  # (x, y, weight) of later rows that the sigmoid is fitted on
-    sizes: dict,  # svm_c, svm_gamma
-) -> CalibratedSVM:  # its forecasts are probabilities
-    "A radial support vector machine, calibrated on rows it has not learned from."
+def fit_svm(x: np.ndarray, y: np.ndarray, weight: np.ndarray, held: tuple, sizes: dict) -> CalibratedSVM:
+    """A radial support vector machine, calibrated on rows it has not learned from.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        (rows, features) scaled
+    y : np.ndarray
+        (rows,) 0/1
+    weight : np.ndarray
+        (rows,) weight of each row
+    held : tuple
+        (x, y, weight) of later rows that the sigmoid is fitted on
+    sizes : dict
+        svm_c, svm_gamma
+
+    Returns
+    -------
+    CalibratedSVM
+        its forecasts are probabilities
+    """
     from sklearn.svm import SVC
 
     gamma = sizes["svm_gamma"] / (x.shape[1] * max(float(np.var(x)), 1e-12))
@@ -103,38 +187,62 @@ def fit_svm(
     return CalibratedSVM(model, fit_sigmoid(model.decision_function(held[0].astype("float64")), held[1], held[2]))
 
 # %% ../../nbs/50_models/61_classifiers.ipynb #e177537a
-def build_lstm(
-    window: int = 20,  # candles per window
-    features: int = 114,  # columns per candle
-    units: int = 48,  # LSTM units
-    dropout: float = 0.3,  # share of outputs dropped in training
-):  # uncompiled keras.Model: (batch, window, features) -> (batch, 1) probability of the event
-    "One LSTM layer and one neuron."
-    import keras
-    from keras import layers
+def build_lstm(window: int = 20, features: int = 114, units: int = 48, dropout: float = 0.3):
+    """One LSTM layer and one neuron.
 
+    Parameters
+    ----------
+    window : int, default 20
+        candles per window
+    features : int, default 114
+        columns per candle
+    units : int, default 48
+        LSTM units
+    dropout : float, default 0.3
+        share of outputs dropped in training
+
+    Returns
+    -------
+    uncompiled keras.Model: (batch, window, features) -> (batch, 1) probability of the event
+    """
+    keras = load_keras()
+    layers = keras.layers
     inputs = keras.Input((window, features), name="window")
     h = layers.Dropout(dropout, name="dropout")(layers.LSTM(units, name="lstm")(inputs))
     return keras.Model(inputs, layers.Dense(1, activation="sigmoid", name="event")(h), name="lstm_hybrid")
 
 # %% ../../nbs/50_models/61_classifiers.ipynb #f919f506
-def fit_lstm(
-    view: np.ndarray,  # (rows, window, features) scaled view
-    train: tuple,  # (positions, targets 0/1), positions may repeat
-    val: tuple,  # the same for later rows that say when to stop
-    sizes: dict,  # lstm_units, lstm_dropout, lstm_epochs, lstm_rate, lstm_patience, lstm_plateau, batch_size
-    seed: int = 0,  # of weights and order
-    log=None,  # receives a line per epoch; None for silence
-) -> tuple:  # (trained keras model, history: epoch, loss, val_loss; attrs["best_epoch"], 0 = before training)
-    "Train with early stopping on validation rows."
-    import keras
+def fit_lstm(view: np.ndarray, train: tuple, val: tuple, sizes: dict, seed: int = 0, log=None) -> tuple:
+    """Train with early stopping on validation rows.
 
+    Parameters
+    ----------
+    view : np.ndarray
+        (rows, window, features) scaled view
+    train : tuple
+        (positions, targets 0/1), positions may repeat
+    val : tuple
+        the same for later rows that say when to stop
+    sizes : dict
+        lstm_units, lstm_dropout, lstm_epochs, lstm_rate, lstm_patience, lstm_plateau, batch_size
+    seed : int, default 0
+        of weights and order
+    log : default None
+        receives a line per epoch; None for silence
+
+    Returns
+    -------
+    tuple
+        (trained keras model, history: epoch, loss, val_loss; attrs["best_epoch"], 0 = before training)
+    """
+    keras = load_keras()
     from cryptolab.models.training import train_network
 
     keras.utils.set_random_seed(seed)
     model = build_lstm(view.shape[1], view.shape[2], sizes["lstm_units"], sizes["lstm_dropout"])
     history = train_network(
-        model, view, train, val, "binary_crossentropy", sizes["lstm_epochs"], sizes["lstm_rate"], sizes["batch_size"],
-        sizes["lstm_patience"], sizes["lstm_plateau"], 1e-6, seed, "lstm", log,
+        model, view, train, val, "binary_crossentropy", sizes["lstm_epochs"], rate=sizes["lstm_rate"],
+        batch_size=sizes["batch_size"], patience=sizes["lstm_patience"], plateau=sizes["lstm_plateau"],
+        floor=1e-6, seed=seed, label="lstm", log=log,
     )
     return model, history

@@ -9,46 +9,75 @@ __all__ = ['standardise', 'recurrent', 'attend', 'build_direction', 'fit_wide', 
 import numpy as np
 import pandas as pd
 
-from .training import predict_network, transfer_weights, train_network
+from ..config import load_keras
+from .training import predict_network, transfer_weights, train_network, without_advice
 
 # %% ../../nbs/50_models/20_direction.ipynb #bc9755f3
-def standardise(
-    x,  # keras tensor (batch, window, features) in [0, 1]
-    mean: np.ndarray,  # (features,) mean over training rows
-    variance: np.ndarray,  # (features,) variance over training rows
-):  # keras tensor of the same shape, within +-4
-    "Block: standardise scaled features and limit outliers, with built-in layers only (any Keras can load them)."
-    from keras import layers
+def standardise(x, mean: np.ndarray, variance: np.ndarray):
+    """Block: standardise scaled features and limit outliers, with built-in layers only (any Keras can load them).
 
+    Parameters
+    ----------
+    x
+        keras tensor (batch, window, features) in [0, 1]
+    mean : np.ndarray
+        (features,) mean over training rows
+    variance : np.ndarray
+        (features,) variance over training rows
+
+    Returns
+    -------
+    keras tensor of the same shape, within +-4
+    """
+    layers = load_keras().layers
     x = layers.Normalization(mean=mean, variance=np.maximum(variance, 1e-12), name="standardise")(x)
     x = layers.Rescaling(1.0, 4.0, name="shift_up")(x)
     x = layers.ReLU(max_value=8.0, name="limit")(x)
     return layers.Rescaling(1.0, -4.0, name="shift_back")(x)
 
 # %% ../../nbs/50_models/20_direction.ipynb #d7d6704a
-def recurrent(
-    x,  # keras tensor (batch, window, features)
-    units: tuple,  # units of each bidirectional layer, for example (128, 64)
-    dropout: float,  # share of outputs dropped in training
-):  # keras tensor (batch, window, 2 * units[-1])
-    "Block: stacked bidirectional LSTMs that keep the sequence."
-    from keras import layers
+def recurrent(x, units: tuple, dropout: float):
+    """Block: stacked bidirectional LSTMs that keep the sequence.
 
+    Parameters
+    ----------
+    x
+        keras tensor (batch, window, features)
+    units : tuple
+        units of each bidirectional layer, for example (128, 64)
+    dropout : float
+        share of outputs dropped in training
+
+    Returns
+    -------
+    keras tensor (batch, window, 2 * units[-1])
+    """
+    layers = load_keras().layers
     for i, n in enumerate(units):
         x = layers.Bidirectional(layers.LSTM(n, return_sequences=True), name=f"bilstm_{i + 1}")(x)
         x = layers.Dropout(dropout, name=f"bilstm_{i + 1}_dropout")(x)
     return x
 
 # %% ../../nbs/50_models/20_direction.ipynb #2306dfcd
-def attend(
-    x,  # keras tensor (batch, window, channels)
-    heads: int,  # attention heads
-    key_dim: int,  # size of each head's keys
-    pooling: str,  # "last" (the newest step asks) | "average" (as published)
-):  # keras tensor (batch, channels)
-    "Block: multi-head attention with residual and layer norm, pooled to one vector per window."
-    from keras import layers
+def attend(x, heads: int, key_dim: int, pooling: str):
+    """Block: multi-head attention with residual and layer norm, pooled to one vector per window.
 
+    Parameters
+    ----------
+    x
+        keras tensor (batch, window, channels)
+    heads : int
+        attention heads
+    key_dim : int
+        size of each head's keys
+    pooling : str
+        "last" (the newest step asks) | "average" (as published)
+
+    Returns
+    -------
+    keras tensor (batch, channels)
+    """
+    layers = load_keras().layers
     query = layers.Cropping1D((x.shape[1] - 1, 0), name="newest_step")(x) if pooling == "last" else x
     a = layers.MultiHeadAttention(heads, key_dim, name="attention")(query, x)
     a = layers.LayerNormalization(name="attention_norm")(layers.Add(name="attention_residual")([query, a]))
@@ -56,22 +85,51 @@ def attend(
 
 # %% ../../nbs/50_models/20_direction.ipynb #70a85dfd
 def build_direction(
-    window: int = 60,  # candles per window
-    features: int = 46,  # columns per candle
-    direction_units: tuple = (128, 64),  # bidirectional LSTM units
-    direction_dense: tuple = (128, 64),  # dense units before the output
-    heads: int = 4,  # attention heads
-    key_dim: int = 64,  # key size per head
-    dropout: float = 0.3,  # dropout after every block
-    pooling: str = "last",  # "last" | "average" (as published)
-    wide: int = 6,  # newest rows of the linear path; 0 removes it
-    mean: np.ndarray | None = None,  # (features,) mean of the scaled training rows; None: as published, none
-    variance: np.ndarray | None = None,  # (features,) their variance
-):  # uncompiled keras.Model: (batch, window, features) -> (batch, 1) probability of UP
-    "V9's direction network from its blocks."
-    import keras
-    from keras import layers
+    window: int = 60,
+    features: int = 46,
+    direction_units: tuple = (128, 64),
+    direction_dense: tuple = (128, 64),
+    heads: int = 4,
+    key_dim: int = 64,
+    dropout: float = 0.3,
+    pooling: str = "last",
+    wide: int = 6,
+    mean: np.ndarray | None = None,
+    variance: np.ndarray | None = None,
+):
+    """V9's direction network from its blocks.
 
+    Parameters
+    ----------
+    window : int, default 60
+        candles per window
+    features : int, default 46
+        columns per candle
+    direction_units : tuple, default (128, 64)
+        bidirectional LSTM units
+    direction_dense : tuple, default (128, 64)
+        dense units before the output
+    heads : int, default 4
+        attention heads
+    key_dim : int, default 64
+        key size per head
+    dropout : float, default 0.3
+        dropout after every block
+    pooling : str, default "last"
+        "last" | "average" (as published)
+    wide : int, default 6
+        newest rows of the linear path; 0 removes it
+    mean : np.ndarray | None, default None
+        (features,) mean of the scaled training rows; None: as published, none
+    variance : np.ndarray | None, default None
+        (features,) their variance
+
+    Returns
+    -------
+    uncompiled keras.Model: (batch, window, features) -> (batch, 1) probability of UP
+    """
+    keras = load_keras()
+    layers = keras.layers
     wide = min(wide, window)
     inputs = keras.Input((window, features), name="window")
     x = inputs if mean is None else standardise(inputs, mean, variance)
@@ -100,15 +158,38 @@ def _l1(x, y, c, seed):
 
 
 def fit_wide(
-    x_train: np.ndarray,  # (n, wide * features) standardised newest rows of training windows, oldest row first
-    y_train: np.ndarray,  # (n,) 0/1
-    x_val: np.ndarray,  # (m, wide * features) the same for validation windows
-    y_val: np.ndarray,  # (m,) 0/1
-    first: tuple = (0.01, 0.02, 0.04, 0.08),  # inverse strengths of the first pass
-    second: tuple = (0.02, 0.05, 0.1, 0.2, 0.5, 2.0),  # inverse strengths of the second pass
-    seed: int = 0,  # seed of the solver
-) -> tuple:  # (weights (wide * features, 1), bias (1,), chosen pair of strengths or None for the base rate)
-    "Sparse logistic regression (adaptive lasso) whose strengths are chosen on validation rows."
+    x_train: np.ndarray,
+    y_train: np.ndarray,
+    x_val: np.ndarray,
+    y_val: np.ndarray,
+    first: tuple = (0.01, 0.02, 0.04, 0.08),
+    second: tuple = (0.02, 0.05, 0.1, 0.2, 0.5, 2.0),
+    seed: int = 0,
+) -> tuple:
+    """Sparse logistic regression (adaptive lasso) whose strengths are chosen on validation rows.
+
+    Parameters
+    ----------
+    x_train : np.ndarray
+        (n, wide * features) standardised newest rows of training windows, oldest row first
+    y_train : np.ndarray
+        (n,) 0/1
+    x_val : np.ndarray
+        (m, wide * features) the same for validation windows
+    y_val : np.ndarray
+        (m,) 0/1
+    first : tuple, default (0.01, 0.02, 0.04, 0.08)
+        inverse strengths of the first pass
+    second : tuple, default (0.02, 0.05, 0.1, 0.2, 0.5, 2.0)
+        inverse strengths of the second pass
+    seed : int, default 0
+        seed of the solver
+
+    Returns
+    -------
+    tuple
+        (weights (wide * features, 1), bias (1,), chosen pair of strengths or None for the base rate)
+    """
     from sklearn.metrics import log_loss
 
     rate = float(np.clip(y_train.mean(), 1e-3, 1 - 1e-3))
@@ -133,19 +214,50 @@ def fit_wide(
 
 # %% ../../nbs/50_models/20_direction.ipynb #78d80d3f
 def train_direction(
-    view: np.ndarray,  # (rows, window, features) scaled view
-    train: tuple,  # (positions, targets 0/1) of training rows
-    val: tuple,  # the same for validation rows
-    sizes: dict,  # sizes of a profile (see `models.training.profile_sizes`)
-    dropout: float = 0.3,  # dropout after every block
-    pooling: str = "last",  # "last" | "average"
-    wide: int = 6,  # newest rows of the linear path; 0 removes it
-    standard: bool = True,  # standardise inside the network
-    seed: int = 0,  # order of training windows and solver
-    log=print,  # receives progress lines
-    start=None,  # trained network of another coin to start from (see `transfer_weights`); None: from scratch
-) -> tuple:  # (trained keras model, history DataFrame)
-    "Build and train the direction model; epoch 0 of the history is the wide path alone."
+    view: np.ndarray,
+    train: tuple,
+    val: tuple,
+    sizes: dict,
+    dropout: float = 0.3,
+    pooling: str = "last",
+    wide: int = 6,
+    standard: bool = True,
+    seed: int = 0,
+    log=print,
+    start=None,
+) -> tuple:
+    """Build and train the direction model; epoch 0 of the history is the wide path alone.
+
+    Parameters
+    ----------
+    view : np.ndarray
+        (rows, window, features) scaled view
+    train : tuple
+        (positions, targets 0/1) of training rows
+    val : tuple
+        the same for validation rows
+    sizes : dict
+        sizes of a profile (see `models.training.profile_sizes`)
+    dropout : float, default 0.3
+        dropout after every block
+    pooling : str, default "last"
+        "last" | "average"
+    wide : int, default 6
+        newest rows of the linear path; 0 removes it
+    standard : bool, default True
+        standardise inside the network
+    seed : int, default 0
+        order of training windows and solver
+    log : default print
+        receives progress lines
+    start : default None
+        trained network of another coin to start from (see `transfer_weights`); None: from scratch
+
+    Returns
+    -------
+    tuple
+        (trained keras model, history DataFrame)
+    """
     newest = view[train[0], -1].astype("float64")
     moments = (newest.mean(axis=0), newest.var(axis=0)) if standard else (None, None)
     names = ("direction_units", "direction_dense", "heads", "key_dim")
@@ -155,13 +267,13 @@ def train_direction(
         variance=moments[1],
     )
     if wide:
-        import keras
-
+        keras = load_keras()
         path = keras.Model(model.inputs, model.get_layer("newest_rows_flat").output)
-        rows = [
-            np.concatenate([path.predict_on_batch(view[p[i : i + 1024]]) for i in range(0, len(p), 1024)])
-            for p in (train[0], val[0])
-        ]
+        with without_advice():
+            rows = [
+                np.concatenate([path.predict_on_batch(view[p[i : i + 1024]]) for i in range(0, len(p), 1024)])
+                for p in (train[0], val[0])
+            ]
         weights, bias, chosen = fit_wide(rows[0], train[1], rows[1], val[1], seed=seed)
         model.get_layer("wide").set_weights([weights.astype("float32"), bias.astype("float32")])
         if log:
@@ -172,7 +284,8 @@ def train_direction(
         transfer_weights(model, start, leave=("wide",))
     s = {k[len("direction_") :]: v for k, v in sizes.items() if k.startswith("direction_")}
     history = train_network(
-        model, view, train, val, "binary_crossentropy", s["epochs"], s["rate"], sizes["batch_size"], s["patience"],
-        s["plateau"], 1e-6, seed, "direction", log,
+        model, view, train, val, "binary_crossentropy", s["epochs"], rate=s["rate"],
+        batch_size=sizes["batch_size"], patience=s["patience"], plateau=s["plateau"], floor=1e-6, seed=seed,
+        label="direction", log=log,
     )
     return model, history

@@ -9,23 +9,47 @@ __all__ = ['build_price', 'train_price', 'to_price']
 import numpy as np
 import pandas as pd
 
+from ..config import load_keras
 from .training import predict_network, transfer_weights, train_network
 
 # %% ../../nbs/50_models/40_price.ipynb #0d88b566
 def build_price(
-    window: int = 60,  # candles per window
-    features: int = 46,  # columns per candle
-    price_units: tuple = (256, 128),  # LSTM units
-    price_dense: tuple = (256, 128, 64),  # dense units before the output
-    dropout: float = 0.3,  # dropout after every block
-    scale: float = 1.0,  # standard deviation of training returns: unit of the last layer
-    mean: np.ndarray | None = None,  # (features,) mean of the scaled training rows; None: as published, none
-    variance: np.ndarray | None = None,  # (features,) their variance
-):  # uncompiled keras.Model: (batch, window, features) -> (batch, 1) next log return
-    "V9's price network: stacked LSTMs, batch norm, dense layers, log return out."
-    import keras
-    from keras import layers
+    window: int = 60,
+    features: int = 46,
+    price_units: tuple = (256, 128),
+    price_dense: tuple = (256, 128, 64),
+    dropout: float = 0.3,
+    scale: float = 1.0,
+    mean: np.ndarray | None = None,
+    variance: np.ndarray | None = None,
+):
+    """V9's price network: stacked LSTMs, batch norm, dense layers, log return out.
 
+    Parameters
+    ----------
+    window : int, default 60
+        candles per window
+    features : int, default 46
+        columns per candle
+    price_units : tuple, default (256, 128)
+        LSTM units
+    price_dense : tuple, default (256, 128, 64)
+        dense units before the output
+    dropout : float, default 0.3
+        dropout after every block
+    scale : float, default 1.0
+        standard deviation of training returns: unit of the last layer
+    mean : np.ndarray | None, default None
+        (features,) mean of the scaled training rows; None: as published, none
+    variance : np.ndarray | None, default None
+        (features,) their variance
+
+    Returns
+    -------
+    uncompiled keras.Model: (batch, window, features) -> (batch, 1) next log return
+    """
+    keras = load_keras()
+    layers = keras.layers
     from cryptolab.models.direction import standardise
 
     inputs = keras.Input((window, features), name="window")
@@ -42,39 +66,76 @@ def build_price(
 
 # %% ../../nbs/50_models/40_price.ipynb #dec8650e
 def train_price(
-    view: np.ndarray,  # (rows, window, features) scaled view
-    train: tuple,  # (positions, next log returns) of training rows
-    val: tuple,  # the same for validation rows
-    sizes: dict,  # sizes of a profile (see `models.training.profile_sizes`)
-    dropout: float = 0.3,  # dropout after every block
-    standard: bool = True,  # standardise inside the network
-    seed: int = 0,  # order of training windows
-    log=print,  # receives progress lines
-    start=None,  # trained network of another coin to start from (see `transfer_weights`); None: from scratch
-) -> tuple:  # (trained keras model, history DataFrame); epoch 0 of the history is the forecast "no change"
-    "Build and train the price model on log returns."
-    import keras
+    view: np.ndarray,
+    train: tuple,
+    val: tuple,
+    sizes: dict,
+    dropout: float = 0.3,
+    standard: bool = True,
+    seed: int = 0,
+    log=print,
+    start=None,
+) -> tuple:
+    """Build and train the price model on log returns.
 
+    Parameters
+    ----------
+    view : np.ndarray
+        (rows, window, features) scaled view
+    train : tuple
+        (positions, next log returns) of training rows
+    val : tuple
+        the same for validation rows
+    sizes : dict
+        sizes of a profile (see `models.training.profile_sizes`)
+    dropout : float, default 0.3
+        dropout after every block
+    standard : bool, default True
+        standardise inside the network
+    seed : int, default 0
+        order of training windows
+    log : default print
+        receives progress lines
+    start : default None
+        trained network of another coin to start from (see `transfer_weights`); None: from scratch
+
+    Returns
+    -------
+    tuple
+        (trained keras model, history DataFrame); epoch 0 of the history is the forecast "no change"
+    """
+    keras = load_keras()
     newest = view[train[0], -1].astype("float64")
-    moments = (newest.mean(axis=0), newest.var(axis=0)) if standard else (None, None)
+    mean, variance = (newest.mean(axis=0), newest.var(axis=0)) if standard else (None, None)
     scale = float(np.std(train[1])) or 1.0
     _, window, features = view.shape
-    model = build_price(window, features, sizes["price_units"], sizes["price_dense"], dropout, scale, *moments)
+    units, dense = sizes["price_units"], sizes["price_dense"]
+    model = build_price(window, features, units, dense, dropout, scale=scale, mean=mean, variance=variance)
     inner = keras.Model(model.inputs, model.get_layer("standard_return").output)
     if start is not None:
         transfer_weights(model, start)
     unit = [(positions, (y / scale).astype("float32")) for positions, y in (train, val)]
     s = {k[len("price_") :]: v for k, v in sizes.items() if k.startswith("price_")}
     history = train_network(
-        inner, view, *unit, "huber", s["epochs"], s["rate"], sizes["batch_size"], s["patience"], s["plateau"], 1e-7,
-        seed, "price", log,
+        inner, view, *unit, "huber", s["epochs"], rate=s["rate"], batch_size=sizes["batch_size"],
+        patience=s["patience"], plateau=s["plateau"], floor=1e-7, seed=seed, label="price", log=log,
     )
     return model, history
 
 # %% ../../nbs/50_models/40_price.ipynb #384ad8d7
-def to_price(
-    close: np.ndarray,  # (n,) closes of the decision candles
-    log_return: np.ndarray,  # (n,) forecast log returns
-) -> np.ndarray:  # (n,) forecast of the next close, in the unit of `close`
-    "The forecast return as a price."
+def to_price(close: np.ndarray, log_return: np.ndarray) -> np.ndarray:
+    """The forecast return as a price.
+
+    Parameters
+    ----------
+    close : np.ndarray
+        (n,) closes of the decision candles
+    log_return : np.ndarray
+        (n,) forecast log returns
+
+    Returns
+    -------
+    np.ndarray
+        (n,) forecast of the next close, in the unit of `close`
+    """
     return np.asarray(close) * np.exp(log_return)

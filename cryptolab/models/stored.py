@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import CryptolabError, ModelError
+from ..config import CryptolabError, ModelError, load_keras
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a70006
 REMEDY = "train again, or copy the file anew from where it was made"
@@ -28,10 +28,19 @@ _LIMIT = 2 << 30  # bytes that a file may unpack to
 
 
 @contextlib.contextmanager
-def model_errors(
-    what: str | Path,  # the file or folder, for the message
-) -> Iterator:  # context; whatever goes wrong in it becomes a ModelError
-    "Turn every error of reading a model into this library's."
+def model_errors(what: str | Path) -> Iterator:
+    """Turn every error of reading a model into this library's.
+
+    Parameters
+    ----------
+    what : str | Path
+        the file or folder, for the message
+
+    Returns
+    -------
+    Iterator
+        context; whatever goes wrong in it becomes a ModelError
+    """
     try:
         yield
     except CryptolabError as e:
@@ -43,29 +52,66 @@ def model_errors(
         raise ModelError(f"{what} cannot be read", "the file that `save` wrote", found, REMEDY) from e
 
 
-def check_numbers(
-    *values,  # what must be a finite number
-) -> None:  # nothing; raises TypeError or ValueError, inside `model_errors` a ModelError
-    "Refuse what is no finite number."
+def check_numbers(*values) -> None:
+    """Refuse what is no finite number.
+
+    Parameters
+    ----------
+    *values
+        what must be a finite number
+
+    Returns
+    -------
+    None
+        nothing; raises TypeError or ValueError, inside `model_errors` a ModelError
+    """
     if any(isinstance(value, bool) or not isinstance(value, numbers.Real) for value in values):
         raise TypeError(f"no numbers: {str(values)[:80]}")
     if not np.isfinite(np.array([float(value) for value in values])).all():
         raise ValueError(f"not finite: {values}")
 
 
-def read_line(
-    value,  # slope and intercept of a sigmoid, as JSON keeps them
-) -> tuple:  # two floats; raises TypeError or ValueError
-    "A calibration."
+def read_line(value) -> tuple:
+    """A calibration.
+
+    Parameters
+    ----------
+    value
+        slope and intercept of a sigmoid, as JSON keeps them
+
+    Returns
+    -------
+    tuple
+        two floats
+
+    Raises
+    ------
+    TypeError
+    ValueError
+    """
     slope, intercept = value
     check_numbers(slope, intercept)
     return float(slope), float(intercept)
 
 
-def read_stored(
-    path: str | Path,  # text file
-) -> str:  # its text; raises ModelError where it is larger than any model of this library
-    "The text of a stored file, which must not fill the memory."
+def read_stored(path: str | Path) -> str:
+    """The text of a stored file, which must not fill the memory.
+
+    Parameters
+    ----------
+    path : str | Path
+        text file
+
+    Returns
+    -------
+    str
+        its text
+
+    Raises
+    ------
+    ModelError
+        where it is larger than any model of this library
+    """
     if Path(path).stat().st_size > _LIMIT // 32:
         _refuse(path, "at most 64 MiB of text", f"{Path(path).stat().st_size >> 20} MiB")
     return Path(path).read_text(encoding="utf-8")
@@ -86,10 +132,24 @@ _MODULES = re.compile(r"keras(\.(layers|initializers|src\.models\.functional))?$
 _LARGEST = 1 << 24  # number in a description; larger ones are identities of objects
 
 
-def check_archive(
-    path: str | Path,  # .keras or .skops
-) -> dict:  # name -> bytes of each entry; raises ModelError for an archive that unpacks to much more than it is
-    "What is in an archive, without unpacking it."
+def check_archive(path: str | Path) -> dict:
+    """What is in an archive, without unpacking it.
+
+    Parameters
+    ----------
+    path : str | Path
+        .keras or .skops
+
+    Returns
+    -------
+    dict
+        name -> bytes of each entry
+
+    Raises
+    ------
+    ModelError
+        for an archive that unpacks to much more than it is
+    """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     sizes, room = {entry.filename: entry.file_size for entry in entries}, Path(path).stat().st_size
@@ -130,10 +190,19 @@ def _check_graph(path, layers):
         known.append(name)
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a70019
-def check_network(
-    path: str | Path,  # a .keras file
-) -> None:  # nothing; raises ModelError for another file, an unknown layer, a function, or too much to unpack
-    "Read the description of a network against the layers of this library, before Keras sees it."
+def check_network(path: str | Path) -> None:
+    """Read the description of a network against the layers of this library, before Keras sees it.
+
+    Parameters
+    ----------
+    path : str | Path
+        a .keras file
+
+    Raises
+    ------
+    ModelError
+        for another file, an unknown layer, a function, or too much to unpack
+    """
     with model_errors(path):
         sizes = check_archive(path)
         if set(sizes) != {"metadata.json", "config.json", "model.weights.h5"} or sizes["config.json"] > _LARGEST:
@@ -159,10 +228,23 @@ def _entry(path, name):
         return archive.read(name)
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a7001b
-def weight_shapes(
-    path: str | Path,  # a .keras file
-) -> list:  # shapes of the float arrays among its weights, sorted; raises ModelError
-    "What weights a network brings, read without following a link out of the file."
+def weight_shapes(path: str | Path) -> list:
+    """What weights a network brings, read without following a link out of the file.
+
+    Parameters
+    ----------
+    path : str | Path
+        a .keras file
+
+    Returns
+    -------
+    list
+        shapes of the float arrays among its weights, sorted
+
+    Raises
+    ------
+    ModelError
+    """
     import h5py
 
     with model_errors(path), h5py.File(io.BytesIO(_entry(path, "model.weights.h5")), "r") as file:
@@ -184,13 +266,22 @@ def weight_shapes(
     return sorted(found)
 
 
-def check_skeleton(
-    path: str | Path,  # a .keras file
-    inputs: tuple | None = None,  # shape of one input; None, also inside, accepts any
-) -> None:  # nothing; raises ModelError for other inputs, outputs, or sizes than the weights have
-    "Build the network without memory for its weights, and hold it against those that the file brings."
-    import keras
+def check_skeleton(path: str | Path, inputs: tuple | None = None) -> None:
+    """Build the network without memory for its weights, and hold it against those that the file brings.
 
+    Parameters
+    ----------
+    path : str | Path
+        a .keras file
+    inputs : tuple | None, default None
+        shape of one input; None, also inside, accepts any
+
+    Raises
+    ------
+    ModelError
+        for other inputs, outputs, or sizes than the weights have
+    """
+    keras = load_keras()
     config = json.loads(_entry(path, "config.json"))
     with model_errors(path), keras.StatelessScope(initialize_variables=False):
         model = keras.saving.deserialize_keras_object(config | {"compile_config": None}, safe_mode=True)
@@ -204,15 +295,27 @@ def check_skeleton(
             _refuse(path, "weights of the sizes that are described", f"{str(shapes)[:80]}, not {str(stored)[:80]}")
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a7001c
-def read_network(
-    path: str | Path,  # a .keras file
-    inputs: tuple | None = None,  # shape of one input, such as (60, 46); None, also inside, accepts any
-):  # keras model with one number per input as output; raises ModelError
-    "A network from a file, after its description was checked."
+def read_network(path: str | Path, inputs: tuple | None = None):
+    """A network from a file, after its description was checked.
+
+    Parameters
+    ----------
+    path : str | Path
+        a .keras file
+    inputs : tuple | None, default None
+        shape of one input, such as (60, 46); None, also inside, accepts any
+
+    Returns
+    -------
+    keras model with one number per input as output
+
+    Raises
+    ------
+    ModelError
+    """
     check_network(path)
     with model_errors(path):
-        import keras
-
+        keras = load_keras()
         check_skeleton(path, inputs)
         model = keras.models.load_model(path, compile=False, safe_mode=True)
         if not all(np.isfinite(weight).all() for weight in model.get_weights()):
@@ -271,11 +374,20 @@ def _check_learner(path, learner, columns):
         _refuse(path, f"one output of {', '.join(sorted(OBJECTIVES))}", f"{kind}, {str(param)[:150]}")
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a7001e
-def check_xgboost(
-    path: str | Path,  # XGBoost's JSON
-    features: int | None = None,  # columns the model must have been made for; None accepts any number
-) -> None:  # nothing; raises ModelError
-    "Read the trees of an XGBoost file before XGBoost does."
+def check_xgboost(path: str | Path, features: int | None = None) -> None:
+    """Read the trees of an XGBoost file before XGBoost does.
+
+    Parameters
+    ----------
+    path : str | Path
+        XGBoost's JSON
+    features : int | None, default None
+        columns the model must have been made for; None accepts any number
+
+    Raises
+    ------
+    ModelError
+    """
     with model_errors(path):
         learner = json.loads(read_stored(path), object_pairs_hook=_once)["learner"]
         booster, columns = learner["gradient_booster"], _count(learner["learner_model_param"]["num_feature"])
@@ -331,11 +443,25 @@ def _numbers(text, kind):
     return np.array(text.split(), dtype=kind)
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a7001f
-def check_lightgbm(
-    text: str,  # LightGBM's text
-    what: str | Path = "the model",  # for the message
-) -> str:  # the text without the line of sizes, which LightGBM believes without looking; raises ModelError
-    "Read the trees of a LightGBM text before LightGBM does."
+def check_lightgbm(text: str, what: str | Path = "the model") -> str:
+    """Read the trees of a LightGBM text before LightGBM does.
+
+    Parameters
+    ----------
+    text : str
+        LightGBM's text
+    what : str | Path, default "the model"
+        for the message
+
+    Returns
+    -------
+    str
+        the text without the line of sizes, which LightGBM believes without looking
+
+    Raises
+    ------
+    ModelError
+    """
     with model_errors(what):
         body, _, tail = text.partition("\nend of trees")
         head, *blocks = re.split(r"^Tree=[0-9]+$", body, flags=re.M)
@@ -382,11 +508,20 @@ def _check_classes(what, model):
         _refuse(what, "one output of the classes 0 and 1", f"{outputs}, {str(model.classes_)[:80]}")
 
 
-def check_forest(
-    model,  # fitted RandomForestClassifier, as it was read
-    features: int,  # columns it will be asked about
-) -> None:  # nothing; raises ModelError
-    "Look at the trees of a forest before it is asked anything."
+def check_forest(model, features: int) -> None:
+    """Look at the trees of a forest before it is asked anything.
+
+    Parameters
+    ----------
+    model
+        fitted RandomForestClassifier, as it was read
+    features : int
+        columns it will be asked about
+
+    Raises
+    ------
+    ModelError
+    """
     with model_errors("the random forest"):
         _check_classes("the random forest", model)
         if not isinstance(model.estimators_, list) or not model.estimators_:
@@ -408,11 +543,20 @@ def check_forest(
                 _refuse("the random forest", f"trees on {features} columns", f"tree {number} is none")
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a70020
-def check_svm(
-    model,  # fitted SVC, as it was read
-    features: int,  # columns it will be asked about
-) -> None:  # nothing; raises ModelError
-    "Look at the arrays of a support vector machine before it is asked anything."
+def check_svm(model, features: int) -> None:
+    """Look at the arrays of a support vector machine before it is asked anything.
+
+    Parameters
+    ----------
+    model
+        fitted SVC, as it was read
+    features : int
+        columns it will be asked about
+
+    Raises
+    ------
+    ModelError
+    """
     with model_errors("the support vector machine"):
         vectors, n = model.support_vectors_, int(np.sum(model.n_support_))
         arrays = (
@@ -431,11 +575,20 @@ def check_svm(
             _refuse("the support vector machine", "a radial kernel without probabilities", str(plain))
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a70021
-def check_logistic(
-    model,  # fitted LogisticRegression, as it was read
-    features: int,  # columns it will be asked about
-) -> None:  # nothing; raises ModelError
-    "Look at the coefficients of a logistic regression before it is asked anything."
+def check_logistic(model, features: int) -> None:
+    """Look at the coefficients of a logistic regression before it is asked anything.
+
+    Parameters
+    ----------
+    model
+        fitted LogisticRegression, as it was read
+    features : int
+        columns it will be asked about
+
+    Raises
+    ------
+    ModelError
+    """
     with model_errors("the logistic regression"):
         _check_classes("the logistic regression", model)
         shapes = model.coef_.shape, model.intercept_.shape, (model.n_features_in_,)
@@ -444,10 +597,18 @@ def check_logistic(
             _refuse("the logistic regression", f"{features} finite coefficients", str(shapes))
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a70022
-def check_skops(
-    path: str | Path,  # .skops file
-) -> None:  # nothing; raises ModelError
-    "Read the headers of the arrays in a file of skops: no objects, and not more numbers than the file holds."
+def check_skops(path: str | Path) -> None:
+    """Read the headers of the arrays in a file of skops: no objects, and not more numbers than the file holds.
+
+    Parameters
+    ----------
+    path : str | Path
+        .skops file
+
+    Raises
+    ------
+    ModelError
+    """
     with model_errors(path):
         sizes = check_archive(path)
         if sizes["schema.json"] > _LIMIT // 32:

@@ -18,19 +18,46 @@ from .stored import check_lightgbm, model_errors
 # %% ../../nbs/50_models/60_trees.ipynb #e36d2011
 @dataclass
 class Trees:
-    "A fitted LightGBM classifier, its loss history and its calibration."
+    """A fitted LightGBM classifier, its loss history and its calibration.
 
-    booster: object  # lightgbm.Booster
-    names: list  # columns, in order
-    best: int  # number of trees that validation rows chose
-    history: pd.DataFrame = field(default_factory=pd.DataFrame)  # loss of the validation rows per tree
-    calibration: tuple = (1.0, 0.0)  # slope and intercept of the logit, see `models.calibration`
+    Parameters
+    ----------
+    booster : object
+        lightgbm.Booster
+    names : list
+        columns, in order
+    best : int
+        number of trees that validation rows chose
+    history : pd.DataFrame, default pd.DataFrame()
+        loss of the validation rows per tree
+    calibration : tuple, default (1.0, 0.0)
+        slope and intercept of the logit, see `models.calibration`
+    """
 
-    def predict(
-        self,
-        X: pd.DataFrame,  # table with the columns of the training rows, in any order
-    ) -> np.ndarray:  # probability per row as trained (balanced); raises ModelError when a column is missing
-        "Raw probability."
+    booster: object
+    names: list
+    best: int
+    history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    calibration: tuple = (1.0, 0.0)
+
+    def predict(self, X: pd.DataFrame) -> np.ndarray:
+        """Raw probability.
+
+        Parameters
+        ----------
+        X : pd.DataFrame
+            table with the columns of the training rows, in any order
+
+        Returns
+        -------
+        np.ndarray
+            probability per row as trained (balanced)
+
+        Raises
+        ------
+        ModelError
+            when a column is missing
+        """
         missing = [n for n in self.names if n not in X.columns]
         if missing:
             raise ModelError(
@@ -40,25 +67,62 @@ class Trees:
         x = np.ascontiguousarray(X[self.names].to_numpy(dtype="float64"))
         return self.booster.predict(x, num_iteration=self.best) if len(x) else np.zeros(0)
 
-    def calibrated(
-        self,
-        X: pd.DataFrame,  # table with the columns of the training rows
-    ) -> np.ndarray:  # probability per row, the effect of the class weights undone
-        "Calibrated probability."
+    def calibrated(self, X: pd.DataFrame) -> np.ndarray:
+        """Calibrated probability.
+
+        Parameters
+        ----------
+        X : pd.DataFrame
+            table with the columns of the training rows
+
+        Returns
+        -------
+        np.ndarray
+            probability per row, the effect of the class weights undone
+        """
         return calibrate(self.predict(X), self.calibration)
 
 # %% ../../nbs/50_models/60_trees.ipynb #d7fe06cd
 def train_trees(
-    X: pd.DataFrame,  # columns of the training rows
-    y,  # their outcomes, 0 or 1
-    X_val: pd.DataFrame,  # columns of the validation rows, which choose the number of trees
-    y_val,  # their outcomes
-    sizes: dict,  # trees (the most), rate, depth, leaves, patience, min_rows
-    seed: int = 0,  # handed to LightGBM; without subsampling nothing depends on it
-    threads: int | None = None,  # None = all cores
-    balanced: bool = True,  # class weights as in the document; False: none
-) -> Trees:  # raises DataError when one class is missing
-    "LightGBM with balanced classes and early stopping on validation rows."
+    X: pd.DataFrame,
+    y,
+    X_val: pd.DataFrame,
+    y_val,
+    sizes: dict,
+    seed: int = 0,
+    threads: int | None = None,
+    balanced: bool = True,
+) -> Trees:
+    """LightGBM with balanced classes and early stopping on validation rows.
+
+    Parameters
+    ----------
+    X : pd.DataFrame
+        columns of the training rows
+    y
+        their outcomes, 0 or 1
+    X_val : pd.DataFrame
+        columns of the validation rows, which choose the number of trees
+    y_val
+        their outcomes
+    sizes : dict
+        trees (the most), rate, depth, leaves, patience, min_rows
+    seed : int, default 0
+        handed to LightGBM; without subsampling nothing depends on it
+    threads : int | None, default None
+        None = all cores
+    balanced : bool, default True
+        class weights as in the document; False: none
+
+    Returns
+    -------
+    Trees
+
+    Raises
+    ------
+    DataError
+        when one class is missing
+    """
     import lightgbm as lgb
 
     y, y_val, names = np.asarray(y, dtype="float64"), np.asarray(y_val, dtype="float64"), list(X.columns)
@@ -84,15 +148,38 @@ def train_trees(
 
 # %% ../../nbs/50_models/60_trees.ipynb #00fa0e5c
 def out_of_fold(
-    X: pd.DataFrame,  # columns of the training rows
-    label: pd.DataFrame,  # their label table, y known
-    sizes: dict,  # as for `train_trees`
-    trees: int,  # number of trees, as chosen for the whole
-    folds: int = 5,  # stretches of time
-    seed: int = 0,  # handed to LightGBM
-    threads: int | None = None,  # None = all cores
-) -> np.ndarray:  # raw probability per row, by a model that has not seen the row or what overlaps it
-    "Forecasts of the training rows by models that have not seen them."
+    X: pd.DataFrame,
+    label: pd.DataFrame,
+    sizes: dict,
+    trees: int,
+    folds: int = 5,
+    seed: int = 0,
+    threads: int | None = None,
+) -> np.ndarray:
+    """Forecasts of the training rows by models that have not seen them.
+
+    Parameters
+    ----------
+    X : pd.DataFrame
+        columns of the training rows
+    label : pd.DataFrame
+        their label table, y known
+    sizes : dict
+        as for `train_trees`
+    trees : int
+        number of trees, as chosen for the whole
+    folds : int, default 5
+        stretches of time
+    seed : int, default 0
+        handed to LightGBM
+    threads : int | None, default None
+        None = all cores
+
+    Returns
+    -------
+    np.ndarray
+        raw probability per row, by a model that has not seen the row or what overlaps it
+    """
     import lightgbm as lgb
 
     from cryptolab.validation import PurgedKFold
@@ -111,10 +198,19 @@ def out_of_fold(
     return p
 
 # %% ../../nbs/50_models/60_trees.ipynb #0fc4f691
-def importance(
-    trees: Trees,  # a fitted model
-) -> pd.DataFrame:  # index: column, most important first; gain (share), splits
-    "Share of the training gain per column."
+def importance(trees: Trees) -> pd.DataFrame:
+    """Share of the training gain per column.
+
+    Parameters
+    ----------
+    trees : Trees
+        a fitted model
+
+    Returns
+    -------
+    pd.DataFrame
+        index: column, most important first; gain (share), splits
+    """
     gain = trees.booster.feature_importance("gain", iteration=trees.best)
     splits = trees.booster.feature_importance("split", iteration=trees.best)
     table = pd.DataFrame(
@@ -124,19 +220,43 @@ def importance(
     return table.sort_values("gain", ascending=False, kind="stable")
 
 # %% ../../nbs/50_models/60_trees.ipynb #48b470b2
-def trees_to_text(
-    trees: Trees,  # a fitted model
-) -> str:  # LightGBM's text
-    "A model as text."
+def trees_to_text(trees: Trees) -> str:
+    """A model as text.
+
+    Parameters
+    ----------
+    trees : Trees
+        a fitted model
+
+    Returns
+    -------
+    str
+        LightGBM's text
+    """
     return trees.booster.model_to_string(num_iteration=trees.best)
 
 
-def trees_from_text(
-    text: str,  # of `trees_to_text`
-    calibration: tuple = (1.0, 0.0),  # as fitted
-    names: list | None = None,  # columns the text must have been made for; None accepts any
-) -> Trees:  # raises ModelError when the text is no model or was made for other columns
-    "A model from its text."
+def trees_from_text(text: str, calibration: tuple = (1.0, 0.0), names: list | None = None) -> Trees:
+    """A model from its text.
+
+    Parameters
+    ----------
+    text : str
+        of `trees_to_text`
+    calibration : tuple, default (1.0, 0.0)
+        as fitted
+    names : list | None, default None
+        columns the text must have been made for; None accepts any
+
+    Returns
+    -------
+    Trees
+
+    Raises
+    ------
+    ModelError
+        when the text is no model or was made for other columns
+    """
     import lightgbm as lgb
 
     with model_errors("the LightGBM text"):

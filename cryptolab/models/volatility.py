@@ -12,14 +12,26 @@ import pandas as pd
 from ..config import DataError
 
 # %% ../../nbs/50_models/30_volatility.ipynb #f73f2dd6
-def build_volatility(
-    sizes: dict,  # sizes of a profile: trees, depth, tree_rate, max_bin, column_sample
-    base: float,  # mean of the training target, the forecast before the first tree
-    patience: int = 20,  # stop after so many trees without a better validation loss; 0 never stops early
-    seed: int = 0,  # seed of row and column sampling
-    threads: int | None = None,  # threads; None = all cores
-):  # unfitted xgboost.XGBRegressor with a gamma objective
-    "V9's volatility regressor: 300 trees of depth 6 at rate 0.05 in the full profile."
+def build_volatility(sizes: dict, base: float, patience: int = 20, seed: int = 0, threads: int | None = None):
+    """V9's volatility regressor: 300 trees of depth 6 at rate 0.05 in the full profile.
+
+    Parameters
+    ----------
+    sizes : dict
+        sizes of a profile: trees, depth, tree_rate, max_bin, column_sample
+    base : float
+        mean of the training target, the forecast before the first tree
+    patience : int, default 20
+        stop after so many trees without a better validation loss; 0 never stops early
+    seed : int, default 0
+        seed of row and column sampling
+    threads : int | None, default None
+        threads; None = all cores
+
+    Returns
+    -------
+    unfitted xgboost.XGBRegressor with a gamma objective
+    """
     from xgboost import XGBRegressor
 
     return XGBRegressor(
@@ -31,17 +43,44 @@ def build_volatility(
 
 # %% ../../nbs/50_models/30_volatility.ipynb #76ca47fc
 def train_volatility(
-    x_train: np.ndarray,  # (n, window * features) float32 flattened windows of training rows
-    y_train: np.ndarray,  # (n,) positive target (fraction of price)
-    x_val: np.ndarray,  # (m, window * features) the same for validation rows
-    y_val: np.ndarray,  # (m,)
-    sizes: dict,  # sizes of a profile
-    patience: int = 20,  # early stopping, in trees
-    seed: int = 0,  # seed of row and column sampling
-    threads: int | None = None,  # threads; None = all cores
-    log=print,  # receives progress lines; None for silence
-) -> tuple:  # (fitted XGBRegressor, history DataFrame: epoch, loss, val_loss)
-    "Fit the volatility model; raises DataError when a target is not positive."
+    x_train: np.ndarray,
+    y_train: np.ndarray,
+    x_val: np.ndarray,
+    y_val: np.ndarray,
+    sizes: dict,
+    patience: int = 20,
+    seed: int = 0,
+    threads: int | None = None,
+    log=print,
+) -> tuple:
+    """Fit the volatility model; raises DataError when a target is not positive.
+
+    Parameters
+    ----------
+    x_train : np.ndarray
+        (n, window * features) float32 flattened windows of training rows
+    y_train : np.ndarray
+        (n,) positive target (fraction of price)
+    x_val : np.ndarray
+        (m, window * features) the same for validation rows
+    y_val : np.ndarray
+        (m,)
+    sizes : dict
+        sizes of a profile
+    patience : int, default 20
+        early stopping, in trees
+    seed : int, default 0
+        seed of row and column sampling
+    threads : int | None, default None
+        threads; None = all cores
+    log : default print
+        receives progress lines; None for silence
+
+    Returns
+    -------
+    tuple
+        (fitted XGBRegressor, history DataFrame: epoch, loss, val_loss)
+    """
     for name, y in {"training": y_train, "validation": y_val}.items():
         if not len(y) or not (np.isfinite(y).all() and (y > 0).all()):
             low = float(np.nanmin(y)) if len(y) else "no rows"
@@ -63,9 +102,19 @@ def train_volatility(
     return model, history
 
 # %% ../../nbs/50_models/30_volatility.ipynb #9989a2a0
-def range_to_sigma(
-    returns: np.ndarray,  # (n,) next log returns of training rows
-    natr: np.ndarray,  # (n,) forecast ranges of the same rows, same unit as the forecasts to convert
-) -> float:  # factor: sigma = factor * natr
-    "Factor that turns a forecast of the normalised range into one of the return's standard deviation."
+def range_to_sigma(returns: np.ndarray, natr: np.ndarray) -> float:
+    """Factor that turns a forecast of the normalised range into one of the return's standard deviation.
+
+    Parameters
+    ----------
+    returns : np.ndarray
+        (n,) next log returns of training rows
+    natr : np.ndarray
+        (n,) forecast ranges of the same rows, same unit as the forecasts to convert
+
+    Returns
+    -------
+    float
+        factor: sigma = factor * natr
+    """
     return float(np.sqrt(np.mean((returns / natr) ** 2)))

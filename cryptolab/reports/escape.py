@@ -10,18 +10,36 @@ import html
 import re
 
 # %% ../../nbs/80_reports/05_escape.ipynb #6d93cc99
-def printable(
-    text,  # anything; what is no text is turned into it
-) -> str:  # the same text; line ends and tabs stay, other characters that cannot be seen read as \u202e
-    "Text in which every character can be seen and written."
+def printable(text) -> str:
+    r"""Text in which every character can be seen and written.
+
+    Parameters
+    ----------
+    text
+        anything; what is no text is turned into it
+
+    Returns
+    -------
+    str
+        the same text; line ends and tabs stay, other characters that cannot be seen read as \u202e
+    """
     shown = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
     return "".join(shown)
 
 # %% ../../nbs/80_reports/05_escape.ipynb #ba3c1e9d
-def escape_html(
-    text,  # anything; what is no text is turned into it
-) -> str:  # safe between tags and inside a quoted attribute
-    "Text for HTML."
+def escape_html(text) -> str:
+    """Text for HTML.
+
+    Parameters
+    ----------
+    text
+        anything; what is no text is turned into it
+
+    Returns
+    -------
+    str
+        safe between tags and inside a quoted attribute
+    """
     return html.escape(printable(text), quote=True)
 
 # %% ../../nbs/80_reports/05_escape.ipynb #a82ebec8
@@ -34,17 +52,35 @@ _SIGNS = re.compile(
 _NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
-def escape_markdown(
-    text,  # anything; what is no text is turned into it
-) -> str:  # one line that Markdown shows as it is, also in a cell of a table or at the start of a line
-    "Text for Markdown."
+def escape_markdown(text) -> str:
+    """Text for Markdown.
+
+    Parameters
+    ----------
+    text
+        anything; what is no text is turned into it
+
+    Returns
+    -------
+    str
+        one line that Markdown shows as it is, also in a cell of a table or at the start of a line
+    """
     line = printable(" ".join(str(text).split()))
     return _SIGNS.sub(lambda sign: _NAMED.get(sign[0], f"&#{ord(sign[0])};"), line)
 
 # %% ../../nbs/80_reports/05_escape.ipynb #620ae313
-def escape_chart(
-    text,  # anything; what is no text is turned into it
-) -> str:  # one line that plotly shows as it is
-    "Text for a title, a name or a label of a plotly chart."
+def escape_chart(text) -> str:
+    """Text for a title, a name or a label of a plotly chart.
+
+    Parameters
+    ----------
+    text
+        anything; what is no text is turned into it
+
+    Returns
+    -------
+    str
+        one line that plotly shows as it is
+    """
     line = printable(" ".join(str(text).split()))
     return html.escape(html.unescape(line), quote=False).replace("$", "&#36;")

@@ -15,10 +15,19 @@ from ..evaluation.multiple import deflated_sharpe, sharpe_ratio
 from ..systems.artefacts import library_code
 
 # %% ../../nbs/80_reports/40_info_sheet.ipynb #0df5b606
-def leakage_info_sheet(
-    leaks: pd.DataFrame | None = None,  # of `audit_pipeline`; None: no audit was made
-) -> pd.DataFrame:  # index: type of leakage; meaning, detectors, verdict (nothing found / FOUND … / not looked for)
-    "What the audit found for each type of leakage of Kapoor and Narayanan (2023)."
+def leakage_info_sheet(leaks: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What the audit found for each type of leakage of Kapoor and Narayanan (2023).
+
+    Parameters
+    ----------
+    leaks : pd.DataFrame | None, default None
+        of `audit_pipeline`; None: no audit was made
+
+    Returns
+    -------
+    pd.DataFrame
+        index: type of leakage; meaning, detectors, verdict (nothing found / FOUND … / not looked for)
+    """
     rows = {}
     for code, meaning in TAXONOMY.items():
         mine = [kind for kind, covers in DETECTORS["covers"].items() if code in covers.split(", ")]
@@ -28,10 +37,18 @@ def leakage_info_sheet(
     return pd.DataFrame(rows).T.rename_axis("leakage")
 
 # %% ../../nbs/80_reports/40_info_sheet.ipynb #2592434d
-def text_table(
-    table: pd.DataFrame,  # table of text
-):  # IPython HTML: whole texts, aligned left
-    "A table of sentences for display in a notebook."
+def text_table(table: pd.DataFrame):
+    """A table of sentences for display in a notebook.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        table of text
+
+    Returns
+    -------
+    IPython HTML: whole texts, aligned left
+    """
     from IPython.display import HTML
 
     with pd.option_context("display.max_colwidth", None):
@@ -40,14 +57,27 @@ def text_table(
         )
 
 # %% ../../nbs/80_reports/40_info_sheet.ipynb #b7865d1c
-def record_trial(
-    ledger,  # path of the ledger, a JSON-lines file; None keeps none, and the trial stands alone
-    fingerprint: str,  # of the candles
-    config: dict,  # everything that could have been chosen otherwise
-    score: float,  # what trials are compared by
-    returns,  # returns per candle of the strategy that is judged, in time order, before costs
-) -> dict:  # kept, trials, sharpe (per candle), benchmark (expected best of useless trials), probabilistic, deflated
-    "Record a configuration in the ledger and deflate its Sharpe ratio by the number of trials."
+def record_trial(ledger, fingerprint: str, config: dict, score: float, returns) -> dict:
+    """Record a configuration in the ledger and deflate its Sharpe ratio by the number of trials.
+
+    Parameters
+    ----------
+    ledger
+        path of the ledger, a JSON-lines file; None keeps none, and the trial stands alone
+    fingerprint : str
+        of the candles
+    config : dict
+        everything that could have been chosen otherwise
+    score : float
+        what trials are compared by
+    returns
+        returns per candle of the strategy that is judged, in time order, before costs
+
+    Returns
+    -------
+    dict
+        kept, trials, sharpe (per candle), benchmark (expected best of useless trials), probabilistic, deflated
+    """
     returns = np.asarray(returns, dtype="float64")
     sharpe = sharpe_ratio(returns)
     if ledger is None:
@@ -65,25 +95,59 @@ def record_trial(
 PART_NAMES = {"train": "learned from", "val": "chosen with", "test": "judged by"}
 
 
-def span_text(
-    ends: tuple,  # first and last decision row of a part
-    count: int,  # its rows
-    what: str = "rows",  # what is counted
-) -> str:  # such as "1,358 rows, 2024-01-01 00:00 to 2024-02-26 13:00"
-    "Rows of a part and their dates."
+def span_text(ends: tuple, count: int, what: str = "rows") -> str:
+    """Rows of a part and their dates.
+
+    Parameters
+    ----------
+    ends : tuple
+        first and last decision row of a part
+    count : int
+        its rows
+    what : str, default "rows"
+        what is counted
+
+    Returns
+    -------
+    str
+        such as "1,358 rows, 2024-01-01 00:00 to 2024-02-26 13:00"
+    """
     return f"{count:,} {what}, {str(ends[0])[:16]} to {str(ends[1])[:16]}"
 
 # %% ../../nbs/80_reports/40_info_sheet.ipynb #5fdce361
 def system_info_sheet(
-    system,  # fitted system
-    origin: dict,  # symbol, timeframe, source, candles, first, last, fingerprint
-    forecasts: dict,  # question -> answer: what is forecast, and from what
-    fitted: dict,  # question -> answer: rows of the parts, and what was fitted or chosen on which
-    certificate: pd.DataFrame | None = None,  # of `certify`
-    leaks: pd.DataFrame | None = None,  # of `audit_pipeline`
-    trials: dict | None = None,  # of `record_trial`
-) -> pd.DataFrame:  # index: question; column answer (text)
-    "Model information sheet: the questions of every system, and between them those of this one."
+    system,
+    origin: dict,
+    forecasts: dict,
+    fitted: dict,
+    certificate: pd.DataFrame | None = None,
+    leaks: pd.DataFrame | None = None,
+    trials: dict | None = None,
+) -> pd.DataFrame:
+    """Model information sheet: the questions of every system, and between them those of this one.
+
+    Parameters
+    ----------
+    system
+        fitted system
+    origin : dict
+        symbol, timeframe, source, candles, first, last, fingerprint
+    forecasts : dict
+        question -> answer: what is forecast, and from what
+    fitted : dict
+        question -> answer: rows of the parts, and what was fitted or chosen on which
+    certificate : pd.DataFrame | None, default None
+        of `certify`
+    leaks : pd.DataFrame | None, default None
+        of `audit_pipeline`
+    trials : dict | None, default None
+        of `record_trial`
+
+    Returns
+    -------
+    pd.DataFrame
+        index: question; column answer (text)
+    """
     dates = f"{origin['first'][:16]} to {origin['last'][:16]}"
     rows = {
         "candles": f"{origin['symbol']} {origin['timeframe']}, {origin['candles']:,} from {origin['source']}, {dates}",

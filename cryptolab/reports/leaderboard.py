@@ -51,10 +51,19 @@ def _failures(out):
     }, []
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #a955fa1d
-def corrected(
-    p,  # p-value per report; NaN where a report has none
-) -> pd.DataFrame:  # index of p; p_holm, q; NaN where p is
-    "Holm's and Benjamini-Hochberg's adjustment over all reports."
+def corrected(p) -> pd.DataFrame:
+    """Holm's and Benjamini-Hochberg's adjustment over all reports.
+
+    Parameters
+    ----------
+    p
+        p-value per report; NaN where a report has none
+
+    Returns
+    -------
+    pd.DataFrame
+        index of p; p_holm, q; NaN where p is
+    """
     p = pd.Series(p, dtype=float)
     known, table = p.dropna(), pd.DataFrame({"p_holm": math.nan, "q": math.nan}, index=p.index)
     if len(known):
@@ -95,10 +104,19 @@ def _rows(out):
     return rows, problems
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #d538a601
-def leaderboard(
-    out: str | Path,  # folder of reports
-) -> pd.DataFrame:  # one row per report or failed job; edges in points, *_bp in basis points, else fractions
-    "All reports of a folder, smallest p-value first, corrected for their number (attrs: tests, problems)."
+def leaderboard(out: str | Path) -> pd.DataFrame:
+    """All reports of a folder, smallest p-value first, corrected for their number (attrs: tests, problems).
+
+    Parameters
+    ----------
+    out : str | Path
+        folder of reports
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per report or failed job; edges in points, *_bp in basis points, else fractions
+    """
     if not Path(out).is_dir():
         raise SettingsError(
             "no folder of reports", "a folder that exists", str(out),
@@ -237,11 +255,21 @@ def _trust_sentences(board):
     return sentences
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #e8fcc4d6
-def leaderboard_summary(
-    board: pd.DataFrame,  # of `leaderboard`, or some of its rows
-    tests: int | None = None,  # tests that p_holm is corrected for, if `board` is a part; None: it is whole
-) -> str:  # plain sentences
-    "What a leaderboard shows, in plain sentences."
+def leaderboard_summary(board: pd.DataFrame, tests: int | None = None) -> str:
+    """What a leaderboard shows, in plain sentences.
+
+    Parameters
+    ----------
+    board : pd.DataFrame
+        of `leaderboard`, or some of its rows
+    tests : int | None, default None
+        tests that p_holm is corrected for, if `board` is a part; None: it is whole
+
+    Returns
+    -------
+    str
+        plain sentences
+    """
     if board.empty:
         return (
             "There is no report here yet. Write one with `cryptolab run`, or many with `cryptolab batch`,"
@@ -255,10 +283,19 @@ def leaderboard_summary(
     return " ".join(filter(None, sentences))
 
 # %% ../../nbs/80_reports/60_leaderboard.ipynb #1fd379fe
-def page_names(
-    symbols,  # coins, as the results name them
-) -> dict:  # coin -> file name, each once, also where capitals do not count
-    "A safe file name for the page of each coin."
+def page_names(symbols) -> dict:
+    """A safe file name for the page of each coin.
+
+    Parameters
+    ----------
+    symbols
+        coins, as the results name them
+
+    Returns
+    -------
+    dict
+        coin -> file name, each once, also where capitals do not count
+    """
     names, used = {}, {"index"}
     for symbol in sorted(set(symbols)):
         name = re.sub(r"[^A-Za-z0-9._-]", "_", symbol).strip(".")[:80] or "coin"
@@ -279,10 +316,24 @@ def _remove_outdated(out, wanted):
                 page.unlink(missing_ok=True)
 
 
-def write_leaderboard(
-    out: str | Path,  # folder of reports
-) -> Path:  # index.html in it, with leaderboard.json and a page per coin; raises WriteError if it cannot be written
-    "Write the leaderboard of a folder as JSON and as pages."
+def write_leaderboard(out: str | Path) -> Path:
+    """Write the leaderboard of a folder as JSON and as pages.
+
+    Parameters
+    ----------
+    out : str | Path
+        folder of reports
+
+    Returns
+    -------
+    Path
+        index.html in it, with leaderboard.json and a page per coin
+
+    Raises
+    ------
+    WriteError
+        if it cannot be written
+    """
     out = Path(out)
     if out.is_dir():  # otherwise `leaderboard` says so
         check_writable(out)

@@ -12,48 +12,99 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 # %% ../../nbs/80_reports/52_leaderboard_columns.ipynb #5820ded4
-def is_number(
-    value,  # anything
-) -> bool:  # whether it is a finite number
-    "Whether there is a finite number."
+def is_number(value) -> bool:
+    """Whether there is a finite number.
+
+    Parameters
+    ----------
+    value
+        anything
+
+    Returns
+    -------
+    bool
+        whether it is a finite number
+    """
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def fixed(
-    value,  # a number or nothing
-    form: str = "{:.1f}",  # format
-    scale: float = 1,  # factor before it is formatted, such as 100 for percent
-) -> str:  # empty where there is no number
-    "A number in a format, with a real minus sign and without a minus zero."
+def fixed(value, form: str = "{:.1f}", scale: float = 1) -> str:
+    """A number in a format, with a real minus sign and without a minus zero.
+
+    Parameters
+    ----------
+    value
+        a number or nothing
+    form : str, default "{:.1f}"
+        format
+    scale : float, default 1
+        factor before it is formatted, such as 100 for percent
+
+    Returns
+    -------
+    str
+        empty where there is no number
+    """
     if not is_number(value):
         return ""
     text = form.format(scale * value)
     return text.replace("-", "" if not any(c in "123456789" for c in text) else "−")
 
 
-def percent(
-    value,  # a fraction or nothing
-    form: str = "{:.1f} %",  # format
-) -> str:  # empty where there is no number
-    "A fraction as percent."
+def percent(value, form: str = "{:.1f} %") -> str:
+    """A fraction as percent.
+
+    Parameters
+    ----------
+    value
+        a fraction or nothing
+    form : str, default "{:.1f} %"
+        format
+
+    Returns
+    -------
+    str
+        empty where there is no number
+    """
     return fixed(value, form, 100)
 
 
-def interval(
-    low,  # lower end or nothing
-    high,  # upper end or nothing
-    form: str = "{:+.1f}",  # format of an end
-    scale: float = 1,  # factor before it is formatted
-) -> str:  # such as "−1.0 … +2.0"; empty unless there are both ends
-    "Both ends of an interval."
+def interval(low, high, form: str = "{:+.1f}", scale: float = 1) -> str:
+    """Both ends of an interval.
+
+    Parameters
+    ----------
+    low
+        lower end or nothing
+    high
+        upper end or nothing
+    form : str, default "{:+.1f}"
+        format of an end
+    scale : float, default 1
+        factor before it is formatted
+
+    Returns
+    -------
+    str
+        such as "−1.0 … +2.0"; empty unless there are both ends
+    """
     ends = fixed(low, form, scale), fixed(high, form, scale)
     return f"{ends[0]} … {ends[1]}" if all(ends) else ""
 
 # %% ../../nbs/80_reports/52_leaderboard_columns.ipynb #c1abdc92
-def p_text(
-    value,  # a p-value or nothing
-) -> str:  # two digits; empty where there is none
-    "A p-value."
+def p_text(value) -> str:
+    """A p-value.
+
+    Parameters
+    ----------
+    value
+        a p-value or nothing
+
+    Returns
+    -------
+    str
+        two digits; empty where there is none
+    """
     if not is_number(value):
         return ""
     if value < 0.0001:
@@ -61,10 +112,19 @@ def p_text(
     return f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
-def duration(
-    seconds,  # a number or nothing
-) -> str:  # such as "59 s", "5 min", "2.5 h"
-    "A duration in the unit that fits."
+def duration(seconds) -> str:
+    """A duration in the unit that fits.
+
+    Parameters
+    ----------
+    seconds
+        a number or nothing
+
+    Returns
+    -------
+    str
+        such as "59 s", "5 min", "2.5 h"
+    """
     if not is_number(seconds):
         return ""
     if seconds < 120:
@@ -72,18 +132,37 @@ def duration(
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def labelled(
-    label: str,  # a word
-    value: str,  # text
-) -> str:  # both; empty where the value is
-    "A value behind its label."
+def labelled(label: str, value: str) -> str:
+    """A value behind its label.
+
+    Parameters
+    ----------
+    label : str
+        a word
+    value : str
+        text
+
+    Returns
+    -------
+    str
+        both; empty where the value is
+    """
     return f"{label} {value}" if value else ""
 
 
-def lines(
-    *parts: str,  # texts, some of them empty
-) -> str:  # those that are not empty, one line each
-    "Several notes below each other."
+def lines(*parts: str) -> str:
+    """Several notes below each other.
+
+    Parameters
+    ----------
+    *parts : str
+        texts, some of them empty
+
+    Returns
+    -------
+    str
+        those that are not empty, one line each
+    """
     return "\n".join(filter(None, parts))
 
 # %% ../../nbs/80_reports/52_leaderboard_columns.ipynb #002b0733
@@ -94,15 +173,33 @@ def _nothing(row):
 
 @dataclass(frozen=True)
 class Column:
-    "One column of the leaderboard; `value` and `note` turn a row of the table into text."
+    """One column of the leaderboard; `value` and `note` turn a row of the table into text.
 
-    heading: str  # text of the head
-    meaning: str  # what the number is, for a tooltip and for the list under the table
-    key: str  # column of `leaderboard` that it is sorted by
-    value: Callable  # row -> first line
-    note: Callable = _nothing  # row -> smaller lines below it
-    largest_first: bool = True  # order after the first click
-    always: bool = True  # shown from the start, not only with "all columns"
+    Parameters
+    ----------
+    heading : str
+        text of the head
+    meaning : str
+        what the number is, for a tooltip and for the list under the table
+    key : str
+        column of `leaderboard` that it is sorted by
+    value : Callable
+        row -> first line
+    note : Callable, default _nothing
+        row -> smaller lines below it
+    largest_first : bool, default True
+        order after the first click
+    always : bool, default True
+        shown from the start, not only with "all columns"
+    """
+
+    heading: str
+    meaning: str
+    key: str
+    value: Callable
+    note: Callable = _nothing
+    largest_first: bool = True
+    always: bool = True
 
 # %% ../../nbs/80_reports/52_leaderboard_columns.ipynb #61377d5b
 _DIRECTION = [

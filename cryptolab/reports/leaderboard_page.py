@@ -18,10 +18,19 @@ from .policy import content_policy
 from .render import CSS
 
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #c2bd452e
-def timeframe_minutes(
-    timeframe,  # text such as 15m
-) -> float:  # infinity for what is no timeframe, so that it is sorted last
-    "Length of a timeframe in minutes."
+def timeframe_minutes(timeframe) -> float:
+    """Length of a timeframe in minutes.
+
+    Parameters
+    ----------
+    timeframe
+        text such as 15m
+
+    Returns
+    -------
+    float
+        infinity for what is no timeframe, so that it is sorted last
+    """
     try:
         return timeframe_delta(timeframe).total_seconds() / 60
     except (CryptolabError, TypeError):
@@ -332,14 +341,35 @@ def _explanation(tests):
 
 # %% ../../nbs/80_reports/55_leaderboard_page.ipynb #23580019
 def leaderboard_html(
-    board: pd.DataFrame,  # of `leaderboard`, or some of its rows
-    summary: str,  # the first paragraph, plain text
-    tests: int,  # number of tests that the p-values are corrected for
-    title: str = "Leaderboard",  # heading of the page
-    pages: dict | None = None,  # coin -> file name of its page
-    coin: bool = False,  # page of one coin: with a link back, and each report's finding
-) -> str:  # a whole HTML page
-    "The leaderboard as one page without any other file."
+    board: pd.DataFrame,
+    summary: str,
+    tests: int,
+    title: str = "Leaderboard",
+    pages: dict | None = None,
+    coin: bool = False,
+) -> str:
+    """The leaderboard as one page without any other file.
+
+    Parameters
+    ----------
+    board : pd.DataFrame
+        of `leaderboard`, or some of its rows
+    summary : str
+        the first paragraph, plain text
+    tests : int
+        number of tests that the p-values are corrected for
+    title : str, default "Leaderboard"
+        heading of the page
+    pages : dict | None, default None
+        coin -> file name of its page
+    coin : bool, default False
+        page of one coin: with a link back, and each report's finding
+
+    Returns
+    -------
+    str
+        a whole HTML page
+    """
     back = '<nav><a href="index.html">← All coins</a></nav>' if coin else ""
     parts = [back, f"<h1>{escape_html(title)}</h1>", f'<p class="lead">{escape_html(summary)}</p>']
     if len(board):

@@ -12,21 +12,40 @@ import re
 from scipy import stats
 
 # %% ../../nbs/80_reports/58_leaderboard_rows.ipynb #ce9d48ab
-def value_at(
-    result: dict,  # a result, or anything else
-    *path,  # keys from the outside to the inside
-):  # the value; None where a part of the path is missing
-    "A value deep inside a result."
+def value_at(result: dict, *path):
+    """A value deep inside a result.
+
+    Parameters
+    ----------
+    result : dict
+        a result, or anything else
+    *path
+        keys from the outside to the inside
+
+    Returns
+    -------
+    the value; None where a part of the path is missing
+    """
     for key in path:
         result = result.get(key) if isinstance(result, dict) else None
     return result
 
 
-def number_at(
-    result: dict,  # a result, or anything else
-    *path,  # keys from the outside to the inside
-) -> float:  # NaN where there is no finite number
-    "The finite number at a path."
+def number_at(result: dict, *path) -> float:
+    """The finite number at a path.
+
+    Parameters
+    ----------
+    result : dict
+        a result, or anything else
+    *path
+        keys from the outside to the inside
+
+    Returns
+    -------
+    float
+        NaN where there is no finite number
+    """
     value = value_at(result, *path)
     try:
         value = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
@@ -35,11 +54,21 @@ def number_at(
     return value if math.isfinite(value) else math.nan
 
 
-def text_at(
-    result: dict,  # a result, or anything else
-    *path,  # keys from the outside to the inside
-) -> str:  # empty where there is no text or number
-    "The text at a path."
+def text_at(result: dict, *path) -> str:
+    """The text at a path.
+
+    Parameters
+    ----------
+    result : dict
+        a result, or anything else
+    *path
+        keys from the outside to the inside
+
+    Returns
+    -------
+    str
+        empty where there is no text or number
+    """
     value = value_at(result, *path)
     return "" if value is None or isinstance(value, (dict, list)) else str(value)
 
@@ -218,11 +247,21 @@ def _names(folder):
     return dict(zip(("symbol", "timeframe", "system"), parts.groups() if parts else (folder, "", "")))
 
 
-def result_row(
-    result: dict,  # content of a result.json; an empty dictionary makes a whole row too
-    folder: str,  # name of the report's folder, such as BTCUSDT-1h-v9
-) -> dict:  # column -> value; NaN or an empty text where the result has nothing
-    "One result as a row of the leaderboard."
+def result_row(result: dict, folder: str) -> dict:
+    """One result as a row of the leaderboard.
+
+    Parameters
+    ----------
+    result : dict
+        content of a result.json; an empty dictionary makes a whole row too
+    folder : str
+        name of the report's folder, such as BTCUSDT-1h-v9
+
+    Returns
+    -------
+    dict
+        column -> value; NaN or an empty text where the result has nothing
+    """
     named = _names(folder) | {key: text for key in ("system", "symbol", "timeframe") if (text := text_at(result, key))}
     measured = {"event": ""} | _direction(result) | _money(result)
     if not value_at(result, "direction"):

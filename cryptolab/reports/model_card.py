@@ -199,12 +199,28 @@ def _card_facts(result, manifest):
     }
 
 # %% ../../nbs/80_reports/50_model_card.ipynb #08cbc1fb
-def model_card(
-    result: dict,  # of a finished run, see `read_result`
-    manifest: dict,  # of its model folder, see `check_manifest`
-    repo: str,  # owner/name of the repository
-) -> str:  # Markdown with front matter; raises DataError if the result lacks what a card must say
-    "The page of a published model, filled from its result."
+def model_card(result: dict, manifest: dict, repo: str) -> str:
+    """The page of a published model, filled from its result.
+
+    Parameters
+    ----------
+    result : dict
+        of a finished run, see `read_result`
+    manifest : dict
+        of its model folder, see `check_manifest`
+    repo : str
+        owner/name of the repository
+
+    Returns
+    -------
+    str
+        Markdown with front matter
+
+    Raises
+    ------
+    DataError
+        if the result lacks what a card must say
+    """
     try:
         facts = _card_facts(result, manifest)
         system, symbol, timeframe = (result[key] for key in ("system", "symbol", "timeframe"))

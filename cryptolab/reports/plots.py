@@ -48,12 +48,22 @@ def _texts_escaped(fig):
         axis.update({key: _as_text(axis[key]) for key in ("categoryarray", "tickvals", "ticktext")})
 
 
-def apply_layout(
-    fig,  # plotly Figure; it is changed
-    title: str,  # sentence above the chart
-    height: int = 380,  # pixels
-):  # the same Figure
-    "The shared look: title in short lines, legend above the chart, small margins, width of the page."
+def apply_layout(fig, title: str, height: int = 380):
+    """The shared look: title in short lines, legend above the chart, small margins, width of the page.
+
+    Parameters
+    ----------
+    fig
+        plotly Figure; it is changed
+    title : str
+        sentence above the chart
+    height : int, default 380
+        pixels
+
+    Returns
+    -------
+    the same Figure
+    """
     lines = textwrap.wrap(title, 44)
     names = dict.fromkeys(t.name for t in fig.data if t.name and t.showlegend is not False)
     rows = _legend_rows(names)
@@ -76,17 +86,35 @@ def apply_layout(
     return fig
 
 # %% ../../nbs/80_reports/10_plots.ipynb #2251871d
-def plain_numbers(
-    values,  # numbers
-) -> list:  # of floats and None
-    "Plain floats of six significant digits; NaN becomes a break in the line."
+def plain_numbers(values) -> list:
+    """Plain floats of six significant digits; NaN becomes a break in the line.
+
+    Parameters
+    ----------
+    values
+        numbers
+
+    Returns
+    -------
+    list
+        of floats and None
+    """
     return [float(f"{v:.6g}") if np.isfinite(v) else None for v in np.asarray(values, dtype=float)]
 
 
-def time_labels(
-    index,  # times or other row labels
-) -> list:  # such as "2025-01-01 13:00"
-    "Times as short text (UTC), other row labels as they are."
+def time_labels(index) -> list:
+    """Times as short text (UTC), other row labels as they are.
+
+    Parameters
+    ----------
+    index
+        times or other row labels
+
+    Returns
+    -------
+    list
+        such as "2025-01-01 13:00"
+    """
     index = pd.Index(index)
     if isinstance(index, pd.DatetimeIndex):
         index = index.tz_convert("UTC") if index.tz is not None else index
@@ -94,11 +122,21 @@ def time_labels(
     return index.tolist()
 
 
-def thinned_rows(
-    n: int,  # number of rows
-    most: int,  # rows to keep at most
-) -> np.ndarray:  # row numbers, first and last among them
-    "Evenly spaced row numbers."
+def thinned_rows(n: int, most: int) -> np.ndarray:
+    """Evenly spaced row numbers.
+
+    Parameters
+    ----------
+    n : int
+        number of rows
+    most : int
+        rows to keep at most
+
+    Returns
+    -------
+    np.ndarray
+        row numbers, first and last among them
+    """
     return np.arange(n) if n <= most else np.unique(np.linspace(0, n - 1, most).round().astype(int))
 
 # %% ../../nbs/80_reports/10_plots.ipynb #fdf92941
@@ -114,14 +152,26 @@ def _same_length(index, **columns):
     return arrays
 
 
-def line_trace(
-    name: str,  # for the legend
-    x,  # labels
-    y,  # numbers
-    color: str,  # CSS color
-    **more,  # further properties of the line, such as width
-):  # plotly Scatter
-    "One thin line."
+def line_trace(name: str, x, y, color: str, **more):
+    """One thin line.
+
+    Parameters
+    ----------
+    name : str
+        for the legend
+    x
+        labels
+    y
+        numbers
+    color : str
+        CSS color
+    **more
+        further properties of the line, such as width
+
+    Returns
+    -------
+    plotly Scatter
+    """
     import plotly.graph_objects as go
 
     return go.Scatter(x=x, y=plain_numbers(y), name=name, mode="lines", line={"color": color, "width": 1.6, **more})
@@ -145,12 +195,22 @@ def _merged(candles, most):
     return merged.set_axis(candles.index[::k], axis=0), k
 
 
-def plot_candles(
-    candles: pd.DataFrame,  # candle table
-    max_candles: int = 600,  # most candles to draw; more are merged
-    title: str | None = None,  # None = symbol and timeframe of the table, and how many candles were merged
-):  # plotly Figure; volume below
-    "Price candles with volume."
+def plot_candles(candles: pd.DataFrame, max_candles: int = 600, title: str | None = None):
+    """Price candles with volume.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    max_candles : int, default 600
+        most candles to draw; more are merged
+    title : str | None, default None
+        None = symbol and timeframe of the table, and how many candles were merged
+
+    Returns
+    -------
+    plotly Figure; volume below
+    """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -185,14 +245,34 @@ def plot_candles(
 
 # %% ../../nbs/80_reports/10_plots.ipynb #09f4c143
 def plot_volatility(
-    index,  # decision rows
-    actual,  # volatility that happened, fraction
-    forecast=None,  # forecast of the model, fraction; None = only what happened
-    baselines: dict | None = None,  # name -> forecast, fraction
-    max_points: int = 500,  # rows drawn at most
-    title: str = "Volatility: the blue line should follow the black one better than the baselines do",  # of the chart
-):  # plotly Figure; percent of the price
-    "Forecast and actual volatility over time."
+    index,
+    actual,
+    forecast=None,
+    baselines: dict | None = None,
+    max_points: int = 500,
+    title: str = "Volatility: the blue line should follow the black one better than the baselines do",
+):
+    """Forecast and actual volatility over time.
+
+    Parameters
+    ----------
+    index
+        decision rows
+    actual
+        volatility that happened, fraction
+    forecast : default None
+        forecast of the model, fraction; None = only what happened
+    baselines : dict | None, default None
+        name -> forecast, fraction
+    max_points : int, default 500
+        rows drawn at most
+    title : str, default "Volatility: the blue line should follow the black one better than the baselines do"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure; percent of the price
+    """
     import plotly.graph_objects as go
 
     lines = {"actual": actual, **(baselines or {}), **({} if forecast is None else {"model": forecast})}
@@ -209,11 +289,25 @@ def plot_volatility(
 
 # %% ../../nbs/80_reports/10_plots.ipynb #94781b5b
 def plot_learning_curves(
-    histories: dict,  # name of the model -> DataFrame with columns epoch, loss, val_loss (one row per epoch or tree)
-    max_points: int = 300,  # epochs drawn at most
-    title: str = "Learning curves: the validation loss must fall too, not only the training loss",  # of the chart
-):  # plotly Figure, one panel per model below each other
-    "Training and validation loss per epoch."
+    histories: dict,
+    max_points: int = 300,
+    title: str = "Learning curves: the validation loss must fall too, not only the training loss",
+):
+    """Training and validation loss per epoch.
+
+    Parameters
+    ----------
+    histories : dict
+        name of the model -> DataFrame with columns epoch, loss, val_loss (one row per epoch or tree)
+    max_points : int, default 300
+        epochs drawn at most
+    title : str, default "Learning curves: the validation loss must fall too, not only the training loss"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure, one panel per model below each other
+    """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -242,17 +336,32 @@ def plot_learning_curves(
     return apply_layout(fig, title, 110 + 190 * len(histories))
 
 # %% ../../nbs/80_reports/10_plots.ipynb #b382ae37
-def interval_points(
-    x,  # positions
-    y,  # positions
-    low,  # lower ends of the intervals
-    high,  # upper ends of the intervals
-    name: str,  # for the legend
-    color: str = BLUE,  # CSS color
-    along: str = "y",  # direction of the intervals: x | y
-    **more,  # further properties of the Scatter
-):  # plotly Scatter
-    "Points with their intervals."
+def interval_points(x, y, low, high, name: str, color: str = BLUE, along: str = "y", **more):
+    """Points with their intervals.
+
+    Parameters
+    ----------
+    x
+        positions
+    y
+        positions
+    low
+        lower ends of the intervals
+    high
+        upper ends of the intervals
+    name : str
+        for the legend
+    color : str, default BLUE
+        CSS color
+    along : str, default "y"
+        direction of the intervals: x | y
+    **more
+        further properties of the Scatter
+
+    Returns
+    -------
+    plotly Scatter
+    """
     import plotly.graph_objects as go
 
     middle = np.asarray(y if along == "y" else x, dtype=float)
@@ -266,10 +375,22 @@ def interval_points(
 
 # %% ../../nbs/80_reports/10_plots.ipynb #3aee0358
 def plot_reliability(
-    table: pd.DataFrame,  # of `reliability_table`: forecast, share, low, high
-    title: str = "Reliability: points on the dashed line mean that the probabilities are true",  # of the chart
-):  # plotly Figure
-    "Forecast probability against what happened."
+    table: pd.DataFrame,
+    title: str = "Reliability: points on the dashed line mean that the probabilities are true",
+):
+    """Forecast probability against what happened.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `reliability_table`: forecast, share, low, high
+    title : str, default "Reliability: points on the dashed line mean that the probabilities are true"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure
+    """
     import plotly.graph_objects as go
 
     values = np.r_[table["forecast"], table["low"], table["high"]]
@@ -287,13 +408,28 @@ def plot_reliability(
 
 # %% ../../nbs/80_reports/10_plots.ipynb #ea9fb06f
 def plot_deciles(
-    table: pd.DataFrame,  # of `confidence_deciles`: index decile; accuracy, low, high
-    base: float,  # accuracy of always guessing one class, fraction
-    best=None,  # best possible accuracy (generated markets): one fraction, or one per row of the table
-    # of the chart
+    table: pd.DataFrame,
+    base: float,
+    best=None,
     title: str = "Accuracy by confidence: a model that knows something rises to the right, above the dashed line",
-):  # plotly Figure
-    "Accuracy per confidence group."
+):
+    """Accuracy per confidence group.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `confidence_deciles`: index decile; accuracy, low, high
+    base : float
+        accuracy of always guessing one class, fraction
+    best : default None
+        best possible accuracy (generated markets): one fraction, or one per row of the table
+    title : str, default …
+        of the chart
+
+    Returns
+    -------
+    plotly Figure
+    """
     import plotly.graph_objects as go
 
     x = table.index.tolist()
@@ -310,12 +446,28 @@ def plot_deciles(
 
 # %% ../../nbs/80_reports/10_plots.ipynb #7f1e6a06
 def plot_accuracy_bars(
-    rows,  # DataFrame or list of dicts: name, accuracy, low, high (fractions); drawn from top to bottom
-    base: float,  # accuracy of always guessing the majority, fraction
-    best: float | None = None,  # best possible accuracy (generated markets), fraction
-    title: str = "Direction: an interval right of the dashed line beats the base rate",  # of the chart
-):  # plotly Figure; the first row is the model (blue)
-    "Accuracy per method, with intervals."
+    rows,
+    base: float,
+    best: float | None = None,
+    title: str = "Direction: an interval right of the dashed line beats the base rate",
+):
+    """Accuracy per method, with intervals.
+
+    Parameters
+    ----------
+    rows
+        DataFrame or list of dicts: name, accuracy, low, high (fractions); drawn from top to bottom
+    base : float
+        accuracy of always guessing the majority, fraction
+    best : float | None, default None
+        best possible accuracy (generated markets), fraction
+    title : str, default "Direction: an interval right of the dashed line beats the base rate"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure; the first row is the model (blue)
+    """
     import plotly.graph_objects as go
 
     table = pd.DataFrame(rows)
@@ -326,8 +478,8 @@ def plot_accuracy_bars(
     for part, color in ((table[:1], BLUE), (table[1:], GREY)):
         fig.add_trace(
             interval_points(
-                plain_numbers(part["accuracy"]), part["name"].tolist(), part["low"], part["high"], "accuracy", color,
-                "x", showlegend=False,
+                plain_numbers(part["accuracy"]), part["name"].tolist(), part["low"], part["high"], "accuracy",
+                color=color, along="x", showlegend=False,
             )
         )
     labels = [f"{name} {accuracy:.1%}" for name, accuracy in zip(table["name"], table["accuracy"])]
@@ -340,17 +492,29 @@ def plot_accuracy_bars(
 
 # %% ../../nbs/80_reports/10_plots.ipynb #72d0792f
 def plot_rivals(
-    rivals: pd.DataFrame,  # of `rival_comparison`: index rival; edge, edge_low, edge_high in points
-    title: str = "Points of accuracy ahead of each rival: an interval right of zero is an edge",  # of the chart
-):  # plotly Figure
-    "Differences of accuracy with intervals."
+    rivals: pd.DataFrame,
+    title: str = "Points of accuracy ahead of each rival: an interval right of zero is an edge",
+):
+    """Differences of accuracy with intervals.
+
+    Parameters
+    ----------
+    rivals : pd.DataFrame
+        of `rival_comparison`: index rival; edge, edge_low, edge_high in points
+    title : str, default "Points of accuracy ahead of each rival: an interval right of zero is an edge"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure
+    """
     import plotly.graph_objects as go
 
     names = rivals.index.tolist()
     fig = go.Figure(
         interval_points(
-            plain_numbers(rivals["edge"]), names, rivals["edge_low"], rivals["edge_high"], "edge", BLUE, "x",
-            showlegend=False,
+            plain_numbers(rivals["edge"]), names, rivals["edge_low"], rivals["edge_high"], "edge", color=BLUE,
+            along="x", showlegend=False,
         )
     )
     fig.add_vline(x=0, line={"color": GREY, "dash": "dash", "width": 1.2})
@@ -361,16 +525,40 @@ def plot_rivals(
 
 # %% ../../nbs/80_reports/10_plots.ipynb #4d3d852e
 def plot_forecast_interval(
-    index,  # decision rows
-    close_next,  # close that followed
-    price,  # its forecast
-    lower,  # lower end of the forecast interval
-    upper,  # upper end
-    last: int = 200,  # newest rows drawn
-    coverage: float | None = None,  # promised coverage, fraction, for the title
-    title: str | None = None,  # None = a sentence with the coverage promised and seen in these rows
-):  # plotly Figure; outcomes outside the band are marked
-    "Price forecast with its interval and what happened."
+    index,
+    close_next,
+    price,
+    lower,
+    upper,
+    last: int = 200,
+    coverage: float | None = None,
+    title: str | None = None,
+):
+    """Price forecast with its interval and what happened.
+
+    Parameters
+    ----------
+    index
+        decision rows
+    close_next
+        close that followed
+    price
+        its forecast
+    lower
+        lower end of the forecast interval
+    upper
+        upper end
+    last : int, default 200
+        newest rows drawn
+    coverage : float | None, default None
+        promised coverage, fraction, for the title
+    title : str | None, default None
+        None = a sentence with the coverage promised and seen in these rows
+
+    Returns
+    -------
+    plotly Figure; outcomes outside the band are marked
+    """
     import plotly.graph_objects as go
 
     columns = _same_length(index, close_next=close_next, price=price, lower=lower, upper=upper)
@@ -396,14 +584,34 @@ def plot_forecast_interval(
 
 # %% ../../nbs/80_reports/10_plots.ipynb #3aedade4
 def plot_price_error(
-    index,  # decision rows
-    close,  # last known close per row
-    next_close,  # close that followed
-    forecasts: dict,  # name -> forecast price per row; the first is the model (blue)
-    max_points: int = 700,  # rows drawn at most
-    title: str = "Price: a line that rises steadily is better than repeating the last close",  # of the chart
-):  # plotly Figure; sum of |error of persistence| - |error|, log returns shown in percent
-    "Accumulated gain in absolute error over persistence."
+    index,
+    close,
+    next_close,
+    forecasts: dict,
+    max_points: int = 700,
+    title: str = "Price: a line that rises steadily is better than repeating the last close",
+):
+    """Accumulated gain in absolute error over persistence.
+
+    Parameters
+    ----------
+    index
+        decision rows
+    close
+        last known close per row
+    next_close
+        close that followed
+    forecasts : dict
+        name -> forecast price per row; the first is the model (blue)
+    max_points : int, default 700
+        rows drawn at most
+    title : str, default "Price: a line that rises steadily is better than repeating the last close"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure; sum of |error of persistence| - |error|, log returns shown in percent
+    """
     import plotly.graph_objects as go
 
     columns = _same_length(index, close=close, next_close=next_close, **forecasts)

@@ -10,18 +10,37 @@ import base64
 import hashlib
 
 # %% ../../nbs/80_reports/15_policy.ipynb #add54c7e
-def script_sum(
-    code: str,  # what stands between <script> and </script>, to the letter
-) -> str:  # such as 'sha256-…', with its quotes
-    "The source expression that allows one inline script."
+def script_sum(code: str) -> str:
+    """The source expression that allows one inline script.
+
+    Parameters
+    ----------
+    code : str
+        what stands between <script> and </script>, to the letter
+
+    Returns
+    -------
+    str
+        such as 'sha256-…', with its quotes
+    """
     return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
 
 
-def content_policy(
-    *scripts: str,  # code of the inline scripts of the page, each to the letter
-    nonce: str | None = None,  # of the script files of the page; None: it has none
-) -> str:  # a <meta> element, to stand in the head before any script
-    "The policy of a page that runs these scripts and no others."
+def content_policy(*scripts: str, nonce: str | None = None) -> str:
+    """The policy of a page that runs these scripts and no others.
+
+    Parameters
+    ----------
+    *scripts : str
+        code of the inline scripts of the page, each to the letter
+    nonce : str | None, default None
+        of the script files of the page; None: it has none
+
+    Returns
+    -------
+    str
+        a <meta> element, to stand in the head before any script
+    """
     allowed = [f"'nonce-{nonce}'"] * bool(nonce) + [script_sum(code) for code in scripts]
     rules = {
         "default-src": "'none'", "script-src": " ".join(allowed) or "'none'", "script-src-attr": "'none'",
@@ -32,8 +51,17 @@ def content_policy(
     return f'<meta http-equiv="Content-Security-Policy" content="{content}">'
 
 # %% ../../nbs/80_reports/15_policy.ipynb #65cf204a
-def page_nonce(
-    body: str,  # everything on the page that is not this library's own
-) -> str:  # 32 hex digits
-    "A nonce that the same page always gets, and that no text on it can know."
+def page_nonce(body: str) -> str:
+    """A nonce that the same page always gets, and that no text on it can know.
+
+    Parameters
+    ----------
+    body : str
+        everything on the page that is not this library's own
+
+    Returns
+    -------
+    str
+        32 hex digits
+    """
     return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -25,11 +25,21 @@ from .policy import content_policy, page_nonce
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def text_html(
-    text: str,  # anything a program printed
-    keep: int = 400,  # lines shown at most; the middle of a longer text is left out, and the page says so
-) -> str:  # a `<pre>` element
-    "Plain text as HTML: escaped, without terminal colours, shortened in the middle."
+def text_html(text: str, keep: int = 400) -> str:
+    """Plain text as HTML: escaped, without terminal colours, shortened in the middle.
+
+    Parameters
+    ----------
+    text : str
+        anything a program printed
+    keep : int, default 400
+        lines shown at most; the middle of a longer text is left out, and the page says so
+
+    Returns
+    -------
+    str
+        a `<pre>` element
+    """
     # A progress bar rewrites its line after each \r; only the last state is worth reading.
     lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in _ANSI.sub("", text).rstrip("\n").split("\n")]
     if len(lines) > keep:
@@ -52,10 +62,19 @@ def _plotly_value(value):
     return [_plotly_value(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def chart_html(
-    figure: dict,  # a plotly figure as plain JSON: data, layout and perhaps frames
-) -> str:  # an empty element for the chart, and the data it is drawn from
-    "A plotly figure as HTML; the script at the end of the page draws it."
+def chart_html(figure: dict) -> str:
+    """A plotly figure as HTML; the script at the end of the page draws it.
+
+    Parameters
+    ----------
+    figure : dict
+        a plotly figure as plain JSON: data, layout and perhaps frames
+
+    Returns
+    -------
+    str
+        an empty element for the chart, and the data it is drawn from
+    """
     layout = dict(figure.get("layout", {}))
     layout.pop("width", None)  # as wide as the page
     height = layout.get("height") or 420
@@ -69,11 +88,21 @@ def chart_html(
     )
 
 # %% ../../nbs/80_reports/20_render.ipynb #c1c540be
-def place_plotly(
-    folder: str | Path,  # the folder of a report
-    shared: str | Path | None = None,  # folder that holds the one copy for many reports; None: no sharing
-) -> Path:  # the file in `folder`
-    "Put `plotly.min.js` of the installed plotly into the folder, as a link to the shared copy where possible."
+def place_plotly(folder: str | Path, shared: str | Path | None = None) -> Path:
+    """Put `plotly.min.js` of the installed plotly into the folder, as a link to the shared copy where possible.
+
+    Parameters
+    ----------
+    folder : str | Path
+        the folder of a report
+    shared : str | Path | None, default None
+        folder that holds the one copy for many reports; None: no sharing
+
+    Returns
+    -------
+    Path
+        the file in `folder`
+    """
     import plotly
 
     wanted = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -101,10 +130,19 @@ _LOADING = re.compile(r"(\s)(src|srcset|href|data|poster|background)(\s*=\s*[\"'
 _STYLE = re.compile(r"(@import\s+|url\(\s*)([\"']?)(?:https?:)?//", re.I)
 
 
-def without_requests(
-    page: str,  # HTML
-) -> str:  # the same HTML; addresses on a network that the browser would load by itself no longer work
-    "Disable addresses that a browser would load by itself."
+def without_requests(page: str) -> str:
+    """Disable addresses that a browser would load by itself.
+
+    Parameters
+    ----------
+    page : str
+        HTML
+
+    Returns
+    -------
+    str
+        the same HTML; addresses on a network that the browser would load by itself no longer work
+    """
     page = _TAG.sub(lambda tag: _LOADING.sub(r"\1data-left-out-\2\3", tag[0]), page)
     return _STYLE.sub(r"\1\2about:blank#", page)
 
@@ -148,10 +186,19 @@ def _picture(kind, content):
     return f'<img alt="figure" src="data:{kind};base64,{escape_html(content)}">'
 
 
-def output_html(
-    output: dict,  # one output of a code cell, as the notebook format stores it
-) -> str:  # HTML; empty if there is nothing to show
-    "One output of a cell as HTML."
+def output_html(output: dict) -> str:
+    """One output of a cell as HTML.
+
+    Parameters
+    ----------
+    output : dict
+        one output of a code cell, as the notebook format stores it
+
+    Returns
+    -------
+    str
+        HTML; empty if there is nothing to show
+    """
     if output["output_type"] == "stream":
         return _stream_html(output)
     if output["output_type"] == "error":
@@ -194,10 +241,19 @@ def _merged(outputs):
     return joined
 
 
-def notebook_body(
-    notebook: dict,  # an executed notebook (nbformat 4)
-) -> str:  # HTML of its texts and outputs; code is left out
-    "The readable part of an executed notebook as HTML."
+def notebook_body(notebook: dict) -> str:
+    """The readable part of an executed notebook as HTML.
+
+    Parameters
+    ----------
+    notebook : dict
+        an executed notebook (nbformat 4)
+
+    Returns
+    -------
+    str
+        HTML of its texts and outputs; code is left out
+    """
     parts = []
     for cell in notebook["cells"]:
         tags = cell.get("metadata", {}).get("tags", [])
@@ -299,12 +355,29 @@ def _footer(notebook):
 
 # %% ../../nbs/80_reports/20_render.ipynb #ee2fff7a
 def render_html(
-    notebook: dict | str | Path,  # an executed notebook, or the path of one
-    html_path: str | Path,  # the page to write; `plotly.min.js` is put beside it if the notebook has plotly charts
-    title: str = "Report",  # title of the browser window
-    shared: str | Path | None = None,  # folder with the copy of `plotly.min.js` that all reports share; None: none
-) -> Path:  # the page
-    "Write an executed notebook as one HTML page that needs no network."
+    notebook: dict | str | Path,
+    html_path: str | Path,
+    title: str = "Report",
+    shared: str | Path | None = None,
+) -> Path:
+    """Write an executed notebook as one HTML page that needs no network.
+
+    Parameters
+    ----------
+    notebook : dict | str | Path
+        an executed notebook, or the path of one
+    html_path : str | Path
+        the page to write; `plotly.min.js` is put beside it if the notebook has plotly charts
+    title : str, default "Report"
+        title of the browser window
+    shared : str | Path | None, default None
+        folder with the copy of `plotly.min.js` that all reports share; None: none
+
+    Returns
+    -------
+    Path
+        the page
+    """
     if not isinstance(notebook, dict):
         notebook = json.loads(Path(notebook).read_text(encoding="utf-8"))
     html_path, body = Path(html_path), notebook_body(notebook)

@@ -37,18 +37,47 @@ def _leak_facts(leaks):
 
 # %% ../../nbs/80_reports/30_results.ipynb #6a619f29
 def system_result(
-    system,  # fitted system
-    origin: dict,  # where the candles come from, with their fingerprint
-    quality: pd.DataFrame,  # data-quality table
-    finding: str,  # plain sentences at the top of the report
-    cost: float,  # fee + slippage per side, fraction
-    run: dict,  # started, seconds: all that may differ between two runs
-    certificate: pd.DataFrame | None = None,  # of `certify` for the features used
-    leaks: pd.DataFrame | None = None,  # of `audit_pipeline` for the pipeline used
-    trials: dict | None = None,  # of `record_trial`
-    **more,  # tables of this system by name
-) -> dict:  # JSON-able
-    "Collect the numbers of a report: those that every system has, and those of this one."
+    system,
+    origin: dict,
+    quality: pd.DataFrame,
+    finding: str,
+    cost: float,
+    run: dict,
+    certificate: pd.DataFrame | None = None,
+    leaks: pd.DataFrame | None = None,
+    trials: dict | None = None,
+    **more,
+) -> dict:
+    """Collect the numbers of a report: those that every system has, and those of this one.
+
+    Parameters
+    ----------
+    system
+        fitted system
+    origin : dict
+        where the candles come from, with their fingerprint
+    quality : pd.DataFrame
+        data-quality table
+    finding : str
+        plain sentences at the top of the report
+    cost : float
+        fee + slippage per side, fraction
+    run : dict
+        started, seconds: all that may differ between two runs
+    certificate : pd.DataFrame | None, default None
+        of `certify` for the features used
+    leaks : pd.DataFrame | None, default None
+        of `audit_pipeline` for the pipeline used
+    trials : dict | None, default None
+        of `record_trial`
+    **more
+        tables of this system by name
+
+    Returns
+    -------
+    dict
+        JSON-able
+    """
     return plain(
         {
             "system": system.name, "symbol": origin["symbol"], "timeframe": origin["timeframe"], "finding": finding,
@@ -62,10 +91,19 @@ def system_result(
     )
 
 # %% ../../nbs/80_reports/30_results.ipynb #23d9ba22
-def finding_markdown(
-    result: dict,  # of `system_result`, or any other with `finding` and `data`
-) -> str:  # bullet points of Markdown, and a line on the data; whatever the result says is shown as text
-    "The plain sentences at the top of a report."
+def finding_markdown(result: dict) -> str:
+    """The plain sentences at the top of a report.
+
+    Parameters
+    ----------
+    result : dict
+        of `system_result`, or any other with `finding` and `data`
+
+    Returns
+    -------
+    str
+        bullet points of Markdown, and a line on the data; whatever the result says is shown as text
+    """
     points = re.sub(
         r"(?:^|(?<=[.!?]) )([A-Z][A-Za-z0-9 ]{1,30}): ", r"\n- **\1:** ", escape_markdown(result["finding"]),
     ).strip()
@@ -78,12 +116,23 @@ def finding_markdown(
     return f"**{symbol} {timeframe}**, {d['candles']:,} candles {dates} ({note}).\n\n{points}"
 
 # %% ../../nbs/80_reports/30_results.ipynb #093e9fdb
-def write_results(
-    out: str | Path,  # folder of the report
-    system,  # fitted system with `results_` and `save`
-    result: dict,  # of `system_result`; its `system` names the file of the metrics
-) -> None:  # nothing; writes result.json, <system>_results.json, training.log and model/
-    "Write the files of a run next to its page."
+def write_results(out: str | Path, system, result: dict) -> None:
+    """Write the files of a run next to its page.
+
+    Parameters
+    ----------
+    out : str | Path
+        folder of the report
+    system
+        fitted system with `results_` and `save`
+    result : dict
+        of `system_result`; its `system` names the file of the metrics
+
+    Returns
+    -------
+    None
+        nothing; writes result.json, <system>_results.json, training.log and model/
+    """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     system.save(out / "model")
@@ -92,10 +141,24 @@ def write_results(
     write_json(out / "result.json", result)
 
 # %% ../../nbs/80_reports/30_results.ipynb #9180a51c
-def read_result(
-    path: str | Path,  # a result.json
-) -> dict:  # its content; raises DataError if it is not whole
-    "Read a result; refuse a damaged file."
+def read_result(path: str | Path) -> dict:
+    """Read a result; refuse a damaged file.
+
+    Parameters
+    ----------
+    path : str | Path
+        a result.json
+
+    Returns
+    -------
+    dict
+        its content
+
+    Raises
+    ------
+    DataError
+        if it is not whole
+    """
     try:
         result = json.loads(Path(path).read_text())
         if not isinstance(result, dict) or "system" not in result:

@@ -35,13 +35,24 @@ def _compared(result, hold):
     return {"account": equity} | ({"buy and hold": hold} if isinstance(hold, pd.Series) else {})
 
 
-def plot_equity(
-    result,  # `Result` of `backtest`, or a Series of its equity
-    hold: pd.Series | bool = True,  # True: buy and hold on the result's candles; a Series: another rival; False: none
-    max_points: int = 700,  # rows drawn at most
-    title: str | None = None,  # None = a sentence with the growth of both
-):  # plotly Figure; growth of 1 above, drawdown below
-    "Worth of an account with its drawdown."
+def plot_equity(result, hold: pd.Series | bool = True, max_points: int = 700, title: str | None = None):
+    """Worth of an account with its drawdown.
+
+    Parameters
+    ----------
+    result
+        `Result` of `backtest`, or a Series of its equity
+    hold : pd.Series | bool, default True
+        True: buy and hold on the result's candles; a Series: another rival; False: none
+    max_points : int, default 700
+        rows drawn at most
+    title : str | None, default None
+        None = a sentence with the growth of both
+
+    Returns
+    -------
+    plotly Figure; growth of 1 above, drawdown below
+    """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -128,15 +139,28 @@ def _trade_traces(trades, step):
         )
 
 # %% ../../nbs/80_reports/11_trade_plots.ipynb #d65f7213
-def plot_trades(
-    result,  # `Result` of `backtest`
-    symbol: str | None = None,  # coin; None = the first
-    start=None,  # first candle to draw; None with `end` None = up to the last trade
-    end=None,  # last candle to draw
-    last: int = 250,  # candles drawn at most
-    title: str | None = None,  # None = a sentence with how many trades are seen
-):  # plotly Figure
-    "Entries and exits on candles."
+def plot_trades(result, symbol: str | None = None, start=None, end=None, last: int = 250, title: str | None = None):
+    """Entries and exits on candles.
+
+    Parameters
+    ----------
+    result
+        `Result` of `backtest`
+    symbol : str | None, default None
+        coin; None = the first
+    start : default None
+        first candle to draw; None with `end` None = up to the last trade
+    end : default None
+        last candle to draw
+    last : int, default 250
+        candles drawn at most
+    title : str | None, default None
+        None = a sentence with how many trades are seen
+
+    Returns
+    -------
+    plotly Figure
+    """
     import plotly.graph_objects as go
 
     symbol = next(iter(result.candles)) if symbol is None else symbol
@@ -163,11 +187,20 @@ def plot_trades(
     return apply_layout(fig, title, 460).update_layout(hovermode="closest")
 
 # %% ../../nbs/80_reports/11_trade_plots.ipynb #8b8d3392
-def plot_months(
-    equity,  # Series of an account's worth, or a `Result`
-    title: str = "Month by month: a single month should not carry the year",  # of the chart
-):  # plotly Figure; rows are years, the last column is the whole year
-    "Returns per month as a table in colours."
+def plot_months(equity, title: str = "Month by month: a single month should not carry the year"):
+    """Returns per month as a table in colours.
+
+    Parameters
+    ----------
+    equity
+        Series of an account's worth, or a `Result`
+    title : str, default "Month by month: a single month should not carry the year"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure; rows are years, the last column is the whole year
+    """
     import plotly.graph_objects as go
 
     table = monthly_returns(equity if isinstance(equity, pd.Series) else equity.equity).T
@@ -218,13 +251,31 @@ def _excursion_points(trades, name, color):
 
 # %% ../../nbs/80_reports/11_trade_plots.ipynb #b89a0b19
 def plot_excursions(
-    result,  # `Result` of `backtest`, or its table of trades (mae, mfe, ret, side)
-    stop: float | None = None,  # distance of the stop, fraction; None = the backtest's, if all trades had the same
-    target: float | None = None,  # distance of the target, fraction
-    max_points: int = 1500,  # trades drawn at most
-    title: str = "How far trades went against (left) and for (up) the position before they ended",  # of the chart
-):  # plotly Figure
-    "Worst and best excursion of every trade."
+    result,
+    stop: float | None = None,
+    target: float | None = None,
+    max_points: int = 1500,
+    title: str = "How far trades went against (left) and for (up) the position before they ended",
+):
+    """Worst and best excursion of every trade.
+
+    Parameters
+    ----------
+    result
+        `Result` of `backtest`, or its table of trades (mae, mfe, ret, side)
+    stop : float | None, default None
+        distance of the stop, fraction; None = the backtest's, if all trades had the same
+    target : float | None, default None
+        distance of the target, fraction
+    max_points : int, default 1500
+        trades drawn at most
+    title : str, default "How far trades went against (left) and for (up) the position before they ended"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure
+    """
     import plotly.graph_objects as go
 
     trades = result if isinstance(result, pd.DataFrame) else result.trades

@@ -28,15 +28,21 @@ def _ignore(text):
 
 
 class BatchStatus:
-    "The states of all jobs of a folder, kept in `status.json`."
+    """The states of all jobs of a folder, kept in `status.json`.
 
-    def __init__(
-        self,
-        out: str | Path,  # folder of the reports
-        plan: list[Job],  # jobs of this batch
-        batch: str,  # name of this batch
-        warn: Callable = _ignore,  # called with a line if the file cannot be written
-    ):
+    Parameters
+    ----------
+    out : str | Path
+        folder of the reports
+    plan : list[Job]
+        jobs of this batch
+    batch : str
+        name of this batch
+    warn : Callable, default _ignore
+        called with a line if the file cannot be written
+    """
+
+    def __init__(self, out: str | Path, plan: list[Job], batch: str, warn: Callable = _ignore):
         self.path, self.names, self.warn, self.warned = Path(out) / "status.json", [j.name for j in plan], warn, False
         try:
             earlier = json.loads(self.path.read_text(encoding="utf-8"))["jobs"]
@@ -50,13 +56,32 @@ class BatchStatus:
         }
         self.jobs = {**{name: entry for name, entry in earlier.items() if name not in fresh}, **fresh}
 
-    def set(self, name, **facts):
-        "Change the entry of a job and write the file."
+    def set(self, name: str, **facts) -> None:
+        """Change the entry of a job and write the file.
+
+        Parameters
+        ----------
+        name : str
+            of the job
+        **facts
+            entries to change, such as state="done"
+        """
         self.jobs[name] |= facts
         self.write()
 
-    def write(self, **facts):
-        "Write the file."
+    def write(self, **facts) -> None:
+        """Write the file.
+
+        Parameters
+        ----------
+        **facts
+            facts of the whole batch to change, such as ended=…
+
+        Returns
+        -------
+        None
+            nothing; a file that cannot be written is told once
+        """
         self.facts |= facts
         try:
             write_whole(self.path, json.dumps({**self.facts, "jobs": self.jobs}, indent=1))
@@ -65,12 +90,34 @@ class BatchStatus:
                 self.warn(f"{self.path} cannot be written: {' '.join(str(e).split())}")
             self.warned = True
 
-    def count(self, *states):
-        "How many jobs of this batch are in one of the states."
+    def count(self, *states: str) -> int:
+        """How many jobs are in one of the states.
+
+        Parameters
+        ----------
+        *states : str
+            waiting | running | done | failed | skipped
+
+        Returns
+        -------
+        int
+            jobs of this batch
+        """
         return sum(self.jobs[name]["state"] in states for name in self.names)
 
-    def left(self, workers):
-        "Seconds until the end, from the mean duration of finished jobs; None if nothing is known yet."
+    def left(self, workers: int) -> float | None:
+        """Time until the end, from the mean duration of finished jobs.
+
+        Parameters
+        ----------
+        workers : int
+            jobs at a time
+
+        Returns
+        -------
+        float | None
+            seconds; None if nothing is known yet
+        """
         durations = [self.jobs[n]["seconds"] for n in self.names if self.jobs[n]["state"] == "done"]
         durations = durations or [self.before[n] for n in self.names if n in self.before]
         if not durations:
@@ -135,13 +182,20 @@ def _submit(client, waiting, busy, ask, mark):
             waiting.remove(job)
 
 
-def collect_answers(
-    client,  # Dask client
-    missing: dict,  # jobs by name; an answered one is removed
-    ask: tuple,  # arguments of a worker behind the job
-    note: Callable,  # called with name and answer
-) -> None:  # nothing
-    "Have the missing jobs made and note each answer; raises ConnectionError when the scheduler is gone."
+def collect_answers(client, missing: dict, ask: tuple, note: Callable) -> None:
+    """Have the missing jobs made and note each answer; raises ConnectionError when the scheduler is gone.
+
+    Parameters
+    ----------
+    client
+        Dask client
+    missing : dict
+        jobs by name; an answered one is removed
+    ask : tuple
+        arguments of a worker behind the job
+    note : Callable
+        called with name and answer
+    """
     waiting, busy, mark, submitted = list(missing.values()), {}, uuid.uuid4().hex[:8], None
     while waiting or busy:
         if client.status != "running":
@@ -240,17 +294,44 @@ def _to_make(plan, out, force, status):
 
 
 def run_batch(
-    plan: list[Job],  # of `make_plan`
-    out: str | Path = "reports",  # folder for reports, status.json, leaderboard.json and index.html
-    jobs: int = 2,  # reports made at the same time by the workers of this machine
-    scheduler: str | None = None,  # address of a Dask scheduler, such as tcp://host:8786; None: workers of this machine
-    force: bool = False,  # make reports also if they are there and unchanged
-    timeout: float | None = None,  # seconds that one attempt at a report may take
-    progress: Callable | None = None,  # called as progress(kind, text, done, total), kind: section or line
-    threads: int | None = None,  # threads for a job's numeric libraries; None: the cores divided by the workers
-    certificates: str | Path | None = None,  # folder of `make_certificates`, for a scheduler at tls://…
-) -> dict:  # job name -> {"state": "done" | "skipped" | "failed", "seconds", "error", …}
-    "Make the missing reports of a plan, several at a time, then the leaderboard; SettingsError if a batch runs here."
+    plan: list[Job],
+    out: str | Path = "reports",
+    jobs: int = 2,
+    scheduler: str | None = None,
+    force: bool = False,
+    timeout: float | None = None,
+    progress: Callable | None = None,
+    threads: int | None = None,
+    certificates: str | Path | None = None,
+) -> dict:
+    """Make the missing reports of a plan, several at a time, then the leaderboard; SettingsError if a batch runs here.
+
+    Parameters
+    ----------
+    plan : list[Job]
+        of `make_plan`
+    out : str | Path, default "reports"
+        folder for reports, status.json, leaderboard.json and index.html
+    jobs : int, default 2
+        reports made at the same time by the workers of this machine
+    scheduler : str | None, default None
+        address of a Dask scheduler, such as tcp://host:8786; None: workers of this machine
+    force : bool, default False
+        make reports also if they are there and unchanged
+    timeout : float | None, default None
+        seconds that one attempt at a report may take
+    progress : Callable | None, default None
+        called as progress(kind, text, done, total), kind: section or line
+    threads : int | None, default None
+        threads for a job's numeric libraries; None: the cores divided by the workers
+    certificates : str | Path | None, default None
+        folder of `make_certificates`, for a scheduler at tls://…
+
+    Returns
+    -------
+    dict
+        job name -> {"state": "done" | "skipped" | "failed", "seconds", "error", …}
+    """
     out, batch, total = Path(out).absolute(), uuid.uuid4().hex[:12], len(plan)
     _check(jobs, timeout, threads)
     say, trust = progress or (lambda *news: None), trust_words(scheduler, certificates)
@@ -272,7 +353,10 @@ def run_batch(
         if missing:
             workers = min(jobs, len(missing))
             say("line", trust, done, total)
-            _drive(missing, out, batch, workers, (scheduler, certificates), force, timeout, threads, status, report)
+            _drive(
+                missing, out, batch, workers, (scheduler, certificates), force, timeout=timeout, threads=threads,
+                status=status, report=report,
+            )
         status.write(ended=datetime.now(UTC).isoformat(timespec="seconds"))
         from cryptolab.reports.leaderboard import write_leaderboard
 
@@ -280,10 +364,19 @@ def run_batch(
     return {name: status.jobs[name] for name in status.names}
 
 # %% ../../nbs/85_runs/50_batch.ipynb #6e41c0ea
-def batch_text(
-    states: dict,  # of `run_batch`
-) -> str:  # a line on all, and two lines for each failure
-    "The result of a batch."
+def batch_text(states: dict) -> str:
+    """The result of a batch.
+
+    Parameters
+    ----------
+    states : dict
+        of `run_batch`
+
+    Returns
+    -------
+    str
+        a line on all, and two lines for each failure
+    """
     n = Counter(entry["state"] for entry in states.values())
     lines = [f"{len(states)} reports: {n['done']} made, {n['skipped']} unchanged, {n['failed']} failed"]
     for name, entry in states.items():

@@ -33,39 +33,65 @@ _ROOMS = (
 
 
 class Steps(dict):
-    "Results by key, kept in a JSON file."
+    """Results by key, kept in a JSON file.
 
-    def __init__(
-        self,
-        path: str | Path,  # the file; read when it exists, made when something is saved
-    ):
+    Parameters
+    ----------
+    path : str | Path
+        the file; read when it exists, made when something is saved
+    """
+
+    def __init__(self, path: str | Path):
         self.path, self.saved = Path(path), time.monotonic()
         try:
             super().__init__(json.loads(self.path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             super().__init__()
 
-    def save(self) -> None:  # nothing; writes the file whole
-        "Write everything that is finished."
+    def save(self) -> None:
+        """Write everything that is finished.
+
+        Returns
+        -------
+        None
+            nothing; writes the file whole
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, plain(dict(self)))
 
-    def once(
-        self,
-        key: str,  # name of the step
-        make: Callable,  # function without arguments
-    ):  # its JSON-able result, from the file if it was made before
-        "Make a step, unless it is made."
+    def once(self, key: str, make: Callable):
+        """Make a step, unless it is made.
+
+        Parameters
+        ----------
+        key : str
+            name of the step
+        make : Callable
+            function without arguments
+
+        Returns
+        -------
+        its JSON-able result, from the file if it was made before
+        """
         if key not in self:
             self[key] = plain(make())
             self.save()
         return self[key]
 
 
-def audit_key(
-    *facts,  # whatever shapes the numbers: settings, fingerprints
-) -> str:  # 12 hex digits; also depends on the code that computes them
-    "Name of a store."
+def audit_key(*facts) -> str:
+    """Name of a store.
+
+    Parameters
+    ----------
+    *facts
+        whatever shapes the numbers: settings, fingerprints
+
+    Returns
+    -------
+    str
+        12 hex digits; also depends on the code that computes them
+    """
     from cryptolab.systems.artefacts import library_code
 
     return hashlib.sha256(
@@ -77,14 +103,35 @@ _OTHERS = {"other": ("ETHUSDT", None, None), "quarter": (None, "15m", 100_000), 
 
 
 def load_tables(
-    symbol: str = "BTCUSDT",  # the audited coin
-    timeframe: str = "1h",  # the audited candles
-    source: str = "local",  # sample | local | hub | exchange
-    data_dir: str | Path = "data",  # folder of candles
-    limit: int | None = None,  # newest candles; None = all
-    log: Callable | None = None,  # told what is missing
-) -> dict:  # candles, and where they can be had other (another coin), quarter (15m), minute (1m)
-    "The candle tables of an audit."
+    symbol: str = "BTCUSDT",
+    timeframe: str = "1h",
+    source: str = "local",
+    data_dir: str | Path = "data",
+    limit: int | None = None,
+    log: Callable | None = None,
+) -> dict:
+    """The candle tables of an audit.
+
+    Parameters
+    ----------
+    symbol : str, default "BTCUSDT"
+        the audited coin
+    timeframe : str, default "1h"
+        the audited candles
+    source : str, default "local"
+        sample | local | hub | exchange
+    data_dir : str | Path, default "data"
+        folder of candles
+    limit : int | None, default None
+        newest candles; None = all
+    log : Callable | None, default None
+        told what is missing
+
+    Returns
+    -------
+    dict
+        candles, and where they can be had other (another coin), quarter (15m), minute (1m)
+    """
     from cryptolab.data import load_candles
 
     def load(*which):
@@ -194,19 +241,50 @@ def _lint(candles, rows, share):
 
 # %% ../../nbs/85_runs/60_claims.ipynb #f3a99989
 def audit(
-    tables: dict,  # of `load_tables`; only `candles` is needed
-    rows: int = 10_000,  # candles per window of the ablation, and of a block that V9 is fitted on
-    windows: int = 4,  # windows of the ablation
-    seeds: int = 2,  # seeds of the ablation
-    profile: str = "quick",  # size of the systems: full | quick | smoke, or none to leave them out
-    folds: int = 2,  # refits of V9 and the learners
-    more: int | None = None,  # candles after a block that are judged too; None = 12 % of a block
-    seed: int = 0,  # of V9 and the learners
-    work: str | Path | None = None,  # folder for finished steps; None = memory only
-    switches: list | None = None,  # names of the ablation's switches; None = all
-    log: Callable | None = print,  # told the progress
-) -> dict:  # JSON-able
-    "Measure the claims, switch the leaks on one by one, check the arithmetic."
+    tables: dict,
+    rows: int = 10_000,
+    windows: int = 4,
+    seeds: int = 2,
+    profile: str = "quick",
+    folds: int = 2,
+    more: int | None = None,
+    seed: int = 0,
+    work: str | Path | None = None,
+    switches: list | None = None,
+    log: Callable | None = print,
+) -> dict:
+    """Measure the claims, switch the leaks on one by one, check the arithmetic.
+
+    Parameters
+    ----------
+    tables : dict
+        of `load_tables`; only `candles` is needed
+    rows : int, default 10_000
+        candles per window of the ablation, and of a block that V9 is fitted on
+    windows : int, default 4
+        windows of the ablation
+    seeds : int, default 2
+        seeds of the ablation
+    profile : str, default "quick"
+        size of the systems: full | quick | smoke, or none to leave them out
+    folds : int, default 2
+        refits of V9 and the learners
+    more : int | None, default None
+        candles after a block that are judged too; None = 12 % of a block
+    seed : int, default 0
+        of V9 and the learners
+    work : str | Path | None, default None
+        folder for finished steps; None = memory only
+    switches : list | None, default None
+        names of the ablation's switches; None = all
+    log : Callable | None, default print
+        told the progress
+
+    Returns
+    -------
+    dict
+        JSON-able
+    """
     from cryptolab.data import fingerprint
     from cryptolab.audit.claims import ablation as a
     from cryptolab.audit.claims.measurements import audit_folds
@@ -231,9 +309,9 @@ def audit(
         candles, windows, rows, tuple(range(seeds)), switches, workers=min(2, os.cpu_count() or 1), store=steps,
         log=step, other=tables.get("other"),
     )
-    forecast = _forecasts(tables, blocks, profile, seed, steps, work, log)
+    forecast = _forecasts(tables, blocks, profile, seed, steps, work, log=log)
     trading = {} if profile == "none" else _trading_jobs(tables, rows + more, profile, seed)
-    measured, share = _measure(tables, blocks, forecast, f"V9 ({profile})", seed, steps, log, trading)
+    measured, share = _measure(tables, blocks, forecast, f"V9 ({profile})", seed, steps, log=log, trading=trading)
     claims = c.claims_table()
     judged = c.judge_claims(claims, pd.DataFrame(measured))
     origin = {
@@ -253,8 +331,19 @@ def audit(
     )
 
 # %% ../../nbs/85_runs/60_claims.ipynb #a4ad8614
-def find_study() -> Path:  # the study notebook; raises SettingsError where it was not installed
-    "The study of the claims, from the checkout or the installed package."
+def find_study() -> Path:
+    """The study of the claims, from the checkout or the installed package.
+
+    Returns
+    -------
+    Path
+        the study notebook
+
+    Raises
+    ------
+    SettingsError
+        where it was not installed
+    """
     home = Path(cryptolab.__file__).parent
     paths = [home.parent / "nbs" / "studies" / "claims.ipynb", home / "reports" / "templates" / "claims.ipynb"]
     for path in paths:
@@ -266,12 +355,23 @@ def find_study() -> Path:  # the study notebook; raises SettingsError where it w
     )
 
 # %% ../../nbs/85_runs/60_claims.ipynb #33f479ed
-def render_audit(
-    result: dict,  # of `audit`
-    out: str | Path = "reports",  # folder that gets the folder `claims`
-    progress: Callable | None = None,  # called as progress(kind, text, done, total)
-) -> Path:  # the folder with report.html, report.ipynb and claims.json
-    "Store a result and render the study, all or nothing."
+def render_audit(result: dict, out: str | Path = "reports", progress: Callable | None = None) -> Path:
+    """Store a result and render the study, all or nothing.
+
+    Parameters
+    ----------
+    result : dict
+        of `audit`
+    out : str | Path, default "reports"
+        folder that gets the folder `claims`
+    progress : Callable | None, default None
+        called as progress(kind, text, done, total)
+
+    Returns
+    -------
+    Path
+        the folder with report.html, report.ipynb and claims.json
+    """
     from cryptolab.reports.render import render_html
     from cryptolab.runs.execute import execute_template, kernel_environment, remove_hidden_paths, told
     from cryptolab.runs.report import check_target
@@ -303,19 +403,50 @@ def render_audit(
 
 # %% ../../nbs/85_runs/60_claims.ipynb #81a12808
 def run_audit(
-    symbol: str = "BTCUSDT",  # the audited coin
-    timeframe: str = "1h",  # the audited candles
-    source: str = "local",  # sample | local | hub | exchange
-    data_dir: str | Path = "data",  # folder of candles
-    out: str | Path = "reports",  # folder that gets the folder `claims`
-    limit: int | None = None,  # newest candles; None = all
-    render: bool = True,  # False only stores claims.json
-    command: str | None = None,  # how it was called, for the record
-    log: Callable | None = print,  # told the progress
-    progress: Callable | None = None,  # of the rendering
-    **sizes,  # rows, windows, seeds, profile, folds, more, seed, switches: of `audit`
-) -> tuple:  # (result, folder)
-    "Load, measure, store, render; finished steps are kept in `out`/.work until all is done."
+    symbol: str = "BTCUSDT",
+    timeframe: str = "1h",
+    source: str = "local",
+    data_dir: str | Path = "data",
+    out: str | Path = "reports",
+    limit: int | None = None,
+    render: bool = True,
+    command: str | None = None,
+    log: Callable | None = print,
+    progress: Callable | None = None,
+    **sizes,
+) -> tuple:
+    """Load, measure, store, render; finished steps are kept in `out`/.work until all is done.
+
+    Parameters
+    ----------
+    symbol : str, default "BTCUSDT"
+        the audited coin
+    timeframe : str, default "1h"
+        the audited candles
+    source : str, default "local"
+        sample | local | hub | exchange
+    data_dir : str | Path, default "data"
+        folder of candles
+    out : str | Path, default "reports"
+        folder that gets the folder `claims`
+    limit : int | None, default None
+        newest candles; None = all
+    render : bool, default True
+        False only stores claims.json
+    command : str | None, default None
+        how it was called, for the record
+    log : Callable | None, default print
+        told the progress
+    progress : Callable | None, default None
+        of the rendering
+    **sizes
+        rows, windows, seeds, profile, folds, more, seed, switches: of `audit`
+
+    Returns
+    -------
+    tuple
+        (result, folder)
+    """
     from cryptolab.runs.report import check_target
 
     out = Path(out).absolute()

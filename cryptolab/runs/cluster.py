@@ -18,8 +18,14 @@ from ..config import SettingsError
 from ..files import whole_file
 
 # %% ../../nbs/85_runs/45_cluster.ipynb #2d0feaf2
-def visible_gpus() -> list[str]:  # identifiers for CUDA_VISIBLE_DEVICES; empty without a GPU of this kind
-    "The GPUs that jobs may use."
+def visible_gpus() -> list[str]:
+    """The GPUs that jobs may use.
+
+    Returns
+    -------
+    list[str]
+        identifiers for CUDA_VISIBLE_DEVICES; empty without a GPU of this kind
+    """
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         return [name.strip() for name in allowed.split(",") if name.strip() and name.strip() != "-1"]
@@ -30,11 +36,21 @@ def visible_gpus() -> list[str]:  # identifiers for CUDA_VISIBLE_DEVICES; empty 
     return [str(i) for i, line in enumerate(line for line in listing.splitlines() if line.startswith("GPU "))]
 
 
-def worker_specs(
-    workers: int,  # how many
-    gpus: list[str] = (),  # identifiers of GPUs; the first workers own one each, the others see none
-) -> dict:  # number of the worker -> options of its supervisor (distributed.Nanny)
-    "The workers of a cluster on this machine."
+def worker_specs(workers: int, gpus: list[str] = ()) -> dict:
+    """The workers of a cluster on this machine.
+
+    Parameters
+    ----------
+    workers : int
+        how many
+    gpus : list[str], default ()
+        identifiers of GPUs; the first workers own one each, the others see none
+
+    Returns
+    -------
+    dict
+        number of the worker -> options of its supervisor (distributed.Nanny)
+    """
     specs = {}
     for i in range(workers):
         env = {"CUDA_VISIBLE_DEVICES": gpus[i] if i < len(gpus) else "-1"} if gpus else {}
@@ -48,10 +64,24 @@ def worker_specs(
 FILES = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
 
 
-def make_certificates(
-    folder: str | Path,  # to create; only its owner may read the key
-) -> Path:  # the folder with ca.pem, cert.pem, key.pem, valid for a year; raises SettingsError if there is one already
-    "Make the certificate and key of a cluster of one's own."
+def make_certificates(folder: str | Path) -> Path:
+    """Make the certificate and key of a cluster of one's own.
+
+    Parameters
+    ----------
+    folder : str | Path
+        to create; only its owner may read the key
+
+    Returns
+    -------
+    Path
+        the folder with ca.pem, cert.pem, key.pem, valid for a year
+
+    Raises
+    ------
+    SettingsError
+        if there is one already
+    """
     from distributed.security import Security
 
     folder = Path(folder).absolute()
@@ -69,10 +99,22 @@ def make_certificates(
     return folder
 
 
-def read_certificates(
-    folder: str | Path,  # of `make_certificates`, or ca.pem, cert.pem and key.pem from elsewhere
-):  # distributed.Security that refuses unencrypted connections; raises SettingsError
-    "The certificates that a client of a scheduler shows and believes."
+def read_certificates(folder: str | Path):
+    """The certificates that a client of a scheduler shows and believes.
+
+    Parameters
+    ----------
+    folder : str | Path
+        of `make_certificates`, or ca.pem, cert.pem and key.pem from elsewhere
+
+    Returns
+    -------
+    distributed.Security that refuses unencrypted connections
+
+    Raises
+    ------
+    SettingsError
+    """
     import ssl
 
     from distributed.security import Security
@@ -111,10 +153,19 @@ _QUIET = {
 
 
 @contextlib.contextmanager
-def own_cluster(
-    workers: int,  # how many
-) -> Iterator:  # context: a client of the cluster, which ends with it
-    "Workers of this machine: on loopback only, and for this client only."
+def own_cluster(workers: int) -> Iterator:
+    """Workers of this machine: on loopback only, and for this client only.
+
+    Parameters
+    ----------
+    workers : int
+        how many
+
+    Returns
+    -------
+    Iterator
+        context: a client of the cluster, which ends with it
+    """
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
     from distributed.security import Security
@@ -130,11 +181,26 @@ def own_cluster(
         yield client
 
 # %% ../../nbs/85_runs/45_cluster.ipynb #c1a5000b
-def trust_words(
-    scheduler: str | None,  # address such as tls://host:8786; None: workers of this machine
-    certificates: str | Path | None = None,  # folder of `make_certificates`
-) -> str:  # one line; raises SettingsError where address and certificates do not fit
-    "Whom a batch trusts."
+def trust_words(scheduler: str | None, certificates: str | Path | None = None) -> str:
+    """Whom a batch trusts.
+
+    Parameters
+    ----------
+    scheduler : str | None
+        address such as tls://host:8786; None: workers of this machine
+    certificates : str | Path | None, default None
+        folder of `make_certificates`
+
+    Returns
+    -------
+    str
+        one line
+
+    Raises
+    ------
+    SettingsError
+        where address and certificates do not fit
+    """
     if scheduler is None:
         if certificates is not None:
             raise SettingsError(
@@ -159,12 +225,23 @@ def trust_words(
 
 
 @contextlib.contextmanager
-def cluster_client(
-    workers: int,  # how many, on this machine
-    scheduler: str | None = None,  # address of a running scheduler; None: workers of this machine
-    certificates: str | Path | None = None,  # folder of `make_certificates`, for tls://…
-) -> Iterator:  # context: a distributed.Client
-    "A client of a running scheduler, or of a cluster of this machine that ends with it."
+def cluster_client(workers: int, scheduler: str | None = None, certificates: str | Path | None = None) -> Iterator:
+    """A client of a running scheduler, or of a cluster of this machine that ends with it.
+
+    Parameters
+    ----------
+    workers : int
+        how many, on this machine
+    scheduler : str | None, default None
+        address of a running scheduler; None: workers of this machine
+    certificates : str | Path | None, default None
+        folder of `make_certificates`, for tls://…
+
+    Returns
+    -------
+    Iterator
+        context: a distributed.Client
+    """
     from distributed import Client
 
     if scheduler is None:

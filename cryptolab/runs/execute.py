@@ -17,18 +17,30 @@ from pathlib import Path
 import cryptolab
 from ..config import CryptolabError
 from ..files import full_disk, write_whole
+from ..systems.own import FOLDER, own_folder
 from .processes import ended_words, last_words
 
 # %% ../../nbs/85_runs/05_execute.ipynb #619064c4
-def kernel_environment(
-    seed: int,  # seed of the run
-    source: str,  # source of the candles; only `hub` and `exchange` may use a network
-) -> dict:  # environment variables of the process that executes the notebook
-    "The environment of a report: repeatable, quiet, charts as data."
+def kernel_environment(seed: int, source: str) -> dict:
+    """The environment of a report: repeatable, quiet, charts as data.
+
+    Parameters
+    ----------
+    seed : int
+        seed of the run
+    source : str
+        source of the candles; only `hub` and `exchange` may use a network
+
+    Returns
+    -------
+    dict
+        environment variables of the process that executes the notebook
+    """
     env = dict(os.environ)
     env.update(PLOTLY_RENDERER="plotly_mimetype", PYTHONHASHSEED=str(seed % 2**32), PYDEVD_DISABLE_FILE_VALIDATION="1")
     env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     env.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    env[FOLDER] = str(own_folder())  # the notebook works in another folder
     if source in ("sample", "local"):
         env["HF_HUB_OFFLINE"] = "1"
     checkout = Path(cryptolab.__file__).parent.parent
@@ -37,12 +49,23 @@ def kernel_environment(
     return env
 
 
-def kernel_manager(
-    spec,  # KernelSpec: how the process is started
-    env: dict,  # environment variables of the process
-    errors,  # open file that gets the error stream of the process
-) -> type:  # a subclass of AsyncKernelManager; its attribute `started` becomes the process, with its exit code
-    "A kernel manager for one process."
+def kernel_manager(spec, env: dict, errors) -> type:
+    """A kernel manager for one process.
+
+    Parameters
+    ----------
+    spec
+        KernelSpec: how the process is started
+    env : dict
+        environment variables of the process
+    errors
+        open file that gets the error stream of the process
+
+    Returns
+    -------
+    type
+        a subclass of AsyncKernelManager; its attribute `started` becomes the process, with its exit code
+    """
     from jupyter_client.manager import AsyncKernelManager
 
     class OneProcess(AsyncKernelManager):
@@ -56,11 +79,21 @@ def kernel_manager(
     return OneProcess
 
 
-def kernel_class(
-    env: dict,  # environment variables of the process
-    errors,  # open file that gets the error stream of the process
-) -> type:  # of `kernel_manager`
-    "A kernel manager that starts the running interpreter."
+def kernel_class(env: dict, errors) -> type:
+    """A kernel manager that starts the running interpreter.
+
+    Parameters
+    ----------
+    env : dict
+        environment variables of the process
+    errors
+        open file that gets the error stream of the process
+
+    Returns
+    -------
+    type
+        of `kernel_manager`
+    """
     from jupyter_client.kernelspec import KernelSpec
 
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=40"]
@@ -93,15 +126,22 @@ class _Watch:
 class ReportError(CryptolabError):
     "A report whose notebook stopped."
 
-    def __init__(
-        self,
-        what: str,  # what happened
-        expected=None,  # what was expected
-        found=None,  # what was found
-        remedy=None,  # what to do
-        notebook=None,  # path of the executed notebook with the traceback
-        kind=None,  # name of the error that stopped it
-    ):
+    def __init__(self, what: str, expected=None, found=None, remedy=None, notebook=None, kind=None):
+        """Parameters
+        ----------
+        what : str
+            what happened
+        expected : default None
+            what was expected
+        found : default None
+            what was found
+        remedy : default None
+            what to do
+        notebook : default None
+            path of the executed notebook with the traceback
+        kind : default None
+            name of the error that stopped it
+        """
         super().__init__(what, expected, found, remedy)
         self.notebook, self.kind = notebook, kind
 
@@ -112,13 +152,25 @@ _LESS_MEMORY = "if the memory was used up, use a smaller profile or limit, or a 
 _MESSAGE = re.compile(r"(?s)(.*?)(?:\n  expected: (.*?))?(?:\n  found: (.*?))?(?:\n  what to do: (.*))?")
 
 
-def report_error(
-    error: Exception,  # what the execution raised
-    kept: str | None,  # path of the executed notebook; None: there is none
-    tail: str,  # last lines that the process wrote to its error stream
-    code: int | None = None,  # exit code of the process, if it died
-) -> ReportError:  # with the message of the cell
-    "The ReportError for an exception of the execution."
+def report_error(error: Exception, kept: str | None, tail: str, code: int | None = None) -> ReportError:
+    """The ReportError for an exception of the execution.
+
+    Parameters
+    ----------
+    error : Exception
+        what the execution raised
+    kept : str | None
+        path of the executed notebook; None: there is none
+    tail : str
+        last lines that the process wrote to its error stream
+    code : int | None, default None
+        exit code of the process, if it died
+
+    Returns
+    -------
+    ReportError
+        with the message of the cell
+    """
     if isinstance(error, ReportError):
         error.notebook = kept
         return error
@@ -150,14 +202,35 @@ def _literal(path):
 
 
 def execute_template(
-    template: Path,  # notebook with a cell tagged `parameters`
-    partial: Path,  # folder in which it runs; gets report.ipynb
-    values: dict,  # values of the parameters
-    env: dict,  # environment variables of its process, see `kernel_environment`
-    progress: Callable | None,  # called as progress(kind, text, done, total); None: nobody follows
-    kernels: Callable = kernel_class,  # (environment, file of errors) -> kernel manager class
-) -> None:  # nothing; an error is raised as papermill raises it, with `tail`, the process's last lines, and `code`
-    "Execute the template with the values; the executed notebook is `partial/report.ipynb`."
+    template: Path,
+    partial: Path,
+    values: dict,
+    env: dict,
+    progress: Callable | None,
+    kernels: Callable = kernel_class,
+) -> None:
+    """Execute the template with the values; the executed notebook is `partial/report.ipynb`.
+
+    Parameters
+    ----------
+    template : Path
+        notebook with a cell tagged `parameters`
+    partial : Path
+        folder in which it runs; gets report.ipynb
+    values : dict
+        values of the parameters
+    env : dict
+        environment variables of its process, see `kernel_environment`
+    progress : Callable | None
+        called as progress(kind, text, done, total); None: nobody follows
+    kernels : Callable, default kernel_class
+        (environment, file of errors) -> kernel manager class
+
+    Returns
+    -------
+    None
+        nothing; an error is raised as papermill raises it, with `tail`, the process's last lines, and `code`
+    """
     from papermill import execute_notebook
 
     manager = None
@@ -186,12 +259,23 @@ def _shown_line(line):
     return re.sub(r"^(out|work|ledger) = .*", r"\1 = None", line)
 
 
-def remove_hidden_paths(
-    path: Path,  # executed notebook; it is rewritten
-    shown: dict,  # becomes its record of parameters
-    hidden: str,  # becomes its record of where it came from
-) -> dict:  # the notebook
-    "Take the hidden paths out of an executed notebook."
+def remove_hidden_paths(path: Path, shown: dict, hidden: str) -> dict:
+    """Take the hidden paths out of an executed notebook.
+
+    Parameters
+    ----------
+    path : Path
+        executed notebook; it is rewritten
+    shown : dict
+        becomes its record of parameters
+    hidden : str
+        becomes its record of where it came from
+
+    Returns
+    -------
+    dict
+        the notebook
+    """
     book = json.loads(path.read_text(encoding="utf-8"))
     for cell in book["cells"]:
         if "injected-parameters" in cell["metadata"].get("tags", []):
@@ -203,13 +287,32 @@ def remove_hidden_paths(
 
 # %% ../../nbs/85_runs/05_execute.ipynb #c61d000e
 def told(
-    error: Exception,  # what `execute_template` or the reading of its files raised
-    partial: Path,  # folder in which it ran
-    kept: Path | None = None,  # where the executed notebook is kept; None: nowhere
-    shown: dict | None = None,  # its record of parameters there
-    hidden: str = "",  # its record of where it came from
-) -> CryptolabError:  # to be raised from `error`
-    "The error that a user is told, with the executed notebook kept where it can be read."
+    error: Exception,
+    partial: Path,
+    kept: Path | None = None,
+    shown: dict | None = None,
+    hidden: str = "",
+) -> CryptolabError:
+    """The error that a user is told, with the executed notebook kept where it can be read.
+
+    Parameters
+    ----------
+    error : Exception
+        what `execute_template` or the reading of its files raised
+    partial : Path
+        folder in which it ran
+    kept : Path | None, default None
+        where the executed notebook is kept; None: nowhere
+    shown : dict | None, default None
+        its record of parameters there
+    hidden : str, default ""
+        its record of where it came from
+
+    Returns
+    -------
+    CryptolabError
+        to be raised from `error`
+    """
     if (full := full_disk(error, partial.parent)):
         return full
     book = partial / "report.ipynb"

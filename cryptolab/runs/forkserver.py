@@ -49,10 +49,19 @@ def _imported(source):
     return names
 
 
-def modules_of(
-    job: Job,  # report to make
-) -> tuple:  # names of modules
-    "What the fork server of a job imports: machinery, the notebook's modules, and learners if it fits a system."
+def modules_of(job: Job) -> tuple:
+    """What the fork server of a job imports: machinery, the notebook's modules, and learners if it fits a system.
+
+    Parameters
+    ----------
+    job : Job
+        report to make
+
+    Returns
+    -------
+    tuple
+        names of modules
+    """
     cells = json.loads(Path(job.template or find_template(job.system)).read_text(encoding="utf-8"))["cells"]
     named = [name for c in cells if c["cell_type"] == "code" for name in _imported("".join(c["source"]))]
     named = [name for name in dict.fromkeys(named) if name.split(".")[0] in _QUIET]
@@ -60,10 +69,19 @@ def modules_of(
     return (*MACHINERY, *named, *(LEARNERS if fits else ()))
 
 # %% ../../nbs/85_runs/35_forkserver.ipynb #d512e214
-def warm_up(
-    modules: tuple = MACHINERY,  # to import; what is not installed or not a module is left out
-) -> float:  # seconds it took
-    "Import what reports need, and load the compiled kernels."
+def warm_up(modules: tuple = MACHINERY) -> float:
+    """Import what reports need, and load the compiled kernels.
+
+    Parameters
+    ----------
+    modules : tuple, default MACHINERY
+        to import; what is not installed or not a module is left out
+
+    Returns
+    -------
+    float
+        seconds it took
+    """
     began = time.monotonic()
     # other backends of Keras may start threads when they are imported
     forkable = os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
@@ -112,25 +130,49 @@ def _end(runner, received):
             pass
 
 # %% ../../nbs/85_runs/35_forkserver.ipynb #ff88356f
-def failed(
-    name: str,  # name of the error
-    message: str,  # what happened
-    seconds: float,  # how long the job took
-    again: bool,  # whether a second attempt makes sense
-) -> dict:  # an answer as `make_report` gives it
-    "The answer for a job that could not give one itself."
+def failed(name: str, message: str, seconds: float, again: bool) -> dict:
+    """The answer for a job that could not give one itself.
+
+    Parameters
+    ----------
+    name : str
+        name of the error
+    message : str
+        what happened
+    seconds : float
+        how long the job took
+    again : bool
+        whether a second attempt makes sense
+
+    Returns
+    -------
+    dict
+        an answer as `make_report` gives it
+    """
     return {
         "state": "failed", "seconds": round(seconds, 1), "error": {"name": name, "message": message, "again": again},
     }
 
 
-def answer_of(
-    received: bytes,  # what the runner wrote: process number of its kernel, newline, JSON
-    code: int,  # its exit code; negative: the signal that killed it
-    seconds: float,  # how long it took
-    tail: str = "",  # last lines of its error stream
-) -> dict:  # the answer, or a failure that says how the runner ended
-    "The runner's answer, or what its silence means."
+def answer_of(received: bytes, code: int, seconds: float, tail: str = "") -> dict:
+    """The runner's answer, or what its silence means.
+
+    Parameters
+    ----------
+    received : bytes
+        what the runner wrote: process number of its kernel, newline, JSON
+    code : int
+        its exit code; negative: the signal that killed it
+    seconds : float
+        how long it took
+    tail : str, default ""
+        last lines of its error stream
+
+    Returns
+    -------
+    dict
+        the answer, or a failure that says how the runner ended
+    """
     lines = received.decode("utf-8", "replace").splitlines()
     try:
         return json.loads(lines[1])
@@ -181,10 +223,19 @@ def _attend(request):
     return answer_of(received, os.waitstatus_to_exitcode(status), time.monotonic() - began, tail)
 
 
-def serve(
-    modules: tuple = MACHINERY,  # to import first
-) -> None:  # nothing; returns when the input ends
-    "The life of a fork server: read a request per line, answer a line per job."
+def serve(modules: tuple = MACHINERY) -> None:
+    """The life of a fork server: read a request per line, answer a line per job.
+
+    Parameters
+    ----------
+    modules : tuple, default MACHINERY
+        to import first
+
+    Returns
+    -------
+    None
+        nothing; returns when the input ends
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     seconds = warm_up(modules)
@@ -202,13 +253,17 @@ def serve(
 
 # %% ../../nbs/85_runs/35_forkserver.ipynb #ec1b8e78
 class ForkServer:
-    "A fork server, seen from the worker that started it."
+    """A fork server, seen from the worker that started it.
 
-    def __init__(
-        self,
-        env: dict,  # environment variables of the process
-        modules: tuple = MACHINERY,  # to import first
-    ):
+    Parameters
+    ----------
+    env : dict
+        environment variables of the process
+    modules : tuple, default MACHINERY
+        to import first
+    """
+
+    def __init__(self, env: dict, modules: tuple = MACHINERY):
         self.env, self.modules, self.errors = env, tuple(modules), tempfile.TemporaryFile("w+", errors="replace")
         code = f"from cryptolab.runs.forkserver import serve; serve({self.modules!r})"
         self.process = subprocess.Popen(
@@ -217,8 +272,25 @@ class ForkServer:
         )
         self.ready = None
 
-    def ask(self, job, out, timeout=None, **facts):
-        "Have one job made; the answer of the runner."
+    def ask(self, job, out: str | Path, timeout: float | None = None, **facts) -> dict:
+        """Have one job made.
+
+        Parameters
+        ----------
+        job
+            the `Job`
+        out : str | Path
+            folder of the reports
+        timeout : float | None, default None
+            seconds it may take; None: no limit
+        **facts
+            stored in the report's record
+
+        Returns
+        -------
+        dict
+            the answer of the runner: state, seconds, and what went wrong
+        """
         try:
             self.ready = self.ready or json.loads(self.process.stdout.readline())
             description = {**job.arguments(), "candles": job.candles}

@@ -25,10 +25,19 @@ from .plan import RECORD, Job, job_key, make_record
 CAN_FORK = sys.platform.startswith("linux")  # elsewhere libraries do not survive a fork; each job pays for its imports
 
 
-def die_with_parent(
-    number: int = signal.SIGKILL,  # signal to receive
-) -> None:  # nothing, also where the system cannot do this
-    "Ask Linux to end this process when its parent ends."
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Ask Linux to end this process when its parent ends.
+
+    Parameters
+    ----------
+    number : int, default signal.SIGKILL
+        signal to receive
+
+    Returns
+    -------
+    None
+        nothing, also where the system cannot do this
+    """
     try:
         import ctypes
 
@@ -85,13 +94,36 @@ class SpareKernel:
         os.close(reading)
         self.orders = os.fdopen(writing, "w", encoding="utf-8")
 
-    def start(self, connection_file, env, cwd, errors):
-        "Let it become the kernel."
+    def start(self, connection_file: str, env: dict, cwd: str | None, errors: str) -> None:
+        """Let it become the kernel.
+
+        Parameters
+        ----------
+        connection_file : str
+            file with ports and key, as jupyter_client writes it
+        env : dict
+            environment variables of the kernel
+        cwd : str | None
+            its working folder; None: this one
+        errors : str
+            file for what it writes to its error stream
+
+        Returns
+        -------
+        None
+            nothing; the process goes on by itself
+        """
         with self.orders as orders:
             json.dump({"connection_file": connection_file, "env": env, "cwd": cwd, "errors": errors}, orders)
 
-    def poll(self):
-        "Exit code, or None while it runs."
+    def poll(self) -> int | None:
+        """Exit code, or None while it runs.
+
+        Returns
+        -------
+        int | None
+            negative: the signal that ended it
+        """
         if self.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -100,8 +132,19 @@ class SpareKernel:
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
-    def wait(self, timeout=None):
-        "Wait for the end; the exit code."
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end.
+
+        Parameters
+        ----------
+        timeout : float | None, default None
+            seconds; None: no limit
+
+        Returns
+        -------
+        int
+            exit code; raises subprocess.TimeoutExpired
+        """
         end = None if timeout is None else time.monotonic() + timeout
         while self.poll() is None:
             if end is not None and time.monotonic() > end:
@@ -109,8 +152,14 @@ class SpareKernel:
             time.sleep(0.02)
         return self.returncode
 
-    def send_signal(self, number):
-        "Send a signal if it still runs."
+    def send_signal(self, number: int) -> None:
+        """Send a signal if it still runs.
+
+        Parameters
+        ----------
+        number : int
+            of the signal
+        """
         if self.poll() is None:
             os.kill(self.pid, number)
 
@@ -123,10 +172,18 @@ class SpareKernel:
         self.send_signal(signal.SIGTERM)
 
 # %% ../../nbs/85_runs/30_kernel.ipynb #32f713d3
-def forked_kernel_class(
-    spare: SpareKernel,  # process to use
-):  # function (env, errors) -> kernel manager class, of the form that `execute_template` expects
-    "Let a notebook be executed by a process that was forked ahead."
+def forked_kernel_class(spare: SpareKernel):
+    """Let a notebook be executed by a process that was forked ahead.
+
+    Parameters
+    ----------
+    spare : SpareKernel
+        process to use
+
+    Returns
+    -------
+    function (env, errors) -> kernel manager class, of the form that `execute_template` expects
+    """
     from jupyter_client.kernelspec import KernelSpec
 
     from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
@@ -160,10 +217,19 @@ def _failed_cell(notebook):
     return {}
 
 
-def failure(
-    error: BaseException,  # what ended the job
-) -> dict:  # name, message, notebook, cell, line (where known), again: whether a second attempt makes sense
-    "Describe a failure in JSON."
+def failure(error: BaseException) -> dict:
+    """Describe a failure in JSON.
+
+    Parameters
+    ----------
+    error : BaseException
+        what ended the job
+
+    Returns
+    -------
+    dict
+        name, message, notebook, cell, line (where known), again: whether a second attempt makes sense
+    """
     name, notebook = getattr(error, "kind", None) or type(error).__name__, getattr(error, "notebook", None)
     died = name in ("DeadKernelError", "DeadKernel", "EOFError", "BrokenPipeError")
     return {
@@ -175,13 +241,25 @@ def failure(
 _PATIENCE = 30.0  # seconds to wait for the runner of a killed worker to let go of the report
 
 
-def make_report(
-    job: Job,  # report to make
-    out: str | Path,  # folder that gets the folder of the report
-    spare: SpareKernel | None = None,  # kernel to use; None starts one
-    **facts,  # further facts for job.json
-) -> dict:  # {"state": "done", "seconds"} or {"state": "failed", "error", "seconds"}; never raises an Exception
-    "Make one report with its record, in this process."
+def make_report(job: Job, out: str | Path, spare: SpareKernel | None = None, **facts) -> dict:
+    """Make one report with its record, in this process.
+
+    Parameters
+    ----------
+    job : Job
+        report to make
+    out : str | Path
+        folder that gets the folder of the report
+    spare : SpareKernel | None, default None
+        kernel to use; None starts one
+    **facts
+        further facts for job.json
+
+    Returns
+    -------
+    dict
+        {"state": "done", "seconds"} or {"state": "failed", "error", "seconds"}; never raises an Exception
+    """
     from cryptolab.runs.report import run_report
 
     began, key = time.monotonic(), job_key(job)

@@ -18,27 +18,61 @@ from ..files import file_sum
 from .report import check_inputs, find_candles, find_template, report_name
 from ..systems.registry import SYSTEMS
 from ..systems.artefacts import library_code
+from ..systems.own import own_sum
 
 # %% ../../nbs/85_runs/20_plan.ipynb #f792727f
 @dataclass(frozen=True)
 class Job:
-    "One report to make."
+    """One report to make.
 
-    symbol: str  # such as BTCUSDT
-    timeframe: str  # such as 1h
-    system: str = "v9"  # name of the system
-    source: str = "sample"  # sample | local | hub | exchange
-    data_dir: str = "data"  # folder or file of candles (local); cache folder (hub, exchange)
-    profile: str = "quick"  # full | quick | smoke
-    limit: int = 10000  # newest candles to use
-    seed: int = 0  # seed of every random choice
-    params: dict = field(default_factory=dict, hash=False)  # parameters for the system, by name
-    start: str | None = None  # first time to use
-    end: str | None = None  # end of the time to use
-    fee: float = 0.001  # fraction per side
-    slippage: float = 0.0005  # fraction per side
-    template: str | None = None  # another notebook instead of the system's own
-    # what the candles were when the plan was made, see `candle_identity`
+    Parameters
+    ----------
+    symbol : str
+        such as BTCUSDT
+    timeframe : str
+        such as 1h
+    system : str, default "v9"
+        name of the system
+    source : str, default "sample"
+        sample | local | hub | exchange
+    data_dir : str, default "data"
+        folder or file of candles (local); cache folder (hub, exchange)
+    profile : str, default "quick"
+        full | quick | smoke
+    limit : int, default 10000
+        newest candles to use
+    seed : int, default 0
+        seed of every random choice
+    params : dict, default dict()
+        parameters for the system, by name
+    start : str | None, default None
+        first time to use
+    end : str | None, default None
+        end of the time to use
+    fee : float, default 0.001
+        fraction per side
+    slippage : float, default 0.0005
+        fraction per side
+    template : str | None, default None
+        another notebook instead of the system's own
+    candles : str, default ""
+        what the candles were when the plan was made, see `candle_identity`
+    """
+
+    symbol: str
+    timeframe: str
+    system: str = "v9"
+    source: str = "sample"
+    data_dir: str = "data"
+    profile: str = "quick"
+    limit: int = 10000
+    seed: int = 0
+    params: dict = field(default_factory=dict, hash=False)
+    start: str | None = None
+    end: str | None = None
+    fee: float = 0.001
+    slippage: float = 0.0005
+    template: str | None = None
     candles: str = field(default="", compare=False)
 
     @property
@@ -51,10 +85,24 @@ class Job:
         return {k: v for k, v in asdict(self).items() if k != "candles"}
 
 # %% ../../nbs/85_runs/20_plan.ipynb #b8d4397e
-def candle_identity(
-    job: Job,  # of any source
-) -> str:  # text that changes when the candles change; raises SourceError if the source does not have them
-    "Identify the candles of a job."
+def candle_identity(job: Job) -> str:
+    """Identify the candles of a job.
+
+    Parameters
+    ----------
+    job : Job
+        of any source
+
+    Returns
+    -------
+    str
+        text that changes when the candles change
+
+    Raises
+    ------
+    SourceError
+        if the source does not have them
+    """
     return find_candles(job.arguments())
 
 # %% ../../nbs/85_runs/20_plan.ipynb #66d5d072
@@ -80,23 +128,37 @@ def _refuse(wrong):
     )
 
 # %% ../../nbs/85_runs/20_plan.ipynb #a14e942b
-def make_plan(
-    symbols: list[str],  # such as BTCUSDT, ETHUSDT
-    timeframes: list[str],  # such as 15m, 1h, 1d
-    systems: list[str] = ("v9",),  # names of systems
-    **settings,  # other fields of `Job`, the same for all
-) -> list[Job]:  # by symbol, then timeframe, then system; raises one SettingsError that names all mistakes
-    "Make the list of reports, checked as a whole."
+def make_plan(symbols: list[str], timeframes: list[str], systems: list[str] = ("v9",), **settings) -> list[Job]:
+    """Make the list of reports, checked as a whole.
+
+    Parameters
+    ----------
+    symbols : list[str]
+        such as BTCUSDT, ETHUSDT
+    timeframes : list[str]
+        such as 15m, 1h, 1d
+    systems : list[str], default ("v9",)
+        names of systems
+    **settings
+        other fields of `Job`, the same for all
+
+    Returns
+    -------
+    list[Job]
+        by symbol, then timeframe, then system; raises one SettingsError that names all mistakes
+    """
     settings = {
         **settings, "data_dir": str(Path(settings.get("data_dir") or "data").absolute()),
         "params": dict(settings.get("params") or {}),
     }
+    for key in {"source", "profile"} & set(settings):  # names have no case
+        settings[key] = str(settings[key]).strip().lower()
     if settings.get("template"):
         settings["template"] = str(Path(settings["template"]).absolute())
     wrong, names, plan = {}, {}, []
     for symbol, timeframe, system in itertools.product(symbols, timeframes, systems):
         title = f"{symbol} {timeframe} {system}"
-        job = Job(str(symbol).strip().upper(), str(timeframe), system, **settings)
+        job = Job(str(symbol).strip().upper(), str(timeframe), str(system).strip().lower(), **settings)
         text, identity = _mistake(job)
         if text:
             wrong.setdefault(text, []).append(title)
@@ -115,8 +177,8 @@ def make_plan(
 
 # %% ../../nbs/85_runs/20_plan.ipynb #18182696
 CODE = (
-    "config", "files", "data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems",
-    "audit", "reports/escape", "reports/policy", "reports/plots", "reports/trade_plots", "reports/render",
+    "config", "files", "faces", "data", "features", "labels", "validation", "models", "evaluation", "backtest",
+    "systems", "audit", "reports/escape", "reports/policy", "reports/plots", "reports/trade_plots", "reports/render",
     "reports/results", "reports/info_sheet", "reports/pages",
 )
 
@@ -135,14 +197,24 @@ def _code():
     return library_code(CODE)
 
 
-def job_key(
-    job: Job,  # with its candles
-) -> str:  # 64 hex digits
-    "Hash of everything that a report depends on."
+def job_key(job: Job) -> str:
+    """Hash of everything that a report depends on.
+
+    Parameters
+    ----------
+    job : Job
+        with its candles
+
+    Returns
+    -------
+    str
+        64 hex digits
+    """
     template = Path(job.template or find_template(job.system))
     facts = template.stat()
     values = {k: v for k, v in asdict(job).items() if k not in ("data_dir", "template")}
     inputs = [values, _template_sum(str(template), facts.st_size, facts.st_mtime_ns), _code()]
+    inputs += [own] if (own := own_sum(job.system)) else []
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../../nbs/85_runs/20_plan.ipynb #02735802
@@ -156,21 +228,41 @@ def _sizes(folder):
     return {name: size for name, size in names.items() if not any(part[0] == "." for part in name.split("/"))}
 
 
-def make_record(
-    folder: Path,  # a finished report, before it is put in its place
-    key: str,  # of `job_key`
-    **facts,  # further facts to carry: batch, seconds, threads
-) -> dict:  # JSON-able, to be stored as job.json in the folder
-    "Describe a finished report."
+def make_record(folder: Path, key: str, **facts) -> dict:
+    """Describe a finished report.
+
+    Parameters
+    ----------
+    folder : Path
+        a finished report, before it is put in its place
+    key : str
+        of `job_key`
+    **facts
+        further facts to carry: batch, seconds, threads
+
+    Returns
+    -------
+    dict
+        JSON-able, to be stored as job.json in the folder
+    """
     files = sorted(p for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith(".") and p.name != RECORD)
     sums = {p.name: file_sum(p) for p in files if p.suffix == ".json"}
     return {"key": key, **facts, "files": [p.name for p in files], "sums": sums, "sizes": _sizes(folder)}
 
 
-def read_record(
-    folder: str | Path,  # folder of a report
-) -> dict | None:  # its record; None if there is none or the report is not as it was written
-    "The record of a report that is whole."
+def read_record(folder: str | Path) -> dict | None:
+    """The record of a report that is whole.
+
+    Parameters
+    ----------
+    folder : str | Path
+        folder of a report
+
+    Returns
+    -------
+    dict | None
+        its record; None if there is none or the report is not as it was written
+    """
     folder = Path(folder)
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))

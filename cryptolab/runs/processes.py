@@ -16,8 +16,14 @@ FILES_OF_A_REPORT = 128  # open files of one process, about twice what was seen
 FILES_OF_A_WORKER = 16  # more, in the program that runs a batch, for each worker
 
 
-def open_files() -> tuple | None:  # (soft, hard), inf for no limit; None where there is no such limit
-    "How many files this process may hold open."
+def open_files() -> tuple | None:
+    """How many files this process may hold open.
+
+    Returns
+    -------
+    tuple | None
+        (soft, hard), inf for no limit; None where there is no such limit
+    """
     try:
         import resource
     except ImportError:
@@ -26,10 +32,19 @@ def open_files() -> tuple | None:  # (soft, hard), inf for no limit; None where 
     return tuple(float("inf") if n == resource.RLIM_INFINITY else n for n in limits)
 
 
-def allow_open_files(
-    needed: int = FILES_OF_A_REPORT,  # files that must be allowed
-) -> None:  # nothing; raises SettingsError where the hard limit is lower
-    "Raise the soft limit of open files, for this process and those it starts, if it is too low."
+def allow_open_files(needed: int = FILES_OF_A_REPORT) -> None:
+    """Raise the soft limit of open files, for this process and those it starts, if it is too low.
+
+    Parameters
+    ----------
+    needed : int, default FILES_OF_A_REPORT
+        files that must be allowed
+
+    Raises
+    ------
+    SettingsError
+        where the hard limit is lower
+    """
     limits = open_files()
     if limits is None or limits[0] >= needed:
         return
@@ -51,10 +66,19 @@ _MEANINGS = {
 }
 
 
-def ended_words(
-    code: int | None,  # exit code; negative: the signal; None: not known
-) -> str:  # such as "was killed by SIGKILL (as the system does when the memory is used up)"
-    "How a process ended, in words."
+def ended_words(code: int | None) -> str:
+    """How a process ended, in words.
+
+    Parameters
+    ----------
+    code : int | None
+        exit code; negative: the signal; None: not known
+
+    Returns
+    -------
+    str
+        such as "was killed by SIGKILL (as the system does when the memory is used up)"
+    """
     if code is None or code >= 0:
         return "ended" if code is None else f"ended with code {code}"
     try:
@@ -64,9 +88,19 @@ def ended_words(
     return f"was killed by {name}" + (f" ({_MEANINGS[name]})" if name in _MEANINGS else "")
 
 
-def last_words(
-    text: str,  # what a process wrote to its error stream
-    lines: int = 3,  # how many to keep
-) -> str:  # its last lines with something in them, in one line; empty if there are none
-    "The end of an error stream."
+def last_words(text: str, lines: int = 3) -> str:
+    """The end of an error stream.
+
+    Parameters
+    ----------
+    text : str
+        what a process wrote to its error stream
+    lines : int, default 3
+        how many to keep
+
+    Returns
+    -------
+    str
+        its last lines with something in them, in one line; empty if there are none
+    """
     return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])

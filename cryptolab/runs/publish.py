@@ -105,11 +105,28 @@ def _check_tokens(files, *facts):
     check_secrets(files, *facts)
 
 # %% ../../nbs/85_runs/70_publish.ipynb #222c3a36
-def publication(
-    folder: str | Path,  # of a finished run: report.html, report.ipynb, result.json, model/
-    repo: str,  # owner/name of the repository
-) -> dict:  # path in the repository -> bytes, README.md first; ModelError: altered model, SettingsError: a secret
-    "All files of a publication, checked."
+def publication(folder: str | Path, repo: str) -> dict:
+    """All files of a publication, checked.
+
+    Parameters
+    ----------
+    folder : str | Path
+        of a finished run: report.html, report.ipynb, result.json, model/
+    repo : str
+        owner/name of the repository
+
+    Returns
+    -------
+    dict
+        path in the repository -> bytes, README.md first
+
+    Raises
+    ------
+    ModelError
+        altered model
+    SettingsError
+        a secret
+    """
     from cryptolab.reports.model_card import model_card
     from cryptolab.reports.results import read_result
 
@@ -204,14 +221,39 @@ def _commit(api, repo, files, private, message):
 
 # %% ../../nbs/85_runs/70_publish.ipynb #8d6efb68
 def publish(
-    folder: str | Path,  # of a finished run: report.html, report.ipynb, result.json, model/
-    repo: str,  # owner/name of the repository on the hub; made if it does not exist
-    private: bool = True,  # nobody else may see it; False: a repository made now is public
-    dry_run: bool = True,  # only list what would be uploaded; url is None then
-    message: str | None = None,  # of the commit; None: one that names the run
-    api=None,  # object with the methods of huggingface_hub.HfApi; None: the client with the login of the environment
-) -> dict:  # repo, private, files (path -> {bytes, sha256}), card (README.md), url of the commit; raises SourceError
-    "Put a model and its report into a repository of the Hugging Face hub, or list what would be put there."
+    folder: str | Path,
+    repo: str,
+    private: bool = True,
+    dry_run: bool = True,
+    message: str | None = None,
+    api=None,
+) -> dict:
+    """Put a model and its report into a repository of the Hugging Face hub, or list what would be put there.
+
+    Parameters
+    ----------
+    folder : str | Path
+        of a finished run: report.html, report.ipynb, result.json, model/
+    repo : str
+        owner/name of the repository on the hub; made if it does not exist
+    private : bool, default True
+        nobody else may see it; False: a repository made now is public
+    dry_run : bool, default True
+        only list what would be uploaded; url is None then
+    message : str | None, default None
+        of the commit; None: one that names the run
+    api : default None
+        object with the methods of huggingface_hub.HfApi; None: the client with the login of the environment
+
+    Returns
+    -------
+    dict
+        repo, private, files (path -> {bytes, sha256}), card (README.md), url of the commit
+
+    Raises
+    ------
+    SourceError
+    """
     named = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(repo), re.ASCII)
     if not named or len(repo) > 96 or "--" in repo or ".." in repo or repo.endswith((".git", ".", "-")):
         raise SettingsError("this is not a repository", "owner/name", repr(repo), "such as someone/v9-btcusdt-1h")
@@ -233,10 +275,19 @@ def publish(
     raise error
 
 # %% ../../nbs/85_runs/70_publish.ipynb #242c3129
-def publish_text(
-    plan: dict,  # of `publish`
-) -> str:  # lines of text
-    "What would be uploaded, or what was."
+def publish_text(plan: dict) -> str:
+    """What would be uploaded, or what was.
+
+    Parameters
+    ----------
+    plan : dict
+        of `publish`
+
+    Returns
+    -------
+    str
+        lines of text
+    """
     total = sum(entry["bytes"] for entry in plan["files"].values())
     access = "private" if plan["private"] else "public"
     lines = [f"{plan['repo']} ({access}), {len(plan['files'])} files, {total / 1e6:.1f} MB"]

@@ -9,6 +9,7 @@ __all__ = ['report_name', 'parse_params', 'find_template', 'check_template', 'ch
 # %% ../../nbs/85_runs/10_report.ipynb #8ad0f98f
 import ast
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -26,15 +27,32 @@ from cryptolab.runs.execute import (
     ReportError, execute_template, kernel_class, kernel_environment, remove_hidden_paths, told,
 )
 from .processes import allow_open_files
+from ..systems.own import own_file
 from ..systems.registry import SYSTEMS, check_params, system_class
 
 # %% ../../nbs/85_runs/10_report.ipynb #9502a9cf
-def report_name(
-    symbol: str,  # such as BTCUSDT or BTC/USDT
-    timeframe: str,  # such as 1h
-    system: str = "v9",  # name of the system
-) -> str:  # such as BTCUSDT-1h-v9; raises SettingsError for what cannot be a symbol, a timeframe or a system
-    "The name of the folder of one report."
+def report_name(symbol: str, timeframe: str, system: str = "v9") -> str:
+    """The name of the folder of one report.
+
+    Parameters
+    ----------
+    symbol : str
+        such as BTCUSDT or BTC/USDT
+    timeframe : str
+        such as 1h
+    system : str, default "v9"
+        name of the system
+
+    Returns
+    -------
+    str
+        such as BTCUSDT-1h-v9
+
+    Raises
+    ------
+    SettingsError
+        for what cannot be a symbol, a timeframe or a system
+    """
     from cryptolab.data.timegrid import canonical_timeframe
 
     if not re.fullmatch(r"[A-Za-z0-9]+([-_/:. ]?[A-Za-z0-9]+)*", str(symbol).strip()) or len(str(symbol)) > 40:
@@ -56,10 +74,24 @@ def _parse_value(text):
         return text
 
 
-def parse_params(
-    items: list[str],  # texts of the form key=value
-) -> dict:  # names and values; raises SettingsError for another form, a repeated name or a nested value
-    "Parameters from `key=value` texts."
+def parse_params(items: list[str]) -> dict:
+    """Parameters from `key=value` texts.
+
+    Parameters
+    ----------
+    items : list[str]
+        texts of the form key=value
+
+    Returns
+    -------
+    dict
+        names and values
+
+    Raises
+    ------
+    SettingsError
+        for another form, a repeated name or a nested value
+    """
     params = {}
     for item in items:
         key, equals, text = (part.strip() for part in item.partition("="))
@@ -85,15 +117,31 @@ _CONTRACT = (
 )
 
 
-def find_template(
-    system: str,  # name of the system
-) -> Path:  # its report notebook; raises SettingsError if there is none
-    "The report notebook of a system, from the checkout or from the installed package."
-    home = Path(cryptolab.__file__).parent
+def find_template(system: str) -> Path:
+    """The report notebook of a system; of one's own NAME_report.ipynb beside it, or `system.ipynb` for all of them.
+
+    Parameters
+    ----------
+    system : str
+        name of the system
+
+    Returns
+    -------
+    Path
+        its report notebook
+
+    Raises
+    ------
+    SettingsError
+        if there is none
+    """
+    home, own = Path(cryptolab.__file__).parent, own_file(system)
     places = [home.parent / "nbs" / "templates", home / "reports" / "templates"]
-    for place in places:
-        if (place / f"{system}.ipynb").is_file():
-            return place / f"{system}.ipynb"
+    if own and (own.parent / f"{system}_report.ipynb").is_file():
+        return own.parent / f"{system}_report.ipynb"
+    for name, place in itertools.product([system, *(["system"] if own else [])], places):
+        if (place / f"{name}.ipynb").is_file():
+            return place / f"{name}.ipynb"
     there = sorted({f.stem for place in places for f in place.glob("*.ipynb")})
     raise SettingsError(
         f"no report notebook for the system {system!r}", ", ".join(there) or "a notebook in nbs/templates", system,
@@ -109,10 +157,24 @@ def _parameter_names(template):
     return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
-def check_template(
-    template: str | Path,  # a report notebook
-) -> Path:  # the same; raises SettingsError if it is not there or its parameters cell lacks a name
-    "Refuse a template that a run could not fill."
+def check_template(template: str | Path) -> Path:
+    """Refuse a template that a run could not fill.
+
+    Parameters
+    ----------
+    template : str | Path
+        a report notebook
+
+    Returns
+    -------
+    Path
+        the same
+
+    Raises
+    ------
+    SettingsError
+        if it is not there or its parameters cell lacks a name
+    """
     template = Path(template)
     if not template.is_file():
         raise SettingsError(f"{template} does not exist", "a report notebook", "nothing", "check the path")
@@ -126,17 +188,33 @@ def check_template(
     return template
 
 # %% ../../nbs/85_runs/10_report.ipynb #d7d12762
-def check_inputs(
-    values: dict,  # arguments of `run_report` by name
-    system: str,  # name of the system
-    template: str | Path | None,  # a report notebook; None: the system's own
-) -> tuple:  # name of the report, path of the template; raises SettingsError or SourceError
-    "Refuse inputs that cannot work."
+def check_inputs(values: dict, system: str, template: str | Path | None) -> tuple:
+    """Refuse inputs that cannot work.
+
+    Parameters
+    ----------
+    values : dict
+        arguments of `run_report` by name; names are written as the library writes them
+    system : str
+        name of the system
+    template : str | Path | None
+        a report notebook; None: the system's own
+
+    Returns
+    -------
+    tuple
+        name of the report, path of the template
+
+    Raises
+    ------
+    SettingsError
+    SourceError
+    """
     from cryptolab.data.timegrid import utc_time
 
     name = report_name(values["symbol"], values["timeframe"], system)
     for key in ("source", "profile", "limit", "seed", "fee", "slippage"):
-        check_choice(key, values[key], "setting")
+        values[key] = check_choice(key, values[key], "setting")
     if values["source"] == "local" and not Path(values["data_dir"]).exists():
         raise SourceError(
             f"{values['data_dir']} does not exist", "a folder or file of candles", "nothing", "check --data-dir",
@@ -144,7 +222,7 @@ def check_inputs(
     for key in ("start", "end"):
         if values[key] is not None:
             utc_time(values[key], key)
-    if system in SYSTEMS and values["params"]:
+    if own_file(system) or system in SYSTEMS and values["params"]:
         check_params(system_class(system), values["params"])
     return name, check_template(template or find_template(system))
 
@@ -153,11 +231,22 @@ def check_inputs(
 _OURS = ("report.html", "report.ipynb", "result.json", "job.json", "claims.json")
 
 
-def check_target(
-    out: Path,  # folder of the reports
-    target: Path,  # folder of this report
-) -> None:  # nothing; raises SettingsError, and WriteError where nothing can be written
-    "Refuse to write over something that is not a report, or where nothing can be written."
+def check_target(out: Path, target: Path) -> None:
+    """Refuse to write over something that is not a report, or where nothing can be written.
+
+    Parameters
+    ----------
+    out : Path
+        folder of the reports
+    target : Path
+        folder of this report
+
+    Raises
+    ------
+    SettingsError
+    WriteError
+        where nothing can be written
+    """
     for path in (out, target):
         if os.path.exists(path) and not path.is_dir():
             raise SettingsError(f"{path} is a file", "a folder", "a file", "choose another folder with --out")
@@ -174,10 +263,24 @@ def _sum(path, size, changed):
     return file_sum(path)
 
 
-def find_candles(
-    values: dict,  # arguments of `run_report` by name
-) -> str:  # text that changes when the candles change; raises SourceError if the source does not have them
-    "Ask the source for the candles of a report."
+def find_candles(values: dict) -> str:
+    """Ask the source for the candles of a report.
+
+    Parameters
+    ----------
+    values : dict
+        arguments of `run_report` by name
+
+    Returns
+    -------
+    str
+        text that changes when the candles change
+
+    Raises
+    ------
+    SourceError
+        if the source does not have them
+    """
     if values["source"] == "sample":
         return f"sample market, seed {values['seed']}"
     if values["source"] == "local":
@@ -236,33 +339,89 @@ def _absolute_paths(values):
 
 # %% ../../nbs/85_runs/10_report.ipynb #27e70330
 def run_report(
-    symbol: str,  # such as BTCUSDT
-    timeframe: str,  # such as 1h
-    system: str = "v9",  # name of the system
-    source: str = "sample",  # sample | local | hub | exchange
-    data_dir: str | Path = "data",  # folder or file of candles (local); cache folder (hub, exchange)
-    profile: str = "quick",  # full | quick | smoke
-    limit: int = 10000,  # newest candles to use
-    seed: int = 0,  # seed of every random choice
-    out: str | Path = "reports",  # folder that gets the folder of this report
-    params: dict | None = None,  # parameters for the system, by name
-    start: str | None = None,  # first time to use; None: no bound
-    end: str | None = None,  # end of the time to use; None: no bound
-    fee: float = 0.001,  # fraction per side
-    slippage: float = 0.0005,  # fraction per side
-    template: str | Path | None = None,  # another notebook instead of the system's own
-    progress: Callable | None = None,  # called as progress(kind, text, done, total), kind: section, line or cell
-    kernels: Callable | None = None,  # (environment, file of errors) -> kernel manager class; None: `kernel_class`
-    finish: Callable | None = None,  # called with the finished, still hidden folder before it is put in place
-    candles: str | None = None,  # answer of `find_candles` where a plan has it already; None: the source is asked
-) -> Path:  # the folder of the report; raises CryptolabError for bad input, ReportError if the notebook fails
-    "Execute the report notebook of a system and put the result in place, all or nothing."
+    symbol: str,
+    timeframe: str,
+    system: str = "v9",
+    source: str = "sample",
+    data_dir: str | Path = "data",
+    profile: str = "quick",
+    limit: int = 10000,
+    seed: int = 0,
+    out: str | Path = "reports",
+    params: dict | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    fee: float = 0.001,
+    slippage: float = 0.0005,
+    template: str | Path | None = None,
+    progress: Callable | None = None,
+    kernels: Callable | None = None,
+    finish: Callable | None = None,
+    candles: str | None = None,
+) -> Path:
+    """Execute the report notebook of a system and put the result in place, all or nothing.
+
+    Parameters
+    ----------
+    symbol : str
+        such as BTCUSDT
+    timeframe : str
+        such as 1h
+    system : str, default "v9"
+        name of the system
+    source : str, default "sample"
+        sample | local | hub | exchange
+    data_dir : str | Path, default "data"
+        folder or file of candles (local); cache folder (hub, exchange)
+    profile : str, default "quick"
+        full | quick | smoke
+    limit : int, default 10000
+        newest candles to use
+    seed : int, default 0
+        seed of every random choice
+    out : str | Path, default "reports"
+        folder that gets the folder of this report
+    params : dict | None, default None
+        parameters for the system, by name
+    start : str | None, default None
+        first time to use; None: no bound
+    end : str | None, default None
+        end of the time to use; None: no bound
+    fee : float, default 0.001
+        fraction per side
+    slippage : float, default 0.0005
+        fraction per side
+    template : str | Path | None, default None
+        another notebook instead of the system's own
+    progress : Callable | None, default None
+        called as progress(kind, text, done, total), kind: section, line or cell
+    kernels : Callable | None, default None
+        (environment, file of errors) -> kernel manager class; None: `kernel_class`
+    finish : Callable | None, default None
+        called with the finished, still hidden folder before it is put in place
+    candles : str | None, default None
+        answer of `find_candles` where a plan has it already; None: the source is asked
+
+    Returns
+    -------
+    Path
+        the folder of the report
+
+    Raises
+    ------
+    CryptolabError
+        for bad input
+    ReportError
+        if the notebook fails
+    """
     values = {k: v for k, v in locals().items() if k in _CONTRACT and k != "out"}
+    system = str(system).strip().lower()
     values.update(params=dict(params or {}), data_dir=str(data_dir))
     name, template = check_inputs(values, system, template)
     allow_open_files()
     values.update(symbol=str(symbol).strip().upper(), timeframe=name.split("-")[1])
-    shown = {k: v for k, v in {"system": system, **values}.items() if not (k == "data_dir" and source == "sample")}
+    no_folder = {"data_dir"} if values["source"] == "sample" else set()
+    shown = {k: v for k, v in {"system": system, **values}.items() if k not in no_folder}
     out = Path(out).absolute()
     target, partial = out / name, out / f".{name}.partial-{os.getpid()}"
     check_target(out, target)
@@ -272,13 +431,14 @@ def run_report(
     work = out / ".work" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     kept = out / f"{name}.failed.ipynb"
     paths = {"out": str(partial), "work": str(work)}
-    if "ledger" in _parameter_names(template):
-        paths["ledger"] = str(out / "trials.jsonl")
+    asked = _parameter_names(template)
+    paths |= {"ledger": str(out / "trials.jsonl")} if "ledger" in asked else {}
+    paths |= {"system": system} if "system" in asked else {}
     with full_disk_told(out), termination_raises(), only_one(out / ".work" / f"{name}.lock") as locked:
         sweep(target, locked)
         try:
             partial.mkdir(), work.mkdir(exist_ok=True)
-            _make(template, partial, {**values, **paths}, shown, kept, progress, kernels or kernel_class)
+            _make(template, partial, {**values, **paths}, shown, kept, progress, kernels=kernels or kernel_class)
             if finish:
                 finish(partial)
             swap_in(partial, target)

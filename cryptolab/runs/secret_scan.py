@@ -95,10 +95,19 @@ def _is_utf8(content):
     return True
 
 # %% ../../nbs/85_runs/65_secret_scan.ipynb #3230bb74
-def named_sums(
-    *facts,  # manifest and result, or any other JSON-able values
-) -> set:  # hexadecimal sums
-    "Sums that stand under the name `sha256` or `fingerprint`, or in a list of files with their sums."
+def named_sums(*facts) -> set:
+    """Sums that stand under the name `sha256` or `fingerprint`, or in a list of files with their sums.
+
+    Parameters
+    ----------
+    *facts
+        manifest and result, or any other JSON-able values
+
+    Returns
+    -------
+    set
+        hexadecimal sums
+    """
     found = set()
     for fact in facts:
         if isinstance(fact, dict):
@@ -108,12 +117,23 @@ def named_sums(
     return {text for text in found if isinstance(text, str) and re.fullmatch(r"[0-9a-f]{12,}", text)}
 
 
-def find_secrets(
-    name: str,  # path of the file
-    content: bytes,  # of the file
-    allowed: set = frozenset(),  # texts that are no secrets, see `named_sums`
-) -> list:  # (line, kind, where), in the order of the lines; the secrets themselves are left out
-    "Secrets in a file; raises SourceError where `detect-secrets` is not installed."
+def find_secrets(name: str, content: bytes, allowed: set = frozenset()) -> list:
+    """Secrets in a file; raises SourceError where `detect-secrets` is not installed.
+
+    Parameters
+    ----------
+    name : str
+        path of the file
+    content : bytes
+        of the file
+    allowed : set, default frozenset()
+        texts that are no secrets, see `named_sums`
+
+    Returns
+    -------
+    list
+        (line, kind, where), in the order of the lines; the secrets themselves are left out
+    """
     formats, names = _detectors()
     found = set()
     for where, text in _texts(name, content):
@@ -137,11 +157,21 @@ def _is_plotly(name, content):
     return content == (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes()
 
 
-def check_secrets(
-    files: dict,  # path -> bytes, of everything that is to be published
-    *facts,  # manifest and result: the sums that they name are allowed
-) -> None:  # nothing; raises SettingsError naming file, line and kind of a secret, never the secret
-    "Refuse files with secrets."
+def check_secrets(files: dict, *facts) -> None:
+    """Refuse files with secrets.
+
+    Parameters
+    ----------
+    files : dict
+        path -> bytes, of everything that is to be published
+    *facts
+        manifest and result: the sums that they name are allowed
+
+    Raises
+    ------
+    SettingsError
+        naming file, line and kind of a secret, never the secret
+    """
     allowed = named_sums(*facts)
     for name, content in files.items():
         found = [] if _is_plotly(name, content) else find_secrets(name, content, allowed)

@@ -30,19 +30,35 @@ _THREADS = (
 )
 
 
-def job_environment(
-    job: Job,  # report to make
-    threads: int | None = None,  # threads that the numeric libraries of the job may use; None: as they like
-) -> dict:  # environment variables of its fork server
-    "The environment in which everything is imported."
+def job_environment(job: Job, threads: int | None = None) -> dict:
+    """The environment in which everything is imported.
+
+    Parameters
+    ----------
+    job : Job
+        report to make
+    threads : int | None, default None
+        threads that the numeric libraries of the job may use; None: as they like
+
+    Returns
+    -------
+    dict
+        environment variables of its fork server
+    """
     env = {k: v for k, v in kernel_environment(job.seed, job.source).items() if not k.startswith("JPY_")}
     # as a kernel sets it before matplotlib is imported
     env.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     return env | ({} if threads is None else dict.fromkeys(_THREADS, str(threads)))
 
 # %% ../../nbs/85_runs/40_worker.ipynb #9c367041
-def run_alone() -> None:  # reads a request from the input, writes the answer
-    "One job as a program of its own."
+def run_alone() -> None:
+    """One job as a program of its own.
+
+    Returns
+    -------
+    None
+        reads a request from the input, writes the answer
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     request = json.load(sys.stdin)
@@ -92,15 +108,38 @@ def _clear(out, job):
 
 # %% ../../nbs/85_runs/40_worker.ipynb #39d0db0d
 def run_job(
-    job: Job,  # report to make
-    out: str | Path,  # folder that gets the folder of the report
-    batch: str = "",  # name of the batch; a report made by the same batch is never made again
-    force: bool = False,  # make it also if it is there and unchanged
-    timeout: float | None = None,  # seconds an attempt may take
-    threads: int | None = None,  # threads for the numeric libraries
-    warm: bool = CAN_FORK,  # fork from the fork server
-) -> dict:  # {"state": "done" | "failed" | "skipped", "seconds", "attempts", "error"}
-    "Make a report in a process of its own: a second attempt after an accident, none after an error of the notebook."
+    job: Job,
+    out: str | Path,
+    batch: str = "",
+    force: bool = False,
+    timeout: float | None = None,
+    threads: int | None = None,
+    warm: bool = CAN_FORK,
+) -> dict:
+    """Make a report in a process of its own: a second attempt after an accident, none after an error of the notebook.
+
+    Parameters
+    ----------
+    job : Job
+        report to make
+    out : str | Path
+        folder that gets the folder of the report
+    batch : str, default ""
+        name of the batch; a report made by the same batch is never made again
+    force : bool, default False
+        make it also if it is there and unchanged
+    timeout : float | None, default None
+        seconds an attempt may take
+    threads : int | None, default None
+        threads for the numeric libraries
+    warm : bool, default CAN_FORK
+        fork from the fork server
+
+    Returns
+    -------
+    dict
+        {"state": "done" | "failed" | "skipped", "seconds", "attempts", "error"}
+    """
     env, total = job_environment(job, threads), 0.0
     for attempt in (1, 2):
         record = read_record(Path(out) / job.name)

@@ -20,19 +20,30 @@ from ..files import plain
 from ..models.stored import read_stored
 
 # %% ../../nbs/90_serving/10_forecast.ipynb #19704a46
-def staleness(
-    known,  # time at which the decision candle was complete (UTC)
-    delta,  # length of a candle
-    now,  # the present (UTC)
-) -> dict:  # seconds since then, candles that were completed since then, stale (the forecast's own candle is over)
-    "How old a forecast is."
+def staleness(known, delta, now) -> dict:
+    """How old a forecast is.
+
+    Parameters
+    ----------
+    known
+        time at which the decision candle was complete (UTC)
+    delta
+        length of a candle
+    now
+        the present (UTC)
+
+    Returns
+    -------
+    dict
+        seconds since then, candles that were completed since then, stale (the forecast's own candle is over)
+    """
     age = (now - known).total_seconds()
     return {"seconds": age, "candles": int(age // delta.total_seconds()), "stale": age >= delta.total_seconds()}
 
 # %% ../../nbs/90_serving/10_forecast.ipynb #9d025742
 def _saved_class(folder):
     "The class of the system whose model lies in a folder."
-    from cryptolab.systems.registry import SYSTEMS, system_class
+    from cryptolab.systems.registry import SYSTEMS, is_system, system_class
 
     try:
         name = json.loads(read_stored(folder / "manifest.json"))["system"]
@@ -40,7 +51,7 @@ def _saved_class(folder):
         raise ModelError(
             f"{folder} has a damaged manifest", "JSON with the name of a system", str(e), "save the model again"
         ) from e
-    if not isinstance(name, str) or name not in SYSTEMS:
+    if not isinstance(name, str) or not is_system(name):
         raise ModelError(
             f"{folder} is not a model of this library", ", ".join(SYSTEMS), str(name),
             "use the library version that saved it",
@@ -81,14 +92,42 @@ _HISTORY = 400  # candles for the newest window and its indicators, after 200 fo
 
 
 def newest_forecast(
-    symbol: str,  # such as BTCUSDT
-    timeframe: str,  # such as 1h
-    model: str | Path,  # folder written by the system's `save`
-    source: str = "sample",  # sample | local | hub | exchange
-    data_dir: str | Path = "data",  # folder or file of candles; cache folder
-    now=None,  # the present, for tests and for looking back; None: the clock's
-) -> dict:  # JSON-able; raises DataError if the newest candle has no forecast, ModelError for an unusable folder
-    "The forecast of a saved system for the newest complete candle."
+    symbol: str,
+    timeframe: str,
+    model: str | Path,
+    source: str = "sample",
+    data_dir: str | Path = "data",
+    now=None,
+) -> dict:
+    """The forecast of a saved system for the newest complete candle.
+
+    Parameters
+    ----------
+    symbol : str
+        such as BTCUSDT
+    timeframe : str
+        such as 1h
+    model : str | Path
+        folder written by the system's `save`
+    source : str, default "sample"
+        sample | local | hub | exchange
+    data_dir : str | Path, default "data"
+        folder or file of candles; cache folder
+    now : default None
+        the present, for tests and for looking back; None: the clock's
+
+    Returns
+    -------
+    dict
+        JSON-able
+
+    Raises
+    ------
+    DataError
+        if the newest candle has no forecast
+    ModelError
+        for an unusable folder
+    """
     folder = Path(model)
     if not (folder / "manifest.json").is_file():
         raise ModelError(
@@ -127,10 +166,18 @@ def newest_forecast(
 
 # %% ../../nbs/90_serving/10_forecast.ipynb #38a9fd1a
 @contextmanager
-def quiet_stderr(
-    active: bool = True,  # False does nothing
-):  # context manager
-    "Hold back what libraries write to the error stream; it is written after all when an unforeseen error passes."
+def quiet_stderr(active: bool = True):
+    """Hold back what libraries write to the error stream; it is written after all when an unforeseen error passes.
+
+    Parameters
+    ----------
+    active : bool, default True
+        False does nothing
+
+    Returns
+    -------
+    context manager
+    """
     if not active:
         yield
         return

@@ -8,6 +8,7 @@ __all__ = ['ChronologicalSplit', 'CombinatorialPurgedKFold', 'MinMax', 'PurgedKF
            'split_borders', 'split_rows']
 
 # %% ../../nbs/40_validation/90_validation.ipynb #bbf72b6d
+from ..faces import make_face
 from .borders import hold_out, split_borders, split_rows
 from .intervals import overlap_rows
 from cryptolab.validation.splitters import (
@@ -21,3 +22,6 @@ _all_ = [
     "audit_split", "chronological_split", "fit_minmax", "hold_out", "make_windows", "overlap_rows", "split_borders",
     "split_rows",
 ]
+
+# %% ../../nbs/40_validation/90_validation.ipynb #80b52a28
+make_face(__name__)

@@ -15,11 +15,31 @@ from .windows import Split, check_intervals, part_sizes
 
 # %% ../../nbs/40_validation/20_borders.ipynb #0a4b9b00
 def split_borders(
-    clock: pd.DatetimeIndex,  # decision times of all rows, judged or not, ascending
-    fractions: tuple = (0.70, 0.15, 0.15),  # fractions of train, validation and test
-    test_start: str | None = None,  # first time of a test decision (UTC); None takes the last fraction
-) -> tuple:  # first decision time of validation and of test; DataError when a part would be empty
-    "Where validation and test begin."
+    clock: pd.DatetimeIndex,
+    fractions: tuple = (0.70, 0.15, 0.15),
+    test_start: str | None = None,
+) -> tuple:
+    """Where validation and test begin.
+
+    Parameters
+    ----------
+    clock : pd.DatetimeIndex
+        decision times of all rows, judged or not, ascending
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        fractions of train, validation and test
+    test_start : str | None, default None
+        first time of a test decision (UTC); None takes the last fraction
+
+    Returns
+    -------
+    tuple
+        first decision time of validation and of test
+
+    Raises
+    ------
+    DataError
+        when a part would be empty
+    """
     clock = pd.DatetimeIndex(clock)
     if not len(clock):
         raise DataError("no row can be used", "rows with all columns", 0, "load more candles")
@@ -36,11 +56,26 @@ def split_borders(
     return clock[int(before * fractions[0] / (fractions[0] + fractions[1]))], border
 
 # %% ../../nbs/40_validation/20_borders.ipynb #80cb0acd
-def split_rows(
-    label: pd.DataFrame,  # label table (t0, t1) of the rows to split, in time order
-    borders: tuple,  # of `split_borders`
-) -> Split:  # positions of each part and of purged rows; DataError: a part is empty, or intervals are unusable
-    "Parts between the borders, purged of rows whose outcome reaches over one."
+def split_rows(label: pd.DataFrame, borders: tuple) -> Split:
+    """Parts between the borders, purged of rows whose outcome reaches over one.
+
+    Parameters
+    ----------
+    label : pd.DataFrame
+        label table (t0, t1) of the rows to split, in time order
+    borders : tuple
+        of `split_borders`
+
+    Returns
+    -------
+    Split
+        positions of each part and of purged rows
+
+    Raises
+    ------
+    DataError
+        a part is empty, or intervals are unusable
+    """
     t0, t1 = check_intervals(label["t0"], label["t1"])
     part = np.searchsorted(pd.DatetimeIndex(borders).as_unit("ns").asi8, t0.as_unit("ns").asi8, side="right")
     late = np.zeros(len(label), dtype=bool)
@@ -55,12 +90,28 @@ def split_rows(
     return Split(*parts, np.flatnonzero(late))
 
 # %% ../../nbs/40_validation/20_borders.ipynb #5b0e7d12
-def hold_out(
-    label: pd.DataFrame,  # label table (t0, t1) of all rows, in time order
-    rows: np.ndarray,  # positions in it, ascending
-    fraction: float = 0.2,  # of the rows, the newest; at least one row
-) -> tuple:  # (older positions whose outcome was known before the newer begin, newer); DataError without an older row
-    "Split a training part in two by time, purged."
+def hold_out(label: pd.DataFrame, rows: np.ndarray, fraction: float = 0.2) -> tuple:
+    """Split a training part in two by time, purged.
+
+    Parameters
+    ----------
+    label : pd.DataFrame
+        label table (t0, t1) of all rows, in time order
+    rows : np.ndarray
+        positions in it, ascending
+    fraction : float, default 0.2
+        of the rows, the newest; at least one row
+
+    Returns
+    -------
+    tuple
+        (older positions whose outcome was known before the newer begin, newer)
+
+    Raises
+    ------
+    DataError
+        without an older row
+    """
     cut = len(rows) - max(1, int(fraction * len(rows)))
     if cut < 1:
         raise DataError("too few rows to hold some out", "at least 2", len(rows), "use more candles")

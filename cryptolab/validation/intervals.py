@@ -42,10 +42,24 @@ def _check_order(labels, t0):
             )
 
 # %% ../../nbs/40_validation/30_intervals.ipynb #51f5afcb
-def interval_arrays(
-    labels: pd.DataFrame,  # label table with t0 and t1, one row per decision; several coins with a column `symbol`
-) -> tuple:  # t0, t1 (int64 ns UTC), known (bool: `y` is not missing); DataError for what cannot be split
-    "The information intervals of a label table as arrays."
+def interval_arrays(labels: pd.DataFrame) -> tuple:
+    """The information intervals of a label table as arrays.
+
+    Parameters
+    ----------
+    labels : pd.DataFrame
+        label table with t0 and t1, one row per decision; several coins with a column `symbol`
+
+    Returns
+    -------
+    tuple
+        t0, t1 (int64 ns UTC), known (bool: `y` is not missing)
+
+    Raises
+    ------
+    DataError
+        for what cannot be split
+    """
     missing = [c for c in ("t0", "t1") if c not in getattr(labels, "columns", ())]
     if missing:
         raise DataError(
@@ -70,23 +84,47 @@ def interval_arrays(
     return t0, t1, known
 
 # %% ../../nbs/40_validation/30_intervals.ipynb #1aff3046
-def overlaps(
-    a0: np.ndarray,  # begin of each interval a, int64 ns
-    a1: np.ndarray,  # end of each interval a
-    b0: np.ndarray,  # begin of each interval b
-    b1: np.ndarray,  # end of each interval b
-) -> np.ndarray:  # bool, one per interval a; touching is no overlap
-    "For each interval a: does it overlap any interval b?"
+def overlaps(a0: np.ndarray, a1: np.ndarray, b0: np.ndarray, b1: np.ndarray) -> np.ndarray:
+    """For each interval a: does it overlap any interval b?
+
+    Parameters
+    ----------
+    a0 : np.ndarray
+        begin of each interval a, int64 ns
+    a1 : np.ndarray
+        end of each interval a
+    b0 : np.ndarray
+        begin of each interval b
+    b1 : np.ndarray
+        end of each interval b
+
+    Returns
+    -------
+    np.ndarray
+        bool, one per interval a; touching is no overlap
+    """
     return np.searchsorted(np.sort(b0), a1, side="left") > np.searchsorted(np.sort(b1), a0, side="right")
 
 # %% ../../nbs/40_validation/30_intervals.ipynb #cb72e4a0
-def embargoed(
-    a0: np.ndarray,  # begin of each interval a, int64 ns
-    b1: np.ndarray,  # end of each interval b
-    embargo: int | pd.Timedelta,  # decision times, or a duration, after each end
-    times: np.ndarray,  # all decision times, ascending int64 ns; they are counted where the embargo is a number
-) -> np.ndarray:  # bool, one per interval a; True: it begins within the embargo after the end of some b
-    "For each interval a: does it begin at or soon after the end of some b?"
+def embargoed(a0: np.ndarray, b1: np.ndarray, embargo: int | pd.Timedelta, times: np.ndarray) -> np.ndarray:
+    """For each interval a: does it begin at or soon after the end of some b?
+
+    Parameters
+    ----------
+    a0 : np.ndarray
+        begin of each interval a, int64 ns
+    b1 : np.ndarray
+        end of each interval b
+    embargo : int | pd.Timedelta
+        decision times, or a duration, after each end
+    times : np.ndarray
+        all decision times, ascending int64 ns; they are counted where the embargo is a number
+
+    Returns
+    -------
+    np.ndarray
+        bool, one per interval a; True: it begins within the embargo after the end of some b
+    """
     ends = np.sort(b1)
     before = np.searchsorted(ends, a0, side="right") - 1  # position of the last end that is not later
     if not len(ends):
@@ -97,11 +135,26 @@ def embargoed(
     return (before >= 0) & (a0 - last < embargo.value)
 
 # %% ../../nbs/40_validation/30_intervals.ipynb #f9254d93
-def row_positions(
-    rows,  # row numbers, a mask of n entries, or a list of such arrays
-    n: int,  # rows of the table they belong to
-) -> np.ndarray:  # positions, int64; raises DataError for what is neither, or lies outside the table
-    "Row positions from numbers, a mask, or a list of arrays."
+def row_positions(rows, n: int) -> np.ndarray:
+    """Row positions from numbers, a mask, or a list of arrays.
+
+    Parameters
+    ----------
+    rows
+        row numbers, a mask of n entries, or a list of such arrays
+    n : int
+        rows of the table they belong to
+
+    Returns
+    -------
+    np.ndarray
+        positions, int64
+
+    Raises
+    ------
+    DataError
+        for what is neither, or lies outside the table
+    """
     several = isinstance(rows, (list, tuple)) and len(rows) and np.ndim(rows[0])
     parts = [np.asarray(r) for r in rows] if several else [np.asarray(rows)]
     parts = [np.flatnonzero(p) if p.dtype == bool and len(p) == n else p for p in parts]
@@ -114,23 +167,50 @@ def row_positions(
     return rows.astype("int64")
 
 # %% ../../nbs/40_validation/30_intervals.ipynb #4300a68c
-def overlap_rows(
-    labels: pd.DataFrame,  # label table with t0, t1
-    train,  # positions of training rows
-    test,  # positions of test rows
-) -> np.ndarray:  # bool, one per training row: its interval overlaps that of at least one test row
-    "Which training rows know part of a test outcome?"
+def overlap_rows(labels: pd.DataFrame, train, test) -> np.ndarray:
+    """Which training rows know part of a test outcome?
+
+    Parameters
+    ----------
+    labels : pd.DataFrame
+        label table with t0, t1
+    train
+        positions of training rows
+    test
+        positions of test rows
+
+    Returns
+    -------
+    np.ndarray
+        bool, one per training row: its interval overlaps that of at least one test row
+    """
     t0, t1, _ = interval_arrays(labels)
     train, test = (row_positions(rows, len(t0)) for rows in (train, test))
     return overlaps(t0[train], t1[train], t0[test], t1[test])
 
 # %% ../../nbs/40_validation/30_intervals.ipynb #2845d831
-def check_length(
-    name: str,  # of the setting, for the error
-    value,  # a number of decision times, or a duration such as "30D"
-    zero: bool = False,  # True: 0 is allowed
-) -> int | pd.Timedelta:  # the number, or the duration in ns; raises SettingsError for anything else
-    "A whole number of decision times or a duration."
+def check_length(name: str, value, zero: bool = False) -> int | pd.Timedelta:
+    """A whole number of decision times or a duration.
+
+    Parameters
+    ----------
+    name : str
+        of the setting, for the error
+    value
+        a number of decision times, or a duration such as "30D"
+    zero : bool, default False
+        True: 0 is allowed
+
+    Returns
+    -------
+    int | pd.Timedelta
+        the number, or the duration in ns
+
+    Raises
+    ------
+    SettingsError
+        for anything else
+    """
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         length, good = int(value), value >= (0 if zero else 1)
     else:

@@ -66,13 +66,27 @@ class _Splitter:
         a0, a1, b0, b1 = self._t0[train], self._t1[train], self._t0[test], self._t1[test]
         return train[~(overlaps(a0, a1, b0, b1) | embargoed(a0, b1, self._embargo, self._times))]
 
-    def split(
-        self,
-        X=None,  # table with the rows of the labels; only its length and index are looked at
-        y=None,  # not looked at
-        groups=None,  # not looked at
-    ):  # yields (training positions, test positions), int64 ascending; DataError where the purge empties a fold
-        "The folds."
+    def split(self, X=None, y=None, groups=None):
+        """The folds.
+
+        Parameters
+        ----------
+        X : default None
+            table with the rows of the labels; only its length and index are looked at
+        y : default None
+            not looked at
+        groups : default None
+            not looked at
+
+        Yields
+        ------
+        (training positions, test positions), int64 ascending
+
+        Raises
+        ------
+        DataError
+            where the purge empties a fold
+        """
         _check_rows(X, self.labels)
         for number, (train, test) in enumerate(self._folds()):
             train = self._purged(train, test)
@@ -84,32 +98,51 @@ class _Splitter:
                 )
             yield train, test
 
-    def get_n_splits(
-        self,
-        X=None,  # not looked at
-        y=None,  # not looked at
-        groups=None,  # not looked at
-    ) -> int:  # number of folds
-        "How many folds `split` yields."
+    def get_n_splits(self, X=None, y=None, groups=None) -> int:
+        """How many folds `split` yields.
+
+        Parameters
+        ----------
+        X : default None
+            not looked at
+        y : default None
+            not looked at
+        groups : default None
+            not looked at
+
+        Returns
+        -------
+        int
+            number of folds
+        """
         return len(list(self._folds()))
 
 # %% ../../nbs/40_validation/40_splitters.ipynb #363ed648
 class ChronologicalSplit(_Splitter):
-    "One split in time order."
+    """One split in time order.
 
-    def __init__(
-        self,
-        labels: pd.DataFrame,  # label table with t0, t1; several coins stacked with a column `symbol`
-        fractions: tuple = (0.70, 0.15, 0.15),  # of the decision times: train, val, test, or train, test
-        gap=0,  # decision times, or a duration, left free before each later part
-    ):
+    Parameters
+    ----------
+    labels : pd.DataFrame
+        label table with t0, t1; several coins stacked with a column `symbol`
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        of the decision times: train, val, test, or train, test
+    gap : default 0
+        decision times, or a duration, left free before each later part
+    """
+
+    def __init__(self, labels: pd.DataFrame, fractions: tuple = (0.70, 0.15, 0.15), gap=0):
         super().__init__(labels)
         self.fractions, self.gap, self._gap = fractions, gap, check_length("gap", gap, zero=True)
 
-    def parts(
-        self,
-    ) -> Split:  # positions of train, val (empty for two fractions), test and purged rows
-        "The parts after the purge."
+    def parts(self) -> Split:
+        """The parts after the purge.
+
+        Returns
+        -------
+        Split
+            positions of train, val (empty for two fractions), test and purged rows
+        """
         two = len(self.fractions) == 2
         fractions = (*self.fractions[:1], 1e-12, *self.fractions[1:]) if two else self.fractions
         edges = np.cumsum([0, *part_sizes(len(self._times), fractions)])
@@ -130,17 +163,35 @@ class ChronologicalSplit(_Splitter):
 
 # %% ../../nbs/40_validation/40_splitters.ipynb #fc6548e4
 class WalkForward(_Splitter):
-    "Learn from the stretch before, judge the next one, move on."
+    """Learn from the stretch before, judge the next one, move on.
+
+    Parameters
+    ----------
+    labels : pd.DataFrame
+        label table with t0, t1; several coins stacked with a column `symbol`
+    train
+        length of the training stretch: decision times, or a duration such as "365D"
+    test
+        length of the test stretch
+    step : default None
+        how far to move on; None moves by the test stretch, so that each row is judged once
+    expanding : bool, default False
+        True learns from everything before the test, not only from the last `train`
+    gap : default 0
+        decision times, or a duration, left free before the test
+    partial : bool, default False
+        True keeps a last test stretch that is cut short by the end of the table
+    """
 
     def __init__(
         self,
-        labels: pd.DataFrame,  # label table with t0, t1; several coins stacked with a column `symbol`
-        train,  # length of the training stretch: decision times, or a duration such as "365D"
-        test,  # length of the test stretch
-        step=None,  # how far to move on; None moves by the test stretch, so that each row is judged once
-        expanding: bool = False,  # True learns from everything before the test, not only from the last `train`
-        gap=0,  # decision times, or a duration, left free before the test
-        partial: bool = False,  # True keeps a last test stretch that is cut short by the end of the table
+        labels: pd.DataFrame,
+        train,
+        test,
+        step=None,
+        expanding: bool = False,
+        gap=0,
+        partial: bool = False,
     ):
         super().__init__(labels)
         self.train, self.test, self.step = train, test, step
@@ -196,14 +247,19 @@ def _stretches(n, n_splits):
 
 
 class PurgedKFold(_Splitter):
-    "K stretches of time, each the test once."
+    """K stretches of time, each the test once.
 
-    def __init__(
-        self,
-        labels: pd.DataFrame,  # label table with t0, t1; several coins stacked with a column `symbol`
-        n_splits: int = 5,  # number of folds, at least 2
-        embargo=0,  # decision times, or a duration, left out after each test stretch
-    ):
+    Parameters
+    ----------
+    labels : pd.DataFrame
+        label table with t0, t1; several coins stacked with a column `symbol`
+    n_splits : int, default 5
+        number of folds, at least 2
+    embargo : default 0
+        decision times, or a duration, left out after each test stretch
+    """
+
+    def __init__(self, labels: pd.DataFrame, n_splits: int = 5, embargo=0):
         super().__init__(labels)
         self.n_splits, self._edges = n_splits, _stretches(len(self._times), n_splits)
         self.embargo, self._embargo = embargo, check_length("embargo", embargo, zero=True)
@@ -216,15 +272,21 @@ class PurgedKFold(_Splitter):
 
 # %% ../../nbs/40_validation/40_splitters.ipynb #e5f03aed
 class CombinatorialPurgedKFold(_Splitter):
-    "Every choice of `n_test` out of `n_splits` stretches of time is the test once."
+    """Every choice of `n_test` out of `n_splits` stretches of time is the test once.
 
-    def __init__(
-        self,
-        labels: pd.DataFrame,  # label table with t0, t1; several coins stacked with a column `symbol`
-        n_splits: int = 6,  # number of stretches
-        n_test: int = 2,  # stretches in each test, fewer than n_splits
-        embargo=0,  # decision times, or a duration, left out after each test stretch
-    ):
+    Parameters
+    ----------
+    labels : pd.DataFrame
+        label table with t0, t1; several coins stacked with a column `symbol`
+    n_splits : int, default 6
+        number of stretches
+    n_test : int, default 2
+        stretches in each test, fewer than n_splits
+    embargo : default 0
+        decision times, or a duration, left out after each test stretch
+    """
+
+    def __init__(self, labels: pd.DataFrame, n_splits: int = 6, n_test: int = 2, embargo=0):
         super().__init__(labels)
         self.n_splits, self.n_test, self._edges = n_splits, n_test, _stretches(len(self._times), n_splits)
         self.embargo, self._embargo = embargo, check_length("embargo", embargo, zero=True)
@@ -235,17 +297,33 @@ class CombinatorialPurgedKFold(_Splitter):
             )
 
     @property
-    def n_paths(self) -> int:  # complete histories that the folds give
-        "How many paths `paths` returns."
+    def n_paths(self) -> int:
+        """How many paths `paths` returns.
+
+        Returns
+        -------
+        int
+            complete histories that the folds give
+        """
         return comb(self.n_splits - 1, self.n_test - 1)
 
-    def get_n_splits(
-        self,
-        X=None,  # not looked at
-        y=None,  # not looked at
-        groups=None,  # not looked at
-    ) -> int:  # number of folds
-        "How many folds `split` yields."
+    def get_n_splits(self, X=None, y=None, groups=None) -> int:
+        """How many folds `split` yields.
+
+        Parameters
+        ----------
+        X : default None
+            not looked at
+        y : default None
+            not looked at
+        groups : default None
+            not looked at
+
+        Returns
+        -------
+        int
+            number of folds
+        """
         return comb(self.n_splits, self.n_test)
 
     def _folds(self):
@@ -254,28 +332,32 @@ class CombinatorialPurgedKFold(_Splitter):
             rest = [rows for k, rows in enumerate(stretch) if k not in chosen]
             yield np.sort(np.concatenate(rest)), np.sort(np.concatenate([stretch[k] for k in chosen]))
 
-# %% ../../nbs/40_validation/40_splitters.ipynb #bc1205a9
-def _paths(
-    self: CombinatorialPurgedKFold,
-    predictions,  # one array per fold in the order of `split`: the forecasts for its test rows
-) -> pd.DataFrame:  # one row per label row, one column per path; NaN where the outcome is unknown
-    "Recombine the forecasts of the folds: the k-th forecast of each stretch belongs to path k."
-    predictions = [np.asarray(p, dtype="float64") for p in predictions]
-    folds = [test for _, test in self._folds()]
-    if [p.shape for p in predictions] != [test.shape for test in folds]:
-        raise DataError(
-            "the forecasts do not align with the folds", f"{len(folds)} arrays, one value per test row",
-            f"{len(predictions)} arrays of {sorted({len(p) for p in predictions if p.ndim})} values",
-            "predict the test rows of each fold",
-        )
-    out, filled = np.full((len(self.labels), self.n_paths), np.nan), np.zeros(len(self.labels), dtype="int64")
-    for test, forecast in zip(folds, predictions):
-        out[test, filled[test]] = forecast
-        filled[test] += 1
-    return pd.DataFrame(out, index=self.labels.index, columns=pd.RangeIndex(self.n_paths, name="path"))
+    def paths(self, predictions) -> pd.DataFrame:
+        """Recombine the forecasts of the folds: the k-th forecast of each stretch belongs to path k.
 
+        Parameters
+        ----------
+        predictions
+            one array per fold in the order of `split`: the forecasts for its test rows
 
-CombinatorialPurgedKFold.paths = _paths
+        Returns
+        -------
+        pd.DataFrame
+            one row per label row, one column per path; NaN where the outcome is unknown
+        """
+        predictions = [np.asarray(p, dtype="float64") for p in predictions]
+        folds = [test for _, test in self._folds()]
+        if [p.shape for p in predictions] != [test.shape for test in folds]:
+            raise DataError(
+                "the forecasts do not align with the folds", f"{len(folds)} arrays, one value per test row",
+                f"{len(predictions)} arrays of {sorted({len(p) for p in predictions if p.ndim})} values",
+                "predict the test rows of each fold",
+            )
+        out, filled = np.full((len(self.labels), self.n_paths), np.nan), np.zeros(len(self.labels), dtype="int64")
+        for test, forecast in zip(folds, predictions):
+            out[test, filled[test]] = forecast
+            filled[test] += 1
+        return pd.DataFrame(out, index=self.labels.index, columns=pd.RangeIndex(self.n_paths, name="path"))
 
 # %% ../../nbs/40_validation/40_splitters.ipynb #06aa953f
 def _folds_of(splitter, labels, X):
@@ -289,13 +371,25 @@ def _folds_of(splitter, labels, X):
     return splitter
 
 # %% ../../nbs/40_validation/40_splitters.ipynb #9d842af0
-def audit_split(
-    splitter,  # object with `split(X, y)`, or a list of (training positions, test positions), or a `Split`
-    labels: pd.DataFrame,  # label table with t0, t1, one row per row that is split
-    X=None,  # what to hand to `split`; None hands over an empty table of the same length
-    embargo=None,  # decision times, or a duration, after each test row; None takes it from the splitter, else 0
-) -> pd.DataFrame:  # one row per fold, counts as above and order; attrs["overlapping"], attrs["both"]: their sums
-    "Count what training rows know of test outcomes, fold by fold."
+def audit_split(splitter, labels: pd.DataFrame, X=None, embargo=None) -> pd.DataFrame:
+    """Count what training rows know of test outcomes, fold by fold.
+
+    Parameters
+    ----------
+    splitter
+        object with `split(X, y)`, or a list of (training positions, test positions), or a `Split`
+    labels : pd.DataFrame
+        label table with t0, t1, one row per row that is split
+    X : default None
+        what to hand to `split`; None hands over an empty table of the same length
+    embargo : default None
+        decision times, or a duration, after each test row; None takes it from the splitter, else 0
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per fold, counts as above and order; attrs["overlapping"], attrs["both"]: their sums
+    """
     t0, t1, _ = interval_arrays(labels)
     if X is not None and len(X) != len(labels):
         raise DataError(

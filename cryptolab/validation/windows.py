@@ -24,43 +24,143 @@ def _numbers(chosen):
 # %% ../../nbs/40_validation/10_windows.ipynb #3f807e9b
 @dataclass(frozen=True, eq=False)
 class Windows:
-    "All usable windows of a feature table, as views into one matrix."
+    """All usable windows of a feature table, as views into one matrix.
 
-    values: np.ndarray  # (rows, features) float32, C order; every row of the feature table
-    times: pd.DatetimeIndex  # open time of every row of `values`
-    names: list  # names of the features
-    length: int  # rows per window
-    ends: np.ndarray  # row number of the last row of each usable window, ascending int64
-    dropped: dict = field(default_factory=dict)  # how many rows end no usable window, by reason
+    Parameters
+    ----------
+    values : np.ndarray
+        (rows, features) float32, C order; every row of the feature table
+    times : pd.DatetimeIndex
+        open time of every row of `values`
+    names : list
+        names of the features
+    length : int
+        rows per window
+    ends : np.ndarray
+        row number of the last row of each usable window, ascending int64
+    dropped : dict, default dict()
+        how many rows end no usable window, by reason
+    """
+
+    values: np.ndarray
+    times: pd.DatetimeIndex
+    names: list
+    length: int
+    ends: np.ndarray
+    dropped: dict = field(default_factory=dict)
 
     def __len__(self):
         return len(self.ends)
 
     @property
-    def index(self) -> pd.DatetimeIndex:  # decision row of each usable window
-        "Open time of the last row of each usable window."
+    def index(self) -> pd.DatetimeIndex:
+        """Open time of the last row of each usable window.
+
+        Returns
+        -------
+        pd.DatetimeIndex
+            decision row of each usable window
+        """
         return self.times[self.ends]
 
     @property
-    def view(self) -> np.ndarray:  # (rows − length + 1, length, features), no copy
-        "All windows, usable or not; window i starts at row i."
+    def view(self) -> np.ndarray:
+        """All windows, usable or not; window i starts at row i.
+
+        Returns
+        -------
+        np.ndarray
+            (rows − length + 1, length, features), no copy
+        """
         return np.lib.stride_tricks.sliding_window_view(self.values, self.length, axis=0).transpose(0, 2, 1)
 
-    def batch(
-        self,
-        numbers=None,  # which windows, 0 … len−1; None = all of them (large!)
-    ) -> np.ndarray:  # (windows, length, features) float32, a copy
-        "Write the chosen windows out, for training or prediction."
+    def batch(self, numbers=None) -> np.ndarray:
+        """Write the chosen windows out, for training or prediction.
+
+        Parameters
+        ----------
+        numbers : default None
+            which windows, 0 … len−1; None = all of them (large!)
+
+        Returns
+        -------
+        np.ndarray
+            (windows, length, features) float32, a copy
+        """
         ends = self.ends if numbers is None else self.ends[_numbers(numbers)]
         return self.view[ends - (self.length - 1)]
 
-    def flat(
-        self,
-        numbers=None,  # which windows, 0 … len−1; None = all of them
-    ) -> np.ndarray:  # (windows, length · features) float32; oldest row first
-        "The same windows as flat rows, for tree models."
+    def flat(self, numbers=None) -> np.ndarray:
+        """The same windows as flat rows, for tree models.
+
+        Parameters
+        ----------
+        numbers : default None
+            which windows, 0 … len−1; None = all of them
+
+        Returns
+        -------
+        np.ndarray
+            (windows, length · features) float32; oldest row first
+        """
         batch = self.batch(numbers)
         return batch.reshape(len(batch), -1)
+
+    def match(self, labels: pd.DataFrame) -> tuple:
+        """Pair windows with their labels.
+
+        Parameters
+        ----------
+        labels : pd.DataFrame
+            label table y, t0, t1 indexed by decision row
+
+        Returns
+        -------
+        tuple
+            (window numbers int64, label rows in the same order); only windows whose y is known
+        """
+        at = labels.index.get_indexer(self.index)
+        known = (at >= 0) & labels["y"].notna().to_numpy()[at]
+        return np.flatnonzero(known), labels.iloc[at[known]]
+
+    def rows(self, numbers) -> np.ndarray:
+        """Every row that at least one of these windows contains.
+
+        Parameters
+        ----------
+        numbers
+            window numbers
+
+        Returns
+        -------
+        np.ndarray
+            ascending row numbers of `values`
+        """
+        ends = self.ends[_numbers(numbers)]
+        edges = np.zeros(len(self.values) + 1, dtype="int64")
+        np.add.at(edges, ends - self.length + 1, 1)
+        np.add.at(edges, ends + 1, -1)
+        return np.flatnonzero(np.cumsum(edges[:-1]))
+
+    def with_values(self, values: np.ndarray) -> "Windows":
+        """The same windows over another matrix of the same shape.
+
+        Parameters
+        ----------
+        values : np.ndarray
+            (rows, features), for example scaled
+
+        Returns
+        -------
+        Windows
+            windows of the same rows over the new values
+        """
+        if np.shape(values) != self.values.shape:
+            raise DataError(
+                "the new values do not fit these windows", str(self.values.shape), str(np.shape(values)),
+                "transform every row",
+            )
+        return replace(self, values=np.ascontiguousarray(values, dtype="float32"))
 
 # %% ../../nbs/40_validation/10_windows.ipynb #758168b3
 def _matrix(features):
@@ -97,12 +197,27 @@ def _check_request(features, length):
         )
 
 
-def make_windows(
-    features: pd.DataFrame,  # feature table, one row per candle, UTC open times; NaN where not yet known
-    length: int = 60,  # rows per window
-    timeframe: str | None = None,  # length of a candle such as "1h"; None reads it from the table
-) -> Windows:  # raises DataError when no window is usable
-    "Find every window without a missing value and without a gap in time."
+def make_windows(features: pd.DataFrame, length: int = 60, timeframe: str | None = None) -> Windows:
+    """Find every window without a missing value and without a gap in time.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        feature table, one row per candle, UTC open times; NaN where not yet known
+    length : int, default 60
+        rows per window
+    timeframe : str | None, default None
+        length of a candle such as "1h"; None reads it from the table
+
+    Returns
+    -------
+    Windows
+
+    Raises
+    ------
+    DataError
+        when no window is usable
+    """
     _check_request(features, length)
     rows, values = len(features), _matrix(features)
     bad = ~np.isfinite(values).all(axis=1)
@@ -122,65 +237,60 @@ def make_windows(
                         f"load at least {start + length} candles without a gap, or use shorter windows")
     return Windows(values, features.index, list(features.columns), int(length), ends, dropped)
 
-# %% ../../nbs/40_validation/10_windows.ipynb #a2256e05
-def _match(
-    self: Windows,
-    labels: pd.DataFrame,  # label table y, t0, t1 indexed by decision row
-) -> tuple:  # (window numbers int64, label rows in the same order); only windows whose y is known
-    "Pair windows with their labels."
-    at = labels.index.get_indexer(self.index)
-    known = (at >= 0) & labels["y"].notna().to_numpy()[at]
-    return np.flatnonzero(known), labels.iloc[at[known]]
-
-
-def _rows(
-    self: Windows,
-    numbers,  # window numbers
-) -> np.ndarray:  # ascending row numbers of `values`
-    "Every row that at least one of these windows contains."
-    ends = self.ends[_numbers(numbers)]
-    edges = np.zeros(len(self.values) + 1, dtype="int64")
-    np.add.at(edges, ends - self.length + 1, 1)
-    np.add.at(edges, ends + 1, -1)
-    return np.flatnonzero(np.cumsum(edges[:-1]))
-
-
-def _with_values(
-    self: Windows,
-    values: np.ndarray,  # (rows, features), for example scaled
-) -> Windows:  # windows of the same rows over the new values
-    "The same windows over another matrix of the same shape."
-    if np.shape(values) != self.values.shape:
-        raise DataError(
-            "the new values do not fit these windows", str(self.values.shape), str(np.shape(values)),
-            "transform every row",
-        )
-    return replace(self, values=np.ascontiguousarray(values, dtype="float32"))
-
-
-Windows.match, Windows.rows, Windows.with_values = _match, _rows, _with_values
-
 # %% ../../nbs/40_validation/10_windows.ipynb #3769a87a
 @dataclass(frozen=True, eq=False)
 class Split:
-    "Positions of the rows of each part, after the purge."
+    """Positions of the rows of each part, after the purge.
 
-    train: np.ndarray  # positions to learn from
-    val: np.ndarray  # positions to choose with (early stopping, thresholds, weights)
-    test: np.ndarray  # positions to judge by, once
-    purged: np.ndarray  # positions removed because their outcome reaches into the next part
+    Parameters
+    ----------
+    train : np.ndarray
+        positions to learn from
+    val : np.ndarray
+        positions to choose with (early stopping, thresholds, weights)
+    test : np.ndarray
+        positions to judge by, once
+    purged : np.ndarray
+        positions removed because their outcome reaches into the next part
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    purged: np.ndarray
 
     @property
-    def sizes(self) -> dict:  # number of rows of each part and of the purged ones
-        "How many rows each part has."
+    def sizes(self) -> dict:
+        """How many rows each part has.
+
+        Returns
+        -------
+        dict
+            number of rows of each part and of the purged ones
+        """
         return {name: len(getattr(self, name)) for name in ("train", "val", "test", "purged")}
 
 # %% ../../nbs/40_validation/10_windows.ipynb #09d860c8
-def part_sizes(
-    rows: int,  # how many rows, or decision times, there are
-    fractions: tuple,  # fractions of train, val and test: three numbers above 0 whose sum is 1
-) -> tuple:  # rows of train, val and test; raises SettingsError for other fractions
-    "Sizes of the three parts; what rounding leaves over goes to the last."
+def part_sizes(rows: int, fractions: tuple) -> tuple:
+    """Sizes of the three parts; what rounding leaves over goes to the last.
+
+    Parameters
+    ----------
+    rows : int
+        how many rows, or decision times, there are
+    fractions : tuple
+        fractions of train, val and test: three numbers above 0 whose sum is 1
+
+    Returns
+    -------
+    tuple
+        rows of train, val and test
+
+    Raises
+    ------
+    SettingsError
+        for other fractions
+    """
     f = np.asarray(fractions, dtype="float64")
     if f.shape != (3,) or not (f > 0).all() or abs(f.sum() - 1) > 1e-9:
         raise SettingsError(
@@ -191,11 +301,26 @@ def part_sizes(
     return train, val, rows - train - val
 
 # %% ../../nbs/40_validation/10_windows.ipynb #552f8439
-def check_intervals(
-    t0,  # decision time of each row
-    t1,  # time at which the outcome of each row is known
-) -> tuple:  # both as DatetimeIndex; raises DataError where unsorted, incomplete, or t1 is not after t0
-    "Information intervals that can be split in time."
+def check_intervals(t0, t1) -> tuple:
+    """Information intervals that can be split in time.
+
+    Parameters
+    ----------
+    t0
+        decision time of each row
+    t1
+        time at which the outcome of each row is known
+
+    Returns
+    -------
+    tuple
+        both as DatetimeIndex
+
+    Raises
+    ------
+    DataError
+        where unsorted, incomplete, or t1 is not after t0
+    """
     t0, t1 = pd.DatetimeIndex(t0), pd.DatetimeIndex(t1)
     if len(t0) != len(t1):
         raise DataError(
@@ -221,13 +346,29 @@ def _border(t0, start, embargo):
     return t0[start] - pd.Timedelta(embargo)
 
 # %% ../../nbs/40_validation/10_windows.ipynb #1246f00d
-def chronological_split(
-    t0,  # decision time of each row, ascending
-    t1,  # time at which the outcome of each row is known
-    fractions: tuple = (0.70, 0.15, 0.15),  # fractions of train, val and test before the purge
-    embargo: int | str | pd.Timedelta = 0,  # extra distance between parts: rows, or a duration such as "12h"
-) -> Split:  # raises DataError when a part is left empty
-    "Split in time order, then purge the rows of an earlier part whose outcome the next part could see."
+def chronological_split(t0, t1, fractions: tuple = (0.70, 0.15, 0.15), embargo: int | str | pd.Timedelta = 0) -> Split:
+    """Split in time order, then purge the rows of an earlier part whose outcome the next part could see.
+
+    Parameters
+    ----------
+    t0
+        decision time of each row, ascending
+    t1
+        time at which the outcome of each row is known
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        fractions of train, val and test before the purge
+    embargo : int | str | pd.Timedelta, default 0
+        extra distance between parts: rows, or a duration such as "12h"
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    DataError
+        when a part is left empty
+    """
     t0, t1 = check_intervals(t0, t1)
     train, val, _ = part_sizes(len(t0), fractions)
     edges, keep = [0, train, train + val, len(t0)], np.ones(len(t0), dtype=bool)
@@ -245,11 +386,21 @@ def chronological_split(
 # %% ../../nbs/40_validation/10_windows.ipynb #b9f0b43b
 @dataclass(frozen=True, eq=False)
 class MinMax:
-    "Scale each feature to [0, 1] by the smallest and largest value of the training rows."
+    """Scale each feature to [0, 1] by the smallest and largest value of the training rows.
 
-    names: list  # feature names, in order
-    data_min: np.ndarray  # (features,) float64, smallest training value
-    data_max: np.ndarray  # (features,) float64, largest training value
+    Parameters
+    ----------
+    names : list
+        feature names, in order
+    data_min : np.ndarray
+        (features,) float64, smallest training value
+    data_max : np.ndarray
+        (features,) float64, largest training value
+    """
+
+    names: list
+    data_min: np.ndarray
+    data_max: np.ndarray
 
     def _check(self, values):
         "Refuse another feature set: by name for a DataFrame, by count for an array."
@@ -262,11 +413,24 @@ class MinMax:
             )
         return np.asarray(values)
 
-    def transform(
-        self,
-        values,  # (..., features) array or DataFrame
-    ) -> np.ndarray:  # same shape, float32; not clipped, NaN stays NaN; raises ModelError for another feature set
-        "Scale values; a feature that was constant in training becomes value − constant."
+    def transform(self, values) -> np.ndarray:
+        """Scale values; a feature that was constant in training becomes value − constant.
+
+        Parameters
+        ----------
+        values
+            (..., features) array or DataFrame
+
+        Returns
+        -------
+        np.ndarray
+            same shape, float32; not clipped, NaN stays NaN
+
+        Raises
+        ------
+        ModelError
+            for another feature set
+        """
         values = self._check(values)
         span = self.data_max - self.data_min
         span = np.where(span > 10 * np.finfo("float64").eps * np.abs(self.data_max), span, 1.0)
@@ -276,23 +440,95 @@ class MinMax:
             out[part] = (values[part] - self.data_min) / span
         return out
 
-    def out_of_range(
-        self,
-        values,  # (..., features) array or DataFrame, unscaled
-    ) -> float:  # share of the known cells that lie outside the training range, 0 … 1
-        "How much of this data did the training rows not cover?"
+    def out_of_range(self, values) -> float:
+        """How much of this data did the training rows not cover?
+
+        Parameters
+        ----------
+        values
+            (..., features) array or DataFrame, unscaled
+
+        Returns
+        -------
+        float
+            share of the known cells that lie outside the training range, 0 … 1
+        """
         values = self._check(values)
         known = np.isfinite(values).sum()
         outside = ((values < self.data_min) | (values > self.data_max)).sum()
         return float(outside / known) if known else 0.0
 
+    def to_json(self) -> dict:
+        """A dictionary that `json.dumps` accepts and `MinMax.from_json` reads.
+
+        Returns
+        -------
+        dict
+            names, data_min, data_max as plain lists
+        """
+        return {"names": list(self.names), "data_min": self.data_min.tolist(), "data_max": self.data_max.tolist()}
+
+    @classmethod
+    def from_json(cls, stored: dict, names: list | None = None) -> "MinMax":
+        """Read a scaler back, refusing one that was made for other features.
+
+        Parameters
+        ----------
+        stored : dict
+            what `to_json` returned
+        names : list | None, default None
+            feature names the caller will scale; None accepts those stored
+
+        Returns
+        -------
+        MinMax
+
+        Raises
+        ------
+        ModelError
+            when they are not the stored ones, or the dictionary is incomplete
+        """
+        try:
+            found = [str(n) for n in stored["names"]]
+            low, high = (np.asarray(stored[k], dtype="float64") for k in ("data_min", "data_max"))
+        except (KeyError, TypeError, ValueError) as e:
+            raise ModelError(
+                "the stored scaler cannot be read", "names, data_min, data_max", repr(e), "train the model again"
+            ) from e
+        whole = low.shape == high.shape == (len(found),)
+        if not (whole and np.isfinite([low, high]).all() and (low <= high).all()):
+            raise ModelError("the stored scaler is damaged", f"{len(found)} finite minima, not above their maxima",
+                             f"{low.shape} and {high.shape}", "train the model again")
+        names = found if names is None else [str(n) for n in names]
+        if names != found:
+            raise ModelError(
+                "the scaler was fitted on other features", f"{len(names)}: {names[:5]} …",
+                f"{len(found)}: {found[:5]} …", "use the features it was fitted on, or fit again",
+            )
+        return cls(found, low, high)
+
 # %% ../../nbs/40_validation/10_windows.ipynb #1f31dcb6
-def fit_minmax(
-    values,  # (rows, features) array or DataFrame
-    rows=None,  # row numbers to learn from, normally `windows.rows(train)`; None = all rows
-    names: list | None = None,  # feature names; None takes the columns of a DataFrame or numbers them
-) -> MinMax:  # raises DataError when a feature has no finite value in these rows
-    "Learn the smallest and largest value of each feature from the training rows only."
+def fit_minmax(values, rows=None, names: list | None = None) -> MinMax:
+    """Learn the smallest and largest value of each feature from the training rows only.
+
+    Parameters
+    ----------
+    values
+        (rows, features) array or DataFrame
+    rows : default None
+        row numbers to learn from, normally `windows.rows(train)`; None = all rows
+    names : list | None, default None
+        feature names; None takes the columns of a DataFrame or numbers them
+
+    Returns
+    -------
+    MinMax
+
+    Raises
+    ------
+    DataError
+        when a feature has no finite value in these rows
+    """
     if names is None:
         names = values.columns if isinstance(values, pd.DataFrame) else range(np.shape(values)[1])
     values = np.asarray(values)
@@ -306,37 +542,3 @@ def fit_minmax(
     low = part.min(axis=0, where=known, initial=np.inf)
     high = part.max(axis=0, where=known, initial=-np.inf)
     return MinMax([str(n) for n in names], low.astype("float64"), high.astype("float64"))
-
-# %% ../../nbs/40_validation/10_windows.ipynb #eb0ea8b7
-def _to_json(
-    self: MinMax,
-) -> dict:  # names, data_min, data_max as plain lists
-    "A dictionary that `json.dumps` accepts and `MinMax.from_json` reads."
-    return {"names": list(self.names), "data_min": self.data_min.tolist(), "data_max": self.data_max.tolist()}
-
-
-def _from_json(
-    stored: dict,  # what `to_json` returned
-    names: list | None = None,  # feature names the caller will scale; None accepts those stored
-) -> MinMax:  # raises ModelError when they are not the stored ones, or the dictionary is incomplete
-    "Read a scaler back, refusing one that was made for other features."
-    try:
-        found = [str(n) for n in stored["names"]]
-        low, high = (np.asarray(stored[k], dtype="float64") for k in ("data_min", "data_max"))
-    except (KeyError, TypeError, ValueError) as e:
-        raise ModelError(
-            "the stored scaler cannot be read", "names, data_min, data_max", repr(e), "train the model again"
-        ) from e
-    if not (low.shape == high.shape == (len(found),)) or not (np.isfinite([low, high]).all() and (low <= high).all()):
-        raise ModelError("the stored scaler is damaged", f"{len(found)} finite minima, not above their maxima",
-                         f"{low.shape} and {high.shape}", "train the model again")
-    names = found if names is None else [str(n) for n in names]
-    if names != found:
-        raise ModelError(
-            "the scaler was fitted on other features", f"{len(names)}: {names[:5]} …", f"{len(found)}: {found[:5]} …",
-            "use the features it was fitted on, or fit again",
-        )
-    return MinMax(found, low, high)
-
-
-MinMax.to_json, MinMax.from_json = _to_json, staticmethod(_from_json)

@@ -27,14 +27,27 @@ _TREES = {
 }
 
 
-def fit_lightgbm(
-    X,  # training rows, (rows, features)
-    y,  # classes 0 … k-1
-    Z,  # rows to forecast
-    seed: int = 0,  # same seed, same numbers
-    trees: int = 300,  # number of trees
-) -> np.ndarray:  # probability per row of Z and class, (n, k)
-    "Gradient boosting without early stopping."
+def fit_lightgbm(X, y, Z, seed: int = 0, trees: int = 300) -> np.ndarray:
+    """Gradient boosting without early stopping.
+
+    Parameters
+    ----------
+    X
+        training rows, (rows, features)
+    y
+        classes 0 … k-1
+    Z
+        rows to forecast
+    seed : int, default 0
+        same seed, same numbers
+    trees : int, default 300
+        number of trees
+
+    Returns
+    -------
+    np.ndarray
+        probability per row of Z and class, (n, k)
+    """
     import lightgbm as lgb
 
     k = int(y.max()) + 1
@@ -45,13 +58,25 @@ def fit_lightgbm(
     return np.column_stack([1 - p, p]) if k == 2 else p
 
 
-def fit_logistic(
-    X,  # training rows, (rows, features)
-    y,  # classes 0 … k-1
-    Z,  # rows to forecast
-    seed: int = 0,  # unused: the fit draws nothing
-) -> np.ndarray:  # probability per row of Z and class, (n, k)
-    "Standardised logistic regression; for more than two classes one against the rest."
+def fit_logistic(X, y, Z, seed: int = 0) -> np.ndarray:
+    """Standardised logistic regression; for more than two classes one against the rest.
+
+    Parameters
+    ----------
+    X
+        training rows, (rows, features)
+    y
+        classes 0 … k-1
+    Z
+        rows to forecast
+    seed : int, default 0
+        unused: the fit draws nothing
+
+    Returns
+    -------
+    np.ndarray
+        probability per row of Z and class, (n, k)
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
@@ -66,13 +91,25 @@ def fit_logistic(
 FAMILIES = {"LightGBM": fit_lightgbm, "logistic": fit_logistic}
 
 # %% ../../../nbs/75_audit/70_claims/61_ablation.ipynb #914e4873
-def train_and_test(
-    label: pd.DataFrame,  # label table without unknown rows
-    split: str,  # time (purged) | touching (in time, not purged) | random
-    seed: int,  # of the random split
-    fraction: float = 0.15,  # of the rows, for the test
-) -> tuple:  # positions of training rows, of test rows
-    "The honest split and its two leaky twins."
+def train_and_test(label: pd.DataFrame, split: str, seed: int, fraction: float = 0.15) -> tuple:
+    """The honest split and its two leaky twins.
+
+    Parameters
+    ----------
+    label : pd.DataFrame
+        label table without unknown rows
+    split : str
+        time (purged) | touching (in time, not purged) | random
+    seed : int
+        of the random split
+    fraction : float, default 0.15
+        of the rows, for the test
+
+    Returns
+    -------
+    tuple
+        positions of training rows, of test rows
+    """
     n = len(label)
     if split == "time":
         return hold_out(label, np.arange(n), fraction)
@@ -98,25 +135,50 @@ def _scores(y, p):
     return out | confusion_scores(y, guess == 1) if p.shape[1] == 2 else out
 
 # %% ../../../nbs/75_audit/70_claims/61_ablation.ipynb #be4e71a8
-def switched(
-    switch: Switch,  # what is changed
-    candles: pd.DataFrame,  # all candles, so that nothing is cut off at the edges of a window
-    features: pd.DataFrame,  # V9's scale-free features of the same candles
-    **extra,  # extra tables by name, such as other=candles of another coin
-) -> tuple:  # (feature table, label table), both on the rows of the candles
-    "Features and labels of a pipeline with one change."
+def switched(switch: Switch, candles: pd.DataFrame, features: pd.DataFrame, **extra) -> tuple:
+    """Features and labels of a pipeline with one change.
+
+    Parameters
+    ----------
+    switch : Switch
+        what is changed
+    candles : pd.DataFrame
+        all candles, so that nothing is cut off at the edges of a window
+    features : pd.DataFrame
+        V9's scale-free features of the same candles
+    **extra
+        extra tables by name, such as other=candles of another coin
+
+    Returns
+    -------
+    tuple
+        (feature table, label table), both on the rows of the candles
+    """
     more = {switch.needs: extra[switch.needs]} if switch.needs else {}
     return features if switch.table is None else switch.table(candles, features, **more), switch.label(candles)
 
 
-def run_switch(
-    switch: Switch,  # what is changed
-    X: pd.DataFrame,  # features of a window
-    label: pd.DataFrame,  # label table of the same rows
-    family: str = "LightGBM",  # LightGBM | logistic
-    seed: int = 0,  # of the learner and the random split
-) -> dict:  # n, accuracy, roc_auc, base_rate and, for two classes, precision, recall, f1
-    "One score."
+def run_switch(switch: Switch, X: pd.DataFrame, label: pd.DataFrame, family: str = "LightGBM", seed: int = 0) -> dict:
+    """One score.
+
+    Parameters
+    ----------
+    switch : Switch
+        what is changed
+    X : pd.DataFrame
+        features of a window
+    label : pd.DataFrame
+        label table of the same rows
+    family : str, default "LightGBM"
+        LightGBM | logistic
+    seed : int, default 0
+        of the learner and the random split
+
+    Returns
+    -------
+    dict
+        n, accuracy, roc_auc, base_rate and, for two classes, precision, recall, f1
+    """
     known = label["y"].notna().to_numpy() & np.isfinite(X.to_numpy()).all(axis=1)
     X, label = X.to_numpy()[known], label[known]
     classes, y = np.unique(label["y"].to_numpy(), return_inverse=True)
@@ -138,13 +200,25 @@ def run_switch(
 SCORES = ("accuracy", "roc_auc", "base_rate", "precision", "recall", "f1")
 
 
-def window_slices(
-    n: int,  # rows of the table
-    windows: int,  # number of windows
-    rows: int,  # rows of a window
-    warmup: int = 200,  # rows before the first window
-) -> list:  # slices, oldest first, evenly spaced over the table, the last one ends with it
-    "Windows over the history, not overlapping; raises DataError when there is too little."
+def window_slices(n: int, windows: int, rows: int, warmup: int = 200) -> list:
+    """Windows over the history, not overlapping; raises DataError when there is too little.
+
+    Parameters
+    ----------
+    n : int
+        rows of the table
+    windows : int
+        number of windows
+    rows : int
+        rows of a window
+    warmup : int, default 200
+        rows before the first window
+
+    Returns
+    -------
+    list
+        slices, oldest first, evenly spaced over the table, the last one ends with it
+    """
     if windows < 1 or rows < 200 or n < windows * rows + warmup:
         raise DataError(
             "too few candles for these windows", f"{windows} x {rows} + {warmup}", n,
@@ -164,10 +238,19 @@ def _mean_interval(values, level=0.95):
     return mean, mean - float(half), mean + float(half)
 
 # %% ../../../nbs/75_audit/70_claims/61_ablation.ipynb #54fbed38
-def ablation_table(
-    runs: pd.DataFrame,  # one row per run: switch, family, window, seed and scores
-) -> pd.DataFrame:  # index (switch, family)
-    "Means over windows with their intervals."
+def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Means over windows with their intervals.
+
+    Parameters
+    ----------
+    runs : pd.DataFrame
+        one row per run: switch, family, window, seed and scores
+
+    Returns
+    -------
+    pd.DataFrame
+        index (switch, family)
+    """
     rows = []
     for (name, family), group in runs.groupby(["switch", "family"], sort=False):
         per_window = group.groupby("window")[[c for c in SCORES if c in group]].mean()
@@ -201,18 +284,47 @@ def _chosen(switches, families, extra):
 
 # %% ../../../nbs/75_audit/70_claims/61_ablation.ipynb #357697a4
 def ablation(
-    candles: pd.DataFrame,  # candle table
-    windows: int = 4,  # windows of history
-    rows: int = 10_000,  # candles per window
-    seeds: tuple = (0, 1),  # of learner and random split
-    switches: list | None = None,  # names; None = all that have their tables
-    families: tuple = ("LightGBM", "logistic"),  # learners; seeds beyond the first are run for LightGBM only
-    workers: int = 1,  # fits at once, in threads of this process; the numbers do not depend on it
-    store: dict | None = None,  # finished runs by key; is filled and read
-    log: Callable | None = None,  # told one line per switch
-    **extra,  # tables that some switches need: other=candles of another coin
-) -> pd.DataFrame:  # by switch, family: leak, reference, mean scores (_low, _high), lift, n; attrs: windows, runs
-    "What each leak is worth."
+    candles: pd.DataFrame,
+    windows: int = 4,
+    rows: int = 10_000,
+    seeds: tuple = (0, 1),
+    switches: list | None = None,
+    families: tuple = ("LightGBM", "logistic"),
+    workers: int = 1,
+    store: dict | None = None,
+    log: Callable | None = None,
+    **extra,
+) -> pd.DataFrame:
+    """What each leak is worth.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    windows : int, default 4
+        windows of history
+    rows : int, default 10_000
+        candles per window
+    seeds : tuple, default (0, 1)
+        of learner and random split
+    switches : list | None, default None
+        names; None = all that have their tables
+    families : tuple, default ("LightGBM", "logistic")
+        learners; seeds beyond the first are run for LightGBM only
+    workers : int, default 1
+        fits at once, in threads of this process; the numbers do not depend on it
+    store : dict | None, default None
+        finished runs by key; is filled and read
+    log : Callable | None, default None
+        told one line per switch
+    **extra
+        tables that some switches need: other=candles of another coin
+
+    Returns
+    -------
+    pd.DataFrame
+        by switch, family: leak, reference, mean scores (_low, _high), lift, n; attrs: windows, runs
+    """
     from threadpoolctl import threadpool_limits
 
     from cryptolab.features.sets.v9 import v9_features
@@ -272,11 +384,21 @@ def _names(leaks, most=4):
     return "; ".join(names[:most]) + (f"; {len(names) - most} more" if len(names) > most else "")
 
 
-def smallest_leak(
-    claims: pd.DataFrame,  # of `claims_table`
-    table: pd.DataFrame,  # of `ablation`
-) -> pd.DataFrame:  # by direction claim: low, high, honest (no mistake), leak, family, value (_low, _high), inside
-    "Which single mistake is enough for each direction claim."
+def smallest_leak(claims: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Which single mistake is enough for each direction claim.
+
+    Parameters
+    ----------
+    claims : pd.DataFrame
+        of `claims_table`
+    table : pd.DataFrame
+        of `ablation`
+
+    Returns
+    -------
+    pd.DataFrame
+        by direction claim: low, high, honest (no mistake), leak, family, value (_low, _high), inside
+    """
     rows = []
     for name, claim in claims[claims["kind"] == "direction"].iterrows():
         possible, metric = _candidates(claim, table)

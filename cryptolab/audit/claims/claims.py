@@ -10,7 +10,7 @@ __all__ = ['SYSTEMS', 'MEASURED', 'ROLES', 'VERDICTS', 'claims_table', 'judge_cl
 import numpy as np
 import pandas as pd
 
-from ...config import DataError, SettingsError
+from ...config import DataError, one_of
 from .lint import PRINTED, RULES, claim_lint, lint_context
 
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #db420da2
@@ -147,13 +147,24 @@ _BETTER_LOW = (
 )
 
 
-def claims_table(
-    systems: tuple = SYSTEMS,  # whose claims
-) -> pd.DataFrame:  # index `claim` = system.part.metric; low and high are NaN where open; raises SettingsError
-    "Every performance claim of the five documents."
-    unknown = [s for s in systems if s not in SYSTEMS]
-    if unknown:
-        raise SettingsError("unknown system", ", ".join(SYSTEMS), unknown[0], "choose one of them")
+def claims_table(systems: tuple = SYSTEMS) -> pd.DataFrame:
+    """Every performance claim of the five documents.
+
+    Parameters
+    ----------
+    systems : tuple, default SYSTEMS
+        whose claims
+
+    Returns
+    -------
+    pd.DataFrame
+        index `claim` = system.part.metric; low and high are NaN where open
+
+    Raises
+    ------
+    SettingsError
+    """
+    systems = [one_of("system", name, SYSTEMS) for name in systems]
     claims = [claim for system in SYSTEMS if system in systems for claim in _claims_of(system, _TEXTS[system])]
     table = pd.DataFrame(claims, columns=list(_FIELDS))
     table[["low", "high"]] = table[["low", "high"]].apply(lambda x: pd.to_numeric(x.replace("", None)))
@@ -226,11 +237,21 @@ def _judged(claim, rows):
     return judged
 
 
-def judge_claims(
-    claims: pd.DataFrame,  # of `claims_table`
-    measured: pd.DataFrame,  # columns MEASURED; fractions; low and high equal the value where there is no interval
-) -> pd.DataFrame:  # claims with verdict, measured (_low, _high), n, data, subject, nothing, nothing_is, others, note
-    "Add a measurement and a verdict to each claim; raises DataError for measurements that cannot be read."
+def judge_claims(claims: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Add a measurement and a verdict to each claim; raises DataError for measurements that cannot be read.
+
+    Parameters
+    ----------
+    claims : pd.DataFrame
+        of `claims_table`
+    measured : pd.DataFrame
+        columns MEASURED; fractions; low and high equal the value where there is no interval
+
+    Returns
+    -------
+    pd.DataFrame
+        claims with verdict, measured (_low, _high), n, data, subject, nothing, nothing_is, others, note
+    """
     _check_measured(claims, measured)
     judged = [_judged(claim, measured[measured["claim"] == name]) for name, claim in claims.iterrows()]
     judged = pd.DataFrame(judged, index=claims.index).reindex(columns=list(_JUDGED))

@@ -21,11 +21,25 @@ from ...labels import touch, triple_barrier
 GOOD = {"accuracy": 0.60, "f1": 0.55}
 
 
-def good_gate(
-    y,  # (n,) 0/1, test rows
-    vote,  # (n,) vote of the ensemble, cut at one half
-) -> pd.DataFrame:  # by method: accuracy, f1, passes; attrs: n, base_rate, passes, constant_passes; raises DataError
-    "The document's gate, and who else passes it."
+def good_gate(y, vote) -> pd.DataFrame:
+    """The document's gate, and who else passes it.
+
+    Parameters
+    ----------
+    y
+        (n,) 0/1, test rows
+    vote
+        (n,) vote of the ensemble, cut at one half
+
+    Returns
+    -------
+    pd.DataFrame
+        by method: accuracy, f1, passes; attrs: n, base_rate, passes, constant_passes
+
+    Raises
+    ------
+    DataError
+    """
     y, p = np.asarray(y, dtype="float64"), np.asarray(vote, dtype="float64")
     if not len(y) or y.shape != p.shape or not (np.isin(y, (0, 1)).all() and np.isfinite(p).all()):
         raise DataError(
@@ -47,14 +61,35 @@ def good_gate(
 
 # %% ../../../nbs/75_audit/70_claims/72_hybrid.ipynb #058e2726
 def signal_trades(
-    candles: pd.DataFrame,  # candle table
-    orders: pd.DataFrame,  # of `scalping_orders`
-    signals: pd.DataFrame,  # of `technical_signals`
-    rows=None,  # decision rows to judge (DatetimeIndex); None: all
-    fee: float = 0.001,  # fraction per side
-    slippage: float = 0.0005,  # fraction per side
-) -> pd.DataFrame:  # by decision row: symbol, technical, ml, ret (net, fraction), exit_time; finished trades only
-    "What each oversold candle would have earned."
+    candles: pd.DataFrame,
+    orders: pd.DataFrame,
+    signals: pd.DataFrame,
+    rows=None,
+    fee: float = 0.001,
+    slippage: float = 0.0005,
+) -> pd.DataFrame:
+    """What each oversold candle would have earned.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    orders : pd.DataFrame
+        of `scalping_orders`
+    signals : pd.DataFrame
+        of `technical_signals`
+    rows : default None
+        decision rows to judge (DatetimeIndex); None: all
+    fee : float, default 0.001
+        fraction per side
+    slippage : float, default 0.0005
+        fraction per side
+
+    Returns
+    -------
+    pd.DataFrame
+        by decision row: symbol, technical, ml, ret (net, fraction), exit_time; finished trades only
+    """
     from cryptolab.backtest.engine import backtest
 
     judged = signals["rsi_ok"].to_numpy() & np.isfinite(orders["score"].to_numpy())
@@ -110,14 +145,27 @@ def _gains(sums):
     }
 
 # %% ../../../nbs/75_audit/70_claims/72_hybrid.ipynb #453d38d2
-def ml_gain(
-    trades: pd.DataFrame,  # of `signal_trades`, several coins may be stacked
-    config=None,  # CryptoScalpingConfig; None: the defaults
-    block: str = "1D",  # length of the pieces of time that are resampled
-    n_samples: int = 2000,  # bootstrap samples
-    seed: int = 0,  # of the bootstrap
-) -> pd.DataFrame:  # by quantity: off, on, gain, low, high, smallest (gain that could be seen); attrs: counts
-    "Votes on against votes off, on identical signals."
+def ml_gain(trades: pd.DataFrame, config=None, block: str = "1D", n_samples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Votes on against votes off, on identical signals.
+
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        of `signal_trades`, several coins may be stacked
+    config : default None
+        CryptoScalpingConfig; None: the defaults
+    block : str, default "1D"
+        length of the pieces of time that are resampled
+    n_samples : int, default 2000
+        bootstrap samples
+    seed : int, default 0
+        of the bootstrap
+
+    Returns
+    -------
+    pd.DataFrame
+        by quantity: off, on, gain, low, high, smallest (gain that could be seen); attrs: counts
+    """
     from cryptolab.systems.hybrid.strategy import CryptoScalpingConfig, ml_bonus
 
     config = config or CryptoScalpingConfig()
@@ -149,13 +197,25 @@ def ml_gain(
     return table
 
 # %% ../../../nbs/75_audit/70_claims/72_hybrid.ipynb #9c045b90
-def trades_needed(
-    before: float = 0.55,  # win rate without
-    after: float = 0.65,  # win rate with
-    level: float = 0.05,  # of a two-sided test
-    power: float = 0.80,  # probability of finding the difference
-) -> int:  # trades on each side
-    "How many trades it takes to see a change of the win rate."
+def trades_needed(before: float = 0.55, after: float = 0.65, level: float = 0.05, power: float = 0.80) -> int:
+    """How many trades it takes to see a change of the win rate.
+
+    Parameters
+    ----------
+    before : float, default 0.55
+        win rate without
+    after : float, default 0.65
+        win rate with
+    level : float, default 0.05
+        of a two-sided test
+    power : float, default 0.80
+        probability of finding the difference
+
+    Returns
+    -------
+    int
+        trades on each side
+    """
     from scipy.stats import norm
 
     if not (0 < before < 1 and 0 < after < 1) or before == after:
@@ -178,11 +238,21 @@ def _constants(y, usual, words):
     return out
 
 
-def hybrid_base_rates(
-    candles: pd.DataFrame,  # candle table
-    seed: int = 0,  # of LightGBM
-) -> list:  # rows for `judge_claims`
-    "Touch label without knowledge, a plain learner on it, and the rule's entries."
+def hybrid_base_rates(candles: pd.DataFrame, seed: int = 0) -> list:
+    """Touch label without knowledge, a plain learner on it, and the rule's entries.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    seed : int, default 0
+        of LightGBM
+
+    Returns
+    -------
+    list
+        rows for `judge_claims`
+    """
     from cryptolab.features.sets.v9 import v9_features
 
     label = touch(candles, 5, 0.005)
@@ -206,8 +276,8 @@ def _rule_without_pattern(candles, table):
     years = (candles.index[-1] - candles.index[0]) / pd.Timedelta("365D")
     return measurements(
         "hybrid.backtest", "stand-in", "the rule, ML off",
-        {"win_rate_before": rate_with_interval(trades["ret"] > 0.003)}, len(trades), data_words(candles, candles.index),
-        f"{len(trades) / years:.0f} entries a year without the pattern",
+        {"win_rate_before": rate_with_interval(trades["ret"] > 0.003)}, len(trades),
+        data_words(candles, candles.index), note=f"{len(trades) / years:.0f} entries a year without the pattern",
     )
 
 # %% ../../../nbs/75_audit/70_claims/72_hybrid.ipynb #36a9d65e
@@ -264,22 +334,47 @@ def _vote_rows(trades, config, name, words, seed):
 
 # %% ../../../nbs/75_audit/70_claims/72_hybrid.ipynb #4cac38c4
 def hybrid_measurements(
-    candles: pd.DataFrame,  # candle table of the coin that is learned from
-    others: dict | None = None,  # further coins by name: their candles after the training period are traded too
-    profile: str = "quick",  # sizes of the five models: full | quick | smoke
-    seed: int = 0,  # of every random choice
-    fee: float = 0.001,  # fraction per side
-    slippage: float = 0.0005,  # fraction per side
-    log=None,  # told the progress of the fit
-    **params,  # other parameters of `Hybrid`
-) -> list:  # rows for `judge_claims`
-    "The hybrid ensemble's claims on its own test rows, which come after those it was fitted on."
+    candles: pd.DataFrame,
+    others: dict | None = None,
+    profile: str = "quick",
+    seed: int = 0,
+    fee: float = 0.001,
+    slippage: float = 0.0005,
+    log=None,
+    **params,
+) -> list:
+    """The hybrid ensemble's claims on its own test rows, which come after those it was fitted on.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table of the coin that is learned from
+    others : dict | None, default None
+        further coins by name: their candles after the training period are traded too
+    profile : str, default "quick"
+        sizes of the five models: full | quick | smoke
+    seed : int, default 0
+        of every random choice
+    fee : float, default 0.001
+        fraction per side
+    slippage : float, default 0.0005
+        fraction per side
+    log : default None
+        told the progress of the fit
+    **params
+        other parameters of `Hybrid`
+
+    Returns
+    -------
+    list
+        rows for `judge_claims`
+    """
     from cryptolab.systems.hybrid.rows import hybrid_labels
     from cryptolab.systems.hybrid.strategy import technical_signals
     from cryptolab.systems.hybrid.system import Hybrid, strategy_config
 
     system = Hybrid(profile=profile, seed=seed, **params).fit(candles, log=log)
-    forecast, index, name = system.forecast(candles), system.index_["test"], f"hybrid ({profile})"
+    forecast, index, name = system.forecast(candles), system.rows("test"), f"hybrid ({profile})"
     y = hybrid_labels(
         candles, system.label, system.lookahead, system.profit_threshold, system.label_stop,
         system.fitted_["timeframe"],

@@ -90,18 +90,32 @@ def _lint_shares(part, m, known):
         if not 0 <= ends[0] <= ends[1] <= 1:
             percent = 1 < ends[1] <= 100
             words = f"{name} {m[name]} is no fraction" + ("; it reads as percent" if percent else "")
-            yield _row(part, "fraction", "contradiction", str(m[name]), "0 to 1", 100 if percent else np.inf, words)
+            yield _row(
+                part, "fraction", "contradiction", str(m[name]), "0 to 1", 100 if percent else np.inf,
+                words=words,
+            )
     if "ece" in m and "accuracy" in m:
         words = "a constant forecast at the base rate has a calibration error of 0; the gate asks for no skill"
-        yield _row(part, "calibration", "empty", str(m["ece"]), "0", 1, words)
+        yield _row(part, "calibration", "empty", str(m["ece"]), "0", 1, words=words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #00677e26
-def implied_base_rate(
-    accuracy: float,  # fraction
-    precision: float,  # fraction
-    recall: float,  # fraction
-) -> float:  # share of positive rows that these three imply; outside 0 … 1 they cannot belong to one test part
-    "The base rate that three metrics of one test part fix."
+def implied_base_rate(accuracy: float, precision: float, recall: float) -> float:
+    """The base rate that three metrics of one test part fix.
+
+    Parameters
+    ----------
+    accuracy : float
+        fraction
+    precision : float
+        fraction
+    recall : float
+        fraction
+
+    Returns
+    -------
+    float
+        share of positive rows that these three imply; outside 0 … 1 they cannot belong to one test part
+    """
     return (1 - accuracy) / (1 - 2 * recall + recall / precision)
 
 
@@ -123,25 +137,27 @@ def _lint_direction(part, m, known):
         needed, printed = _over(_f1, m["precision"], m["recall"]), _ends(m["f1"])
         if (factor := _apart(printed, needed)) > 1:
             words = f"precision and recall give an F1 of {_show(needed)}, printed {m['f1']}"
-            yield _row(part, "F1", "contradiction", str(m["f1"]), _show(needed), factor, words)
+            yield _row(part, "F1", "contradiction", str(m["f1"]), _show(needed), factor, words=words)
     if not {"accuracy", "precision", "recall"} <= set(m):
         return
     three = m["accuracy"], m["precision"], m["recall"]
     base = _over(implied_base_rate, *three)
     if base is None or not (0 < base[1] and base[0] < 1):
         words = f"accuracy, precision and recall imply a base rate of {base}, which is no share"
-        yield _row(part, "base rate", "contradiction", str(three), "0 to 1", np.inf, words)
+        yield _row(part, "base rate", "contradiction", str(three), "0 to 1", np.inf, words=words)
         return
     yield from _lint_base_rate(part, base, known)
     most, accuracy = max(1 - base[0], base[1]), _ends(m["accuracy"])
     if accuracy[1] < min(max(b, 1 - b) for b in base):
         words = f"always guessing the majority class would score {most:.3f}, more than the printed accuracy"
-        yield _row(part, "majority", "empty", str(m["accuracy"]), _show((most, most)), most / accuracy[1], words)
+        yield _row(
+            part, "majority", "empty", str(m["accuracy"]), _show((most, most)), most / accuracy[1], words=words,
+        )
     bounds = [_auc_bounds(*corner) for corner in product(*map(_ends, three))]
     room = min(b[0] for b in bounds), max(b[1] for b in bounds)
     if "roc_auc" in m and (factor := _apart(_ends(m["roc_auc"]), room)) > 1:
         words = f"a ROC curve through this point has an area of {_show(room)}"
-        yield _row(part, "AUC", "contradiction", str(m["roc_auc"]), _show(room), factor, words)
+        yield _row(part, "AUC", "contradiction", str(m["roc_auc"]), _show(room), factor, words=words)
 
 
 def _lint_base_rate(part, base, known):
@@ -153,7 +169,7 @@ def _lint_base_rate(part, base, known):
     if (factor := _apart(base, (rate - half, rate + half))) > 1:
         words = f"accuracy, precision and recall imply that {_show(base)} of the rows are positive; "
         words += f"the data have {rate:.3f} ± {half:.3f}"
-        yield _row(part, "base rate", "contradiction", _show(base), f"{rate:.3f}", factor, words)
+        yield _row(part, "base rate", "contradiction", _show(base), f"{rate:.3f}", factor, words=words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #8e3eeaee
 _SLACK = 1.5
@@ -164,20 +180,20 @@ def _lint_errors(part, m, known):
     if {"rmse", "mae"} <= set(m) and _ends(m["mae"])[0] > _ends(m["rmse"])[1]:
         words = "no error column has a mean above its root mean square"
         printed = f"{m['rmse']} and {m['mae']}"
-        yield _row(part, "RMSE and MAE", "contradiction", printed, "RMSE >= MAE", m["mae"] / m["rmse"], words)
+        yield _row(part, "RMSE and MAE", "contradiction", printed, "RMSE >= MAE", m["mae"] / m["rmse"], words=words)
     if {"rmse", "r2"} <= set(m) and "sd" in known and _ends(m["r2"])[1] < 1:
         sd, measured = _over(lambda e, r: e / np.sqrt(1 - r), m["rmse"], m["r2"]), known["sd"]
         if (factor := _apart(sd, (measured, measured), _SLACK)) > 1:
             r2 = 1 - (m["rmse"] / measured) ** 2
             words = f"RMSE {m['rmse']:g} with R² {m['r2']} needs a standard deviation of {_show(sd)}; "
             words += f"measured {_num(measured)}. With it R² would be {r2:.4f}"
-            yield _row(part, "RMSE and R²", "contradiction", _show(sd), _num(measured), factor, words)
+            yield _row(part, "RMSE and R²", "contradiction", _show(sd), _num(measured), factor, words=words)
     if {"mae", "mape"} <= set(m) and "mean" in known:
         yield from _lint_mape(part, m, known["mean"])
     for name, value in (known.get("nothing") or {}).items():
         if name in m and (value > _ends(m[name])[1] if name == "r2" else value < _ends(m[name])[0]):
             words, factor = f"repeating the last value has {name} {value:.4g}", max(value / m[name], m[name] / value)
-            yield _row(part, f"nothing: {name}", "empty", str(m[name]), f"{value:.4g}", factor, words)
+            yield _row(part, f"nothing: {name}", "empty", str(m[name]), f"{value:.4g}", factor, words=words)
 
 
 def _lint_mape(part, m, mean):
@@ -189,7 +205,7 @@ def _lint_mape(part, m, mean):
     reading = "it would fit" if percent == 1 else f"it is still {percent:.2g} times off"
     words = f"MAE {m['mae']:g} at a mean of {_num(mean)} is a MAPE of {_show(needed)}, printed {m['mape']}; "
     words += f"read as percent {reading}. A MAPE of {m['mape']} needs an MAE of {_num(m['mape'] * mean)}"
-    yield _row(part, "MAE and MAPE", "contradiction", str(m["mape"]), _show(needed), factor, words)
+    yield _row(part, "MAE and MAPE", "contradiction", str(m["mape"]), _show(needed), factor, words=words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #0945b4d4
 def _lint_units(parts, context):
@@ -214,16 +230,28 @@ def _lint_units(parts, context):
     )
     printed, worst = ", ".join(str(parts[p]["mape"]) for p in fits), max(d[u] for u, d in fits.values())
     words = f"no single unit fits every MAPE of this file ({words})"
-    yield _row("all", "fractions and percent", "contradiction", printed, "one unit", worst, words)
+    yield _row("all", "fractions and percent", "contradiction", printed, "one unit", worst, words=words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #54e7680b
-def trade_arithmetic(
-    win_rate: float,  # share of winning trades
-    target: float,  # gain of a winner, fraction of the position
-    stop: float,  # loss of a loser, fraction of the position
-    cost: float = 0.0,  # costs of a round trip, fraction of the position
-) -> dict:  # edge (mean gain per trade, fraction of the position), profit_factor, sd (of one trade)
-    "What a hit rate means when every trade ends at its target or its stop."
+def trade_arithmetic(win_rate: float, target: float, stop: float, cost: float = 0.0) -> dict:
+    """What a hit rate means when every trade ends at its target or its stop.
+
+    Parameters
+    ----------
+    win_rate : float
+        share of winning trades
+    target : float
+        gain of a winner, fraction of the position
+    stop : float
+        loss of a loser, fraction of the position
+    cost : float, default 0.0
+        costs of a round trip, fraction of the position
+
+    Returns
+    -------
+    dict
+        edge (mean gain per trade, fraction of the position), profit_factor, sd (of one trade)
+    """
     gain, loss = target - cost, stop + cost
     return {
         "edge": win_rate * gain - (1 - win_rate) * loss,
@@ -232,12 +260,23 @@ def trade_arithmetic(
     }
 
 
-def stops_in_a_row(
-    drawdown: float,  # positive fraction of the capital
-    size: float,  # position as a fraction of the capital
-    stop: float,  # loss of a loser with its costs, fraction of the position
-) -> float:  # number of consecutive full losses
-    "How many full stops, one after the other, make a drawdown."
+def stops_in_a_row(drawdown: float, size: float, stop: float) -> float:
+    """How many full stops, one after the other, make a drawdown.
+
+    Parameters
+    ----------
+    drawdown : float
+        positive fraction of the capital
+    size : float
+        position as a fraction of the capital
+    stop : float
+        loss of a loser with its costs, fraction of the position
+
+    Returns
+    -------
+    float
+        number of consecutive full losses
+    """
     return float(np.log1p(-drawdown) / np.log1p(-size * stop))
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #17872eb1
@@ -260,7 +299,7 @@ def _lint_trades(part, m, known):
     if "profit_factor" in m and (factor := _apart(_ends(m["profit_factor"]), implied, 1.1)) > 1:
         printed = _show(_ends(m["profit_factor"]))
         words = f"these hits at these exits give a profit factor of {_show(implied)}, printed {printed}"
-        yield _row(part, "hits and profit factor", "contradiction", printed, _show(implied), factor, words)
+        yield _row(part, "hits and profit factor", "contradiction", printed, _show(implied), factor, words=words)
     if {"trades", "total_return"} <= set(m):
         yield from _lint_return(part, m, known)
     if {"trades", "max_drawdown"} <= set(m):
@@ -276,7 +315,7 @@ def _lint_return(part, m, known):
     if needed[0] > most:
         words = f"the return needs {needed[0]:.2%} per trade, more than exits at the target can give ({most:.2%})"
         yield _row(
-            part, "trades and return", "contradiction", _show(needed), _show(edge), needed[0] / most, words,
+            part, "trades and return", "contradiction", _show(needed), _show(edge), needed[0] / most, words=words,
         )
     if "edge" in known and needed[0] > known["edge"]:
         available = known["edge"]
@@ -284,7 +323,8 @@ def _lint_return(part, m, known):
         words += f"the market's own moves within the timeout, sorted with the claimed hits, give {available:.2%}"
         factor = needed[0] / available if available > 0 else np.inf
         yield _row(
-            part, "required and available edge", "contradiction", _show(needed), f"{available:.3g}", factor, words,
+            part, "required and available edge", "contradiction", _show(needed), f"{available:.3g}", factor,
+            words=words,
         )
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #aa343e54
@@ -297,7 +337,7 @@ def _lint_drawdown(part, m, known):
         words = f"at {size:.0%} per trade it takes {need:,.0f} full stops in a row to lose that much; "
         words += f"with the claimed hits the longest run is about {usual:.0f}"
         needed = f"{need:,.0f} stops"
-        yield _row(part, "drawdown and size", "contradiction", _show(drawdown), needed, need / usual, words)
+        yield _row(part, "drawdown and size", "contradiction", _show(drawdown), needed, need / usual, words=words)
 
 
 def _lint_sharpe(part, m, known):
@@ -309,7 +349,7 @@ def _lint_sharpe(part, m, known):
         words = f"hits, exits and the number of trades give a Sharpe ratio of {_show(implied)} a year, "
         words += f"printed {_show(printed)}"
         yield _row(
-            part, "hits and Sharpe ratio", "contradiction", _show(printed), _show(implied), factor, words,
+            part, "hits and Sharpe ratio", "contradiction", _show(printed), _show(implied), factor, words=words,
         )
 
 
@@ -322,7 +362,7 @@ def _lint_inverse(parts, context):
             if (factor := _apart(_ends(a), _ends(b))) > 1:
                 words = f"`{part}` learns the inverted labels of `{other}` from the same rows and features: "
                 words += f"the AUC must be equal, printed {a} and {b}"
-                yield _row(part, "inverted labels", "contradiction", str(a), str(b), factor, words)
+                yield _row(part, "inverted labels", "contradiction", str(a), str(b), factor, words=words)
 
 # %% ../../../nbs/75_audit/70_claims/10_lint.ipynb #a11a85b8
 _COLUMNS = ["part", "check", "kind", "printed", "needed", "factor", "finding"]
@@ -354,11 +394,21 @@ def _parts_of(metrics):
     return parts
 
 
-def claim_lint(
-    metrics: dict,  # metrics by name, or parts {"direction_metrics": {…}, …}; a value is a number or (low, high)
-    context: dict | None = None,  # what is known of data and rules, by part; with one part, its entries directly
-) -> pd.DataFrame:  # part, check, kind (contradiction | empty), printed, needed, factor, finding; empty when all agrees
-    "Contradictions between metrics, and metrics that say nothing; raises DataError, SettingsError."
+def claim_lint(metrics: dict, context: dict | None = None) -> pd.DataFrame:
+    """Contradictions between metrics, and metrics that say nothing; raises DataError, SettingsError.
+
+    Parameters
+    ----------
+    metrics : dict
+        metrics by name, or parts {"direction_metrics": {…}, …}; a value is a number or (low, high)
+    context : dict | None, default None
+        what is known of data and rules, by part; with one part, its entries directly
+
+    Returns
+    -------
+    pd.DataFrame
+        part, check, kind (contradiction | empty), printed, needed, factor, finding; empty when all agrees
+    """
     parts, context = _parts_of(metrics), dict(context or {})
     if list(parts) == [""]:
         context = {"": context}
@@ -384,12 +434,23 @@ def _naive_scores(y, forecast):
     }
 
 
-def lint_context(
-    candles: pd.DataFrame,  # candle table
-    rows: int = 10_000,  # newest candles that count
-    share: float = 0.15,  # fraction of them that is the test part
-) -> dict:  # context for `claim_lint` of V9's three parts
-    "Base rate, mean, s.d. and the scores of doing nothing on the test part."
+def lint_context(candles: pd.DataFrame, rows: int = 10_000, share: float = 0.15) -> dict:
+    """Base rate, mean, s.d. and the scores of doing nothing on the test part.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    rows : int, default 10_000
+        newest candles that count
+    share : float, default 0.15
+        fraction of them that is the test part
+
+    Returns
+    -------
+    dict
+        context for `claim_lint` of V9's three parts
+    """
     from cryptolab.labels import natr_next, next_direction
 
     test = candles.index[-rows:][-int(rows * share):]

@@ -21,13 +21,32 @@ from ...evaluation.baselines import lightgbm_baseline, logistic_baseline
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #1666bbff
 def audit_folds(
-    candles: pd.DataFrame,  # candle table
-    folds: int = 2,  # refits
-    fit_rows: int = 10_000,  # candles of a block: the document's history
-    more: int = 1_200,  # candles after a block that are forecast too
-    share: float = 0.15,  # part of a block that is its own test part
-) -> list:  # dicts of positions, oldest first: start, stop (block), test, end (judged rows)
-    "Blocks to fit on and rows to judge by, at the end of the history."
+    candles: pd.DataFrame,
+    folds: int = 2,
+    fit_rows: int = 10_000,
+    more: int = 1_200,
+    share: float = 0.15,
+) -> list:
+    """Blocks to fit on and rows to judge by, at the end of the history.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    folds : int, default 2
+        refits
+    fit_rows : int, default 10_000
+        candles of a block: the document's history
+    more : int, default 1_200
+        candles after a block that are forecast too
+    share : float, default 0.15
+        part of a block that is its own test part
+
+    Returns
+    -------
+    list
+        dicts of positions, oldest first: start, stop (block), test, end (judged rows)
+    """
     judged = int(fit_rows * share) + more
     if len(candles) < (need := fit_rows + more + (folds - 1) * judged):
         raise DataError(
@@ -39,13 +58,32 @@ def audit_folds(
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #8db1fa49
 def system_forecasts(
-    make: Callable,  # function that returns a new system with fit(candles, work=…, log=…) and forecast(candles)
-    candles: pd.DataFrame,  # candle table
-    fold: dict,  # of `audit_folds`
-    work=None,  # folder in which an interrupted fit can resume
-    log: Callable | None = None,  # told the progress of the fit
-) -> pd.DataFrame:  # forecast table of the judged rows
-    "Fit a system on a block and forecast the rows that it has not seen."
+    make: Callable,
+    candles: pd.DataFrame,
+    fold: dict,
+    work=None,
+    log: Callable | None = None,
+) -> pd.DataFrame:
+    """Fit a system on a block and forecast the rows that it has not seen.
+
+    Parameters
+    ----------
+    make : Callable
+        function that returns a new system with fit(candles, work=…, log=…) and forecast(candles)
+    candles : pd.DataFrame
+        candle table
+    fold : dict
+        of `audit_folds`
+    work : default None
+        folder in which an interrupted fit can resume
+    log : Callable | None, default None
+        told the progress of the fit
+
+    Returns
+    -------
+    pd.DataFrame
+        forecast table of the judged rows
+    """
     block, longer = candles.iloc[fold["start"] : fold["stop"]], candles.iloc[fold["start"] : fold["end"]]
     facts = {k: candles.attrs[k] for k in ("symbol", "timeframe", "source") if k in candles.attrs}
     block.attrs, longer.attrs = dict(facts), dict(facts)
@@ -53,16 +91,31 @@ def system_forecasts(
     return table[table.index >= candles.index[fold["test"]]]
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #63a40fbe
-def measurements(
-    claim: str,  # prefix such as "v9.direction"
-    role: str,  # system | nothing | baseline | stand-in
-    subject: str,  # who was measured
-    values: dict,  # metric -> value, or (value, low, high)
-    n: int,  # rows
-    data: str,  # which candles
-    note: str = "",  # what the reader must know
-) -> list:  # of dicts with the keys MEASURED
-    "One row per metric."
+def measurements(claim: str, role: str, subject: str, values: dict, n: int, data: str, note: str = "") -> list:
+    """One row per metric.
+
+    Parameters
+    ----------
+    claim : str
+        prefix such as "v9.direction"
+    role : str
+        system | nothing | baseline | stand-in
+    subject : str
+        who was measured
+    values : dict
+        metric -> value, or (value, low, high)
+    n : int
+        rows
+    data : str
+        which candles
+    note : str, default ""
+        what the reader must know
+
+    Returns
+    -------
+    list
+        of dicts with the keys MEASURED
+    """
     rows = []
     for metric, value in values.items():
         value, low, high = value if isinstance(value, tuple) else (value, value, value)
@@ -78,11 +131,21 @@ def measurements(
     return rows
 
 
-def data_words(
-    candles: pd.DataFrame,  # candle table
-    rows,  # positions or index of the rows used
-) -> str:  # such as "BTCUSDT 1h, 2025-01-02 to 2025-06-30"
-    "Symbol, timeframe and span in words."
+def data_words(candles: pd.DataFrame, rows) -> str:
+    """Symbol, timeframe and span in words.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    rows
+        positions or index of the rows used
+
+    Returns
+    -------
+    str
+        such as "BTCUSDT 1h, 2025-01-02 to 2025-06-30"
+    """
     index = rows if isinstance(rows, pd.DatetimeIndex) else candles.index[rows]
     name = " ".join(str(candles.attrs[k]) for k in ("symbol", "timeframe") if candles.attrs.get(k))
     return f"{name or 'candles'}, {index[0]:%Y-%m-%d} to {index[-1]:%Y-%m-%d}"
@@ -91,18 +154,32 @@ def data_words(
 LEAST_TRADES = 30
 
 
-def trade_measurements(
-    claim: str,  # prefix such as "v2.engine"
-    subject: str,  # which system
-    values: dict,  # metric -> value, or (value, low, high)
-    n: int,  # trades
-    data: str,  # which candles
-    note: str = "",  # what the reader must know; replaced where there are too few trades
-) -> list:  # rows of `measurements`: role "system", or "stand-in" below LEAST_TRADES
-    "What a system's trades show, if they are enough to show anything."
+def trade_measurements(claim: str, subject: str, values: dict, n: int, data: str, note: str = "") -> list:
+    """What a system's trades show, if they are enough to show anything.
+
+    Parameters
+    ----------
+    claim : str
+        prefix such as "v2.engine"
+    subject : str
+        which system
+    values : dict
+        metric -> value, or (value, low, high)
+    n : int
+        trades
+    data : str
+        which candles
+    note : str, default ""
+        what the reader must know; replaced where there are too few trades
+
+    Returns
+    -------
+    list
+        rows of `measurements`: role "system", or "stand-in" below LEAST_TRADES
+    """
     if n < LEAST_TRADES:
-        return measurements(claim, "stand-in", subject, values, n, data, f"only {n} trades")
-    return measurements(claim, "system", subject, values, n, data, note)
+        return measurements(claim, "stand-in", subject, values, n, data, note=f"only {n} trades")
+    return measurements(claim, "system", subject, values, n, data, note=note)
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #5cb0ca09
 def _confusion(cells, axis, score):
@@ -113,12 +190,23 @@ def _confusion(cells, axis, score):
     return {"accuracy": right, "recall": both / seen, "f1": 2 * both / (forecast + seen)}[score]
 
 
-def direction_scores(
-    y,  # outcome per row, 0 or 1
-    p_up,  # probability per row
-    n: int = 500,  # bootstrap samples
-) -> dict:  # accuracy, precision, recall, f1, roc_auc -> (value, low, high)
-    "The five direction metrics of V9's results file with their intervals."
+def direction_scores(y, p_up, n: int = 500) -> dict:
+    """The five direction metrics of V9's results file with their intervals.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1
+    p_up
+        probability per row
+    n : int, default 500
+        bootstrap samples
+
+    Returns
+    -------
+    dict
+        accuracy, precision, recall, f1, roc_auc -> (value, low, high)
+    """
     y, p = np.asarray(y, dtype=float), np.asarray(p_up, dtype=float)
     up = p > 0.5
     cells = np.column_stack([up & (y == 1), up, y == 1, up == (y == 1)]).astype(float)
@@ -129,11 +217,21 @@ def direction_scores(
     return scores | {"roc_auc": metrics.auc_interval(y, p)}
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #61dae996
-def doing_nothing(
-    y,  # outcome per row, 0 or 1
-    usual: int = 1,  # majority class of the training rows
-) -> list:  # (subject, metrics): the constant forecasts and what they score
-    "What a forecast without any knowledge scores."
+def doing_nothing(y, usual: int = 1) -> list:
+    """What a forecast without any knowledge scores.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1
+    usual : int, default 1
+        majority class of the training rows
+
+    Returns
+    -------
+    list
+        (subject, metrics): the constant forecasts and what they score
+    """
     base = float(np.mean(y))
     return [
         ("majority of the training rows", {"accuracy": base if usual else 1 - base, "roc_auc": 0.5}),
@@ -141,12 +239,23 @@ def doing_nothing(
     ]
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #c3e54aa0
-def area_with_interval(
-    y,  # outcome per row, 0 or 1
-    p,  # forecast per row
-    block: float,  # mean length of a run of dependent rows
-) -> tuple:  # (value, low, high); 0 and 1 where the interval is unknown
-    "Area under the ROC curve with an interval for overlapping outcomes."
+def area_with_interval(y, p, block: float) -> tuple:
+    """Area under the ROC curve with an interval for overlapping outcomes.
+
+    Parameters
+    ----------
+    y
+        outcome per row, 0 or 1
+    p
+        forecast per row
+    block : float
+        mean length of a run of dependent rows
+
+    Returns
+    -------
+    tuple
+        (value, low, high); 0 and 1 where the interval is unknown
+    """
     from cryptolab.evaluation.events import auc_blocks
 
     area = auc_blocks(y, p, block)
@@ -154,10 +263,19 @@ def area_with_interval(
     return area["value"], area["low"] if known else 0.0, area["high"] if known else 1.0
 
 
-def rate_with_interval(
-    hits,  # one row per forecast or trade: 1 or True where it was right
-) -> tuple:  # (value, low, high), fractions
-    "A share of hits with Wilson's interval."
+def rate_with_interval(hits) -> tuple:
+    """A share of hits with Wilson's interval.
+
+    Parameters
+    ----------
+    hits
+        one row per forecast or trade: 1 or True where it was right
+
+    Returns
+    -------
+    tuple
+        (value, low, high), fractions
+    """
     return (float(np.mean(hits)), *metrics.accuracy_interval(np.asarray(hits, dtype=float)))
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #06c30f67
@@ -172,12 +290,23 @@ def _explained(pairs, axis):
     return 1 - error / spread
 
 
-def error_scores(
-    y,  # what happened per row
-    forecast,  # its forecast per row
-    n: int = 500,  # bootstrap samples
-) -> dict:  # rmse, mae, mape, r2 -> (value, low, high)
-    "The four error metrics of V9's results file with their intervals."
+def error_scores(y, forecast, n: int = 500) -> dict:
+    """The four error metrics of V9's results file with their intervals.
+
+    Parameters
+    ----------
+    y
+        what happened per row
+    forecast
+        its forecast per row
+    n : int, default 500
+        bootstrap samples
+
+    Returns
+    -------
+    dict
+        rmse, mae, mape, r2 -> (value, low, high)
+    """
     y, f = np.asarray(y, dtype=float), np.asarray(forecast, dtype=float)
     value, e = metrics.error_scores(y, f), f - y
     pairs = np.column_stack([e**2, (y - y.mean()) ** 2])
@@ -189,13 +318,32 @@ def error_scores(
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #b1c8b6f2
 def learner_forecasts(
-    candles: pd.DataFrame,  # candle table
-    fold: dict,  # of `audit_folds`
-    label: pd.DataFrame,  # label table of the candles
-    seed: int = 0,  # of LightGBM
-    features: pd.DataFrame | None = None,  # features of the candles; None = V9's scale-free ones
-) -> pd.DataFrame:  # LightGBM and logistic regression: probability per judged row whose features are known
-    "Plain learners on the same blocks."
+    candles: pd.DataFrame,
+    fold: dict,
+    label: pd.DataFrame,
+    seed: int = 0,
+    features: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Plain learners on the same blocks.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    fold : dict
+        of `audit_folds`
+    label : pd.DataFrame
+        label table of the candles
+    seed : int, default 0
+        of LightGBM
+    features : pd.DataFrame | None, default None
+        features of the candles; None = V9's scale-free ones
+
+    Returns
+    -------
+    pd.DataFrame
+        LightGBM and logistic regression: probability per judged row whose features are known
+    """
     from cryptolab.features.sets.v9 import v9_features
 
     features = v9_features(candles, threads=1) if features is None else features
@@ -217,11 +365,21 @@ def learner_forecasts(
     )
 
 # %% ../../../nbs/75_audit/70_claims/30_measurements.ipynb #55a7b239
-def exit_shares(
-    trades: pd.DataFrame,  # of `triple_barrier`, any subset of rows
-    cost: float = 0.0,  # of a round trip, fraction
-) -> dict:  # n; target, stop, timeout, win_rate (net), fractions; edge (mean, net); gain, loss (mean gross moves)
-    "How trades of one rule end."
+def exit_shares(trades: pd.DataFrame, cost: float = 0.0) -> dict:
+    """How trades of one rule end.
+
+    Parameters
+    ----------
+    trades : pd.DataFrame
+        of `triple_barrier`, any subset of rows
+    cost : float, default 0.0
+        of a round trip, fraction
+
+    Returns
+    -------
+    dict
+        n; target, stop, timeout, win_rate (net), fractions; edge (mean, net); gain, loss (mean gross moves)
+    """
     done = trades[trades["y"].notna()]
     ret, ends = done["ret"].to_numpy(dtype=float), done["exit"].astype(str)
     gain, loss = ret[ret > 0], -ret[ret <= 0]
@@ -232,10 +390,21 @@ def exit_shares(
     }
 
 
-def edge_at(
-    shares: dict,  # of `exit_shares`
-    win_rate: float,  # share of trades on the winning side
-    cost: float,  # of a round trip, fraction
-) -> float:  # mean net return per trade, fraction of the position
-    "What a claimed hit rate would earn with the market's own moves."
+def edge_at(shares: dict, win_rate: float, cost: float) -> float:
+    """What a claimed hit rate would earn with the market's own moves.
+
+    Parameters
+    ----------
+    shares : dict
+        of `exit_shares`
+    win_rate : float
+        share of trades on the winning side
+    cost : float
+        of a round trip, fraction
+
+    Returns
+    -------
+    float
+        mean net return per trade, fraction of the position
+    """
     return win_rate * shares["gain"] - (1 - win_rate) * shares["loss"] - cost

@@ -18,32 +18,67 @@ from ...labels import horizon_direction, next_direction, three_class, touch, tri
 # %% ../../../nbs/75_audit/70_claims/60_switches.ipynb #b967a3cc
 @dataclass(frozen=True)
 class Switch:
-    "One change to the honest pipeline."
+    """One change to the honest pipeline.
 
-    name: str  # short name
-    words: str  # what is done, in a sentence
-    leak: bool = True  # False: another honest pipeline, for comparison
-    reference: str = "honest"  # name of the pipeline that differs in the mistake only
-    label: Callable = next_direction  # function of candles -> label table
-    # function of (candles, v9 features) -> feature table; None = the features as they are
+    Parameters
+    ----------
+    name : str
+        short name
+    words : str
+        what is done, in a sentence
+    leak : bool, default True
+        False: another honest pipeline, for comparison
+    reference : str, default "honest"
+        name of the pipeline that differs in the mistake only
+    label : Callable, default next_direction
+        function of candles -> label table
+    table : Callable | None, default None
+        function of (candles, v9 features) -> feature table; None = the features as they are
+    split : str, default "time"
+        time (purged) | random | touching (by time, not purged)
+    step : Callable | None, default None
+        function of (X, y, train, test, rng) -> (X, train rows), run before the fit; None = nothing
+    best_of : int, default 1
+        fit so many models and keep the one that is best on the test rows
+    needs : str | None, default None
+        name of an extra table that must be given
+    of : str, default ""
+        system whose own label it uses; "" for the direction of closes, which any of them may mean
+    """
+
+    name: str
+    words: str
+    leak: bool = True
+    reference: str = "honest"
+    label: Callable = next_direction
     table: Callable | None = None
-    split: str = "time"  # time (purged) | random | touching (by time, not purged)
-    # function of (X, y, train, test, rng) -> (X, train rows), run before the fit; None = nothing
+    split: str = "time"
     step: Callable | None = None
-    best_of: int = 1  # fit so many models and keep the one that is best on the test rows
-    needs: str | None = None  # name of an extra table that must be given
-    of: str = ""  # system whose own label it uses; "" for the direction of closes, which any of them may mean
+    best_of: int = 1
+    needs: str | None = None
+    of: str = ""
 
 
 SWITCHES = {}
 
 
-def add_switch(
-    name: str,  # short name
-    words: str,  # what is done
-    **change,  # the fields of `Switch`
-) -> Switch:  # the switch, which joins the others
-    "Register a switch."
+def add_switch(name: str, words: str, **change) -> Switch:
+    """Register a switch.
+
+    Parameters
+    ----------
+    name : str
+        short name
+    words : str
+        what is done
+    **change
+        the fields of `Switch`
+
+    Returns
+    -------
+    Switch
+        the switch, which joins the others
+    """
     SWITCHES[name] = Switch(name, words, **change)
     return SWITCHES[name]
 

@@ -14,12 +14,23 @@ from ...evaluation.metrics import block_interval
 from ...labels import triple_barrier
 
 # %% ../../../nbs/75_audit/70_claims/74_ultimate.ipynb #a973065b
-def ultimate_base_rates(
-    candles: pd.DataFrame,  # candle table
-    share: float = 0.15,  # newest part of the rows that is judged
-    sigma_window: int = 168,  # candles of the standard deviation
-) -> list:  # rows for `judge_claims`
-    "Commonest class, buy and hold, and the document's exits without knowledge."
+def ultimate_base_rates(candles: pd.DataFrame, share: float = 0.15, sigma_window: int = 168) -> list:
+    """Commonest class, buy and hold, and the document's exits without knowledge.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    share : float, default 0.15
+        newest part of the rows that is judged
+    sigma_window : int, default 168
+        candles of the standard deviation
+
+    Returns
+    -------
+    list
+        rows for `judge_claims`
+    """
     move = np.log(candles["close"]).diff()
     sigma = move.rolling(sigma_window).std()
     ahead = move.shift(-1)

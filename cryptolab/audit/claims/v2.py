@@ -17,12 +17,23 @@ from ...evaluation.bootstrap import stationary_bootstrap
 from ...labels import triple_barrier
 
 # %% ../../../nbs/75_audit/70_claims/71_v2.ipynb #fcee151f
-def v2_base_rates(
-    candles: pd.DataFrame,  # candles of 15 minutes
-    seed: int = 0,  # of LightGBM
-    bounce: float = 0.65,  # threshold of the bounce model
-) -> list:  # rows for `judge_claims`
-    "V2's candidates, their fate, and a plain learner on them."
+def v2_base_rates(candles: pd.DataFrame, seed: int = 0, bounce: float = 0.65) -> list:
+    """V2's candidates, their fate, and a plain learner on them.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candles of 15 minutes
+    seed : int, default 0
+        of LightGBM
+    bounce : float, default 0.65
+        threshold of the bounce model
+
+    Returns
+    -------
+    list
+        rows for `judge_claims`
+    """
     from cryptolab.features.registry import features
 
     table = features(candles, "v2", threads=1)
@@ -48,7 +59,7 @@ def v2_base_rates(
             out += measurements(f"v2.{part}", "nothing", "constant forecast", {metric: 0.5}, len(y), words)
     note = f"{int(entered.sum())} of {len(y)} touches above {bounce}, {vetoed} vetoed by the inverted model"
     out += measurements(
-        "v2.engine", "stand-in", "LightGBM", {"entry_rate": rate_with_interval(entered)}, len(y), words, note,
+        "v2.engine", "stand-in", "LightGBM", {"entry_rate": rate_with_interval(entered)}, len(y), words, note=note,
     )
     if entered.any():
         out += measurements(
@@ -56,34 +67,65 @@ def v2_base_rates(
             words,
         )
     return out + measurements(
-        "v2.engine", "nothing", "enter every touch", {"win_rate": float(y.mean())}, len(y), words, ends,
+        "v2.engine", "nothing", "enter every touch", {"win_rate": float(y.mean())}, len(y), words, note=ends,
     )
 
 # %% ../../../nbs/75_audit/70_claims/71_v2.ipynb #b00c0c34
-def losses_avoided(
-    rows: np.ndarray,  # (…, 2) of 0/1: lost and entered by A, lost and kept by the veto
-    axis: int,  # over which to count
-) -> np.ndarray:  # fraction; NaN where A lost nothing
-    "Fraction of losing trades that a veto avoids."
+def losses_avoided(rows: np.ndarray, axis: int) -> np.ndarray:
+    """Fraction of losing trades that a veto avoids.
+
+    Parameters
+    ----------
+    rows : np.ndarray
+        (…, 2) of 0/1: lost and entered by A, lost and kept by the veto
+    axis : int
+        over which to count
+
+    Returns
+    -------
+    np.ndarray
+        fraction; NaN where A lost nothing
+    """
     lost, kept = rows[..., 0].sum(axis=axis), rows[..., 1].sum(axis=axis)
     return np.divide(lost - kept, lost, out=np.full(np.shape(lost), np.nan), where=lost > 0)
 
 
 def engine_measurements(
-    test: pd.DataFrame,  # outcomes of test candidates: p_bounce, p_filter, ret, y
-    levels: tuple,  # thresholds of both models
-    cost: float,  # fee and slippage per side, fraction
-    subject: str,  # what was measured
-    words: str,  # the data in words
-    note: str = "",  # why the thresholds are not the document's; entries are counted only without one
-) -> list:  # rows for `judge_claims`
-    "Entries, winners and avoided losses at a pair of thresholds."
+    test: pd.DataFrame,
+    levels: tuple,
+    cost: float,
+    subject: str,
+    words: str,
+    note: str = "",
+) -> list:
+    """Entries, winners and avoided losses at a pair of thresholds.
+
+    Parameters
+    ----------
+    test : pd.DataFrame
+        outcomes of test candidates: p_bounce, p_filter, ret, y
+    levels : tuple
+        thresholds of both models
+    cost : float
+        fee and slippage per side, fraction
+    subject : str
+        what was measured
+    words : str
+        the data in words
+    note : str, default ""
+        why the thresholds are not the document's; entries are counted only without one
+
+    Returns
+    -------
+    list
+        rows for `judge_claims`
+    """
     a, b = (test[k].to_numpy() for k in ("p_bounce", "p_filter"))
     passed, kept = a > levels[0], (a > levels[0]) & (b < levels[1])
     lost, out, entered = (test["ret"].to_numpy() - 2 * cost) <= 0, [], int(kept.sum())
     if not note:
         rate, counts = {"entry_rate": rate_with_interval(kept)}, f"{entered} of {len(test)} candidates"
-        out += measurements("v2.engine", "system", subject, rate, len(test), words, counts)
+        out += measurements("v2.engine", "system", subject, rate, len(test), words, note=counts)
     if kept.any():
         wins = {"win_rate": rate_with_interval(test["y"].to_numpy()[kept])}
         out += trade_measurements("v2.engine", subject, wins, entered, words, note)
@@ -97,13 +139,25 @@ def engine_measurements(
     return out
 
 # %% ../../../nbs/75_audit/70_claims/71_v2.ipynb #2b5d8039
-def v2_measurements(
-    candles: pd.DataFrame,  # candles, 15 minutes in the document
-    profile: str = "quick",  # size of the trees: full | quick | smoke
-    seed: int = 0,  # of LightGBM
-    cost: float = 0.0015,  # fee and slippage per side, fraction
-) -> list:  # rows for `judge_claims`
-    "V2's claims on its own test rows, which come after those it was fitted on."
+def v2_measurements(candles: pd.DataFrame, profile: str = "quick", seed: int = 0, cost: float = 0.0015) -> list:
+    """V2's claims on its own test rows, which come after those it was fitted on.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candles, 15 minutes in the document
+    profile : str, default "quick"
+        size of the trees: full | quick | smoke
+    seed : int, default 0
+        of LightGBM
+    cost : float, default 0.0015
+        fee and slippage per side, fraction
+
+    Returns
+    -------
+    list
+        rows for `judge_claims`
+    """
     from cryptolab.systems.v2.system import V2
 
     tables = {}

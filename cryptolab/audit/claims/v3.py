@@ -14,13 +14,25 @@ from cryptolab.audit.claims.measurements import (
 from ...labels import three_class, triple_barrier
 
 # %% ../../../nbs/75_audit/70_claims/73_v3.ipynb #f724144b
-def v3_base_rates(
-    candles: pd.DataFrame,  # candles of 1 minute (or 5, 15): an hour is `60 / minutes` of them
-    minutes: int = 1,  # length of a candle
-    seed: int = 0,  # of LightGBM
-    cost: float = 0.003,  # of a round trip: 2 x (fee 0.1 % + slippage 0.05 %)
-) -> tuple:  # (rows for `judge_claims`, exit shares)
-    "V3's label and exits without knowledge, and a plain learner on its label."
+def v3_base_rates(candles: pd.DataFrame, minutes: int = 1, seed: int = 0, cost: float = 0.003) -> tuple:
+    """V3's label and exits without knowledge, and a plain learner on its label.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candles of 1 minute (or 5, 15): an hour is `60 / minutes` of them
+    minutes : int, default 1
+        length of a candle
+    seed : int, default 0
+        of LightGBM
+    cost : float, default 0.003
+        of a round trip: 2 x (fee 0.1 % + slippage 0.05 %)
+
+    Returns
+    -------
+    tuple
+        (rows for `judge_claims`, exit shares)
+    """
     label = three_class(candles, 15, 0.001)
     fold = {"start": 0, "test": int(len(candles) * 0.85), "end": len(candles)}
     share = exit_shares(triple_barrier(candles, 0.03, 0.02, 60 // minutes, unit="fraction").iloc[fold["test"] :], cost)
@@ -30,8 +42,9 @@ def v3_base_rates(
     usual = train.value_counts().idxmax()
     ends = f"exits: target {share['target']:.2%}, stop {share['stop']:.2%}, timeout {share['timeout']:.2%}"
     out += measurements(
-        "v3.ensemble", "nothing", "commonest class", {"accuracy": float(kinds.get(usual, 0.0)), "roc_auc": 0.5}, len(y),
-        words, "down {:.1%}, flat {:.1%}, up {:.1%}".format(*(kinds.get(c, 0.0) for c in (-1.0, 0.0, 1.0))),
+        "v3.ensemble", "nothing", "commonest class", {"accuracy": float(kinds.get(usual, 0.0)), "roc_auc": 0.5},
+        len(y), words,
+        note="down {:.1%}, flat {:.1%}, up {:.1%}".format(*(kinds.get(c, 0.0) for c in (-1.0, 0.0, 1.0))),
     )
     out += measurements(
         "v3.ensemble", "nothing", "constant share of the training rows",
@@ -43,9 +56,10 @@ def v3_base_rates(
     found = direction_scores(both, p[both.index], 100)
     out += measurements(
         "v3.ensemble", "stand-in", "LightGBM", {"roc_auc": found["roc_auc"]}, len(both), words,
-        "rise above 0.1 % against the rest",
+        note="rise above 0.1 % against the rest",
     )
     out += measurements(
-        "v3.backtest", "nothing", "enter every candle", {"win_rate": share["win_rate"]}, share["n"], words, ends,
+        "v3.backtest", "nothing", "enter every candle", {"win_rate": share["win_rate"]}, share["n"], words,
+        note=ends,
     )
     return out, share

@@ -17,13 +17,32 @@ from ...labels import natr_next, next_direction
 
 # %% ../../../nbs/75_audit/70_claims/70_v9.ipynb #667fb954
 def direction_measurements(
-    candles: pd.DataFrame,  # candle table
-    folds: list,  # of `audit_folds`
-    system: pd.DataFrame | None = None,  # forecast table of the system on the judged rows
-    name: str = "V9",  # the system's name with its size
-    seed: int = 0,  # of LightGBM
-) -> list:  # rows for `judge_claims`
-    "V9's direction claims: the system, two learners on the same rows, and doing nothing."
+    candles: pd.DataFrame,
+    folds: list,
+    system: pd.DataFrame | None = None,
+    name: str = "V9",
+    seed: int = 0,
+) -> list:
+    """V9's direction claims: the system, two learners on the same rows, and doing nothing.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    folds : list
+        of `audit_folds`
+    system : pd.DataFrame | None, default None
+        forecast table of the system on the judged rows
+    name : str, default "V9"
+        the system's name with its size
+    seed : int, default 0
+        of LightGBM
+
+    Returns
+    -------
+    list
+        rows for `judge_claims`
+    """
     label = next_direction(candles)
     forecasts = pd.concat([learner_forecasts(candles, fold, label, seed) for fold in folds])
     y = label["y"].reindex(forecasts.index)
@@ -46,12 +65,29 @@ def direction_measurements(
 
 # %% ../../../nbs/75_audit/70_claims/70_v9.ipynb #5d359ee0
 def volatility_measurements(
-    candles: pd.DataFrame,  # candle table
-    folds: list,  # of `audit_folds`
-    system: pd.DataFrame | None = None,  # forecast table with `natr`, fitted for the document's target
-    name: str = "V9",  # the system's name with its size
-) -> list:  # rows for `judge_claims`
-    "V9's volatility claims on the document's own target."
+    candles: pd.DataFrame,
+    folds: list,
+    system: pd.DataFrame | None = None,
+    name: str = "V9",
+) -> list:
+    """V9's volatility claims on the document's own target.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    folds : list
+        of `audit_folds`
+    system : pd.DataFrame | None, default None
+        forecast table with `natr`, fitted for the document's target
+    name : str, default "V9"
+        the system's name with its size
+
+    Returns
+    -------
+    list
+        rows for `judge_claims`
+    """
     label = natr_next(candles)
     now = label["y"].shift(1)
 
@@ -72,12 +108,29 @@ def volatility_measurements(
 
 # %% ../../../nbs/75_audit/70_claims/70_v9.ipynb #7919a0d6
 def price_measurements(
-    candles: pd.DataFrame,  # candle table
-    folds: list,  # of `audit_folds`
-    system: pd.DataFrame | None = None,  # forecast table with `price_return` (log return of the price model alone)
-    name: str = "V9",  # the system's name with its size
-) -> list:  # rows for `judge_claims`
-    "V9's price claims: next close, and R² of the next return."
+    candles: pd.DataFrame,
+    folds: list,
+    system: pd.DataFrame | None = None,
+    name: str = "V9",
+) -> list:
+    """V9's price claims: next close, and R² of the next return.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    folds : list
+        of `audit_folds`
+    system : pd.DataFrame | None, default None
+        forecast table with `price_return` (log return of the price model alone)
+    name : str, default "V9"
+        the system's name with its size
+
+    Returns
+    -------
+    list
+        rows for `judge_claims`
+    """
     close, known = candles["close"], next_direction(candles)["y"].notna()
     rows = pd.DatetimeIndex(
         np.concatenate([candles.index[f["test"] : f["end"]] for f in folds]), name=candles.index.name,
@@ -91,7 +144,7 @@ def price_measurements(
         errors = {k: levels[k] for k in ("rmse", "mae", "mape")}
         out += measurements("v9.price", "system", name, errors, len(rows), words)
         note = "R² of the next log return"
-        out += measurements("v9.price", "system", name, {"r2": returns["r2"]}, len(rows), words, note)
+        out += measurements("v9.price", "system", name, {"r2": returns["r2"]}, len(rows), words, note=note)
     still = {k: v[0] for k, v in error_scores(after, now, 2).items()}
     level = {"r2": still.pop("r2")}
     out += measurements("v9.price", "nothing", "repeat the last close", still, len(rows), words)

@@ -96,13 +96,19 @@ class Findings(HeadedTable):
 
     _wide = 400
 
-    def headline(self) -> str | None:  # None where the columns, or the facts of the audit, are missing
-        "How many findings on how many candles, and what they are."
+    def headline(self) -> str | None:
+        """How many findings on how many candles, and what they are.
+
+        Returns
+        -------
+        str | None
+            None where the columns, or the facts of the audit, are missing
+        """
         facts = {"name", "candles", "folds", "accuracy", "notes"} <= set(self.attrs)
         if not facts or not {"kind", "step"} <= set(self.columns):
             return None
         kinds = dict.fromkeys(f"{kind} ({step})" for kind, step in zip(self["kind"], self["step"]))
-        found = f": {', '.join(kinds)}" if len(self) else f" by {len(DETECTORS)} detectors"
+        found = f": {', '.join(kinds)}" if len(self) else f"; {len(DETECTORS)} detectors looked"
         notes = self.attrs["notes"]
         return _audit_counts(self) + found + (f"; {len(notes)} note{'s' * (len(notes) > 1)}" if notes else "")
 
@@ -117,13 +123,32 @@ def _audit_counts(found):
 
 
 def audit_pipeline(
-    pipeline,  # any object with features, labels, split, fit, predict (and prepare, context)
-    candles: pd.DataFrame,  # candle table; 2,000 candles are plenty
-    context: dict | None = None,  # other tables by name; None takes those of the pipeline
-    seed: int = 0,  # of the changes, and of global generators before each step
-    seconds: float = 5.0,  # processor time for rarer trials; slow learners are fitted at least six times
-) -> Findings:  # findings: kind, step, evidence, rows; attrs: notes, accuracy, reach, lag, seconds …
-    "Run all leak detectors on a pipeline; raises DataError for candles or a pipeline that cannot be used."
+    pipeline,
+    candles: pd.DataFrame,
+    context: dict | None = None,
+    seed: int = 0,
+    seconds: float = 5.0,
+) -> Findings:
+    """Run all leak detectors on a pipeline; raises DataError for candles or a pipeline that cannot be used.
+
+    Parameters
+    ----------
+    pipeline
+        any object with features, labels, split, fit, predict (and prepare, context)
+    candles : pd.DataFrame
+        candle table; 2,000 candles are plenty
+    context : dict | None, default None
+        other tables by name; None takes those of the pipeline
+    seed : int, default 0
+        of the changes, and of global generators before each step
+    seconds : float, default 5.0
+        processor time for rarer trials; slow learners are fitted at least six times
+
+    Returns
+    -------
+    Findings
+        findings: kind, step, evidence, rows; attrs: notes, accuracy, reach, lag, seconds …
+    """
     if not seconds > 0:
         raise SettingsError("`seconds` is out of range", "above 0", seconds, "give the audit some time")
     began = time.perf_counter()
@@ -149,10 +174,19 @@ def audit_pipeline(
     return table
 
 # %% ../../../nbs/75_audit/30_leaks/90_audit.ipynb #d4c0919a
-def audit_text(
-    found: pd.DataFrame,  # result of `audit_pipeline`
-) -> str:  # lines
-    "An audit in words."
+def audit_text(found: pd.DataFrame) -> str:
+    """An audit in words.
+
+    Parameters
+    ----------
+    found : pd.DataFrame
+        result of `audit_pipeline`
+
+    Returns
+    -------
+    str
+        lines
+    """
     about = found.attrs
     lines = [f"{_audit_counts(found)}; {about['seconds']:.0f} s"]
     lines += [

@@ -20,13 +20,25 @@ from ...features.certify.perturb import number_columns, changed_future
 from ...features.certify.subject import spread, unequal
 
 # %% ../../../nbs/75_audit/30_leaks/10_case.ipynb #8026dfa3
-def other_future(
-    candles: pd.DataFrame,  # candle table
-    row: int,  # first row of the future
-    kind: str = "random",  # times seven | shuffled | random | divided by seven | rising | repeated
-    seed: int = 0,  # of what is random
-) -> pd.DataFrame:  # candle table with the same times and the same past
-    "The same past with another future."
+def other_future(candles: pd.DataFrame, row: int, kind: str = "random", seed: int = 0) -> pd.DataFrame:
+    """The same past with another future.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    row : int
+        first row of the future
+    kind : str, default "random"
+        times seven | shuffled | random | divided by seven | rising | repeated
+    seed : int, default 0
+        of what is random
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table with the same times and the same past
+    """
     if kind not in ("divided by seven", "rising", "repeated"):
         return changed_future(candles, row, kind, seed)
     names, future = number_columns(candles), candles.iloc[row:].copy()
@@ -46,11 +58,21 @@ def other_future(
     return changed
 
 # %% ../../../nbs/75_audit/30_leaks/10_case.ipynb #565ed5dd
-def table_view(
-    table: pd.DataFrame,  # features of a run
-    candles: pd.DataFrame,  # candle table
-) -> SimpleNamespace:  # names, values (columns, rows), spread, keys (one per row), at (position of the row's candle)
-    "A feature table as numbers, each row with its position in time."
+def table_view(table: pd.DataFrame, candles: pd.DataFrame) -> SimpleNamespace:
+    """A feature table as numbers, each row with its position in time.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        features of a run
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    SimpleNamespace
+        names, values (columns, rows), spread, keys (one per row), at (position of the row's candle)
+    """
     columns, names, coarse = [], [], []
     for i, name in enumerate(table.columns):
         column = table.iloc[:, i]
@@ -68,11 +90,21 @@ def table_view(
     )
 
 
-def keys_and_rows(
-    times: np.ndarray,  # ns of each row
-    candles: pd.DataFrame,  # candle table
-) -> dict:  # keys (one per row: time and how often it came before), at (position of the row's candle)
-    "Keys and candle positions of rows."
+def keys_and_rows(times: np.ndarray, candles: pd.DataFrame) -> dict:
+    """Keys and candle positions of rows.
+
+    Parameters
+    ----------
+    times : np.ndarray
+        ns of each row
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    dict
+        keys (one per row: time and how often it came before), at (position of the row's candle)
+    """
     order = np.argsort(times, kind="stable")
     fresh = np.concatenate([[True], np.diff(times[order]) != 0]) if len(times) else np.empty(0, dtype=bool)
     start = np.maximum.accumulate(np.where(fresh, np.arange(len(times)), 0))
@@ -82,11 +114,21 @@ def keys_and_rows(
     return {"keys": times // 1_000_000 * 1_024 + again, "at": at}
 
 
-def differences(
-    base: SimpleNamespace,  # result of `table_view`
-    other: SimpleNamespace,  # the same of another run
-) -> SimpleNamespace:  # columns and candles (lost, new) of one table only; rows, at, names, old, values, wrong or None
-    "What differs between two tables, row by row."
+def differences(base: SimpleNamespace, other: SimpleNamespace) -> SimpleNamespace:
+    """What differs between two tables, row by row.
+
+    Parameters
+    ----------
+    base : SimpleNamespace
+        result of `table_view`
+    other : SimpleNamespace
+        the same of another run
+
+    Returns
+    -------
+    SimpleNamespace
+        columns and candles (lost, new) of one table only; rows, at, names, old, values, wrong or None
+    """
     same = len(base.keys) == len(other.keys) and (base.keys == other.keys).all()
     one = two = np.arange(len(base.keys))
     if not same:
@@ -105,13 +147,32 @@ def differences(
 
 # %% ../../../nbs/75_audit/30_leaks/10_case.ipynb #f5b0109e
 def open_case(
-    pipeline,  # any pipeline
-    candles: pd.DataFrame,  # candle table
-    context: dict | None = None,  # other tables; None takes those of the pipeline
-    seed: int = 0,  # of seeds and changes
-    seconds: float = 5.0,  # processor time for what may be cut short
-) -> SimpleNamespace:  # run, view (features), y, zone (first judged candle), chronological, findings, notes …
-    "Run a pipeline once and note what the detectors need; DataError for candles or a pipeline that cannot be used."
+    pipeline,
+    candles: pd.DataFrame,
+    context: dict | None = None,
+    seed: int = 0,
+    seconds: float = 5.0,
+) -> SimpleNamespace:
+    """Run a pipeline once and note what the detectors need; DataError for candles or a pipeline that cannot be used.
+
+    Parameters
+    ----------
+    pipeline
+        any pipeline
+    candles : pd.DataFrame
+        candle table
+    context : dict | None, default None
+        other tables; None takes those of the pipeline
+    seed : int, default 0
+        of seeds and changes
+    seconds : float, default 5.0
+        processor time for what may be cut short
+
+    Returns
+    -------
+    SimpleNamespace
+        run, view (features), y, zone (first judged candle), chronological, findings, notes …
+    """
     if not isinstance(candles.index, pd.DatetimeIndex) or not (
         candles.index.is_monotonic_increasing and candles.index.is_unique
     ):
@@ -170,13 +231,24 @@ def _judged(case):
     case.zone = int(min(max(min(test_starts), first), n - 60)) if case.chronological else first
 
 # %% ../../../nbs/75_audit/30_leaks/10_case.ipynb #4208a4d2
-def rerun_step(
-    case: SimpleNamespace,  # result of `open_case`
-    step: str,  # "features" | "labels"
-    candles: pd.DataFrame,  # changed candles
-    context: dict | None = None,  # changed tables; None: as they are
-):  # the step's table, or None where it fails
-    "One step on another market, by a fresh copy of the pipeline."
+def rerun_step(case: SimpleNamespace, step: str, candles: pd.DataFrame, context: dict | None = None):
+    """One step on another market, by a fresh copy of the pipeline.
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`
+    step : str
+        "features" | "labels"
+    candles : pd.DataFrame
+        changed candles
+    context : dict | None, default None
+        changed tables; None: as they are
+
+    Returns
+    -------
+    the step's table, or None where it fails
+    """
     try:
         copy = fresh_copy(case.pipeline, case.context if context is None else context)
         table = as_frame(seeded(getattr(copy, step), candles.copy(), seed=case.seed), candles)
@@ -186,37 +258,79 @@ def rerun_step(
         return None
 
 
-def time_left(
-    case: SimpleNamespace,  # result of `open_case`
-    share: float = 1.0,  # fraction of the time of the whole audit
-) -> bool:  # whether there is time for what may be cut short
-    "Is there time left?"
+def time_left(case: SimpleNamespace, share: float = 1.0) -> bool:
+    """Is there time left?
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`
+    share : float, default 1.0
+        fraction of the time of the whole audit
+
+    Returns
+    -------
+    bool
+        whether there is time for what may be cut short
+    """
     return time.process_time() - case.began < share * case.seconds
 
 
-def note_finding(
-    case: SimpleNamespace,  # result of `open_case`
-    kind: str,  # what leaks, one of `cryptolab.audit.leaks.audit.DETECTORS`
-    step: str,  # features | labels | split | prepare | fit | predict
-    evidence: str,  # a sentence
-    rows: int,  # how many rows are concerned
-) -> None:  # nothing; one finding per kind and step is kept
-    "Write a finding down."
+def note_finding(case: SimpleNamespace, kind: str, step: str, evidence: str, rows: int) -> None:
+    """Write a finding down.
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`
+    kind : str
+        what leaks, one of `cryptolab.audit.leaks.audit.DETECTORS`
+    step : str
+        features | labels | split | prepare | fit | predict
+    evidence : str
+        a sentence
+    rows : int
+        how many rows are concerned
+
+    Returns
+    -------
+    None
+        nothing; one finding per kind and step is kept
+    """
     if not any(f["kind"] == kind and f["step"] == step for f in case.findings):
         case.findings.append({"kind": kind, "step": step, "evidence": evidence, "rows": int(rows)})
 
 
-def when(
-    case: SimpleNamespace,  # result of `open_case`
-    at: int,  # position of a candle
-) -> str:  # "candle 1,234 (2024-03-01 05:00)"
-    "A candle in words."
+def when(case: SimpleNamespace, at: int) -> str:
+    """A candle in words.
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`
+    at : int
+        position of a candle
+
+    Returns
+    -------
+    str
+        "candle 1,234 (2024-03-01 05:00)"
+    """
     return f"candle {at:,} ({pd.Timestamp(case.time[int(at)]):%Y-%m-%d %H:%M})"
 
 
-def some(
-    names: list,  # of columns
-) -> str:  # at most three of them
-    "Names in words."
+def some(names: list) -> str:
+    """Names in words.
+
+    Parameters
+    ----------
+    names : list
+        of columns
+
+    Returns
+    -------
+    str
+        at most three of them
+    """
     shown = ", ".join(f"`{n}`" for n in names[:3])
     return shown + (f" and {len(names) - 3} more columns" if len(names) > 3 else "")

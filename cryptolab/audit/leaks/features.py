@@ -49,11 +49,21 @@ def _collect(case, found, cut, kind, table):
         item["share"].append(len(rows) / known)
 
 
-def try_futures(
-    case: SimpleNamespace,  # result of `open_case`
-    share: float = 0.3,  # fraction of the audit's time for single rows
-) -> SimpleNamespace:  # cuts, evidence per column, lost rows, columns, lag (candles by which features trail their row)
-    "Change the future at many places and collect which rows notice."
+def try_futures(case: SimpleNamespace, share: float = 0.3) -> SimpleNamespace:
+    """Change the future at many places and collect which rows notice.
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`
+    share : float, default 0.3
+        fraction of the audit's time for single rows
+
+    Returns
+    -------
+    SimpleNamespace
+        cuts, evidence per column, lost rows, columns, lag (candles by which features trail their row)
+    """
     found = SimpleNamespace(cuts=[], evidence={}, lost=[], columns=[], lag=case.n)
     last = case.n - 3
     plan = [
@@ -100,11 +110,21 @@ def _period_of(case, item, cuts):
     return None
 
 # %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #4dfef738
-def judge_features(
-    case: SimpleNamespace,  # result of `open_case`
-    found: SimpleNamespace,  # result of `try_futures`
-) -> None:  # nothing; findings are noted
-    "Name what was found in the features."
+def judge_features(case: SimpleNamespace, found: SimpleNamespace) -> None:
+    """Name what was found in the features.
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`
+    found : SimpleNamespace
+        result of `try_futures`
+
+    Returns
+    -------
+    None
+        nothing; findings are noted
+    """
     groups = {}
     for name, item in found.evidence.items():
         period = _period_of(case, item, found.cuts)
@@ -143,12 +163,23 @@ def _words(period):
     return f"{minutes // 60} hours" if minutes % 60 == 0 else f"{minutes} minutes"
 
 # %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #81243da1
-def lost_rows(
-    case: SimpleNamespace,  # result of `open_case`
-    lost: list,  # (cut, kind of future, candle positions of rows that come or go) per changed run
-    step: str,  # features | labels | split: where the rows are chosen
-) -> None:  # nothing; a finding is noted from three rows on
-    "Note rows that are in the table only because of later candles."
+def lost_rows(case: SimpleNamespace, lost: list, step: str) -> None:
+    """Note rows that are in the table only because of later candles.
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`
+    lost : list
+        (cut, kind of future, candle positions of rows that come or go) per changed run
+    step : str
+        features | labels | split: where the rows are chosen
+
+    Returns
+    -------
+    None
+        nothing; a finding is noted from three rows on
+    """
     total = sum(len(rows) for _, _, rows in lost)
     if total >= 3:
         cut, kind, rows = max(lost, key=lambda entry: len(entry[2]))
@@ -157,11 +188,21 @@ def lost_rows(
         note_finding(case, "survivorship", step, text, len(rows))
 
 # %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #8d283f96
-def judge_beginning(
-    case: SimpleNamespace,  # result of `open_case`
-    found: SimpleNamespace,  # result of `try_futures`; its columns are left out
-) -> None:  # nothing; a finding is noted
-    "Do early rows look into a stretch of candles that leaves no trace in far later rows?"
+def judge_beginning(case: SimpleNamespace, found: SimpleNamespace) -> None:
+    """Do early rows look into a stretch of candles that leaves no trace in far later rows?
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`
+    found : SimpleNamespace
+        result of `try_futures`; its columns are left out
+
+    Returns
+    -------
+    None
+        nothing; a finding is noted
+    """
     width = case.n // 8
     for number, cut in enumerate(sorted({2, 10, 30, 60, 120, 180, case.n // 4, case.n // 2})):
         end = cut + 1 + width
@@ -234,11 +275,21 @@ def _later_changed(table, later, rng):
     return table.assign(**{n: change(table[n]) for n in numbers})
 
 
-def try_context(
-    case: SimpleNamespace,  # result of `open_case`, after labels were measured (case.reach)
-    cuts: int = 10,  # places per table
-) -> None:  # nothing; findings are noted
-    "Change the later rows of every table other than the candles."
+def try_context(case: SimpleNamespace, cuts: int = 10) -> None:
+    """Change the later rows of every table other than the candles.
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`, after labels were measured (case.reach)
+    cuts : int, default 10
+        places per table
+
+    Returns
+    -------
+    None
+        nothing; findings are noted
+    """
     trail = max(0, 1 - case.reach)  # the row decided at a cut
     for path, table in _flat(case.context):
         known, step = _known_times(path, table, case.step)

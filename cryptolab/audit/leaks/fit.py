@@ -281,10 +281,19 @@ def _by_time(case):
     return order[at < border - max(0, case.reach)], order[at >= border]
 
 
-def judge_fit(
-    case,  # result of `open_case`, after `measure_labels`
-) -> None:  # nothing; findings are noted
-    "Was anything fitted on test rows?"
+def judge_fit(case) -> None:
+    """Was anything fitted on test rows?
+
+    Parameters
+    ----------
+    case
+        result of `open_case`, after `measure_labels`
+
+    Returns
+    -------
+    None
+        nothing; findings are noted
+    """
     # fold, its rows (None: the pipeline's own), whether the tables are changed, whether later candles are
     if case.forward:
         plans = [(case.forward[-1], None, True, True)]

@@ -23,11 +23,21 @@ from ...features.certify.subject import in_words
 FUTURES = ("times seven", "divided by seven", "random", "shuffled", "rising")
 
 
-def label_view(
-    labels,  # what `labels` of a pipeline returned
-    candles: pd.DataFrame,  # candle table
-) -> SimpleNamespace:  # y, keys, at (candle positions), t1 (ns, or None where it is not declared)
-    "Labels as numbers, each with its position in time."
+def label_view(labels, candles: pd.DataFrame) -> SimpleNamespace:
+    """Labels as numbers, each with its position in time.
+
+    Parameters
+    ----------
+    labels
+        what `labels` of a pipeline returned
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    SimpleNamespace
+        y, keys, at (candle positions), t1 (ns, or None where it is not declared)
+    """
     declared = (
         isinstance(labels, pd.DataFrame)
         and "t1" in labels.columns
@@ -39,13 +49,25 @@ def label_view(
     return SimpleNamespace(y=outcome(labels).to_numpy(), t1=t1, **keys_and_rows(row_times(labels, candles), candles))
 
 # %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #8f478f8f
-def changed_labels(
-    case: SimpleNamespace,  # result of `open_case`
-    cut: int,  # last candle that stays
-    kind: str,  # of future
-    seed: int = 0,  # of what is random
-) -> tuple | None:  # positions of changed labels, of those that come or go, (old, new) values; None if the step fails
-    "Which labels notice another future?"
+def changed_labels(case: SimpleNamespace, cut: int, kind: str, seed: int = 0) -> tuple | None:
+    """Which labels notice another future?
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`
+    cut : int
+        last candle that stays
+    kind : str
+        of future
+    seed : int, default 0
+        of what is random
+
+    Returns
+    -------
+    tuple | None
+        positions of changed labels, of those that come or go, (old, new) values; None if the step fails
+    """
     labels = rerun_step(case, "labels", other_future(case.candles, cut + 1, kind, seed))
     if labels is None:
         return None
@@ -66,11 +88,21 @@ def changed_labels(
     return at[wrong | turned], np.concatenate([at[turned], gone]), (old[wrong | turned], new[wrong | turned])
 
 # %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #85a2701f
-def measure_labels(
-    case: SimpleNamespace,  # result of `open_case`, after `try_futures` (case.lag)
-    cuts: int = 8,  # places where the future is changed
-) -> None:  # nothing; sets case.labels, reach (candles ahead), ahead (per row), whole (all candles are used), broken
-    "Measure the reach of the labels; findings are noted."
+def measure_labels(case: SimpleNamespace, cuts: int = 8) -> None:
+    """Measure the reach of the labels; findings are noted.
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        result of `open_case`, after `try_futures` (case.lag)
+    cuts : int, default 8
+        places where the future is changed
+
+    Returns
+    -------
+    None
+        nothing; sets case.labels, reach (candles ahead), ahead (per row), whole (all candles are used), broken
+    """
     case.labels = label_view(rerun_step(case, "labels", case.candles), case.candles)
     known = case.labels.y[~np.isnan(case.labels.y)]
     case.label_spread = float(np.std(known)) or 1.0
@@ -111,10 +143,19 @@ def _ahead(case):
     return np.where(case.labels.t1 >= 0, np.clip(declared, 1, most), most)
 
 # %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #34746062
-def judge_same_bar(
-    case: SimpleNamespace,  # after `try_futures` and `measure_labels`
-) -> None:  # nothing; a finding is noted
-    "Is the label known at the decision?"
+def judge_same_bar(case: SimpleNamespace) -> None:
+    """Is the label known at the decision?
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        after `try_futures` and `measure_labels`
+
+    Returns
+    -------
+    None
+        nothing; a finding is noted
+    """
     if case.reach >= 1 or case.lag >= 1 - case.reach:
         return
     row = int(np.flatnonzero(~np.isnan(case.labels.y))[len(case.labels.y) // 2])
@@ -124,11 +165,21 @@ def judge_same_bar(
     note_finding(case, "same-bar label", "labels", text, int((~np.isnan(case.labels.y)).sum()))
 
 # %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #6481a276
-def coin_market(
-    candles: pd.DataFrame,  # candle table
-    rng: np.random.Generator,  # random numbers
-) -> pd.DataFrame:  # candle table with the same times
-    "A market of the same candles, drawn one by one, upside down with probability one half."
+def coin_market(candles: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """A market of the same candles, drawn one by one, upside down with probability one half.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    rng : np.random.Generator
+        random numbers
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table with the same times
+    """
     x = {name: candles[name].to_numpy(dtype="float64") for name in ("open", "high", "low", "close")}
     draw = rng.integers(0, len(candles), len(candles))
     high, low, close = (np.clip(np.log(x[name] / x["open"]), -0.2, 0.2)[draw] for name in ("high", "low", "close"))
@@ -190,11 +241,21 @@ def _uses_past(case):
     return False
 
 
-def judge_smoothed(
-    case: SimpleNamespace,  # after `try_futures` and `measure_labels`
-    markets: int = 4,  # markets without anything to know; half of them to learn from
-) -> None:  # nothing; a finding is noted
-    "Can the past alone forecast the label?"
+def judge_smoothed(case: SimpleNamespace, markets: int = 4) -> None:
+    """Can the past alone forecast the label?
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        after `try_futures` and `measure_labels`
+    markets : int, default 4
+        markets without anything to know; half of them to learn from
+
+    Returns
+    -------
+    None
+        nothing; a finding is noted
+    """
     if case.reach < 1 - case.lag or case.whole or not _uses_past(case):
         return
     parts = []

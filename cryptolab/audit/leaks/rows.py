@@ -56,13 +56,24 @@ def _other_features(values, y, source, part, kind, rng):
     return out
 
 # %% ../../../nbs/75_audit/30_leaks/50_rows.ipynb #013a7a4c
-def other_test_rows(
-    kind: str,  # one of FEATURES, LABELS, BOTH
-    train: np.ndarray,  # positions of training rows
-    part: np.ndarray,  # positions of the rows to change
-    seed: int = 0,  # of what is random
-):  # function (features, labels) -> both, changed
-    "A change of the test rows for `run_steps`."
+def other_test_rows(kind: str, train: np.ndarray, part: np.ndarray, seed: int = 0):
+    """A change of the test rows for `run_steps`.
+
+    Parameters
+    ----------
+    kind : str
+        one of FEATURES, LABELS, BOTH
+    train : np.ndarray
+        positions of training rows
+    part : np.ndarray
+        positions of the rows to change
+    seed : int, default 0
+        of what is random
+
+    Returns
+    -------
+    function (features, labels) -> both, changed
+    """
 
     def change(features, labels):
         rng, y = np.random.default_rng(seed), outcome(labels).to_numpy()

@@ -19,13 +19,32 @@ from ...features.certify.subject import in_words
 
 # %% ../../../nbs/75_audit/30_leaks/40_split.ipynb #c2b3fe77
 def overlapping(
-    train: np.ndarray,  # candle positions of training rows
-    train_ahead: np.ndarray,  # how many candles each of their labels needs
-    test: np.ndarray,  # candle positions of test rows
-    test_ahead: np.ndarray,  # the same for the test rows
-    n: int,  # candles
-) -> np.ndarray:  # mask of the training rows whose outcome shares a candle with that of a test row
-    "Which training rows overlap?"
+    train: np.ndarray,
+    train_ahead: np.ndarray,
+    test: np.ndarray,
+    test_ahead: np.ndarray,
+    n: int,
+) -> np.ndarray:
+    """Which training rows overlap?
+
+    Parameters
+    ----------
+    train : np.ndarray
+        candle positions of training rows
+    train_ahead : np.ndarray
+        how many candles each of their labels needs
+    test : np.ndarray
+        candle positions of test rows
+    test_ahead : np.ndarray
+        the same for the test rows
+    n : int
+        candles
+
+    Returns
+    -------
+    np.ndarray
+        mask of the training rows whose outcome shares a candle with that of a test row
+    """
     edges = np.zeros(n + 2, dtype="int64")
     np.add.at(edges, np.minimum(test + 1, n), 1)
     np.add.at(edges, np.minimum(test + test_ahead + 1, n + 1), -1)
@@ -61,10 +80,19 @@ def _proof(case, train, train_ahead, test, test_ahead):
     return None
 
 # %% ../../../nbs/75_audit/30_leaks/40_split.ipynb #7448e140
-def judge_overlap(
-    case: SimpleNamespace,  # after `measure_labels`
-) -> None:  # nothing; findings are noted
-    "Do outcomes of training rows and test rows share candles?"
+def judge_overlap(case: SimpleNamespace) -> None:
+    """Do outcomes of training rows and test rows share candles?
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        after `measure_labels`
+
+    Returns
+    -------
+    None
+        nothing; findings are noted
+    """
     total, proof, together, shuffled = 0, None, 0, False
     for train, test in case.folds:
         (_, a, ahead_a), (_, b, ahead_b) = _rows_of(case, train), _rows_of(case, test)
@@ -100,10 +128,19 @@ def _declared(case):
     return f"; the declared end is too early: the label needs up to {case.reach} candles" if case.broken else ""
 
 # %% ../../../nbs/75_audit/30_leaks/40_split.ipynb #83851d0a
-def judge_duplicates(
-    case: SimpleNamespace,  # after `judge_overlap`
-) -> None:  # nothing; findings are noted
-    "Are rows on both sides of the split?"
+def judge_duplicates(case: SimpleNamespace) -> None:
+    """Are rows on both sides of the split?
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        after `judge_overlap`
+
+    Returns
+    -------
+    None
+        nothing; findings are noted
+    """
     for train, test in case.folds:
         both = np.intersect1d(train, test)
         if not len(test) or len(both) == len(np.unique(test)):
@@ -148,10 +185,19 @@ def _distinct(column):
     return len(np.unique(known)) / len(known) if len(known) > 20 else 0.0
 
 
-def judge_test_rows(
-    case: SimpleNamespace,  # after `measure_labels`
-) -> None:  # nothing; a finding is noted
-    "Are test rows chosen by what happened after them?"
+def judge_test_rows(case: SimpleNamespace) -> None:
+    """Are test rows chosen by what happened after them?
+
+    Parameters
+    ----------
+    case : SimpleNamespace
+        after `measure_labels`
+
+    Returns
+    -------
+    None
+        nothing; a finding is noted
+    """
     if not case.chronological or any(f["kind"] == "survivorship" for f in case.findings):
         return
     base = np.sort(np.unique(np.concatenate([case.view.at[test] for _, test in case.folds])))

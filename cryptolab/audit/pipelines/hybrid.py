@@ -11,28 +11,50 @@ import functools
 import numpy as np
 import pandas as pd
 
-from ...config import SettingsError
+from ...config import one_of
 from ..pipeline import Pipeline, newest_rows_test, rows_side_by_side
 
 # %% ../../../nbs/75_audit/50_pipelines/30_hybrid.ipynb #e24f4276
-def mirrored(
-    candles: pd.DataFrame,  # candle table
-) -> pd.DataFrame:  # candle table; +0.5 % here is a fall by the same logarithm there
-    "The market mirrored: every price becomes one over the price."
+def mirrored(candles: pd.DataFrame) -> pd.DataFrame:
+    """The market mirrored: every price becomes one over the price.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table; +0.5 % here is a fall by the same logarithm there
+    """
     table = candles.copy()
     table["open"], table["close"] = 1 / candles["open"], 1 / candles["close"]
     table["high"], table["low"] = 1 / candles["low"], 1 / candles["high"]
     return table
 
 
-def direction_content(
-    above,  # (n,) 0/1: the event
-    below,  # (n,) 0/1: the same event of the mirrored market, same rows
-    p,  # (n,) forecast of the event
-    block: float = 15.0,  # mean length of a run of rows, for the intervals
-    seed: int = 0,  # of the bootstrap
-) -> pd.DataFrame:  # by question: n, roc_auc, auc_low, auc_high; NaN where one class is missing
-    "The forecast of a rise, scored against the rise, the fall, and which of the two it was."
+def direction_content(above, below, p, block: float = 15.0, seed: int = 0) -> pd.DataFrame:
+    """The forecast of a rise, scored against the rise, the fall, and which of the two it was.
+
+    Parameters
+    ----------
+    above
+        (n,) 0/1: the event
+    below
+        (n,) 0/1: the same event of the mirrored market, same rows
+    p
+        (n,) forecast of the event
+    block : float, default 15.0
+        mean length of a run of rows, for the intervals
+    seed : int, default 0
+        of the bootstrap
+
+    Returns
+    -------
+    pd.DataFrame
+        by question: n, roc_auc, auc_low, auc_high; NaN where one class is missing
+    """
     from cryptolab.evaluation.events import auc_blocks
 
     above, below, p = (np.asarray(v, dtype="float64") for v in (above, below, p))
@@ -59,7 +81,7 @@ def _member(name, rows, later, windows, sizes, seed):
 
     x, y, weight = rows
     if name == "xgboost":
-        return classifiers.fit_boosting(x, y, weight, later, sizes, seed, 1)[0]
+        return classifiers.fit_boosting(x, y, weight, later, sizes, seed=seed, threads=1)[0]
     if name == "lstm":
         return classifiers.fit_lstm(*windows(), sizes, seed)[0]
     if name == "svm":
@@ -103,44 +125,98 @@ def _fit(X, y, members, window, sizes, resample, seed, gap):
 
 # %% ../../../nbs/75_audit/50_pipelines/30_hybrid.ipynb #844fe05a
 def hybrid_pipeline(
-    learner: str = "logistic",  # logistic | trees | ensemble (all five, with the LSTM's window)
-    label: str = "touch",  # touch | barrier
-    lookahead: int = 5,  # candles that may reach the threshold
-    profit_threshold: float = 0.005,  # fraction of the price
-    resample: str = "smote",  # smote | oversample | weights | none
-    window: int | None = None,  # rows side by side; None: 20 for the ensemble, 1 for the others
-    test: float = 0.15,  # fraction of the rows at the end that is forecast
-    profile: str = "smoke",  # sizes of the models
-    seed: int = 0,  # of the learners
-) -> Pipeline:  # for `run_pipeline` and `audit_pipeline`; raises SettingsError for an unknown learner
-    "The hybrid ensemble as a pipeline."
+    learner: str = "logistic",
+    label: str = "touch",
+    lookahead: int = 5,
+    profit_threshold: float = 0.005,
+    resample: str = "smote",
+    window: int | None = None,
+    test: float = 0.15,
+    profile: str = "smoke",
+    seed: int = 0,
+) -> Pipeline:
+    """The hybrid ensemble as a pipeline.
+
+    Parameters
+    ----------
+    learner : str, default "logistic"
+        logistic | trees | ensemble (all five, with the LSTM's window)
+    label : str, default "touch"
+        touch | barrier
+    lookahead : int, default 5
+        candles that may reach the threshold
+    profit_threshold : float, default 0.005
+        fraction of the price
+    resample : str, default "smote"
+        smote | oversample | weights | none
+    window : int | None, default None
+        rows side by side; None: 20 for the ensemble, 1 for the others
+    test : float, default 0.15
+        fraction of the rows at the end that is forecast
+    profile : str, default "smoke"
+        sizes of the models
+    seed : int, default 0
+        of the learners
+
+    Returns
+    -------
+    Pipeline
+        for `run_pipeline` and `audit_pipeline`
+
+    Raises
+    ------
+    SettingsError
+        for an unknown learner
+    """
     from cryptolab.features.registry import features
     from cryptolab.systems.hybrid.members import hybrid_sizes
     from cryptolab.systems.hybrid.rows import hybrid_labels
 
-    if learner not in LEARNERS:
-        raise SettingsError("unknown learner", " | ".join(LEARNERS), repr(learner), "choose one of them")
+    learner = one_of("learner", learner, LEARNERS)
     window = (20 if learner == "ensemble" else 1) if window is None else int(window)
     sizes = hybrid_sizes(profile)
     return Pipeline(
         lambda candles: rows_side_by_side(features(candles, "hybrid"), window),
         lambda candles: hybrid_labels(candles, label, lookahead, profit_threshold),
         functools.partial(newest_rows_test, test=test),
-        lambda X, y: _fit(X, y, LEARNERS[learner], window, sizes, resample, seed, lookahead),
+        lambda X, y: _fit(X, y, LEARNERS[learner], window, sizes, resample, seed=seed, gap=lookahead),
         lambda model, X: model(X), name=f"hybrid, {learner}, {label}",
     )
 
 # %% ../../../nbs/75_audit/50_pipelines/30_hybrid.ipynb #1875600d
 def hybrid_control(
-    candles: pd.DataFrame,  # candle table
-    seed: int = 0,  # of the learners
-    members: tuple = ("xgboost", "logistic"),  # who votes
-    profile: str = "smoke",  # their sizes
-    lookahead: int = 5,  # candles that may reach the threshold
-    profit_threshold: float = 0.005,  # fraction of the price
-    resample: str = "smote",  # as in `resampled`
-) -> tuple:  # (y: 1 above, 0 below; p: opinion on direction; majority of the training rows), for `controls`
-    "Which side is touched, according to the ensemble?"
+    candles: pd.DataFrame,
+    seed: int = 0,
+    members: tuple = ("xgboost", "logistic"),
+    profile: str = "smoke",
+    lookahead: int = 5,
+    profit_threshold: float = 0.005,
+    resample: str = "smote",
+) -> tuple:
+    """Which side is touched, according to the ensemble?
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    seed : int, default 0
+        of the learners
+    members : tuple, default ("xgboost", "logistic")
+        who votes
+    profile : str, default "smoke"
+        their sizes
+    lookahead : int, default 5
+        candles that may reach the threshold
+    profit_threshold : float, default 0.005
+        fraction of the price
+    resample : str, default "smote"
+        as in `resampled`
+
+    Returns
+    -------
+    tuple
+        (y: 1 above, 0 below; p: opinion on direction; majority of the training rows), for `controls`
+    """
     from dataclasses import replace
 
     from cryptolab.labels import touch
@@ -154,7 +230,9 @@ def hybrid_control(
     odds = []
     for rows in (above, below):
         models = {
-            name: fit_member(name, rows, rows.parts.train, rows.parts.val, sizes, resample, seed, 1)[0]
+            name: fit_member(
+                name, rows, rows.parts.train, rows.parts.val, sizes, resample=resample, seed=seed, threads=1,
+            )[0]
             for name in members
         }
         vote = weighted_vote(member_votes(models, rows, rows.parts.test), vote_weights("published", members))

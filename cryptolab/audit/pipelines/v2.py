@@ -9,7 +9,7 @@ __all__ = ['v2_pipeline', 'v2_control', 'v2_own_control']
 import numpy as np
 import pandas as pd
 
-from ...config import SettingsError
+from ...config import one_of
 from ...evaluation.events import one_after_another, p_value_fair_game
 from ..pipeline import Pipeline
 
@@ -38,24 +38,48 @@ def _v2_learner(X, y, reward, sizes, timeout, seed):
 
 
 def v2_pipeline(
-    model: str = "bounce",  # bounce | filter
-    side: str = "long",  # long | short
-    candidates: str = "all",  # touch | all
-    features: str = "v2",  # columns of model A
-    filter: str = "resolved",  # question of model B: resolved | as_written
-    test: float = 0.15,  # share of the rows at the end that are forecast
-    profile: str = "smoke",  # size of the models
-    barriers: dict | None = None,  # target, stop, timeout, window; None: the document's
-    seed: int = 0,  # handed to LightGBM
-) -> Pipeline:  # for `run_pipeline` and `audit_pipeline`
-    "One of V2's models as a pipeline."
+    model: str = "bounce",
+    side: str = "long",
+    candidates: str = "all",
+    features: str = "v2",
+    filter: str = "resolved",
+    test: float = 0.15,
+    profile: str = "smoke",
+    barriers: dict | None = None,
+    seed: int = 0,
+) -> Pipeline:
+    """One of V2's models as a pipeline.
+
+    Parameters
+    ----------
+    model : str, default "bounce"
+        bounce | filter
+    side : str, default "long"
+        long | short
+    candidates : str, default "all"
+        touch | all
+    features : str, default "v2"
+        columns of model A
+    filter : str, default "resolved"
+        question of model B: resolved | as_written
+    test : float, default 0.15
+        share of the rows at the end that are forecast
+    profile : str, default "smoke"
+        size of the models
+    barriers : dict | None, default None
+        target, stop, timeout, window; None: the document's
+    seed : int, default 0
+        handed to LightGBM
+
+    Returns
+    -------
+    Pipeline
+        for `run_pipeline` and `audit_pipeline`
+    """
     from cryptolab.systems.v2.models import v2_sizes
 
-    if model not in ("bounce", "filter") or filter not in ("resolved", "as_written"):
-        raise SettingsError(
-            "unknown model or filter", "bounce | filter, and resolved | as_written", f"{model!r}, {filter!r}",
-            "choose one of them",
-        )
+    model = one_of("model", model, ("bounce", "filter"))
+    filter = one_of("filter", filter, ("resolved", "as_written"))
     sizes, barriers = v2_sizes(profile), barriers or {}
     timeout, lost = barriers.get("timeout", 16), model == "filter" and filter == "resolved"
     reward = barriers.get("target", 3.0) / barriers.get("stop", 1.5) if lost else None
@@ -85,15 +109,38 @@ def v2_pipeline(
 
 # %% ../../../nbs/75_audit/50_pipelines/20_v2.ipynb #89f17382
 def v2_control(
-    candles: pd.DataFrame,  # market
-    seed: int = 0,  # handed to LightGBM
-    side: str = "long",  # long | short
-    distance: float = 1.5,  # ATRs to target and stop alike
-    timeout: int = 16,  # candles
-    profile: str = "smoke",  # size of the models
-    candidates: str = "all",  # touch | all
-) -> tuple:  # y (1 target, 0 stop), forecast probability, commoner class of the decided training trades; for `controls`
-    "V2 with equally distant barriers, judged on decided trades one after another."
+    candles: pd.DataFrame,
+    seed: int = 0,
+    side: str = "long",
+    distance: float = 1.5,
+    timeout: int = 16,
+    profile: str = "smoke",
+    candidates: str = "all",
+) -> tuple:
+    """V2 with equally distant barriers, judged on decided trades one after another.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        market
+    seed : int, default 0
+        handed to LightGBM
+    side : str, default "long"
+        long | short
+    distance : float, default 1.5
+        ATRs to target and stop alike
+    timeout : int, default 16
+        candles
+    profile : str, default "smoke"
+        size of the models
+    candidates : str, default "all"
+        touch | all
+
+    Returns
+    -------
+    tuple
+        y (1 target, 0 stop), forecast probability, commoner class of the decided training trades; for `controls`
+    """
     from cryptolab.systems.v2.system import V2
 
     system = V2(
@@ -115,18 +162,39 @@ def _judged_trades(system, candles):
 
     rows = system.fit(candles, log=None).outcomes(candles)
     b = system.barriers
-    exact = triple_barrier(candles, b["target"], b["stop"], b["timeout"], "atr", b["window"], system.side)
+    exact = triple_barrier(
+        candles, b["target"], b["stop"], b["timeout"], unit="atr", window=b["window"], side=system.side,
+    )
     return rows, exact["t1"]
 
 
 def v2_own_control(
-    candles: pd.DataFrame,  # market
-    seed: int = 0,  # handed to LightGBM
-    side: str = "long",  # long | short
-    profile: str = "smoke",  # size of the models
-    candidates: str = "all",  # touch | all
-) -> dict:  # n (trades one after another), roc_auc, mean_r, p_value (stakes on returns), p_veto (model B, reversed)
-    "V2's own event on a market that is a fair game."
+    candles: pd.DataFrame,
+    seed: int = 0,
+    side: str = "long",
+    profile: str = "smoke",
+    candidates: str = "all",
+) -> dict:
+    """V2's own event on a market that is a fair game.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        market
+    seed : int, default 0
+        handed to LightGBM
+    side : str, default "long"
+        long | short
+    profile : str, default "smoke"
+        size of the models
+    candidates : str, default "all"
+        touch | all
+
+    Returns
+    -------
+    dict
+        n (trades one after another), roc_auc, mean_r, p_value (stakes on returns), p_veto (model B, reversed)
+    """
     from sklearn.metrics import roc_auc_score
 
     from cryptolab.systems.v2.system import V2

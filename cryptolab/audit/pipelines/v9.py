@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from ...config import SettingsError
+from ...config import load_keras, one_of
 from ..pipeline import Pipeline, newest_rows_test, rows_side_by_side
 
 # %% ../../../nbs/75_audit/50_pipelines/10_v9.ipynb #87bb1477
@@ -37,8 +37,7 @@ def _lightgbm(X, y, learned, seed, **sizes):
 
 def _network(X, y, learned, seed, window, profile):
     "V9's direction network on windows of scaled rows."
-    import keras
-
+    keras = load_keras()
     from cryptolab.models.direction import train_direction
     from cryptolab.models.training import predict_network, profile_sizes
 
@@ -71,16 +70,41 @@ def _fit(X, y, learner, window, seed, profile):
 
 
 def v9_pipeline(
-    learner: str = "logistic",  # logistic | lightgbm | direction (V9's network)
-    variant: str = "stationary",  # stationary | published features
-    window: int | None = None,  # rows side by side; None: 60 for the network, 1 for the light learners
-    test: float = 0.15,  # fraction of the rows at the end that is forecast
-    profile: str = "smoke",  # size of the network
-    seed: int = 0,  # of the learner
-) -> Pipeline:  # for `run_pipeline` and `audit_pipeline`; raises SettingsError for an unknown learner
-    "V9's direction part as a pipeline."
-    if learner not in LEARNERS:
-        raise SettingsError("unknown learner", " | ".join(LEARNERS), repr(learner), "choose one of them")
+    learner: str = "logistic",
+    variant: str = "stationary",
+    window: int | None = None,
+    test: float = 0.15,
+    profile: str = "smoke",
+    seed: int = 0,
+) -> Pipeline:
+    """V9's direction part as a pipeline.
+
+    Parameters
+    ----------
+    learner : str, default "logistic"
+        logistic | lightgbm | direction (V9's network)
+    variant : str, default "stationary"
+        stationary | published features
+    window : int | None, default None
+        rows side by side; None: 60 for the network, 1 for the light learners
+    test : float, default 0.15
+        fraction of the rows at the end that is forecast
+    profile : str, default "smoke"
+        size of the network
+    seed : int, default 0
+        of the learner
+
+    Returns
+    -------
+    Pipeline
+        for `run_pipeline` and `audit_pipeline`
+
+    Raises
+    ------
+    SettingsError
+        for an unknown learner
+    """
+    learner = one_of("learner", learner, LEARNERS)
     window = (60 if learner == "direction" else 1) if window is None else int(window)
 
     def features(candles):

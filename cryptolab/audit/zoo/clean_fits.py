@@ -17,7 +17,7 @@ import pandas as pd
 
 from ...data.market import PLANTED_TERMS, planted_market
 from cryptolab.audit.zoo.parts import (
-    Notebook, basic, chance, chronological, collector, interval, learner, outcome, rally, smote,
+    Notebook, PreparedNotebook, basic, chance, chronological, collector, interval, learner, outcome, rally, smote,
 )
 
 # %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #56af1984
@@ -26,7 +26,7 @@ clean = collector(CLEAN_FITS, leaky=False)
 
 # %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #877e134e
 @clean("whole-sample scaling", "knn", "prepare")
-class ScalerOfTheTrainingRows(Notebook):
+class ScalerOfTheTrainingRows(PreparedNotebook):
     "The scaler runs over the whole table but has learned from training rows only."
 
     def prepare(self, features, labels, train, test):
@@ -37,7 +37,7 @@ class ScalerOfTheTrainingRows(Notebook):
 
 
 @clean("imputation from the future", "forest", "prepare")
-class ImputerOfTheTrainingRows(Notebook):
+class ImputerOfTheTrainingRows(PreparedNotebook):
     "Gaps are filled with the median of their hour among the training rows."
 
     def features(self, candles):
@@ -56,7 +56,7 @@ class ImputerOfTheTrainingRows(Notebook):
 
 
 @clean("PCA fitted on everything", "lightgbm", "prepare")
-class RegimesOfTheTrainingRows(Notebook):
+class RegimesOfTheTrainingRows(PreparedNotebook):
     "K-means learns its regimes from training rows and names those of all rows."
 
     def prepare(self, features, labels, train, test):
@@ -69,7 +69,7 @@ class RegimesOfTheTrainingRows(Notebook):
 
 # %% ../../../nbs/75_audit/40_zoo/31_clean_fits.ipynb #4fc6f44e
 @clean("feature selection on all rows", "lightgbm", "prepare")
-class ImportanceOfTheTrainingRows(Notebook):
+class ImportanceOfTheTrainingRows(PreparedNotebook):
     "The eight most important of sixty lags, by a forest that saw training rows."
 
     def features(self, candles):
@@ -82,7 +82,7 @@ class ImportanceOfTheTrainingRows(Notebook):
 
 
 @clean("target encoding on all rows", "boosting", "prepare")
-class HourMeanOfTheTrainingRows(Notebook):
+class HourMeanOfTheTrainingRows(PreparedNotebook):
     "Each hour of the day is encoded by its mean outcome among the training rows."
 
     def prepare(self, features, labels, train, test):
@@ -92,7 +92,7 @@ class HourMeanOfTheTrainingRows(Notebook):
 
 
 @clean("duplicated rows across the split", "lightgbm", "prepare")
-class AugmentedTrainingRows(Notebook):
+class AugmentedTrainingRows(PreparedNotebook):
     "Noisy copies of training rows are added to the training rows."
 
     def prepare(self, features, labels, train, test):
@@ -192,7 +192,21 @@ class OneInFifty(Notebook):
 class _Validated(Notebook):
     "The last fifth of the training rows validates; three rows before it are left out."
 
-    def parts(self, X, y):
+    def parts(self, X, y) -> tuple:
+        """Cut the validation part off.
+
+        Parameters
+        ----------
+        X
+            training rows
+        y
+            their outcome
+
+        Returns
+        -------
+        tuple
+            rows and outcomes to learn from, rows and outcomes to validate with
+        """
         cut = len(X) * 4 // 5
         return X[: cut - 3], y[: cut - 3], X[cut:], y[cut:]
 

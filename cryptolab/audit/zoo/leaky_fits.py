@@ -15,8 +15,9 @@ __all__ = ['FIT_LEAKS', 'leak', 'ShuffledDay', 'ShuffledHalfDay', 'UnderstatedIn
 import numpy as np
 import pandas as pd
 
-from .parts import Notebook, basic, blocks, chance, chronological, collector, interval, known
-from .parts import learner, levels, outcome, rally, shuffled, smote, up, walk_forward
+from .parts import Notebook, PreparedNotebook, basic, blocks, chance, chronological, collector
+from .parts import interval, known, learner, levels, outcome, rally, shuffled, smote, up
+from .parts import walk_forward
 
 # %% ../../../nbs/75_audit/40_zoo/30_leaky_fits.ipynb #379311c0
 FIT_LEAKS = []  # entries of this module
@@ -134,7 +135,7 @@ class OverlappingDownloads(Notebook):
 
 
 @leak("duplicated rows across the split", "lightgbm", "prepare", "augmented_training_rows")
-class AugmentedCopies(Notebook):
+class AugmentedCopies(PreparedNotebook):
     "The table is augmented with noisy copies of all rows, and the copies go to training."
 
     def prepare(self, features, labels, train, test):
@@ -150,7 +151,7 @@ class AugmentedCopies(Notebook):
 
 # %% ../../../nbs/75_audit/40_zoo/30_leaky_fits.ipynb #44b77391
 @leak("oversampling before the split", "knn", "prepare", "smote_inside_fit")
-class SmoteBeforeTheSplit(Notebook):
+class SmoteBeforeTheSplit(PreparedNotebook):
     "SMOTE is run on the whole table; its synthetic rows lie between training and test rows and go to training."
 
     def labels(self, candles):
@@ -181,7 +182,7 @@ class DoubledMinority(Notebook):
 
 # %% ../../../nbs/75_audit/40_zoo/30_leaky_fits.ipynb #640fdd28
 @leak("oversampling before the split", "boosting", "prepare", "oversampled_training_rows")
-class BorrowedMinority(Notebook):
+class BorrowedMinority(PreparedNotebook):
     "The rare class is filled up with noisy copies drawn from the whole table."
 
     def labels(self, candles):
@@ -206,7 +207,7 @@ def _usable(features):
 
 
 @leak("whole-sample scaling", "knn", "prepare", "scaler_of_the_training_rows")
-class ScaledBeforeTheSplit(Notebook):
+class ScaledBeforeTheSplit(PreparedNotebook):
     "StandardScaler().fit_transform(X) stands three cells above train_test_split."
 
     def prepare(self, features, labels, train, test):
@@ -218,7 +219,7 @@ class ScaledBeforeTheSplit(Notebook):
 
 
 @leak("whole-sample scaling", "boosting", "prepare", "scaler_of_the_training_rows")
-class QuantileBins(Notebook):
+class QuantileBins(PreparedNotebook):
     "Every column is cut into twelve bins with equally many rows, test rows counted."
 
     def prepare(self, features, labels, train, test):
@@ -236,7 +237,7 @@ class ScaledByTheTest(Notebook):
 
 # %% ../../../nbs/75_audit/40_zoo/30_leaky_fits.ipynb #ca2fead6
 @leak("PCA fitted on everything", "logistic", "prepare", "components_inside_fit")
-class ComponentsOfEverything(Notebook):
+class ComponentsOfEverything(PreparedNotebook):
     "Thirty lags become five principal components before the split."
 
     def features(self, candles):
@@ -251,7 +252,7 @@ class ComponentsOfEverything(Notebook):
 
 
 @leak("PCA fitted on everything", "forest", "prepare", "regimes_of_the_training_rows")
-class MixtureOfEverything(Notebook):
+class MixtureOfEverything(PreparedNotebook):
     "A Gaussian mixture learns the market's three regimes from all rows."
 
     def prepare(self, features, labels, train, test):
@@ -267,7 +268,7 @@ class MixtureOfEverything(Notebook):
 
 # %% ../../../nbs/75_audit/40_zoo/30_leaky_fits.ipynb #bcfdafb8
 @leak("imputation from the future", "forest", "prepare", "imputer_of_the_training_rows")
-class ImputedOnEverything(Notebook):
+class ImputedOnEverything(PreparedNotebook):
     "Gaps are filled with the median of their hour of the day, over all days."
 
     def features(self, candles):
@@ -284,7 +285,7 @@ class ImputedOnEverything(Notebook):
 
 
 @leak("feature selection on all rows", "logistic", "prepare", "selection_inside_fit")
-class SelectedOnEverything(Notebook):
+class SelectedOnEverything(PreparedNotebook):
     "SelectKBest keeps ten of 150 lags that separate the classes best, judged on every row."
 
     def features(self, candles):
@@ -300,7 +301,7 @@ class SelectedOnEverything(Notebook):
 
 
 @leak("feature selection on all rows", "lightgbm", "prepare", "importance_of_the_training_rows")
-class ImportanceOnEverything(Notebook):
+class ImportanceOnEverything(PreparedNotebook):
     "The eight most important of sixty lags, by a forest that saw all rows, are kept."
 
     def features(self, candles):
@@ -314,7 +315,7 @@ class ImportanceOnEverything(Notebook):
 
 # %% ../../../nbs/75_audit/40_zoo/30_leaky_fits.ipynb #59c47000
 @leak("target encoding on all rows", "logistic", "prepare", "hour_mean_of_the_training_rows")
-class HourMean(Notebook):
+class HourMean(PreparedNotebook):
     "Each hour of the week is encoded by its mean outcome over all weeks."
 
     def prepare(self, features, labels, train, test):
@@ -322,7 +323,7 @@ class HourMean(Notebook):
         return features.assign(hour=outcome(labels).groupby(hour).transform("mean")), labels
 
 # %% ../../../nbs/75_audit/40_zoo/30_leaky_fits.ipynb #726c9db3
-class _Looks(Notebook):
+class _Looks(PreparedNotebook):
     "Keeps the test rows for later."
 
     def prepare(self, features, labels, train, test):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SMOOTH', 'TREES', 'COINS', 'STEPS', 'basic', 'interval', 'up', 'outcome', 'known', 'chronological',
            'walk_forward', 'blocks', 'shuffled', 'levels', 'rally', 'smote', 'learner', 'chance', 'Notebook',
-           'forecasts', 'accuracy', 'companions', 'Entry', 'collector', 'scores']
+           'PreparedNotebook', 'forecasts', 'accuracy', 'companions', 'Entry', 'collector', 'scores']
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #2a7ef2f1
 import re
@@ -18,10 +18,19 @@ from ...config import DataError
 from ...data.market import sample_market
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #d555e261
-def basic(
-    candles: pd.DataFrame,  # candle table
-) -> pd.DataFrame:  # seven columns on the rows of the candles; NaN in the first 24 rows
-    "Columns that every notebook has; row t uses candles up to t."
+def basic(candles: pd.DataFrame) -> pd.DataFrame:
+    """Columns that every notebook has; row t uses candles up to t.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    pd.DataFrame
+        seven columns on the rows of the candles; NaN in the first 24 rows
+    """
     close, high, low, volume = (candles[c] for c in ("close", "high", "low", "volume"))
     log = np.log(close)
     X = pd.DataFrame({"return_1": log.diff(), "return_6": log.diff(6), "return_24": log.diff(24)})
@@ -38,77 +47,157 @@ def _closes(candles):
     return pd.Series(candles.index + np.diff(candles.index).min(), index=candles.index)
 
 
-def interval(
-    candles: pd.DataFrame,  # candle table
-    y,  # outcome per row, NaN where it is unknown
-    ahead: int = 1,  # candles after the row that the outcome needs
-) -> pd.DataFrame:  # y, t0 (close of the row's candle), t1 (close of the last candle needed)
-    "An outcome with its information interval."
+def interval(candles: pd.DataFrame, y, ahead: int = 1) -> pd.DataFrame:
+    """An outcome with its information interval.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    y
+        outcome per row, NaN where it is unknown
+    ahead : int, default 1
+        candles after the row that the outcome needs
+
+    Returns
+    -------
+    pd.DataFrame
+        y, t0 (close of the row's candle), t1 (close of the last candle needed)
+    """
     t0 = _closes(candles)
     t1 = t0.shift(-ahead).fillna(t0 + ahead * (t0 - t0.index))
     return pd.DataFrame({"y": y, "t0": t0, "t1": t1}, index=candles.index)
 
 
-def up(
-    candles: pd.DataFrame,  # candle table
-    ahead: int = 1,  # candles until the outcome
-) -> pd.DataFrame:  # y (1 up, 0 not up, NaN in the last rows), t0, t1
-    "Is the close `ahead` candles later higher?"
+def up(candles: pd.DataFrame, ahead: int = 1) -> pd.DataFrame:
+    """Is the close `ahead` candles later higher?
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    ahead : int, default 1
+        candles until the outcome
+
+    Returns
+    -------
+    pd.DataFrame
+        y (1 up, 0 not up, NaN in the last rows), t0, t1
+    """
     later = candles["close"].shift(-ahead)
     return interval(candles, (later > candles["close"]).astype(float).where(later.notna()), ahead)
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #b5892e68
-def outcome(
-    labels,  # label table, or its column y alone
-) -> pd.Series:  # the outcome per row
-    "Column y."
+def outcome(labels) -> pd.Series:
+    """Column y.
+
+    Parameters
+    ----------
+    labels
+        label table, or its column y alone
+
+    Returns
+    -------
+    pd.Series
+        the outcome per row
+    """
     return labels["y"] if isinstance(labels, pd.DataFrame) else labels
 
 
-def known(
-    features: pd.DataFrame,  # feature table
-    labels,  # label table or Series on the same rows
-    finite: bool = True,  # leave out rows with a missing feature; False for learners that accept NaN
-) -> np.ndarray:  # row numbers in order
-    "Rows that can be used: outcome known and, if asked for, every feature finite."
+def known(features: pd.DataFrame, labels, finite: bool = True) -> np.ndarray:
+    """Rows that can be used: outcome known and, if asked for, every feature finite.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        feature table
+    labels
+        label table or Series on the same rows
+    finite : bool, default True
+        leave out rows with a missing feature; False for learners that accept NaN
+
+    Returns
+    -------
+    np.ndarray
+        row numbers in order
+    """
     keep = outcome(labels).notna().to_numpy()
     return np.flatnonzero(keep & np.isfinite(features.to_numpy(dtype=float)).all(axis=1) if finite else keep)
 
 
-def chronological(
-    features: pd.DataFrame,  # feature table
-    labels,  # label table or Series on the same rows
-    gap: int = 0,  # rows left out between training and test: one less than the label's length suffices
-    share: float = 0.7,  # fraction of the usable rows before the cut
-    finite: bool = True,  # leave out rows with a missing feature
-) -> tuple:  # row numbers for training, row numbers for testing
-    "First part for training, last part for testing."
+def chronological(features: pd.DataFrame, labels, gap: int = 0, share: float = 0.7, finite: bool = True) -> tuple:
+    """First part for training, last part for testing.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        feature table
+    labels
+        label table or Series on the same rows
+    gap : int, default 0
+        rows left out between training and test: one less than the label's length suffices
+    share : float, default 0.7
+        fraction of the usable rows before the cut
+    finite : bool, default True
+        leave out rows with a missing feature
+
+    Returns
+    -------
+    tuple
+        row numbers for training, row numbers for testing
+    """
     rows = known(features, labels, finite)
     cut = int(len(rows) * share)
     return rows[: cut - gap], rows[cut:]
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #3d37bd06
-def walk_forward(
-    features: pd.DataFrame,  # feature table
-    labels,  # label table or Series on the same rows
-    folds: int = 3,  # how often the model is fitted anew
-    gap: int = 0,  # rows left out before each test
-    window: int | None = None,  # longest training part in rows; None keeps everything since the start
-) -> list:  # (training rows, test rows) per fold
-    "Train on the past, test on what follows, move on."
+def walk_forward(features: pd.DataFrame, labels, folds: int = 3, gap: int = 0, window: int | None = None) -> list:
+    """Train on the past, test on what follows, move on.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        feature table
+    labels
+        label table or Series on the same rows
+    folds : int, default 3
+        how often the model is fitted anew
+    gap : int, default 0
+        rows left out before each test
+    window : int | None, default None
+        longest training part in rows; None keeps everything since the start
+
+    Returns
+    -------
+    list
+        (training rows, test rows) per fold
+    """
     rows = known(features, labels)
     cuts = np.linspace(len(rows) // 2, len(rows), folds + 1).astype(int)
     return [(rows[max(0, a - gap - (window or a)) : a - gap], rows[a:b]) for a, b in zip(cuts[:-1], cuts[1:])]
 
 
-def blocks(
-    features: pd.DataFrame,  # feature table
-    labels,  # label table or Series on the same rows
-    folds: int = 4,  # number of blocks
-    purge: int = 0,  # rows left out on both sides of a test block
-    embargo: int = 0,  # further rows left out after it
-) -> list:  # (training rows, test rows) per fold
-    "Each block once the test, all others for training."
+def blocks(features: pd.DataFrame, labels, folds: int = 4, purge: int = 0, embargo: int = 0) -> list:
+    """Each block once the test, all others for training.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        feature table
+    labels
+        label table or Series on the same rows
+    folds : int, default 4
+        number of blocks
+    purge : int, default 0
+        rows left out on both sides of a test block
+    embargo : int, default 0
+        further rows left out after it
+
+    Returns
+    -------
+    list
+        (training rows, test rows) per fold
+    """
     rows = known(features, labels)
     cuts = np.linspace(0, len(rows), folds + 1).astype(int)
     return [
@@ -116,43 +205,84 @@ def blocks(
     ]
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #cc9b073b
-def shuffled(
-    rows: np.ndarray,  # usable row numbers
-    share: float = 0.7,  # fraction for training
-    seed: int = 0,  # seed of the shuffle
-) -> tuple:  # training rows, test rows, both in order
-    "train_test_split as it is used by default."
+def shuffled(rows: np.ndarray, share: float = 0.7, seed: int = 0) -> tuple:
+    """train_test_split as it is used by default.
+
+    Parameters
+    ----------
+    rows : np.ndarray
+        usable row numbers
+    share : float, default 0.7
+        fraction for training
+    seed : int, default 0
+        seed of the shuffle
+
+    Returns
+    -------
+    tuple
+        training rows, test rows, both in order
+    """
     mixed = np.random.default_rng(seed).permutation(rows)
     cut = int(len(rows) * share)
     return np.sort(mixed[:cut]), np.sort(mixed[cut:])
 
 
-def levels(
-    candles: pd.DataFrame,  # candle table
-) -> pd.DataFrame:  # `basic` and five slow columns; row t uses candles up to t
-    "Columns that change little from row to row, so that neighbours are easily recognised."
+def levels(candles: pd.DataFrame) -> pd.DataFrame:
+    """Columns that change little from row to row, so that neighbours are easily recognised.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    pd.DataFrame
+        `basic` and five slow columns; row t uses candles up to t
+    """
     close, X = candles["close"], basic(candles)
     for window in (20, 50, 100):
         X[f"mean_{window}"] = close.rolling(window).mean()
     return X.assign(close=close, obv=(np.sign(close.diff()).fillna(0) * candles["volume"]).cumsum())
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #21a6c166
-def rally(
-    candles: pd.DataFrame,  # candle table
-) -> pd.DataFrame:  # y (1 in about one row of eight), t0, t1
-    "Does the next candle rise by more than its usual size?"
+def rally(candles: pd.DataFrame) -> pd.DataFrame:
+    """Does the next candle rise by more than its usual size?
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    pd.DataFrame
+        y (1 in about one row of eight), t0, t1
+    """
     move = np.log(candles["close"]).diff()
     usual, later = move.rolling(100, min_periods=24).std(), move.shift(-1)
     return interval(candles, (later > usual).astype(float).where(usual.notna() & later.notna()))
 
 
-def smote(
-    X: pd.DataFrame,  # rows
-    y: pd.Series,  # their class, 0 or 1
-    k: int = 5,  # neighbours among which one is drawn
-    seed: int = 0,  # seed
-) -> tuple:  # new rows and their class: as many as the rarer class lacks
-    "Synthetic rows of the rarer class, between a row and one of its neighbours (Chawla et al. 2002)."
+def smote(X: pd.DataFrame, y: pd.Series, k: int = 5, seed: int = 0) -> tuple:
+    """Synthetic rows of the rarer class, between a row and one of its neighbours (Chawla et al. 2002).
+
+    Parameters
+    ----------
+    X : pd.DataFrame
+        rows
+    y : pd.Series
+        their class, 0 or 1
+    k : int, default 5
+        neighbours among which one is drawn
+    seed : int, default 0
+        seed
+
+    Returns
+    -------
+    tuple
+        new rows and their class: as many as the rarer class lacks
+    """
     from sklearn.neighbors import NearestNeighbors
 
     rare, rng = float(y.mean() < 0.5), np.random.default_rng(seed)
@@ -169,12 +299,22 @@ def smote(
 SMOOTH, TREES = ("logistic", "ridge", "svm", "knn"), ("forest", "lightgbm", "boosting")
 
 
-def learner(
-    family: str,  # logistic, ridge, svm, knn, forest, lightgbm or boosting
-    seed: int | None = 0,  # seed of the learners that draw
-    **params,  # settings of the last step, instead of those here
-):  # an estimator with `fit` and `predict`, the scaler inside where one is needed
-    "A small learner as thousands of notebooks use it."
+def learner(family: str, seed: int | None = 0, **params):
+    """A small learner as thousands of notebooks use it.
+
+    Parameters
+    ----------
+    family : str
+        logistic, ridge, svm, knn, forest, lightgbm or boosting
+    seed : int | None, default 0
+        seed of the learners that draw
+    **params
+        settings of the last step, instead of those here
+
+    Returns
+    -------
+    an estimator with `fit` and `predict`, the scaler inside where one is needed
+    """
     from lightgbm import LGBMClassifier
     from sklearn import ensemble, linear_model, neighbors, pipeline, preprocessing, svm
 
@@ -196,11 +336,21 @@ def learner(
     return pipeline.make_pipeline(preprocessing.StandardScaler(), make) if family in SMOOTH else make
 
 
-def chance(
-    model,  # fitted classifier
-    X,  # rows to forecast
-) -> np.ndarray:  # probability of class 1; the class itself without probabilities or with more than two classes
-    "Forecast of a classifier."
+def chance(model, X) -> np.ndarray:
+    """Forecast of a classifier.
+
+    Parameters
+    ----------
+    model
+        fitted classifier
+    X
+        rows to forecast
+
+    Returns
+    -------
+    np.ndarray
+        probability of class 1; the class itself without probabilities or with more than two classes
+    """
     two = len(getattr(model, "classes_", [0, 1])) == 2
     if two and hasattr(model, "predict_proba"):
         return model.predict_proba(X)[:, 1]
@@ -212,50 +362,124 @@ class Notebook:
 
     family = "logistic"
 
-    def features(
-        self,
-        candles: pd.DataFrame,  # candle table
-    ) -> pd.DataFrame:  # one row per candle
-        "What the forecast may look at."
+    def features(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """What the forecast may look at.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        pd.DataFrame
+            one row per candle
+        """
         return basic(candles)
 
-    def labels(
-        self,
-        candles: pd.DataFrame,  # candle table
-    ):  # label table with y, t0, t1, or a plain Series
-        "What is to be forecast."
+    def labels(self, candles: pd.DataFrame):
+        """What is to be forecast.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        label table with y, t0, t1, or a plain Series
+        """
         return up(candles)
 
-    def split(
-        self,
-        features: pd.DataFrame,  # feature table
-        labels,  # labels on the same rows
-    ):  # (training rows, test rows), or a list of such pairs
-        "Which rows teach and which rows judge."
+    def split(self, features: pd.DataFrame, labels):
+        """Which rows teach and which rows judge.
+
+        Parameters
+        ----------
+        features : pd.DataFrame
+            feature table
+        labels
+            labels on the same rows
+
+        Returns
+        -------
+        (training rows, test rows), or a list of such pairs
+        """
         return chronological(features, labels)
 
-    def fit(
-        self,
-        X: pd.DataFrame,  # training rows
-        y: pd.Series,  # their outcome
-    ):  # self
-        "Learn; nothing of an earlier fit remains."
+    def fit(self, X: pd.DataFrame, y: pd.Series):
+        """Learn; nothing of an earlier fit remains.
+
+        Parameters
+        ----------
+        X : pd.DataFrame
+            training rows
+        y : pd.Series
+            their outcome
+
+        Returns
+        -------
+        self
+        """
         self.model = learner(self.family).fit(X, y)
         return self
 
-    def predict(
-        self,
-        X: pd.DataFrame,  # rows to forecast
-    ) -> np.ndarray:  # probability of 1, or a class
-        "Forecast."
+    def predict(self, X: pd.DataFrame) -> np.ndarray:
+        """Forecast.
+
+        Parameters
+        ----------
+        X : pd.DataFrame
+            rows to forecast
+
+        Returns
+        -------
+        np.ndarray
+            probability of 1, or a class
+        """
         return chance(self.model, X)
 
+
+class PreparedNotebook(Notebook):
+    "A notebook with a step between split and fit that sees both tables whole."
+
+    def prepare(self, features: pd.DataFrame, labels, train: np.ndarray, test: np.ndarray) -> tuple:
+        """What happens to the tables before the fit.
+
+        Parameters
+        ----------
+        features : pd.DataFrame
+            feature table
+        labels
+            labels on the same rows
+        train : np.ndarray
+            positions of training rows
+        test : np.ndarray
+            positions of test rows
+
+        Returns
+        -------
+        tuple
+            (features, labels), of the same rows or of others
+        """
+        return features, labels
+
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #7309eef3
-def forecasts(
-    pipeline,  # object with the methods of `Notebook` and perhaps `prepare(features, labels, train, test)`
-    candles: pd.DataFrame,  # candle table
-) -> pd.DataFrame:  # one line per test row: fold, row (number in the feature table), y, forecast
-    "Run a pipeline from candles to the forecasts of its test rows."
+def forecasts(pipeline, candles: pd.DataFrame) -> pd.DataFrame:
+    """Run a pipeline from candles to the forecasts of its test rows.
+
+    Parameters
+    ----------
+    pipeline
+        object with the methods of `Notebook` and perhaps `prepare(features, labels, train, test)`
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    pd.DataFrame
+        one line per test row: fold, row (number in the feature table), y, forecast
+    """
     features, labels = pipeline.features(candles), pipeline.labels(candles)
     if len(features) != len(labels):
         raise DataError(
@@ -275,10 +499,19 @@ def forecasts(
     return pd.concat(parts, ignore_index=True)
 
 
-def accuracy(
-    table: pd.DataFrame,  # what `forecasts` returned
-) -> float:  # share of right forecasts, 0 … 1
-    "Share of test rows whose class was forecast rightly."
+def accuracy(table: pd.DataFrame) -> float:
+    """Share of test rows whose class was forecast rightly.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        what `forecasts` returned
+
+    Returns
+    -------
+    float
+        share of right forecasts, 0 … 1
+    """
     p = table["forecast"]
     called = p if p.isin([-1, 0, 1]).all() else (p > 0.5)
     return float((called == table["y"]).mean())
@@ -287,11 +520,21 @@ def accuracy(
 COINS = ("ETHUSDT", "SOLUSDT", "ADAUSDT", "XRPUSDT")
 
 
-def companions(
-    candles: pd.DataFrame,  # candle table of the coin that is forecast
-    lead: int = 0,  # candles by which the others move earlier
-) -> dict:  # symbol -> candle table on the same times
-    "Candles of four other coins that move with this one."
+def companions(candles: pd.DataFrame, lead: int = 0) -> dict:
+    """Candles of four other coins that move with this one.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table of the coin that is forecast
+    lead : int, default 0
+        candles by which the others move earlier
+
+    Returns
+    -------
+    dict
+        symbol -> candle table on the same times
+    """
     move = np.log(candles["close"]).diff().shift(-lead).fillna(0.0).to_numpy()
     coins = {}
     for number, symbol in enumerate(COINS):
@@ -314,48 +557,96 @@ STEPS = ("features", "labels", "split", "prepare", "fit", "predict")
 
 @dataclass(frozen=True)
 class Entry:
-    "One pipeline of the zoo."
+    """One pipeline of the zoo.
 
-    name: str  # name for `make`
-    leaky: bool  # True: it must be caught; False: it must not be accused
-    kind: str  # kind of leak; of a clean pipeline, the kind for which it could be mistaken
-    family: str  # learner
-    step: str  # step in which it leaks, or seems to
-    story: str  # one sentence
-    twin: str  # name of the clean pipeline that does the same thing rightly, or ""
-    build: type  # its class
-    market: object = sample_market  # function of n and seed that returns its candles
+    Parameters
+    ----------
+    name : str
+        name for `make`
+    leaky : bool
+        True: it must be caught; False: it must not be accused
+    kind : str
+        kind of leak; of a clean pipeline, the kind for which it could be mistaken
+    family : str
+        learner
+    step : str
+        step in which it leaks, or seems to
+    story : str
+        one sentence
+    twin : str
+        name of the clean pipeline that does the same thing rightly, or ""
+    build : type
+        its class
+    market : object, default sample_market
+        function of n and seed that returns its candles
+    """
 
-    def make(
-        self,
-        candles: pd.DataFrame | None = None,  # candles from which other coins are made; None: its own market
-    ) -> Notebook:  # a fresh pipeline
-        "Build it."
+    name: str
+    leaky: bool
+    kind: str
+    family: str
+    step: str
+    story: str
+    twin: str
+    build: type
+    market: object = sample_market
+
+    def make(self, candles: pd.DataFrame | None = None) -> Notebook:
+        """Build it.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame | None, default None
+            candles from which other coins are made; None: its own market
+
+        Returns
+        -------
+        Notebook
+            a fresh pipeline
+        """
         pipeline = self.build()
         if hasattr(self.build, "lead"):
             pipeline.context = companions(self.candles() if candles is None else candles, self.build.lead)
         return pipeline
 
-    def candles(
-        self,
-        n: int = 2_000,  # number of candles
-        seed: int = 0,  # another seed, another market
-    ) -> pd.DataFrame:  # open, high, low, close, volume
-        "Candles on which it runs."
+    def candles(self, n: int = 2_000, seed: int = 0) -> pd.DataFrame:
+        """Candles on which it runs.
+
+        Parameters
+        ----------
+        n : int, default 2_000
+            number of candles
+        seed : int, default 0
+            another seed, another market
+
+        Returns
+        -------
+        pd.DataFrame
+            open, high, low, close, volume
+        """
         return self.market(n=n, seed=seed)
 
 
-def collector(
-    entries: list,  # list that receives the entries
-    leaky: bool,  # what the decorated classes are
-):  # decorator(kind, family, step, twin="", market=sample_market)
-    "Make the decorator that enters a class in a list; its docstring becomes the story."
+def collector(entries: list, leaky: bool):
+    """Make the decorator that enters a class in a list; its docstring becomes the story.
+
+    Parameters
+    ----------
+    entries : list
+        list that receives the entries
+    leaky : bool
+        what the decorated classes are
+
+    Returns
+    -------
+    decorator(kind, family, step, twin="", market=sample_market)
+    """
 
     def enter(kind, family, step, twin="", market=sample_market):
         def add(cls):
             cls.family = family
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-            entries.append(Entry(name, leaky, kind, family, step, cls.__doc__, twin, cls, market))
+            entries.append(Entry(name, leaky, kind, family, step, cls.__doc__, twin=twin, build=cls, market=market))
             return cls
 
         return add
@@ -363,10 +654,19 @@ def collector(
     return enter
 
 # %% ../../../nbs/75_audit/40_zoo/10_parts.ipynb #e2cfeee6
-def scores(
-    entries: list,  # entries of the zoo
-) -> pd.DataFrame:  # one line per entry: name, kind, step, family, accuracy (fraction)
-    "The accuracy of each entry on its own market."
+def scores(entries: list) -> pd.DataFrame:
+    """The accuracy of each entry on its own market.
+
+    Parameters
+    ----------
+    entries : list
+        entries of the zoo
+
+    Returns
+    -------
+    pd.DataFrame
+        one line per entry: name, kind, step, family, accuracy (fraction)
+    """
     return pd.DataFrame(
         {
             "name": e.name, "kind": e.kind, "step": e.step, "family": e.family,

@@ -21,10 +21,24 @@ from .leaky_tables import TABLE_LEAKS
 ZOO = [*TABLE_LEAKS, *FIT_LEAKS, *CLEAN, *CLEAN_FITS]
 
 
-def entry(
-    name: str,  # name of an entry
-) -> Entry:  # what it is; raises SettingsError for an unknown name
-    "Look an entry up."
+def entry(name: str) -> Entry:
+    """Look an entry up.
+
+    Parameters
+    ----------
+    name : str
+        name of an entry
+
+    Returns
+    -------
+    Entry
+        what it is
+
+    Raises
+    ------
+    SettingsError
+        for an unknown name
+    """
     entries = {e.name: e for e in ZOO}
     if name not in entries:
         near = difflib.get_close_matches(str(name), entries, 3) or list(entries)[:3]
@@ -34,22 +48,44 @@ def entry(
     return entries[name]
 
 
-def make(
-    name: str,  # name of an entry
-    candles: pd.DataFrame | None = None,  # candles from which other coins are made; None: its own market
-) -> Notebook:  # a fresh pipeline
-    "Build a pipeline of the zoo."
+def make(name: str, candles: pd.DataFrame | None = None) -> Notebook:
+    """Build a pipeline of the zoo.
+
+    Parameters
+    ----------
+    name : str
+        name of an entry
+    candles : pd.DataFrame | None, default None
+        candles from which other coins are made; None: its own market
+
+    Returns
+    -------
+    Notebook
+        a fresh pipeline
+    """
     return entry(name).make(candles)
 
 # %% ../../../nbs/75_audit/40_zoo/90_zoo.ipynb #b62f2242
-def table() -> pd.DataFrame:  # one line per entry: name, leaky, kind, family, step, twin, story
-    "The zoo as a table."
+def table() -> pd.DataFrame:
+    """The zoo as a table.
+
+    Returns
+    -------
+    pd.DataFrame
+        one line per entry: name, leaky, kind, family, step, twin, story
+    """
     fields = ["name", "leaky", "kind", "family", "step", "twin", "story"]
     return pd.DataFrame([[getattr(e, f) for f in fields] for e in ZOO], columns=fields)
 
 
-def kinds() -> pd.DataFrame:  # by kind of leak: leaky with a smooth learner, leaky with trees, clean ones like it
-    "How often each kind of leak appears, by group of learners."
+def kinds() -> pd.DataFrame:
+    """How often each kind of leak appears, by group of learners.
+
+    Returns
+    -------
+    pd.DataFrame
+        by kind of leak: leaky with a smooth learner, leaky with trees, clean ones like it
+    """
     entries = table()
     leaky, family, kind = entries["leaky"], entries["family"], entries["kind"]
     groups = {"smooth": leaky & family.isin(SMOOTH), "trees": leaky & family.isin(TREES), "clean": ~leaky}

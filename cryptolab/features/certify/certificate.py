@@ -98,8 +98,14 @@ class Certificate(HeadedTable):
 
     _most, _wide = 20, 400
 
-    def headline(self) -> str | None:  # None where the verdicts, or the facts of the test, are missing
-        "How many columns pass on which candles, and which fail at what."
+    def headline(self) -> str | None:
+        """How many columns pass on which candles, and which fail at what.
+
+        Returns
+        -------
+        str | None
+            None where the verdicts, or the facts of the test, are missing
+        """
         if not self.has("verdict", *_CHECKS) or not {"name", "rows", "tested"} <= set(self.attrs):
             return None
         failed = self[self["verdict"] == "fail"]
@@ -112,18 +118,50 @@ class Certificate(HeadedTable):
 
 
 def certify(
-    function,  # name of a set (large or small letters), a FeatureSet, or a function of candles (and context) -> DataFrame, Series or array
-    candles: pd.DataFrame | None = None,  # candle table; None for 3,000 hours of the sample market
-    context: dict | None = None,  # context tables, see `cryptolab.features.known`
+    function,
+    candles: pd.DataFrame | None = None,
+    context: dict | None = None,
     *,
-    columns: list | None = None,  # only these columns; None for all
-    cuts: int = 6,  # random cuts at which every row is compared, and after which the future is changed
-    seed: int = 0,  # of the cuts and changes
-    scale: bool = True,  # also check what a change of unit does
-    reference: dict | None = None,  # column -> function of candles, values, or a name of `known_references()`
-    seconds: float = 18.0,  # time for trying rows one by one as the newest; all other checks are always complete
-) -> Certificate:  # one row per column: group, FACTS, evidence; attrs: tested, sha256; DataError, SettingsError
-    "Certify features: knowledge of the future, warm-up, memory, scale, finiteness, parity."
+    columns: list | None = None,
+    cuts: int = 6,
+    seed: int = 0,
+    scale: bool = True,
+    reference: dict | None = None,
+    seconds: float = 18.0,
+) -> Certificate:
+    """Certify features: knowledge of the future, warm-up, memory, scale, finiteness, parity.
+
+    Parameters
+    ----------
+    function
+        name of a set, a FeatureSet, or a function of candles (and context) -> DataFrame, Series or array
+    candles : pd.DataFrame | None, default None
+        candle table; None for 3,000 hours of the sample market
+    context : dict | None, default None
+        context tables, see `cryptolab.features.known`
+    columns : list | None, default None
+        only these columns; None for all
+    cuts : int, default 6
+        random cuts at which every row is compared, and after which the future is changed
+    seed : int, default 0
+        of the cuts and changes
+    scale : bool, default True
+        also check what a change of unit does
+    reference : dict | None, default None
+        column -> function of candles, values, or a name of `known_references()`
+    seconds : float, default 18.0
+        time for trying rows one by one as the newest; all other checks are always complete
+
+    Returns
+    -------
+    Certificate
+        one row per column: group, FACTS, evidence; attrs: tested, sha256
+
+    Raises
+    ------
+    DataError
+    SettingsError
+    """
     if not cuts >= 1:
         raise SettingsError("`cuts` is out of range", "at least 1", cuts, "choose a larger number")
     began = time.perf_counter()
@@ -156,10 +194,19 @@ def certify(
     return table
 
 # %% ../../../nbs/20_features/50_certify/60_certificate.ipynb #0863a2b7
-def certificate_hash(
-    table: pd.DataFrame,  # result of `certify`
-) -> str:  # 64 hexadecimal digits; changes when any fact of any column changes
-    "sha256 of the facts of a certificate."
+def certificate_hash(table: pd.DataFrame) -> str:
+    """sha256 of the facts of a certificate.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        result of `certify`
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits; changes when any fact of any column changes
+    """
     lines = ["|".join(FACTS)]
     for name, row in zip(table.index, table[[*FACTS]].astype(object).to_dict("records")):
         parity = row["parity"]
@@ -171,10 +218,19 @@ def certificate_hash(
 NOISE_OF_PARITY = 1e-8  # agreement beyond this is rounding, which differs between machines
 
 # %% ../../../nbs/20_features/50_certify/60_certificate.ipynb #00492b3e
-def certificate_summary(
-    table: pd.DataFrame,  # result of `certify`
-) -> pd.DataFrame:  # one row per group: columns, passed, failed, first, forgets, never, invariant, parity (the worst)
-    "A certificate, group by group."
+def certificate_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """A certificate, group by group.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        result of `certify`
+
+    Returns
+    -------
+    pd.DataFrame
+        one row per group: columns, passed, failed, first, forgets, never, invariant, parity (the worst)
+    """
     lines = []
     for group, part in table.groupby("group", sort=False):
         known = pd.to_numeric(part["forgets"], errors="coerce")
@@ -215,12 +271,23 @@ def _markdown(table):
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
-def certificate_text(
-    table: pd.DataFrame,  # result of `certify`
-    every: bool = False,  # one line for every column instead of counts per group
-    markdown: bool = False,  # as markdown tables
-) -> str:  # what was tested, the counts or all columns, and each failure with its evidence
-    "A certificate to be read."
+def certificate_text(table: pd.DataFrame, every: bool = False, markdown: bool = False) -> str:
+    """A certificate to be read.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        result of `certify`
+    every : bool, default False
+        one line for every column instead of counts per group
+    markdown : bool, default False
+        as markdown tables
+
+    Returns
+    -------
+    str
+        what was tested, the counts or all columns, and each failure with its evidence
+    """
     about, failed = table.attrs, int((table["verdict"] == "fail").sum())
     lines = [
         _counts(table),
@@ -255,17 +322,37 @@ def certificate_text(
     return "\n".join(lines)
 
 # %% ../../../nbs/20_features/50_certify/60_certificate.ipynb #587a84c9
-def certifiable_sets() -> list:  # names
-    "The library's feature sets."
+def certifiable_sets() -> list:
+    """The library's feature sets.
+
+    Returns
+    -------
+    list
+        names
+    """
     return [
         name for name, module in SET_MODULES.items() if importlib.util.find_spec(f"cryptolab.features.sets.{module}")
     ]
 
 
-def read_context(
-    items: list,  # texts KIND=FILE or KIND.KEY=FILE, e.g. funding=rates.parquet, coins.ETHUSDT=eth.csv
-) -> dict:  # context as `certify` takes it; SettingsError, DataError
-    "Read context tables from files."
+def read_context(items: list) -> dict:
+    """Read context tables from files.
+
+    Parameters
+    ----------
+    items : list
+        texts KIND=FILE or KIND.KEY=FILE, e.g. funding=rates.parquet, coins.ETHUSDT=eth.csv
+
+    Returns
+    -------
+    dict
+        context as `certify` takes it
+
+    Raises
+    ------
+    SettingsError
+    DataError
+    """
     context = {}
     for item in items:
         name, equals, path = str(item).partition("=")
@@ -290,10 +377,19 @@ def read_context(
     return context
 
 
-def certificate_records(
-    table: pd.DataFrame,  # result of `certify`
-) -> dict:  # for JSON: name, rows, cuts, tested, sha256 … and in `columns` one dict per column; what is missing is None
-    "A certificate as plain data."
+def certificate_records(table: pd.DataFrame) -> dict:
+    """A certificate as plain data.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        result of `certify`
+
+    Returns
+    -------
+    dict
+        for JSON: name, rows, cuts, tested, sha256 … and in `columns` one dict per column; what is missing is None
+    """
     rows = table.reset_index().astype(object).to_dict("records")
     def clean(v):
         return (

@@ -27,10 +27,19 @@ def _starts(trial):
     return [s for s in starts if s + trial.need <= trial.rows]
 
 
-def check_memory(
-    trial: SimpleNamespace,  # result of `prepare`
-) -> None:  # sets trial.forgets (candles until a later start agrees for good, 0: never) and trial.first
-    "How long a column remembers where its table began."
+def check_memory(trial: SimpleNamespace) -> None:
+    """How long a column remembers where its table began.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+
+    Returns
+    -------
+    None
+        sets trial.forgets (candles until a later start agrees for good, 0: never) and trial.first
+    """
     forgets, first = np.ones(len(trial.whole), dtype=int), trial.first.copy()
     for start in _starts(trial):
         part = trial.subject(trial.candles.iloc[start:], trial.context)
@@ -48,10 +57,19 @@ def check_memory(
 STARTS = 6  # tables with other starts that must agree on the constant
 
 
-def check_filler(
-    trial: SimpleNamespace,  # result of `prepare`
-) -> dict:  # number of a column -> (constant, count of first rows filled with it, a row that denies it)
-    "Columns without a declaration whose first rows are filled with a constant."
+def check_filler(trial: SimpleNamespace) -> dict:
+    """Columns without a declaration whose first rows are filled with a constant.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+
+    Returns
+    -------
+    dict
+        number of a column -> (constant, count of first rows filled with it, a row that denies it)
+    """
     open_columns = [i for i, d in enumerate(trial.info) if d is None and trial.first[i] <= trial.rows]
     found, runs, starts = {}, {}, _deniers(trial, open_columns) if open_columns else []
     length = max(2 * trial.need, 64)
@@ -96,10 +114,19 @@ def _deniers(trial, columns):
     return chosen
 
 # %% ../../../nbs/20_features/50_certify/50_conduct.ipynb #1bd0b836
-def check_scale(
-    trial: SimpleNamespace,  # result of `prepare`
-) -> np.ndarray:  # (columns,) invariant | scales | other
-    "What other units of price and volume do to each column."
+def check_scale(trial: SimpleNamespace) -> np.ndarray:
+    """What other units of price and volume do to each column.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+
+    Returns
+    -------
+    np.ndarray
+        (columns,) invariant | scales | other
+    """
     out = np.full(len(trial.whole), "other", dtype=object)
     for price, volume in ((10.0, 1_000.0), (8.0, 1_024.0)):
         factors = {
@@ -122,10 +149,19 @@ def check_scale(
     return out
 
 # %% ../../../nbs/20_features/50_certify/50_conduct.ipynb #68bbdf3d
-def check_finite(
-    trial: SimpleNamespace,  # result of `prepare`
-) -> dict:  # number of a column -> (fail | missing, market and row in words); a column without blame is absent
-    "Values after the warm-up that are no finite numbers."
+def check_finite(trial: SimpleNamespace) -> dict:
+    """Values after the warm-up that are no finite numbers.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+
+    Returns
+    -------
+    dict
+        number of a column -> (fail | missing, market and row in words); a column without blame is absent
+    """
     rows, found = np.arange(trial.rows), {}
     ready = np.array([max(f, d["candles"] if d else 1) for f, d in zip(trial.first, trial.info)])
     own = np.array([not (d and d["needs"]) for d in trial.info])
@@ -162,11 +198,21 @@ def check_finite(
     return found
 
 # %% ../../../nbs/20_features/50_certify/50_conduct.ipynb #7c16c058
-def check_parity(
-    trial: SimpleNamespace,  # result of `prepare`
-    reference: dict | None = None,  # column -> function of candles, values, or a known name; None: known ones for V9
-) -> np.ndarray:  # (columns,) largest distance in the second half, in s.d. of the column; NaN without a reference
-    "Agreement with another library's values."
+def check_parity(trial: SimpleNamespace, reference: dict | None = None) -> np.ndarray:
+    """Agreement with another library's values.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+    reference : dict | None, default None
+        column -> function of candles, values, or a known name; None: known ones for V9
+
+    Returns
+    -------
+    np.ndarray
+        (columns,) largest distance in the second half, in s.d. of the column; NaN without a reference
+    """
     out = np.full(len(trial.whole), np.nan)
     if reference is None:
         shared = trial.subject.set is not None and trial.subject.set.name in ("v9", "v9_published")

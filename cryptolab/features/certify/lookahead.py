@@ -18,15 +18,38 @@ from .subject import attempt, close_of, cut_after, unequal
 
 # %% ../../../nbs/20_features/50_certify/30_lookahead.ipynb #9ea9e84a
 def compare(
-    trial: SimpleNamespace,  # result of `prepare`
-    part: np.ndarray,  # (columns, rows) values of a shorter or changed table
-    base: np.ndarray,  # (columns, at least as many rows) values they should be equal to
-    kind: str = "prefix",  # prefix | future
-    text: str = "when the table ends there",  # what was done to the table
-    start: int = 0,  # row of the whole table at which both begin
-    chosen: np.ndarray | None = None,  # numbers of the columns in part and base; None for all
-) -> None:  # nothing; the first difference of each column is noted in trial.evidence
-    "Compare two tables and keep what differs: row, values, how far back, and which fraction of all rows."
+    trial: SimpleNamespace,
+    part: np.ndarray,
+    base: np.ndarray,
+    kind: str = "prefix",
+    text: str = "when the table ends there",
+    start: int = 0,
+    chosen: np.ndarray | None = None,
+) -> None:
+    """Compare two tables and keep what differs: row, values, how far back, and which fraction of all rows.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+    part : np.ndarray
+        (columns, rows) values of a shorter or changed table
+    base : np.ndarray
+        (columns, at least as many rows) values they should be equal to
+    kind : str, default "prefix"
+        prefix | future
+    text : str, default "when the table ends there"
+        what was done to the table
+    start : int, default 0
+        row of the whole table at which both begin
+    chosen : np.ndarray | None, default None
+        numbers of the columns in part and base; None for all
+
+    Returns
+    -------
+    None
+        nothing; the first difference of each column is noted in trial.evidence
+    """
     base = base[:, : part.shape[1]]
     chosen = np.arange(len(trial.whole)) if chosen is None else chosen
     differs = unequal(part, base, trial.spread[chosen])
@@ -43,28 +66,57 @@ def compare(
             found.update(share=len(rows) / max(1, int((~np.isnan(base[i])).sum())), size=part.shape[1])
 
 
-def random_cuts(
-    trial: SimpleNamespace,  # result of `prepare`
-    count: int,  # how many
-) -> np.ndarray:  # rows after which the table is cut, in order, none inside the longest warm-up
-    "Where to cut."
+def random_cuts(trial: SimpleNamespace, count: int) -> np.ndarray:
+    """Where to cut.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+    count : int
+        how many
+
+    Returns
+    -------
+    np.ndarray
+        rows after which the table is cut, in order, none inside the longest warm-up
+    """
     possible = np.arange(trial.need + 1, trial.rows)
     return np.sort(trial.rng.choice(possible, min(count, len(possible)), replace=False))
 
 
-def check_prefix(
-    trial: SimpleNamespace,  # result of `prepare`
-    cuts: np.ndarray,  # result of `random_cuts`
-) -> None:  # nothing; see `compare`
-    "Cut the candles, and with them the context known at that time."
+def check_prefix(trial: SimpleNamespace, cuts: np.ndarray) -> None:
+    """Cut the candles, and with them the context known at that time.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+    cuts : np.ndarray
+        result of `random_cuts`
+
+    Returns
+    -------
+    None
+        nothing; see `compare`
+    """
     for cut in cuts:
         compare(trial, trial.subject(*cut_after(trial, int(cut))), trial.whole)
 
 # %% ../../../nbs/20_features/50_certify/30_lookahead.ipynb #0a17c52c
-def informative_rows(
-    trial: SimpleNamespace,  # result of `prepare`
-) -> np.ndarray:  # row numbers, the most telling first
-    "Rows at which careless features betray themselves."
+def informative_rows(trial: SimpleNamespace) -> np.ndarray:
+    """Rows at which careless features betray themselves.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+
+    Returns
+    -------
+    np.ndarray
+        row numbers, the most telling first
+    """
     time, step, rows = trial.x.time, max(trial.step, 1), trial.rows
     hour, moves = 3_600_000_000_000, np.abs(np.diff(np.log(trial.x.close)))
     large, gaps = np.argsort(moves)[-20:], np.flatnonzero(np.diff(time) > step)
@@ -85,11 +137,21 @@ def _sliced(x, start, stop):
     return SimpleNamespace(**{k: v[start:stop] if isinstance(v, np.ndarray) else v for k, v in vars(x).items()})
 
 # %% ../../../nbs/20_features/50_certify/30_lookahead.ipynb #c321ef38
-def check_newest(
-    trial: SimpleNamespace,  # result of `prepare`
-    seconds: float = 18.0,  # stop after this time
-) -> None:  # nothing; see `compare`; trial.tested counts the rows tried
-    "Try rows one by one as the newest of the table."
+def check_newest(trial: SimpleNamespace, seconds: float = 18.0) -> None:
+    """Try rows one by one as the newest of the table.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+    seconds : float, default 18.0
+        stop after this time
+
+    Returns
+    -------
+    None
+        nothing; see `compare`; trial.tested counts the rows tried
+    """
     found, jobs = trial.subject.set, [(None, np.arange(len(trial.whole)), 0)]
     if found is not None and trial.cost * trial.rows * 0.6 > seconds:
         jobs, place = [], {name: i for i, name in enumerate(trial.subject.names)}
@@ -131,11 +193,21 @@ def _try_rows(trial, blocks, chosen, chunk, seconds):
     return tried
 
 # %% ../../../nbs/20_features/50_certify/30_lookahead.ipynb #24e96a4d
-def check_future(
-    trial: SimpleNamespace,  # result of `prepare`
-    cuts: np.ndarray,  # result of `random_cuts`
-) -> None:  # nothing; see `compare`
-    "Change the future of the candles, then that of the tables beside them."
+def check_future(trial: SimpleNamespace, cuts: np.ndarray) -> None:
+    """Change the future of the candles, then that of the tables beside them.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+    cuts : np.ndarray
+        result of `random_cuts`
+
+    Returns
+    -------
+    None
+        nothing; see `compare`
+    """
     early = [(2**k, "random") for k in range(1, 12) if 2**k < trial.rows]
     for cut, kind in [*((int(cut), kind) for cut in cuts for kind in FUTURES), *early]:
         changed = changed_future(trial.candles, cut, kind, trial.seed)

@@ -9,15 +9,26 @@ __all__ = ['PRICES', 'FUTURES', 'number_columns', 'changed_future', 'hard_market
 import numpy as np
 import pandas as pd
 
-from ...config import SettingsError
+from ...config import one_of
 
 # %% ../../../nbs/20_features/50_certify/10_perturb.ipynb #9b83f764
 PRICES = ("open", "high", "low", "close")
 FUTURES = ("times seven", "shuffled", "random", "standing still", "after an outage")
 
 
-def number_columns(candles):
-    "Names of the columns that hold numbers."
+def number_columns(candles: pd.DataFrame) -> list:
+    """Names of the columns that hold numbers.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    list
+        names, in order; flags are no numbers
+    """
     numeric, boolean = pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype
     return [name for name, kind in candles.dtypes.items() if numeric(kind) and not boolean(kind)]
 
@@ -35,15 +46,26 @@ def _random_candles(candles, rng):
     return out
 
 
-def changed_future(
-    candles: pd.DataFrame,  # candle table
-    row: int,  # first row of the future (0-based); rows before it stay as they are
-    kind: str = "random",  # one of FUTURES
-    seed: int = 0,  # of what is random
-) -> pd.DataFrame:  # candle table with the same past; "after an outage" has fewer rows
-    "The same past with another future."
-    if kind not in FUTURES:
-        raise SettingsError("unknown kind of future", " | ".join(FUTURES), repr(kind), "choose one of them")
+def changed_future(candles: pd.DataFrame, row: int, kind: str = "random", seed: int = 0) -> pd.DataFrame:
+    """The same past with another future.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    row : int
+        first row of the future (0-based); rows before it stay as they are
+    kind : str, default "random"
+        one of FUTURES
+    seed : int, default 0
+        of what is random
+
+    Returns
+    -------
+    pd.DataFrame
+        candle table with the same past; "after an outage" has fewer rows
+    """
+    kind = one_of("kind of future", kind, FUTURES)
     past, future, rng = candles.iloc[:row], candles.iloc[row:].copy(), np.random.default_rng([seed, row])
     if kind == "after an outage":
         return pd.concat([past, future.iloc[min(24, len(future) // 2) :]])
@@ -71,11 +93,21 @@ def _still(candles, names):
     return {**{name: price for name in PRICES if name in names}, **other}
 
 # %% ../../../nbs/20_features/50_certify/10_perturb.ipynb #4d1fa135
-def hard_markets(
-    candles: pd.DataFrame,  # candle table
-    seed: int = 0,  # of the gaps
-) -> dict:  # what is hard about it -> candle table
-    "The same market with constant prices, without volume, with both, and with gaps."
+def hard_markets(candles: pd.DataFrame, seed: int = 0) -> dict:
+    """The same market with constant prices, without volume, with both, and with gaps.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    seed : int, default 0
+        of the gaps
+
+    Returns
+    -------
+    dict
+        what is hard about it -> candle table
+    """
     rng = np.random.default_rng(seed)
     keep = rng.random(len(candles)) > 0.03
     middle = len(candles) * 2 // 3
@@ -96,13 +128,17 @@ _CLOCKS = (
 
 
 class KnownContext:
-    "Context tables, with the time at which each row was known."
+    """Context tables, with the time at which each row was known.
 
-    def __init__(
-        self,
-        context: dict | None,  # tables as `cryptolab.features.features` takes them
-        step: int,  # ns per candle
-    ):
+    Parameters
+    ----------
+    context : dict | None
+        tables as `cryptolab.features.features` takes them
+    step : int
+        ns per candle
+    """
+
+    def __init__(self, context: dict | None, step: int):
         from cryptolab.features.context import known_at
 
         self.parts = []
@@ -125,19 +161,36 @@ class KnownContext:
                 out.setdefault(kind, {})[key] = new
         return {kind: value for kind, value in out.items() if kind not in lost}
 
-    def until(
-        self,
-        time: int,  # ns since 1970
-    ) -> dict:  # the context with the rows that were known then
-        "What was known at a time."
+    def until(self, time: int) -> dict:
+        """What was known at a time.
+
+        Parameters
+        ----------
+        time : int
+            ns since 1970
+
+        Returns
+        -------
+        dict
+            the context with the rows that were known then
+        """
         return self._rebuild(lambda kind, key, table, known: table[known <= time])
 
-    def changed(
-        self,
-        time: int,  # ns since 1970
-        seed: int = 0,  # of the changes
-    ) -> dict:  # the context in which every number that became known later is another one
-        "The same past with another future."
+    def changed(self, time: int, seed: int = 0) -> dict:
+        """The same past with another future.
+
+        Parameters
+        ----------
+        time : int
+            ns since 1970
+        seed : int, default 0
+            of the changes
+
+        Returns
+        -------
+        dict
+            the context in which every number that became known later is another one
+        """
         rng = np.random.default_rng([seed, time // 10**9])
 
         def change(kind, key, table, known):
@@ -148,12 +201,22 @@ class KnownContext:
 
         return self._rebuild(change)
 
-    def rescaled(
-        self,
-        price: float,  # factor of prices in the quote currency
-        volume: float,  # factor of volumes in coins
-    ) -> dict:  # the context in the other unit
-        "The same tables in other units, as the candles' own; funding, cross rates and on-chain days stay as they are."
+    def rescaled(self, price: float, volume: float) -> dict:
+        """The same tables in other units, as the candles' own; funding, cross rates and on-chain days stay as they
+        are.
+
+        Parameters
+        ----------
+        price : float
+            factor of prices in the quote currency
+        volume : float
+            factor of volumes in coins
+
+        Returns
+        -------
+        dict
+            the context in the other unit
+        """
 
         def change(kind, key, table, known):
             if kind in ("funding", "onchain") or (kind, key) == ("cross", "cross"):

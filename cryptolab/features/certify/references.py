@@ -57,16 +57,37 @@ _KNOWN = dict(
 )
 
 
-def known_references() -> list:  # names
-    "Columns whose definition `ta` or TA-Lib share."
+def known_references() -> list:
+    """Columns whose definition `ta` or TA-Lib share.
+
+    Returns
+    -------
+    list
+        names
+    """
     return list(_KNOWN)
 
 
-def reference_values(
-    name: str,  # one of `known_references()`
-    candles: pd.DataFrame,  # candle table
-) -> np.ndarray | None:  # (rows,) float64; None where the library is not installed; SettingsError for an unknown name
-    "A column as another library computes it."
+def reference_values(name: str, candles: pd.DataFrame) -> np.ndarray | None:
+    """A column as another library computes it.
+
+    Parameters
+    ----------
+    name : str
+        one of `known_references()`
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    np.ndarray | None
+        (rows,) float64; None where the library is not installed
+
+    Raises
+    ------
+    SettingsError
+        for an unknown name
+    """
     if name not in _KNOWN:
         raise SettingsError(
             "unknown reference", ", ".join(_KNOWN), repr(name), "give a function of the candles instead",

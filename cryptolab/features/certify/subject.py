@@ -21,13 +21,17 @@ from ..registry import FeatureSet, chosen_blocks, feature_inputs, feature_set, r
 
 # %% ../../../nbs/20_features/50_certify/20_subject.ipynb #c440416e
 class Subject:
-    "A feature set or a function, with one way to call it."
+    """A feature set or a function, with one way to call it.
 
-    def __init__(
-        self,
-        function,  # name of a set, a FeatureSet, or a function of candles (and context) -> table, column or array
-        columns: list | None = None,  # only these columns
-    ):
+    Parameters
+    ----------
+    function
+        name of a set, a FeatureSet, or a function of candles (and context) -> table, column or array
+    columns : list | None, default None
+        only these columns
+    """
+
+    def __init__(self, function, columns: list | None = None):
         self.set = feature_set(function) if isinstance(function, (str, FeatureSet)) else None
         if self.set is None and not callable(function):
             raise SettingsError(
@@ -38,12 +42,26 @@ class Subject:
         self.name = self.set.name if self.set is not None else getattr(function, "__name__", type(function).__name__)
         self.context = self.set is not None or _wants_context(function)
 
-    def __call__(
-        self,
-        candles: pd.DataFrame,  # candle table
-        context: dict | None = None,  # context tables
-    ) -> np.ndarray:  # (columns, rows) float64; DataError if the function fails or breaks its contract
-        "Values of all columns."
+    def __call__(self, candles: pd.DataFrame, context: dict | None = None) -> np.ndarray:
+        """Values of all columns.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+        context : dict | None, default None
+            context tables
+
+        Returns
+        -------
+        np.ndarray
+            (columns, rows) float64
+
+        Raises
+        ------
+        DataError
+            if the function fails or breaks its contract
+        """
         if self.set is not None:
             return self.run(feature_inputs(candles, context))
         try:
@@ -61,12 +79,21 @@ class Subject:
             ) from e
         return self.matrix(self.table(result, candles.index))
 
-    def run(
-        self,
-        x: SimpleNamespace,  # inputs as of `feature_inputs`
-        blocks: list | None = None,  # only these blocks; the columns of others stay missing
-    ) -> np.ndarray:  # (columns, rows) float64; a column whose input is absent is missing
-        "Values of a set on prepared inputs."
+    def run(self, x: SimpleNamespace, blocks: list | None = None) -> np.ndarray:
+        """Values of a set on prepared inputs.
+
+        Parameters
+        ----------
+        x : SimpleNamespace
+            inputs as of `feature_inputs`
+        blocks : list | None, default None
+            only these blocks; the columns of others stay missing
+
+        Returns
+        -------
+        np.ndarray
+            (columns, rows) float64; a column whose input is absent is missing
+        """
         here, names, _ = chosen_blocks(self.set, x, self.columns)
         self.names = self.names or names
         at, out = {name: i for i, name in enumerate(self.names)}, np.full((len(self.names), len(x.close)), np.nan)
@@ -80,6 +107,98 @@ class Subject:
                 run_block(block, x, put)
         return out
 
+    def table(self, result, index: pd.DatetimeIndex) -> pd.DataFrame:
+        """The result as a table on the candles' index.
+
+        Parameters
+        ----------
+        result
+            what the function returned
+        index : pd.DatetimeIndex
+            open times of the candles
+
+        Returns
+        -------
+        pd.DataFrame
+            one row per candle
+
+        Raises
+        ------
+        DataError
+            for anything else than one value per candle and column
+        """
+        if isinstance(result, pd.Series):
+            result = result.to_frame(self.name if result.name is None else result.name)
+        elif isinstance(result, np.ndarray) and result.ndim in (1, 2) and len(result) == len(index):
+            wide = result.reshape(len(index), -1)
+            result = pd.DataFrame(
+                wide, index=index,
+                columns=[self.name] if wide.shape[1] == 1 else [f"{self.name}_{i}" for i in range(wide.shape[1])],
+            )
+        if not isinstance(result, pd.DataFrame):
+            found = f"{type(result).__name__} of shape {getattr(result, 'shape', '?')}"
+            raise DataError(
+                f"`{self.name}` returns no column per candle", f"a DataFrame, Series or array of {len(index)} rows",
+                found, "return one row per candle",
+            )
+        if len(result) != len(index) or not result.index.equals(index):
+            same = len(result) == len(index)
+            raise DataError(
+                f"`{self.name}` returns another {'index' if same else 'number of rows'}",
+                f"the index of the {len(index)} candles", f"{type(result.index).__name__} with {len(result)} rows",
+                "return one row per candle, on `candles.index`",
+            )
+        return result
+
+    def matrix(self, table: pd.DataFrame) -> np.ndarray:
+        """The wanted columns as (columns, rows) float64; the names must be those of the first call.
+
+        Parameters
+        ----------
+        table : pd.DataFrame
+            of `table`
+
+        Returns
+        -------
+        np.ndarray
+            (columns, rows) float64
+
+        Raises
+        ------
+        DataError
+            where a column has no number or no name of its own
+        """
+        if self.columns is not None:
+            missing = [name for name in self.columns if name not in table.columns]
+            if missing:
+                raise SettingsError(
+                    f"`{self.name}` has no column `{missing[0]}`", ", ".join(map(str, table.columns[:20])), missing[0],
+                    "correct `columns`",
+                )
+            table = table[self.columns]
+        names = list(map(str, table.columns))
+        if not names or len(set(names)) < len(names):
+            raise DataError(
+                f"`{self.name}` returns columns without a name of their own", "at least one column, each name once",
+                ", ".join(names[:20]), "rename them",
+            )
+        if self.names is not None and names != self.names:
+            changed = sorted(set(names) ^ set(self.names))
+            raise DataError(
+                f"`{self.name}` changes its columns from call to call", ", ".join(self.names[:20]),
+                ", ".join(changed[:20]) or "another order", "return the same columns for every table",
+            )
+        self.names = names
+        try:
+            return np.ascontiguousarray(table.to_numpy(dtype="float64", na_value=np.nan).T)
+        except (TypeError, ValueError) as e:
+            raise DataError(
+                f"`{self.name}` returns something that is not a number",
+                "numbers",
+                str(e),
+                "choose the numeric columns with `columns=`",
+            ) from e
+
 
 def _wants_context(function):
     "Whether a function has a parameter for context tables: named `context`, or a second one without a default."
@@ -92,78 +211,24 @@ def _wants_context(function):
         return False
     return len(parameters) > 1 and (parameters[1].name == "context" or parameters[1].default is inspect.Parameter.empty)
 
-# %% ../../../nbs/20_features/50_certify/20_subject.ipynb #945ce7c8
-def _table(self, result, index):
-    "The result as a table on the candles' index."
-    if isinstance(result, pd.Series):
-        result = result.to_frame(self.name if result.name is None else result.name)
-    elif isinstance(result, np.ndarray) and result.ndim in (1, 2) and len(result) == len(index):
-        wide = result.reshape(len(index), -1)
-        result = pd.DataFrame(
-            wide, index=index,
-            columns=[self.name] if wide.shape[1] == 1 else [f"{self.name}_{i}" for i in range(wide.shape[1])],
-        )
-    if not isinstance(result, pd.DataFrame):
-        found = f"{type(result).__name__} of shape {getattr(result, 'shape', '?')}"
-        raise DataError(
-            f"`{self.name}` returns no column per candle", f"a DataFrame, Series or array of {len(index)} rows", found,
-            "return one row per candle",
-        )
-    if len(result) != len(index) or not result.index.equals(index):
-        same = len(result) == len(index)
-        raise DataError(
-            f"`{self.name}` returns another {'index' if same else 'number of rows'}",
-            f"the index of the {len(index)} candles", f"{type(result.index).__name__} with {len(result)} rows",
-            "return one row per candle, on `candles.index`",
-        )
-    return result
-
-
-def _matrix(self, table):
-    "The wanted columns as (columns, rows) float64; the names must be those of the first call."
-    if self.columns is not None:
-        missing = [name for name in self.columns if name not in table.columns]
-        if missing:
-            raise SettingsError(
-                f"`{self.name}` has no column `{missing[0]}`", ", ".join(map(str, table.columns[:20])), missing[0],
-                "correct `columns`",
-            )
-        table = table[self.columns]
-    names = list(map(str, table.columns))
-    if not names or len(set(names)) < len(names):
-        raise DataError(
-            f"`{self.name}` returns columns without a name of their own", "at least one column, each name once",
-            ", ".join(names[:20]), "rename them",
-        )
-    if self.names is not None and names != self.names:
-        changed = sorted(set(names) ^ set(self.names))
-        raise DataError(
-            f"`{self.name}` changes its columns from call to call", ", ".join(self.names[:20]),
-            ", ".join(changed[:20]) or "another order", "return the same columns for every table",
-        )
-    self.names = names
-    try:
-        return np.ascontiguousarray(table.to_numpy(dtype="float64", na_value=np.nan).T)
-    except (TypeError, ValueError) as e:
-        raise DataError(
-            f"`{self.name}` returns something that is not a number",
-            "numbers",
-            str(e),
-            "choose the numeric columns with `columns=`",
-        ) from e
-
-
-Subject.table, Subject.matrix = _table, _matrix
-
 # %% ../../../nbs/20_features/50_certify/20_subject.ipynb #b567eda1
 NOISE = 1e-9  # of a column's spread: differences below are rounding
 CLOSE = 1e-6  # of a column's s.d.: agreement of definitions, and of tables that start at different times
 
 
-def spread(
-    x: np.ndarray,  # (columns, rows)
-) -> tuple:  # (s.d. per column, the smaller of s.d. and interquartile range), of the finite values
-    "How far the values of a column lie apart."
+def spread(x: np.ndarray) -> tuple:
+    """How far the values of a column lie apart.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        (columns, rows)
+
+    Returns
+    -------
+    tuple
+        (s.d. per column, the smaller of s.d. and interquartile range), of the finite values
+    """
     y = np.where(np.isfinite(x), x, np.nan)
     empty = np.isnan(y).all(axis=1)
     y[empty] = 0.0
@@ -172,13 +237,25 @@ def spread(
     return sd, np.where(high > low, np.minimum(high - low, sd), sd)
 
 
-def unequal(
-    a: np.ndarray,  # (columns, rows)
-    b: np.ndarray,  # (columns, rows)
-    spread: np.ndarray,  # (columns,)
-    limit: float = NOISE,  # differences up to limit · spread do not count
-) -> np.ndarray | None:  # (columns, rows) of bool; None if nothing differs
-    "Where two matrices differ by more than rounding; a missing value equals only a missing value."
+def unequal(a: np.ndarray, b: np.ndarray, spread: np.ndarray, limit: float = NOISE) -> np.ndarray | None:
+    """Where two matrices differ by more than rounding; a missing value equals only a missing value.
+
+    Parameters
+    ----------
+    a : np.ndarray
+        (columns, rows)
+    b : np.ndarray
+        (columns, rows)
+    spread : np.ndarray
+        (columns,)
+    limit : float, default NOISE
+        differences up to limit · spread do not count
+
+    Returns
+    -------
+    np.ndarray | None
+        (columns, rows) of bool; None if nothing differs
+    """
     differs = (a != b) & ~(np.isnan(a) & np.isnan(b))
     if not differs.any():
         return None
@@ -188,29 +265,66 @@ def unequal(
     return differs if differs.any() else None
 
 
-def first_values(
-    x: np.ndarray,  # (columns, rows)
-) -> np.ndarray:  # (columns,) how many candles until the first value (1: at once); rows + 1 without any
-    "Length of the warm-up of each column."
+def first_values(x: np.ndarray) -> np.ndarray:
+    """Length of the warm-up of each column.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        (columns, rows)
+
+    Returns
+    -------
+    np.ndarray
+        (columns,) how many candles until the first value (1: at once); rows + 1 without any
+    """
     known = ~np.isnan(x)
     return np.where(known.any(axis=1), known.argmax(axis=1) + 1, x.shape[1] + 1)
 
 
-def in_words(
-    value: float,  # a value
-) -> str:  # six digits, or `missing`
-    "A value in words."
+def in_words(value: float) -> str:
+    """A value in words.
+
+    Parameters
+    ----------
+    value : float
+        a value
+
+    Returns
+    -------
+    str
+        six digits, or `missing`
+    """
     return "missing" if np.isnan(value) else f"{value:.6g}"
 
 # %% ../../../nbs/20_features/50_certify/20_subject.ipynb #c93200d7
 def prepare(
-    function,  # as of `Subject`
-    candles: pd.DataFrame | None = None,  # candle table; None for 3,000 hours of the sample market
-    context: dict | None = None,  # context tables
-    columns: list | None = None,  # only these columns
-    seed: int = 0,  # of cuts and changes
-) -> SimpleNamespace:  # what the checks share: subject, candles, context, inputs, the whole table, facts and evidence
-    "Prepare what all checks use; raises DataError for too few candles or a function that cannot be certified."
+    function,
+    candles: pd.DataFrame | None = None,
+    context: dict | None = None,
+    columns: list | None = None,
+    seed: int = 0,
+) -> SimpleNamespace:
+    """Prepare what all checks use; raises DataError for too few candles or a function that cannot be certified.
+
+    Parameters
+    ----------
+    function
+        as of `Subject`
+    candles : pd.DataFrame | None, default None
+        candle table; None for 3,000 hours of the sample market
+    context : dict | None, default None
+        context tables
+    columns : list | None, default None
+        only these columns
+    seed : int, default 0
+        of cuts and changes
+
+    Returns
+    -------
+    SimpleNamespace
+        what the checks share: subject, candles, context, inputs, the whole table, facts and evidence
+    """
     subject = Subject(function, columns)
     if candles is None:
         from cryptolab.data.market import sample_market
@@ -263,28 +377,58 @@ def _declared(subject):
     return {c["name"]: {**c, "needs": block.needs} for block in subject.set.blocks for c in block.columns}
 
 
-def cut_after(
-    trial: SimpleNamespace,  # result of `prepare`
-    rows: int,  # count of rows to keep
-) -> tuple:  # (candles, context)
-    "The first rows, and the context known when the last of them closed."
+def cut_after(trial: SimpleNamespace, rows: int) -> tuple:
+    """The first rows, and the context known when the last of them closed.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+    rows : int
+        count of rows to keep
+
+    Returns
+    -------
+    tuple
+        (candles, context)
+    """
     candles = trial.candles.iloc[:rows]
     return candles, (trial.known.until(close_of(trial, rows)) if trial.known.parts else trial.context)
 
 
-def close_of(
-    trial: SimpleNamespace,  # result of `prepare`
-    rows: int,  # count of rows
-) -> int:  # ns since 1970
-    "Close of the last of the first rows."
+def close_of(trial: SimpleNamespace, rows: int) -> int:
+    """Close of the last of the first rows.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+    rows : int
+        count of rows
+
+    Returns
+    -------
+    int
+        ns since 1970
+    """
     return int(trial.x.time[rows - 1]) + trial.step
 
 
-def attempt(
-    trial: SimpleNamespace,  # result of `prepare`
-    rows: int,  # count of rows to keep
-) -> np.ndarray | None:  # (columns, rows) float64; None if the function cannot work with so few
-    "Values of the table cut after a row."
+def attempt(trial: SimpleNamespace, rows: int) -> np.ndarray | None:
+    """Values of the table cut after a row.
+
+    Parameters
+    ----------
+    trial : SimpleNamespace
+        result of `prepare`
+    rows : int
+        count of rows to keep
+
+    Returns
+    -------
+    np.ndarray | None
+        (columns, rows) float64; None if the function cannot work with so few
+    """
     try:
         return trial.subject(*cut_after(trial, rows))
     except CryptolabError:

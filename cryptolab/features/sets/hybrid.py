@@ -22,12 +22,22 @@ from .v2 import bollinger, breaks, last_pivots, percentile_rank, sweeps
 
 # %% ../../../nbs/20_features/40_sets/30_hybrid.ipynb #5c83c6d8
 @kernel
-def soft(
-    x,  # price difference
-    unit,  # price difference it is compared with, not negative; NaN gives NaN
-    close,  # price: differences below 10⁻¹² of it count as none
-):  # x / (|x| + unit), −1 … 1
-    "A price difference in bounded units."
+def soft(x, unit, close):
+    """A price difference in bounded units.
+
+    Parameters
+    ----------
+    x
+        price difference
+    unit
+        price difference it is compared with, not negative; NaN gives NaN
+    close
+        price: differences below 10⁻¹² of it count as none
+
+    Returns
+    -------
+    x / (|x| + unit), −1 … 1
+    """
     out = np.empty(len(x))
     for i in range(len(x)):
         quiet = abs(x[i]) <= 1e-12 * close[i] and unit[i] >= 0
@@ -35,10 +45,18 @@ def soft(
     return out
 
 
-def mean_range(
-    x,  # inputs of a block
-):  # average true range, 14 candles, price units
-    "The unit of distances."
+def mean_range(x):
+    """The unit of distances.
+
+    Parameters
+    ----------
+    x
+        inputs of a block
+
+    Returns
+    -------
+    average true range, 14 candles, price units
+    """
     return ind.atr(x.high, x.low, x.close, 14)[1]
 
 # %% ../../../nbs/20_features/40_sets/30_hybrid.ipynb #1e607424

@@ -127,11 +127,20 @@ def _package():
                             "pip install ta, or choose another set of features") from e
     return ta
 
-def sound_columns(
-    table: pd.DataFrame,  # columns computed by the package, and the close
-    declared: tuple,  # one dict per column of the block: name, candles, …
-):  # yields (name, float64 array): NaN before the declared first value, the neutral value where the package has none
-    "The package's columns without what they invent."
+def sound_columns(table: pd.DataFrame, declared: tuple):
+    """The package's columns without what they invent.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        columns computed by the package, and the close
+    declared : tuple
+        one dict per column of the block: name, candles, …
+
+    Yields
+    ------
+    (name, float64 array): NaN before the declared first value, the neutral value where the package has none
+    """
     for column in declared:
         name = column["name"]
         values = table[name].to_numpy(dtype="float64", copy=True)

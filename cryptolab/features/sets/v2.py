@@ -14,12 +14,22 @@ from ..registry import FeatureSet
 from ..rolling import log_ratio, pct_difference, rolling_std, sma, zscore
 
 # %% ../../../nbs/20_features/40_sets/20_v2.ipynb #2fba4290
-def bollinger(
-    close,  # prices
-    window,  # rows
-    width,  # standard deviations from the middle to an edge
-):  # (basis, dev, upper, lower), price units; dev = width · population s.d.; NaN for window − 1 rows
-    "Bollinger bands."
+def bollinger(close, window, width):
+    """Bollinger bands.
+
+    Parameters
+    ----------
+    close
+        prices
+    window
+        rows
+    width
+        standard deviations from the middle to an edge
+
+    Returns
+    -------
+    (basis, dev, upper, lower), price units; dev = width · population s.d.; NaN for window − 1 rows
+    """
     basis = sma(close, window)
     dev = width * rolling_std(close, basis, window)
     return basis, dev, basis + dev, basis - dev
@@ -27,11 +37,20 @@ def bollinger(
 # %% ../../../nbs/20_features/40_sets/20_v2.ipynb #ea302844
 @windowed(lambda window: window - 1)
 @kernel
-def percentile_rank(
-    x,  # float64, not negative; NaN only at the start
-    window,  # rows
-):  # percent, 50/window … 100: (values below + (equal ones + 1) / 2) / window; NaN for window − 1 rows
-    "Percentile of the newest value among the last `window`."
+def percentile_rank(x, window):
+    """Percentile of the newest value among the last `window`.
+
+    Parameters
+    ----------
+    x
+        float64, not negative; NaN only at the start
+    window
+        rows
+
+    Returns
+    -------
+    percent, 50/window … 100: (values below + (equal ones + 1) / 2) / window; NaN for window − 1 rows
+    """
     out = np.full(len(x), np.nan)
     for i in range(window - 1, len(x)):
         if x[i - window + 1] == x[i - window + 1]:
@@ -46,14 +65,32 @@ def percentile_rank(
 @recursive(lambda left, right, rows: 5 + 2 * (left + right + 1))
 @kernel
 def last_pivots(
-    high,  # prices
-    low,  # prices
-    left,  # candles before the pivot that must not exceed it
-    right,  # candles after it, which is also the delay until it is known
-    rows,  # first row (counted from 1) that may have a value
+    high,
+    low,
+    left,
+    right,
+    rows,
     state,  # rows seen, pivot high found, its price, pivot low found, its price, last highs, last lows
-):  # (last pivot high, last pivot low), prices; NaN before `rows` rows and before the first pivot
-    "Price of the newest pivot high and pivot low that are confirmed."
+):
+    """Price of the newest pivot high and pivot low that are confirmed.
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    left
+        candles before the pivot that must not exceed it
+    right
+        candles after it, which is also the delay until it is known
+    rows
+        first row (counted from 1) that may have a value
+
+    Returns
+    -------
+    (last pivot high, last pivot low), prices; NaN before `rows` rows and before the first pivot
+    """
     width = left + right + 1
     highs, lows = state[5 : 5 + width], state[5 + width :]
     top, bottom = np.full(len(high), np.nan), np.full(len(high), np.nan)
@@ -77,14 +114,26 @@ def last_pivots(
 
 # %% ../../../nbs/20_features/40_sets/20_v2.ipynb #b89befc0
 @kernel
-def sweeps(
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    last_ph,  # last pivot high
-    last_pl,  # last pivot low
-):  # (bear, bull), 0 or 1; NaN while there is no pivot
-    "Did the candle trade beyond the last pivot and close back inside?"
+def sweeps(high, low, close, last_ph, last_pl):
+    """Did the candle trade beyond the last pivot and close back inside?
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    last_ph
+        last pivot high
+    last_pl
+        last pivot low
+
+    Returns
+    -------
+    (bear, bull), 0 or 1; NaN while there is no pivot
+    """
     bear, bull = np.full(len(close), np.nan), np.full(len(close), np.nan)
     for i in range(len(close)):
         if last_ph[i] == last_ph[i]:
@@ -95,13 +144,24 @@ def sweeps(
 
 
 @kernel
-def breaks(
-    close,  # prices
-    before,  # previous close
-    last_ph,  # last pivot high
-    last_pl,  # last pivot low
-):  # (bull, bear), 0 or 1; NaN while there is no pivot
-    "Did the close cross the last pivot?"
+def breaks(close, before, last_ph, last_pl):
+    """Did the close cross the last pivot?
+
+    Parameters
+    ----------
+    close
+        prices
+    before
+        previous close
+    last_ph
+        last pivot high
+    last_pl
+        last pivot low
+
+    Returns
+    -------
+    (bull, bear), 0 or 1; NaN while there is no pivot
+    """
     bull, bear = np.full(len(close), np.nan), np.full(len(close), np.nan)
     for i in range(len(close)):
         if last_ph[i] == last_ph[i] and before[i] == before[i]:

@@ -8,7 +8,7 @@ __all__ = ['v9', 'v9_published', 'v9_feature_table', 'v9_feature_names', 'v9_fea
 # %% ../../../nbs/20_features/40_sets/10_v9.ipynb #208d276e
 import pandas as pd
 
-from ...config import SettingsError
+from ...config import one_of
 from .. import indicators as ind
 from ..registry import Block, FeatureSet, features, read_definitions
 from cryptolab.features.rolling import (
@@ -313,32 +313,71 @@ v9.order = [_SCALE_FREE[name] for name in v9_published.order]
 
 def _set(variant):
     "The set of a variant."
-    if variant not in ("stationary", "published"):
-        raise SettingsError("unknown feature variant", "stationary | published", repr(variant), "choose one of them")
+    variant = one_of("feature variant", variant, ("stationary", "published"))
     return v9 if variant == "stationary" else v9_published
 
 
-def v9_feature_table(
-    variant: str = "stationary",  # "stationary" (scale-free) or "published"
-) -> pd.DataFrame:  # rows 1 … 46: name, formula, window, candles (for the first value), unit, range, source, group
-    "What each of the 46 columns is."
+def v9_feature_table(variant: str = "stationary") -> pd.DataFrame:
+    """What each of the 46 columns is.
+
+    Parameters
+    ----------
+    variant : str, default "stationary"
+        "stationary" (scale-free) or "published"
+
+    Returns
+    -------
+    pd.DataFrame
+        rows 1 … 46: name, formula, window, candles (for the first value), unit, range, source, group
+    """
     return _set(variant).table
 
 
-def v9_feature_names(
-    variant: str = "stationary",  # "stationary" or "published"
-) -> list:  # 46 names, in column order
-    "Names of the 46 columns."
+def v9_feature_names(variant: str = "stationary") -> list:
+    """Names of the 46 columns.
+
+    Parameters
+    ----------
+    variant : str, default "stationary"
+        "stationary" or "published"
+
+    Returns
+    -------
+    list
+        46 names, in column order
+    """
     return _set(variant).names
 
 # %% ../../../nbs/20_features/40_sets/10_v9.ipynb #f2ae6b8a
 def v9_features(
-    candles: pd.DataFrame,  # candle table with open, high, low, close, volume; only these are read
-    variant: str = "stationary",  # "stationary" (scale-free, default) or "published" (`ta` definitions)
-    dtype: str = "float32",  # "float32" or "float64"; everything is computed in float64
-    threads: int | None = None,  # None: all cores for large tables, one for small ones
-) -> pd.DataFrame:  # 46 columns on the candles' index; NaN until a column has its candles; DataError, SettingsError
-    "The 46 features of V9."
+    candles: pd.DataFrame,
+    variant: str = "stationary",
+    dtype: str = "float32",
+    threads: int | None = None,
+) -> pd.DataFrame:
+    """The 46 features of V9.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table with open, high, low, close, volume; only these are read
+    variant : str, default "stationary"
+        "stationary" (scale-free, default) or "published" (`ta` definitions)
+    dtype : str, default "float32"
+        "float32" or "float64"; everything is computed in float64
+    threads : int | None, default None
+        None: all cores for large tables, one for small ones
+
+    Returns
+    -------
+    pd.DataFrame
+        46 columns on the candles' index; NaN until a column has its candles
+
+    Raises
+    ------
+    DataError
+    SettingsError
+    """
     table = features(candles, _set(variant), dtype=dtype, threads=threads)
     table.attrs.update(features="v9", variant=variant)
     return table

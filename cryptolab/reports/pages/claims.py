@@ -16,10 +16,24 @@ import cryptolab
 from ...config import DataError
 
 # %% ../../../nbs/80_reports/70_pages/90_claims.ipynb #62649be5
-def audit_tables(
-    result: dict | str | Path,  # of `audit`, or the path of a stored one
-) -> dict:  # DataFrames claims, measured, ablation, smallest, lint; raises DataError for another file
-    "The tables of a result."
+def audit_tables(result: dict | str | Path) -> dict:
+    """The tables of a result.
+
+    Parameters
+    ----------
+    result : dict | str | Path
+        of `audit`, or the path of a stored one
+
+    Returns
+    -------
+    dict
+        DataFrames claims, measured, ablation, smallest, lint
+
+    Raises
+    ------
+    DataError
+        for another file
+    """
     if not isinstance(result, dict):
         try:
             result = json.loads(Path(result).read_text(encoding="utf-8"))
@@ -38,8 +52,14 @@ def audit_tables(
     return tables | {"lint": pd.DataFrame(result["lint"]["findings"])}
 
 
-def stored_audit() -> Path | None:  # benchmarks/results/claims.json of the checkout, or None
-    "The audit that is kept with the code."
+def stored_audit() -> Path | None:
+    """The audit that is kept with the code.
+
+    Returns
+    -------
+    Path | None
+        benchmarks/results/claims.json of the checkout, or None
+    """
     path = Path(cryptolab.__file__).parent.parent / "benchmarks" / "results" / "claims.json"
     return path if path.is_file() else None
 
@@ -51,19 +71,37 @@ def _number(value, unit):
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def claimed_words(
-    claim,  # a row of the claims table
-) -> str:  # such as "0.72 to 0.75", "≥ 0.75", "≤ 0.03"
-    "What is claimed."
+def claimed_words(claim) -> str:
+    """What is claimed.
+
+    Parameters
+    ----------
+    claim
+        a row of the claims table
+
+    Returns
+    -------
+    str
+        such as "0.72 to 0.75", "≥ 0.75", "≤ 0.03"
+    """
     low, high = (_number(claim[k], claim["unit"]) for k in ("low", "high"))
     text = low if low == high else f"{low} to {high}" if low and high else f"≥ {low}" if low else f"≤ {high}"
     return text + ("" if claim["unit"] == "fraction" else f" {claim['unit']}")
 
 # %% ../../../nbs/80_reports/70_pages/90_claims.ipynb #3980e01d
-def claims_view(
-    claims: pd.DataFrame,  # of `audit_tables`
-) -> pd.DataFrame:  # claimed, verdict, measured (with interval), n, doing nothing: text columns
-    "The claims table as it is printed."
+def claims_view(claims: pd.DataFrame) -> pd.DataFrame:
+    """The claims table as it is printed.
+
+    Parameters
+    ----------
+    claims : pd.DataFrame
+        of `audit_tables`
+
+    Returns
+    -------
+    pd.DataFrame
+        claimed, verdict, measured (with interval), n, doing nothing: text columns
+    """
     rows = []
     for name, r in claims.iterrows():
         interval = (
@@ -82,11 +120,21 @@ def claims_view(
     return pd.DataFrame(rows).set_index("claim")
 
 # %% ../../../nbs/80_reports/70_pages/90_claims.ipynb #99d07d87
-def ablation_view(
-    table: pd.DataFrame,  # of `audit_tables`
-    family: str = "LightGBM",  # which learner
-) -> pd.DataFrame:  # leak, accuracy with interval, lift, AUC, base rate, per window
-    "The ablation as it is printed."
+def ablation_view(table: pd.DataFrame, family: str = "LightGBM") -> pd.DataFrame:
+    """The ablation as it is printed.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `audit_tables`
+    family : str, default "LightGBM"
+        which learner
+
+    Returns
+    -------
+    pd.DataFrame
+        leak, accuracy with interval, lift, AUC, base rate, per window
+    """
     t = table.xs(family, level="family")
     return pd.DataFrame(
         {
@@ -102,10 +150,19 @@ def ablation_view(
     )
 
 # %% ../../../nbs/80_reports/70_pages/90_claims.ipynb #87155afd
-def audit_text(
-    result: dict,  # of `audit`
-) -> str:  # plain text
-    "The tables of an audit for a terminal."
+def audit_text(result: dict) -> str:
+    """The tables of an audit for a terminal.
+
+    Parameters
+    ----------
+    result : dict
+        of `audit`
+
+    Returns
+    -------
+    str
+        plain text
+    """
     t, d = audit_tables(result), result["data"]
     smallest = t["smallest"][["low", "high", "honest", "leak", "value"]].copy()
     for k in ("low", "high", "honest", "value"):
@@ -125,13 +182,28 @@ def audit_text(
 
 # %% ../../../nbs/80_reports/70_pages/90_claims.ipynb #1efb16d8
 def plot_ablation(
-    table: pd.DataFrame,  # of `audit_tables`
-    claimed: tuple = (0.72, 0.75),  # accuracy range of a document, fractions
-    family: str = "LightGBM",  # which learner
-    # what the chart shows
+    table: pd.DataFrame,
+    claimed: tuple = (0.72, 0.75),
+    family: str = "LightGBM",
     title: str = "What a single mistake is worth: honest pipelines in blue, leaks in red, the claimed range shaded",
-):  # plotly Figure
-    "Accuracy per switch, sorted, with intervals over windows."
+):
+    """Accuracy per switch, sorted, with intervals over windows.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `audit_tables`
+    claimed : tuple, default (0.72, 0.75)
+        accuracy range of a document, fractions
+    family : str, default "LightGBM"
+        which learner
+    title : str, default …
+        what the chart shows
+
+    Returns
+    -------
+    plotly Figure
+    """
     import plotly.graph_objects as go
 
     from cryptolab.reports.plots import BLUE, OTHER_COLORS, apply_layout, plain_numbers, interval_points
@@ -143,8 +215,8 @@ def plot_ablation(
         part = t[t["leak"] == leak]
         fig.add_trace(
             interval_points(
-                plain_numbers(part["accuracy"]), part.index.tolist(), part["accuracy_low"], part["accuracy_high"], name,
-                color, "x",
+                plain_numbers(part["accuracy"]), part.index.tolist(), part["accuracy_low"], part["accuracy_high"],
+                name, color=color, along="x",
             )
         )
     fig.add_trace(
@@ -160,11 +232,25 @@ def plot_ablation(
 
 
 def plot_claims(
-    claims: pd.DataFrame,  # of `audit_tables`
-    kind: str = "direction",  # kind of claims
-    title: str = "Claimed (bars), measured (points) and what doing nothing scores (crosses)",  # what the chart shows
-):  # plotly Figure
-    "Claimed ranges and measurements, for claims between 0 and 1."
+    claims: pd.DataFrame,
+    kind: str = "direction",
+    title: str = "Claimed (bars), measured (points) and what doing nothing scores (crosses)",
+):
+    """Claimed ranges and measurements, for claims between 0 and 1.
+
+    Parameters
+    ----------
+    claims : pd.DataFrame
+        of `audit_tables`
+    kind : str, default "direction"
+        kind of claims
+    title : str, default "Claimed (bars), measured (points) and what doing nothing scores (crosses)"
+        what the chart shows
+
+    Returns
+    -------
+    plotly Figure
+    """
     import plotly.graph_objects as go
 
     from cryptolab.reports.plots import BLUE, apply_layout, plain_numbers, interval_points
@@ -181,7 +267,7 @@ def plot_claims(
     fig.add_trace(
         interval_points(
             plain_numbers(seen["measured"]), seen.index.tolist(), seen["measured_low"].astype(float),
-            seen["measured_high"].astype(float), "measured", BLUE, "x",
+            seen["measured_high"].astype(float), "measured", color=BLUE, along="x",
         )
     )
     idle = t[t["nothing"].notna()]

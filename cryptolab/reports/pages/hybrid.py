@@ -44,14 +44,35 @@ def _skill_verdict(row):
 
 # %% ../../../nbs/80_reports/70_pages/30_hybrid.ipynb #4f4c9509
 def event_finding(
-    comparison: pd.DataFrame,  # of `event_comparison`; rows ensemble, volatility alone
-    event: str,  # what is forecast, in words
-    over_volatility: dict,  # of `evaluation.events.auc_difference`: ensemble less volatility alone
-    over_best: dict,  # of `evaluation.events.auc_difference`: ensemble less the best member
-    best: str,  # the member that was best on validation rows
-    which_way: pd.DataFrame,  # of `direction_content`
-) -> str:  # five sentences
-    "What the ensemble knows of its event."
+    comparison: pd.DataFrame,
+    event: str,
+    over_volatility: dict,
+    over_best: dict,
+    best: str,
+    which_way: pd.DataFrame,
+) -> str:
+    """What the ensemble knows of its event.
+
+    Parameters
+    ----------
+    comparison : pd.DataFrame
+        of `event_comparison`; rows ensemble, volatility alone
+    event : str
+        what is forecast, in words
+    over_volatility : dict
+        of `evaluation.events.auc_difference`: ensemble less volatility alone
+    over_best : dict
+        of `evaluation.events.auc_difference`: ensemble less the best member
+    best : str
+        the member that was best on validation rows
+    which_way : pd.DataFrame
+        of `direction_content`
+
+    Returns
+    -------
+    str
+        five sentences
+    """
     e, v, w = comparison.loc["ensemble"], comparison.loc["volatility alone"], which_way.iloc[2]
     auc = _range(e, 1, ".3f", "auc_low", "auc_high")
     return (
@@ -70,10 +91,19 @@ def event_finding(
     )
 
 # %% ../../../nbs/80_reports/70_pages/30_hybrid.ipynb #f2ca3697
-def gate_finding(
-    gate: pd.DataFrame,  # of `good_gate`
-) -> str:  # a sentence
-    "Does the ensemble pass the document's gate, and would a constant answer?"
+def gate_finding(gate: pd.DataFrame) -> str:
+    """Does the ensemble pass the document's gate, and would a constant answer?
+
+    Parameters
+    ----------
+    gate : pd.DataFrame
+        of `good_gate`
+
+    Returns
+    -------
+    str
+        a sentence
+    """
     e, a = gate.loc["ensemble"], gate.loc["always"]
     return (
         f"Gate: accuracy {e.accuracy:.1%} (60 % asked for) and F1 {e.f1:.1%} (55 %):"
@@ -93,11 +123,21 @@ def _gain_verdict(few, row):
     return "a gain" if row.low > 0 else "a loss" if row.high < 0 else "no measurable gain"
 
 
-def gain_finding(
-    gain: pd.DataFrame,  # of `ml_gain`
-    coins: int = 1,  # coins in it
-) -> str:  # two sentences
-    "What the vote changed on identical signals."
+def gain_finding(gain: pd.DataFrame, coins: int = 1) -> str:
+    """What the vote changed on identical signals.
+
+    Parameters
+    ----------
+    gain : pd.DataFrame
+        of `ml_gain`
+    coins : int, default 1
+        coins in it
+
+    Returns
+    -------
+    str
+        two sentences
+    """
     a, w, r = gain.attrs, gain.loc["win rate"], gain.loc["net return per trade"]
     about = (
         f"Gain from ML: of {a['n']:,} oversold candles{f' of {coins} coins' if coins > 1 else ''} the points alone"
@@ -139,14 +179,35 @@ def _fitting_answers(system):
 
 
 def hybrid_info_sheet(
-    system,  # fitted Hybrid
-    origin: dict,  # symbol, timeframe, source, candles, first, last, fingerprint
-    event: str,  # what is forecast
-    certificate: pd.DataFrame | None = None,  # of `certify`
-    leaks: pd.DataFrame | None = None,  # of `audit_pipeline`
-    trials: dict | None = None,  # of `record_trial`
-) -> pd.DataFrame:  # index: question; column answer (text)
-    "Model information sheet of the hybrid ensemble, read from the fitted system."
+    system,
+    origin: dict,
+    event: str,
+    certificate: pd.DataFrame | None = None,
+    leaks: pd.DataFrame | None = None,
+    trials: dict | None = None,
+) -> pd.DataFrame:
+    """Model information sheet of the hybrid ensemble, read from the fitted system.
+
+    Parameters
+    ----------
+    system
+        fitted Hybrid
+    origin : dict
+        symbol, timeframe, source, candles, first, last, fingerprint
+    event : str
+        what is forecast
+    certificate : pd.DataFrame | None, default None
+        of `certify`
+    leaks : pd.DataFrame | None, default None
+        of `audit_pipeline`
+    trials : dict | None, default None
+        of `record_trial`
+
+    Returns
+    -------
+    pd.DataFrame
+        index: question; column answer (text)
+    """
     forecasts = {
         "forecast: event": f"{event}, known {system.lookahead} candles after the decision at the close of candle t",
         "looks at": f"{len(system.scaler_.chosen)} columns of the newest candle;"
@@ -157,20 +218,45 @@ def hybrid_info_sheet(
         for part, word in PART_NAMES.items()
     }
     fitted |= _fitting_answers(system)
-    return system_info_sheet(system, origin, forecasts, fitted, certificate, leaks, trials)
+    return system_info_sheet(system, origin, forecasts, fitted, certificate=certificate, leaks=leaks, trials=trials)
 
 # %% ../../../nbs/80_reports/70_pages/30_hybrid.ipynb #38aad19c
 def hybrid_result(
-    system,  # fitted Hybrid
-    origin: dict,  # as in `reports.results.system_result`
-    quality: pd.DataFrame,  # data-quality table
-    findings: list,  # sentences of the finding
-    event: dict,  # name, n, base_rate, methods (comparison table)
-    cost: float,  # fee + slippage per side, fraction
-    run: dict,  # started, seconds: all that may differ between two runs
-    **more,  # certificate, leaks, trials; gate, ml_gain, trading, importance and any other table
-) -> dict:  # JSON-able
-    "Collect the numbers of a hybrid report."
+    system,
+    origin: dict,
+    quality: pd.DataFrame,
+    findings: list,
+    event: dict,
+    cost: float,
+    run: dict,
+    **more,
+) -> dict:
+    """Collect the numbers of a hybrid report.
+
+    Parameters
+    ----------
+    system
+        fitted Hybrid
+    origin : dict
+        as in `reports.results.system_result`
+    quality : pd.DataFrame
+        data-quality table
+    findings : list
+        sentences of the finding
+    event : dict
+        name, n, base_rate, methods (comparison table)
+    cost : float
+        fee + slippage per side, fraction
+    run : dict
+        started, seconds: all that may differ between two runs
+    **more
+        certificate, leaks, trials; gate, ml_gain, trading, importance and any other table
+
+    Returns
+    -------
+    dict
+        JSON-able
+    """
     epochs = {name: h.attrs["best_epoch"] for name, h in system.histories_.items()}
     return system_result(
         system, origin, quality, " ".join(findings), cost, run, ensemble=system.ensemble_, best_epoch=epochs,

@@ -15,21 +15,42 @@ from ..info_sheet import PART_NAMES, system_info_sheet, span_text
 from ...systems.v2.veto import decide, decision_counts, veto_value
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #a0e0db72
-def quantile_thresholds(
-    table: pd.DataFrame,  # of `V2.outcomes`
-    pass_share: float = 0.3,  # fraction of the candidates that A approves
-    veto_share: float = 1 / 3,  # fraction of the candidates that B forbids
-) -> tuple:  # bounce threshold, filter threshold
-    "Thresholds at which A approves and B forbids a stated fraction of the validation rows."
+def quantile_thresholds(table: pd.DataFrame, pass_share: float = 0.3, veto_share: float = 1 / 3) -> tuple:
+    """Thresholds at which A approves and B forbids a stated fraction of the validation rows.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `V2.outcomes`
+    pass_share : float, default 0.3
+        fraction of the candidates that A approves
+    veto_share : float, default 1 / 3
+        fraction of the candidates that B forbids
+
+    Returns
+    -------
+    tuple
+        bounce threshold, filter threshold
+    """
     val = table[(table["part"] == "val").to_numpy()]
     return float(np.quantile(val["p_bounce"], 1 - pass_share)), float(np.quantile(val["p_filter"], 1 - veto_share))
 
 
-def net_r(
-    table: pd.DataFrame,  # of `V2.outcomes`
-    cost: float,  # fee and slippage per side, fraction
-) -> pd.Series:  # net result of each candidate's trade in units of its risk (R)
-    "What each trade would have earned after costs."
+def net_r(table: pd.DataFrame, cost: float) -> pd.Series:
+    """What each trade would have earned after costs.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `V2.outcomes`
+    cost : float
+        fee and slippage per side, fraction
+
+    Returns
+    -------
+    pd.Series
+        net result of each candidate's trade in units of its risk (R)
+    """
     return (table["ret"] - 2 * cost) / table["risk"]
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #694b9620
@@ -54,13 +75,32 @@ def _veto_row(
 
 
 def veto_comparison(
-    tables: dict,  # reading -> table of `V2.outcomes` of that fit
-    cost: float,  # fee and slippage per side, fraction
-    pairs: dict | None = None,  # further pairs of thresholds by name: (bounce, filter)
-    block: float = 48.0,  # mean run of candidates in the bootstrap
-    seed: int = 0,  # of the bootstrap
-) -> pd.DataFrame:  # index (reading, thresholds); decision counts and `veto_value` on test rows
-    "How often each reading of B vetoes, and what its vetoes are worth."
+    tables: dict,
+    cost: float,
+    pairs: dict | None = None,
+    block: float = 48.0,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How often each reading of B vetoes, and what its vetoes are worth.
+
+    Parameters
+    ----------
+    tables : dict
+        reading -> table of `V2.outcomes` of that fit
+    cost : float
+        fee and slippage per side, fraction
+    pairs : dict | None, default None
+        further pairs of thresholds by name: (bounce, filter)
+    block : float, default 48.0
+        mean run of candidates in the bootstrap
+    seed : int, default 0
+        of the bootstrap
+
+    Returns
+    -------
+    pd.DataFrame
+        index (reading, thresholds); decision counts and `veto_value` on test rows
+    """
     rows = {}
     for name, table in tables.items():
         test = table[(table["part"] == "test").to_numpy()]
@@ -71,13 +111,31 @@ def veto_comparison(
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #4dfcc5b3
 def plot_veto(
-    tables: dict,  # reading -> table of `V2.outcomes`
-    bounce_threshold: float = 0.65,  # enter right of it
-    filter_threshold: float = 0.40,  # veto above it
-    most: int = 800,  # candidates drawn per reading at most
-    title: str = "Two opinions or one? As written, B is A in a mirror and can veto nothing",  # of the chart
-):  # plotly Figure
-    "Both probabilities of the test candidates; vetoes happen in the shaded corner."
+    tables: dict,
+    bounce_threshold: float = 0.65,
+    filter_threshold: float = 0.40,
+    most: int = 800,
+    title: str = "Two opinions or one? As written, B is A in a mirror and can veto nothing",
+):
+    """Both probabilities of the test candidates; vetoes happen in the shaded corner.
+
+    Parameters
+    ----------
+    tables : dict
+        reading -> table of `V2.outcomes`
+    bounce_threshold : float, default 0.65
+        enter right of it
+    filter_threshold : float, default 0.40
+        veto above it
+    most : int, default 800
+        candidates drawn per reading at most
+    title : str, default "Two opinions or one? As written, B is A in a mirror and can veto nothing"
+        of the chart
+
+    Returns
+    -------
+    plotly Figure
+    """
     import plotly.graph_objects as go
 
     from cryptolab.reports.plots import BLUE, GREY, OTHER_COLORS, apply_layout, plain_numbers, thinned_rows
@@ -106,11 +164,21 @@ def plot_veto(
     return apply_layout(fig, title).update_layout(hovermode="closest")
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #708ff4b7
-def exit_table(
-    table: pd.DataFrame,  # of `V2.outcomes`
-    cost: float,  # fee and slippage per side, fraction
-) -> pd.DataFrame:  # index (side, part); n; fractions target, stop, timeout, needed; mean gross_r, net_r; median risk
-    "How the trades of all candidates end; `needed` is the fraction of targets that breaks even."
+def exit_table(table: pd.DataFrame, cost: float) -> pd.DataFrame:
+    """How the trades of all candidates end; `needed` is the fraction of targets that breaks even.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `V2.outcomes`
+    cost : float
+        fee and slippage per side, fraction
+
+    Returns
+    -------
+    pd.DataFrame
+        index (side, part); n; fractions target, stop, timeout, needed; mean gross_r, net_r; median risk
+    """
     from cryptolab.systems.v2.strategy import break_even_probability
 
     rows = {}
@@ -125,13 +193,32 @@ def exit_table(
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #e4288e12
 def v2_info_sheet(
-    system,  # fitted V2
-    origin: dict,  # symbol, timeframe, source, candles, first, last, fingerprint
-    certificate: pd.DataFrame | None = None,  # of `certify` for the columns of A and B
-    leaks: pd.DataFrame | None = None,  # of `audit_pipeline`
-    trials: dict | None = None,  # of `record_trial`
-) -> pd.DataFrame:  # index: question; column answer (text)
-    "Model information sheet of V2, read from the fitted system."
+    system,
+    origin: dict,
+    certificate: pd.DataFrame | None = None,
+    leaks: pd.DataFrame | None = None,
+    trials: dict | None = None,
+) -> pd.DataFrame:
+    """Model information sheet of V2, read from the fitted system.
+
+    Parameters
+    ----------
+    system
+        fitted V2
+    origin : dict
+        symbol, timeframe, source, candles, first, last, fingerprint
+    certificate : pd.DataFrame | None, default None
+        of `certify` for the columns of A and B
+    leaks : pd.DataFrame | None, default None
+        of `audit_pipeline`
+    trials : dict | None, default None
+        of `record_trial`
+
+    Returns
+    -------
+    pd.DataFrame
+        index: question; column answer (text)
+    """
     parts = {part: sum(c["parts"][part] for c in system.counts_.values()) for part in PART_NAMES}
     trees = ", ".join(f"{side} {name} {t.best}" for side, pair in system.models_.items() for name, t in pair.items())
     levels = "; ".join(
@@ -158,14 +245,24 @@ def v2_info_sheet(
         "thresholds": f"{levels} ({chosen})",
         "touched once, at the end": "test rows",
     }
-    return system_info_sheet(system, origin, forecasts, fitted, certificate, leaks, trials)
+    return system_info_sheet(system, origin, forecasts, fitted, certificate=certificate, leaks=leaks, trials=trials)
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #1acb8489
-def bounce_finding(
-    comparison: pd.DataFrame,  # of `event_comparison`, the model first
-    event: str,  # what is forecast
-) -> str:  # one or two sentences
-    "What A knows of its event."
+def bounce_finding(comparison: pd.DataFrame, event: str) -> str:
+    """What A knows of its event.
+
+    Parameters
+    ----------
+    comparison : pd.DataFrame
+        of `event_comparison`, the model first
+    event : str
+        what is forecast
+
+    Returns
+    -------
+    str
+        one or two sentences
+    """
     row, a = comparison.iloc[0], comparison.attrs
     words = (
         f"Bounce: of {int(row.n):,} test candidates {a['happened']:.1%} reached their target"
@@ -193,11 +290,21 @@ def _gain_verdict(row):
     return f"({row.low:+.3f} to {row.high:+.3f}): {verdict}."
 
 
-def veto_finding(
-    comparison: pd.DataFrame,  # of `veto_comparison`
-    reading: str,  # the fitted system's own reading
-) -> str:  # two sentences
-    "What the veto is worth."
+def veto_finding(comparison: pd.DataFrame, reading: str) -> str:
+    """What the veto is worth.
+
+    Parameters
+    ----------
+    comparison : pd.DataFrame
+        of `veto_comparison`
+    reading : str
+        the fitted system's own reading
+
+    Returns
+    -------
+    str
+        two sentences
+    """
     words, readings = "", comparison.index.get_level_values(0)
     if "as_written" in readings:
         w = comparison.loc[("as_written", "0.65 and 0.40")]
@@ -216,11 +323,21 @@ def veto_finding(
     )
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #ccd2408f
-def trade_finding(
-    trades: dict,  # n, entry_rate, success, base_rate, net_r, net (fraction of the capital), p_random; NaN if unknown
-    cost: float,  # per side, fraction
-) -> str:  # one or two sentences
-    "What trading left."
+def trade_finding(trades: dict, cost: float) -> str:
+    """What trading left.
+
+    Parameters
+    ----------
+    trades : dict
+        n, entry_rate, success, base_rate, net_r, net (fraction of the capital), p_random; NaN if unknown
+    cost : float
+        per side, fraction
+
+    Returns
+    -------
+    str
+        one or two sentences
+    """
     words = (
         f"Trades: the system's own thresholds approve {_percent(trades['entry_rate'])} of the test candidates,"
         f" {trades['n']:,} of them could be traded one after another"
@@ -238,19 +355,50 @@ def trade_finding(
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #014f49c1
 def v2_result(
-    system,  # fitted V2
-    origin: dict,  # where the candles come from, with their fingerprint
-    quality: pd.DataFrame,  # data-quality table
-    finding: str,  # plain sentences
-    event: pd.DataFrame,  # of `event_comparison`, the model first
-    veto: pd.DataFrame,  # of `veto_comparison`
-    trading: dict,  # summary, exit_reasons, counts and any further table
-    cost: float,  # fee and slippage per side, fraction
-    run: dict,  # started, seconds: all that may differ between two runs
-    over: dict | None = None,  # rival -> `evaluation.events.auc_difference`; the leaderboard reads `volatility alone`
-    **more,  # certificate, leaks, trials, as in `reports.results.system_result`; further tables by name
-) -> dict:  # JSON-able
-    "Collect the numbers of a V2 report."
+    system,
+    origin: dict,
+    quality: pd.DataFrame,
+    finding: str,
+    event: pd.DataFrame,
+    veto: pd.DataFrame,
+    trading: dict,
+    cost: float,
+    run: dict,
+    over: dict | None = None,
+    **more,
+) -> dict:
+    """Collect the numbers of a V2 report.
+
+    Parameters
+    ----------
+    system
+        fitted V2
+    origin : dict
+        where the candles come from, with their fingerprint
+    quality : pd.DataFrame
+        data-quality table
+    finding : str
+        plain sentences
+    event : pd.DataFrame
+        of `event_comparison`, the model first
+    veto : pd.DataFrame
+        of `veto_comparison`
+    trading : dict
+        summary, exit_reasons, counts and any further table
+    cost : float
+        fee and slippage per side, fraction
+    run : dict
+        started, seconds: all that may differ between two runs
+    over : dict | None, default None
+        rival -> `evaluation.events.auc_difference`; the leaderboard reads `volatility alone`
+    **more
+        certificate, leaks, trials, as in `reports.results.system_result`; further tables by name
+
+    Returns
+    -------
+    dict
+        JSON-able
+    """
     readings = {}
     for (name, levels), row in veto.iterrows():
         readings.setdefault(name, {})[levels] = row.to_dict()

@@ -25,14 +25,35 @@ def _fitting_answers(system):
 
 
 def v9_info_sheet(
-    system,  # fitted V9
-    origin: dict,  # symbol, timeframe, source, candles, first, last, fingerprint
-    labels: dict,  # name of the forecast -> its label table (attrs label, ahead), as the system was fitted on
-    certificate: pd.DataFrame | None = None,  # of `certify`
-    leaks: pd.DataFrame | None = None,  # of `audit_pipeline`
-    trials: dict | None = None,  # of `record_trial`
-) -> pd.DataFrame:  # index: question; column answer (text)
-    "Model information sheet of V9, read from the fitted system."
+    system,
+    origin: dict,
+    labels: dict,
+    certificate: pd.DataFrame | None = None,
+    leaks: pd.DataFrame | None = None,
+    trials: dict | None = None,
+) -> pd.DataFrame:
+    """Model information sheet of V9, read from the fitted system.
+
+    Parameters
+    ----------
+    system
+        fitted V9
+    origin : dict
+        symbol, timeframe, source, candles, first, last, fingerprint
+    labels : dict
+        name of the forecast -> its label table (attrs label, ahead), as the system was fitted on
+    certificate : pd.DataFrame | None, default None
+        of `certify`
+    leaks : pd.DataFrame | None, default None
+        of `audit_pipeline`
+    trials : dict | None, default None
+        of `record_trial`
+
+    Returns
+    -------
+    pd.DataFrame
+        index: question; column answer (text)
+    """
     forecasts = {
         f"forecast: {name}": f"{table.attrs.get('label', name)}, known {table.attrs.get('ahead', 1)} candles after"
         " the decision at the close of candle t"
@@ -46,20 +67,45 @@ def v9_info_sheet(
     purged = ", ".join(f"{name} {count}" for name, count in system.counts_["purged"].items())
     fitted["left out between the parts"] = f"{purged} rows whose outcome reaches into the next part"
     fitted |= _fitting_answers(system)
-    return system_info_sheet(system, origin, forecasts, fitted, certificate, leaks, trials)
+    return system_info_sheet(system, origin, forecasts, fitted, certificate=certificate, leaks=leaks, trials=trials)
 
 # %% ../../../nbs/80_reports/70_pages/10_v9.ipynb #c73fafd9
 def v9_result(
-    system,  # fitted V9
-    origin: dict,  # as in `system_result`
-    quality: pd.DataFrame,  # as in `system_result`
-    boards: dict,  # direction, volatility, next_sigma, price: comparisons, the model first; rivals, costs, other tables
-    coverage: dict,  # of `interval_coverage` on the test rows
-    cost: float,  # as in `system_result`
-    run: dict,  # as in `system_result`
-    **proof,  # certificate, leaks, trials: as in `system_result`
-) -> dict:  # JSON-able
-    "Collect the numbers of a V9 report."
+    system,
+    origin: dict,
+    quality: pd.DataFrame,
+    boards: dict,
+    coverage: dict,
+    cost: float,
+    run: dict,
+    **proof,
+) -> dict:
+    """Collect the numbers of a V9 report.
+
+    Parameters
+    ----------
+    system
+        fitted V9
+    origin : dict
+        as in `system_result`
+    quality : pd.DataFrame
+        as in `system_result`
+    boards : dict
+        direction, volatility, next_sigma, price: comparisons, the model first; rivals, costs, other tables
+    coverage : dict
+        of `interval_coverage` on the test rows
+    cost : float
+        as in `system_result`
+    run : dict
+        as in `system_result`
+    **proof
+        certificate, leaks, trials: as in `system_result`
+
+    Returns
+    -------
+    dict
+        JSON-able
+    """
     sentences = finding(
         boards["direction"], boards["volatility"], boards["price"], cost, rivals=boards.get("rivals"),
         costs=boards.get("costs"),

@@ -26,13 +26,32 @@ def _market_name(symbol):
 
 
 def entry_log(
-    candles: pd.DataFrame,  # candle table
-    time,  # decision row
-    orders: pd.DataFrame,  # of `scalping_orders`
-    signals: pd.DataFrame,  # of `technical_signals`
-    config: CryptoScalpingConfig | None = None,  # None: the defaults
-) -> str:  # lines
-    "The log of one entry."
+    candles: pd.DataFrame,
+    time,
+    orders: pd.DataFrame,
+    signals: pd.DataFrame,
+    config: CryptoScalpingConfig | None = None,
+) -> str:
+    """The log of one entry.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    time
+        decision row
+    orders : pd.DataFrame
+        of `scalping_orders`
+    signals : pd.DataFrame
+        of `technical_signals`
+    config : CryptoScalpingConfig | None, default None
+        None: the defaults
+
+    Returns
+    -------
+    str
+        lines
+    """
     config, s, o = config or CryptoScalpingConfig(), signals.loc[time], orders.loc[time]
     box = {name: "[X]" if s[name] else "[ ]" for name in s.index if name.endswith("_ok")}
     lines = [
@@ -52,22 +71,35 @@ def entry_log(
 _LOG = logging.getLogger("cryptolab.systems.hybrid.document")
 
 
-def model_folder(
-    path: str | Path,  # what somebody calls the model
-) -> Path:  # the folder it stands for: a name that ends in .pkl, .joblib or .pickle loses that ending
-    "The folder of a model under the document's file name."
+def model_folder(path: str | Path) -> Path:
+    """The folder of a model under the document's file name.
+
+    Parameters
+    ----------
+    path : str | Path
+        what somebody calls the model
+
+    Returns
+    -------
+    Path
+        the folder it stands for: a name that ends in .pkl, .joblib or .pickle loses that ending
+    """
     path = Path(path)
     return path.with_suffix("") if path.suffix in (".pkl", ".joblib", ".pickle") else path
 
 # %% ../../../nbs/70_systems/50_hybrid/95_document.ipynb #5c34df0f
 class CryptoScalpingStrategy:
-    "The scalping strategy with its configuration and, if it can be had, its ensemble."
+    """The scalping strategy with its configuration and, if it can be had, its ensemble.
 
-    def __init__(
-        self,
-        config: CryptoScalpingConfig | None = None,  # None: the defaults
-        model=None,  # a fitted system with `forecast` that gives `p_ml`; None loads `config.ml_model_path`
-    ):
+    Parameters
+    ----------
+    config : CryptoScalpingConfig | None, default None
+        None: the defaults
+    model : default None
+        a fitted system with `forecast` that gives `p_ml`; None loads `config.ml_model_path`
+    """
+
+    def __init__(self, config: CryptoScalpingConfig | None = None, model=None):
         self.config, self.model, self.silent = config or CryptoScalpingConfig(), model, ""
         if self.config.use_ml_ensemble and model is None:
             self._load()
@@ -85,11 +117,18 @@ class CryptoScalpingStrategy:
         self.silent = str(getattr(error, "what", error)).split("\n")[0].replace(str(folder), folder.name)
         _LOG.warning("the strategy goes on without the ensemble: %s", self.silent)
 
-    def votes(
-        self,
-        candles: pd.DataFrame,  # candle table
-    ):  # Series of votes by decision row, or None
-        "The ensemble's votes, if it could be loaded."
+    def votes(self, candles: pd.DataFrame):
+        """The ensemble's votes, if it could be loaded.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        Series of votes by decision row, or None
+        """
         if not self.config.use_ml_ensemble or self.model is None:
             return None
         try:
@@ -98,10 +137,18 @@ class CryptoScalpingStrategy:
             self._go_on(e)
             return None
 
-    def orders(
-        self,
-        candles: pd.DataFrame,  # candle table
-    ) -> pd.DataFrame:  # of `scalping_orders`
-        "Orders for the backtester."
+    def orders(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """Orders for the backtester.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        pd.DataFrame
+            of `scalping_orders`
+        """
         vote = self.votes(candles)
         return scalping_orders(candles, vote, self.config, self.silent if vote is None else "")

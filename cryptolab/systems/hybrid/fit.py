@@ -21,13 +21,30 @@ from ...validation import hold_out
 RESAMPLE = ("smote", "oversample", "weights", "none")
 
 
-def resampled(
-    x: np.ndarray,  # (rows, columns) training rows only
-    y: np.ndarray,  # (rows,) 0/1
-    how: str = "smote",  # smote | oversample | weights | none
-    seed: int = 0,  # of the draw
-) -> tuple:  # (x, y, weight); raises DataError where a class has fewer than two rows
-    "Balance training rows."
+def resampled(x: np.ndarray, y: np.ndarray, how: str = "smote", seed: int = 0) -> tuple:
+    """Balance training rows.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        (rows, columns) training rows only
+    y : np.ndarray
+        (rows,) 0/1
+    how : str, default "smote"
+        smote | oversample | weights | none
+    seed : int, default 0
+        of the draw
+
+    Returns
+    -------
+    tuple
+        (x, y, weight)
+
+    Raises
+    ------
+    DataError
+        where a class has fewer than two rows
+    """
     if how not in RESAMPLE:
         raise SettingsError("unknown way of resampling", " | ".join(RESAMPLE), repr(how), "choose one of them")
     if how in ("weights", "none"):
@@ -49,12 +66,23 @@ def resampled(
     return x, np.asarray(y, dtype="float64"), np.ones(len(y))
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #15920c8e
-def repeated(
-    positions: np.ndarray,  # windows
-    y: np.ndarray,  # (rows,) 0/1
-    seed: int = 0,  # of the draw
-) -> tuple:  # (positions, targets float32) with as many events as non-events, the originals first
-    "Repeat windows of the rarer class."
+def repeated(positions: np.ndarray, y: np.ndarray, seed: int = 0) -> tuple:
+    """Repeat windows of the rarer class.
+
+    Parameters
+    ----------
+    positions : np.ndarray
+        windows
+    y : np.ndarray
+        (rows,) 0/1
+    seed : int, default 0
+        of the draw
+
+    Returns
+    -------
+    tuple
+        (positions, targets float32) with as many events as non-events, the originals first
+    """
     ones, zeros = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
     rarer, gap = (ones, len(zeros) - len(ones)) if len(ones) < len(zeros) else (zeros, len(ones) - len(zeros))
     more = np.random.default_rng([seed, 5]).choice(rarer, gap) if len(rarer) else np.empty(0, dtype=int)
@@ -63,17 +91,44 @@ def repeated(
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #689a40ec
 def fit_member(
-    name: str,  # one of MEMBERS
-    rows: HybridRows,  # scaled by a scaler that knows no row after `train`
-    train: np.ndarray,  # positions to learn from, ascending
-    val: np.ndarray,  # later positions that say when to stop
-    sizes: dict,  # of `hybrid_sizes`
-    resample: str = "smote",  # as in `resampled`
-    seed: int = 0,  # of every random choice
-    threads: int | None = None,  # None = all cores
-    log=None,  # receives a line per epoch of the LSTM; None for silence
-) -> tuple:  # (model, history: epoch, loss, val_loss; attrs: best_epoch, rows that were learned from)
-    "Train one member."
+    name: str,
+    rows: HybridRows,
+    train: np.ndarray,
+    val: np.ndarray,
+    sizes: dict,
+    resample: str = "smote",
+    seed: int = 0,
+    threads: int | None = None,
+    log=None,
+) -> tuple:
+    """Train one member.
+
+    Parameters
+    ----------
+    name : str
+        one of MEMBERS
+    rows : HybridRows
+        scaled by a scaler that knows no row after `train`
+    train : np.ndarray
+        positions to learn from, ascending
+    val : np.ndarray
+        later positions that say when to stop
+    sizes : dict
+        of `hybrid_sizes`
+    resample : str, default "smote"
+        as in `resampled`
+    seed : int, default 0
+        of every random choice
+    threads : int | None, default None
+        None = all cores
+    log : default None
+        receives a line per epoch of the LSTM; None for silence
+
+    Returns
+    -------
+    tuple
+        (model, history: epoch, loss, val_loss; attrs: best_epoch, rows that were learned from)
+    """
     if name not in MEMBERS:
         raise SettingsError("unknown member", ", ".join(MEMBERS), repr(name), "choose one of them")
     y, balance = rows.y, resample != "none"
@@ -91,7 +146,7 @@ def fit_member(
     later = rows.x(val), y[val], balanced_weights(y[val]) if balance else np.ones(len(val))
     history = pd.DataFrame({"epoch": [1]})
     if name == "xgboost":
-        model, history = fit_boosting(x, target, weight, later, sizes, seed, threads)
+        model, history = fit_boosting(x, target, weight, later, sizes, seed, threads=threads)
     elif name == "svm":
         model = fit_svm(x, target, weight, later, sizes)
     else:
@@ -105,12 +160,23 @@ def fit_member(
     return model, history
 
 
-def member_votes(
-    models: dict,  # name -> model
-    rows: HybridRows,  # scaled as in training
-    part: np.ndarray,  # positions
-) -> pd.DataFrame:  # (rows, members) probabilities as trained, indexed by decision row
-    "The votes of all members."
+def member_votes(models: dict, rows: HybridRows, part: np.ndarray) -> pd.DataFrame:
+    """The votes of all members.
+
+    Parameters
+    ----------
+    models : dict
+        name -> model
+    rows : HybridRows
+        scaled as in training
+    part : np.ndarray
+        positions
+
+    Returns
+    -------
+    pd.DataFrame
+        (rows, members) probabilities as trained, indexed by decision row
+    """
     x, starts = rows.x(part), rows.starts(part)
     return pd.DataFrame(
         {name: ask_member(name, model, x, rows.windows.view, starts) for name, model in models.items()},
@@ -118,12 +184,23 @@ def member_votes(
     )
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #bfd691a4
-def fit_vote(
-    votes: pd.DataFrame,  # (rows, members) votes on validation rows
-    y: np.ndarray,  # (rows,) 0/1
-    weight: np.ndarray | None = None,  # (rows,) weight of each row; None weighs all the same
-) -> dict:  # member -> weight, none negative, sum 1
-    "Weights of least log loss."
+def fit_vote(votes: pd.DataFrame, y: np.ndarray, weight: np.ndarray | None = None) -> dict:
+    """Weights of least log loss.
+
+    Parameters
+    ----------
+    votes : pd.DataFrame
+        (rows, members) votes on validation rows
+    y : np.ndarray
+        (rows,) 0/1
+    weight : np.ndarray | None, default None
+        (rows,) weight of each row; None weighs all the same
+
+    Returns
+    -------
+    dict
+        member -> weight, none negative, sum 1
+    """
     from scipy.optimize import minimize
 
     p, y = np.clip(votes.to_numpy(dtype="float64"), 1e-6, 1 - 1e-6), np.asarray(y, dtype="float64")
@@ -144,13 +221,32 @@ def fit_vote(
 
 
 def vote_weights(
-    weights,  # published | equal | fitted, or a dict member -> weight
-    members: tuple = MEMBERS,  # those who vote
-    votes: pd.DataFrame | None = None,  # votes on validation rows, for `fitted`
-    y: np.ndarray | None = None,  # their outcomes
-    balance: bool = True,  # both classes count the same, as in training
-) -> dict:  # member -> weight, sum 1
-    "Weights by name; those of members that do not vote are shared among the others."
+    weights,
+    members: tuple = MEMBERS,
+    votes: pd.DataFrame | None = None,
+    y: np.ndarray | None = None,
+    balance: bool = True,
+) -> dict:
+    """Weights by name; those of members that do not vote are shared among the others.
+
+    Parameters
+    ----------
+    weights
+        published | equal | fitted, or a dict member -> weight
+    members : tuple, default MEMBERS
+        those who vote
+    votes : pd.DataFrame | None, default None
+        votes on validation rows, for `fitted`
+    y : np.ndarray | None, default None
+        their outcomes
+    balance : bool, default True
+        both classes count the same, as in training
+
+    Returns
+    -------
+    dict
+        member -> weight, sum 1
+    """
     if isinstance(weights, str):
         if weights == "fitted":
             return fit_vote(votes[list(members)], y, balanced_weights(y) if balance else None)
@@ -170,11 +266,21 @@ def vote_weights(
     return {m: float(weights[m]) / total for m in members}
 
 
-def weighted_vote(
-    votes: pd.DataFrame,  # (rows, members)
-    weights: dict,  # member -> weight, sum 1
-) -> np.ndarray:  # (rows,) probability
-    "The vote of the ensemble."
+def weighted_vote(votes: pd.DataFrame, weights: dict) -> np.ndarray:
+    """The vote of the ensemble.
+
+    Parameters
+    ----------
+    votes : pd.DataFrame
+        (rows, members)
+    weights : dict
+        member -> weight, sum 1
+
+    Returns
+    -------
+    np.ndarray
+        (rows,) probability
+    """
     return votes[list(weights)].to_numpy(dtype="float64") @ np.array(list(weights.values()))
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #10a6cae6
@@ -203,12 +309,23 @@ def _proposal(trial, name):
     }
 
 
-def tuning_folds(
-    rows: HybridRows,  # rows; only the training part is used
-    folds: int = 3,  # stretches that are judged
-    select: int | None = None,  # columns to keep, chosen inside each fold
-) -> list:  # of (rows scaled for this fold, positions to learn from, to stop by, to judge by)
-    "Purged folds that move forward through the training part."
+def tuning_folds(rows: HybridRows, folds: int = 3, select: int | None = None) -> list:
+    """Purged folds that move forward through the training part.
+
+    Parameters
+    ----------
+    rows : HybridRows
+        rows; only the training part is used
+    folds : int, default 3
+        stretches that are judged
+    select : int | None, default None
+        columns to keep, chosen inside each fold
+
+    Returns
+    -------
+    list
+        of (rows scaled for this fold, positions to learn from, to stop by, to judge by)
+    """
     from cryptolab.validation import WalkForward
 
     train = rows.parts.train
@@ -228,16 +345,41 @@ def _balanced_loss(y, p, balance):
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #ce9ec07c
 def tune(
-    rows: HybridRows,  # rows; only the training part is used
-    sizes: dict,  # of `hybrid_sizes`; trials, folds
-    members: tuple = ("random_forest", "xgboost", "logistic", "svm"),  # whose sizes are searched
-    resample: str = "smote",  # as in `resampled`
-    select: int | None = None,  # columns to keep
-    seed: int = 0,  # of sampler and learners
-    threads: int | None = None,  # None = all cores
-    log=print,  # receives a line per member; None for silence
-) -> tuple:  # (sizes with the best proposals, table of all trials: member, trial, loss, state, proposal)
-    "Search sizes on purged folds of the training part."
+    rows: HybridRows,
+    sizes: dict,
+    members: tuple = ("random_forest", "xgboost", "logistic", "svm"),
+    resample: str = "smote",
+    select: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    log=print,
+) -> tuple:
+    """Search sizes on purged folds of the training part.
+
+    Parameters
+    ----------
+    rows : HybridRows
+        rows; only the training part is used
+    sizes : dict
+        of `hybrid_sizes`; trials, folds
+    members : tuple, default ("random_forest", "xgboost", "logistic", "svm")
+        whose sizes are searched
+    resample : str, default "smote"
+        as in `resampled`
+    select : int | None, default None
+        columns to keep
+    seed : int, default 0
+        of sampler and learners
+    threads : int | None, default None
+        None = all cores
+    log : default print
+        receives a line per member; None for silence
+
+    Returns
+    -------
+    tuple
+        (sizes with the best proposals, table of all trials: member, trial, loss, state, proposal)
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -247,7 +389,7 @@ def tune(
         def objective(trial, name=name):
             losses, proposal = [], {**sizes, **_proposal(trial, name)}
             for number, (scaled, older, newer, judged) in enumerate(stretches):
-                model, _ = fit_member(name, scaled, older, newer, proposal, resample, seed, threads)
+                model, _ = fit_member(name, scaled, older, newer, proposal, resample, seed=seed, threads=threads)
                 p = member_votes({name: model}, scaled, judged)[name].to_numpy()
                 losses.append(_balanced_loss(rows.y[judged], p, resample != "none"))
                 trial.report(float(np.mean(losses)), number)
@@ -286,11 +428,21 @@ class _Names:
     suggest_float = suggest_categorical = suggest_int
 
 # %% ../../../nbs/70_systems/50_hybrid/30_fit.ipynb #8c25fba9
-def tree_importance(
-    models: dict,  # name -> model
-    columns: list,  # names of the columns
-) -> pd.DataFrame:  # index column; random_forest, xgboost (sum 1 each), mean; largest first; empty without trees
-    "Shares of the splits' gain by column."
+def tree_importance(models: dict, columns: list) -> pd.DataFrame:
+    """Shares of the splits' gain by column.
+
+    Parameters
+    ----------
+    models : dict
+        name -> model
+    columns : list
+        names of the columns
+
+    Returns
+    -------
+    pd.DataFrame
+        index column; random_forest, xgboost (sum 1 each), mean; largest first; empty without trees
+    """
     found = {
         name: np.asarray(models[name].feature_importances_, dtype="float64") for name in ("random_forest", "xgboost")
         if name in models

@@ -20,14 +20,35 @@ LABELS = ("touch", "barrier")
 
 
 def hybrid_labels(
-    candles: pd.DataFrame,  # candle table
-    label: str = "touch",  # touch (as published: a high reaches the threshold) | barrier (before the stop is met)
-    lookahead: int = 5,  # candles that may reach it
-    profit_threshold: float = 0.005,  # fraction of the price
-    label_stop: float = 0.01,  # fraction of the price; only for `barrier`
-    timeframe: str | None = None,  # length of a candle; None reads it from the candles
-) -> pd.DataFrame:  # label table y, t0, t1
-    "The event that is forecast."
+    candles: pd.DataFrame,
+    label: str = "touch",
+    lookahead: int = 5,
+    profit_threshold: float = 0.005,
+    label_stop: float = 0.01,
+    timeframe: str | None = None,
+) -> pd.DataFrame:
+    """The event that is forecast.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    label : str, default "touch"
+        touch (as published: a high reaches the threshold) | barrier (before the stop is met)
+    lookahead : int, default 5
+        candles that may reach it
+    profit_threshold : float, default 0.005
+        fraction of the price
+    label_stop : float, default 0.01
+        fraction of the price; only for `barrier`
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        label table y, t0, t1
+    """
     if label not in LABELS:
         raise SettingsError("unknown label", " | ".join(LABELS), repr(label), "choose one of them")
     if label == "touch":
@@ -39,18 +60,38 @@ def hybrid_labels(
 # %% ../../../nbs/70_systems/50_hybrid/10_rows.ipynb #31970afb
 @dataclass(frozen=True, eq=False)
 class Standard:
-    "Mean and standard deviation of chosen columns, learned from training rows."
+    """Mean and standard deviation of chosen columns, learned from training rows.
 
-    names: list  # all columns of the feature table, in order
-    chosen: list  # those that are used, in order
-    mean: np.ndarray  # (chosen,)
-    scale: np.ndarray  # (chosen,), above 0
+    Parameters
+    ----------
+    names : list
+        all columns of the feature table, in order
+    chosen : list
+        those that are used, in order
+    mean : np.ndarray
+        (chosen,)
+    scale : np.ndarray
+        (chosen,), above 0
+    """
 
-    def transform(
-        self,
-        values: np.ndarray,  # (rows, names)
-    ) -> np.ndarray:  # (rows, chosen) float32 within ±5; NaN stays NaN
-        "Scale values."
+    names: list
+    chosen: list
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        """Scale values.
+
+        Parameters
+        ----------
+        values : np.ndarray
+            (rows, names)
+
+        Returns
+        -------
+        np.ndarray
+            (rows, chosen) float32 within ±5; NaN stays NaN
+        """
         if np.shape(values)[-1] != len(self.names):
             raise ModelError(
                 "the scaler was fitted on other features", f"{len(self.names)} columns", np.shape(values)[-1],
@@ -68,11 +109,25 @@ class Standard:
         }
 
     @staticmethod
-    def from_json(
-        stored: dict,  # what `to_json` gave
-        names: list,  # columns the caller will scale
-    ):  # a Standard; raises ModelError for other columns or a damaged file
-        "Read a scaler back."
+    def from_json(stored: dict, names: list):
+        """Read a scaler back.
+
+        Parameters
+        ----------
+        stored : dict
+            what `to_json` gave
+        names : list
+            columns the caller will scale
+
+        Returns
+        -------
+        a Standard
+
+        Raises
+        ------
+        ModelError
+            for other columns or a damaged file
+        """
         try:
             mean, scale = (np.asarray(stored[k], dtype="float64") for k in ("mean", "scale"))
             known, chosen = [str(n) for n in stored["names"]], [str(n) for n in stored["chosen"]]
@@ -95,13 +150,29 @@ class Standard:
         return Standard(known, chosen, mean, scale)
 
 # %% ../../../nbs/70_systems/50_hybrid/10_rows.ipynb #a9d50f47
-def fit_standard(
-    values: np.ndarray,  # (rows, names) finite training rows
-    names: list,  # columns
-    y: np.ndarray | None = None,  # (rows,) 0/1, needed for `select`
-    select: int | None = None,  # keep so many columns with the largest F value; None keeps all
-) -> Standard:  # raises DataError without rows
-    "Learn centre, spread and, with `select`, the columns from training rows."
+def fit_standard(values: np.ndarray, names: list, y: np.ndarray | None = None, select: int | None = None) -> Standard:
+    """Learn centre, spread and, with `select`, the columns from training rows.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        (rows, names) finite training rows
+    names : list
+        columns
+    y : np.ndarray | None, default None
+        (rows,) 0/1, needed for `select`
+    select : int | None, default None
+        keep so many columns with the largest F value; None keeps all
+
+    Returns
+    -------
+    Standard
+
+    Raises
+    ------
+    DataError
+        without rows
+    """
     if not len(values):
         raise DataError("no training row", "at least one", 0, "use more candles")
     values, names = np.asarray(values, dtype="float64"), [str(n) for n in names]
@@ -123,35 +194,96 @@ def fit_standard(
 # %% ../../../nbs/70_systems/50_hybrid/10_rows.ipynb #b334d01b
 @dataclass(frozen=True, eq=False)
 class HybridRows:
-    "Labelled rows of one candle table, scaled by a scaler that knows the training rows only."
+    """Labelled rows of one candle table, scaled by a scaler that knows the training rows only.
 
-    raw: validation.Windows  # unscaled windows
-    windows: validation.Windows  # the same, scaled, chosen columns only
+    Parameters
+    ----------
+    raw : validation.Windows
+        unscaled windows
+    windows : validation.Windows
+        the same, scaled, chosen columns only
+    scaler : Standard
+        fitted on the training rows; None before
+    numbers : np.ndarray
+        window number of each labelled row
+    labels : pd.DataFrame
+        label table of these rows
+    parts : validation.Split
+        positions among these rows
+    counts : dict, default dict()
+        what was kept, dropped and purged
+    """
+
+    raw: validation.Windows
+    windows: validation.Windows
     scaler: Standard
-    numbers: np.ndarray  # window number of each labelled row
-    labels: pd.DataFrame  # label table of these rows
-    parts: validation.Split  # positions among these rows
-    counts: dict = field(default_factory=dict)  # what was kept, dropped and purged
+    numbers: np.ndarray
+    labels: pd.DataFrame
+    parts: validation.Split
+    counts: dict = field(default_factory=dict)
 
     @property
-    def y(self) -> np.ndarray:  # (rows,) 0/1
+    def y(self) -> np.ndarray:
+        """Returns
+        -------
+        np.ndarray
+            (rows,) 0/1
+        """
         return self.labels["y"].to_numpy(dtype="float64")
 
-    def x(self, rows) -> np.ndarray:  # (rows, columns) newest candle of each window
-        "Scaled features of rows."
+    def x(self, rows: np.ndarray) -> np.ndarray:
+        """Scaled features of rows.
+
+        Parameters
+        ----------
+        rows : np.ndarray
+            positions among the labelled rows
+
+        Returns
+        -------
+        np.ndarray
+            (rows, columns) newest candle of each window
+        """
         return self.windows.values[self.windows.ends[self.numbers[rows]]]
 
-    def starts(self, rows) -> np.ndarray:  # positions in `windows.view`
-        "First candle of the window of each row."
+    def starts(self, rows: np.ndarray) -> np.ndarray:
+        """First candle of the window of each row.
+
+        Parameters
+        ----------
+        rows : np.ndarray
+            positions among the labelled rows
+
+        Returns
+        -------
+        np.ndarray
+            positions in `windows.view`
+        """
         return self.windows.ends[self.numbers[rows]] - (self.windows.length - 1)
 
 
-def hybrid_windows(
-    candles: pd.DataFrame,  # candle table; attrs["warmup_until"] marks the first candle that is not warm-up
-    window: int = 20,  # candles per window
-    timeframe: str | None = None,  # None reads it from the candles
-) -> validation.Windows:  # unscaled; raises DataError when none is usable
-    "The 114 features of the set `hybrid` and their windows."
+def hybrid_windows(candles: pd.DataFrame, window: int = 20, timeframe: str | None = None) -> validation.Windows:
+    """The 114 features of the set `hybrid` and their windows.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table; attrs["warmup_until"] marks the first candle that is not warm-up
+    window : int, default 20
+        candles per window
+    timeframe : str | None, default None
+        None reads it from the candles
+
+    Returns
+    -------
+    validation.Windows
+        unscaled
+
+    Raises
+    ------
+    DataError
+        when none is usable
+    """
     from cryptolab.features.registry import features
 
     table = features(candles, "hybrid")
@@ -162,12 +294,23 @@ def hybrid_windows(
     return validation.make_windows(table, window, timeframe)
 
 
-def scaled_rows(
-    rows: HybridRows,  # rows
-    train: np.ndarray,  # positions that may be learned from
-    select: int | None = None,  # columns to keep; None keeps all
-) -> HybridRows:  # the same rows with a scaler fitted on these positions
-    "Fit the scaler (and the choice of columns) anew."
+def scaled_rows(rows: HybridRows, train: np.ndarray, select: int | None = None) -> HybridRows:
+    """Fit the scaler (and the choice of columns) anew.
+
+    Parameters
+    ----------
+    rows : HybridRows
+        rows
+    train : np.ndarray
+        positions that may be learned from
+    select : int | None, default None
+        columns to keep; None keeps all
+
+    Returns
+    -------
+    HybridRows
+        the same rows with a scaler fitted on these positions
+    """
     used = rows.raw.ends[rows.numbers[train]]
     scaler = fit_standard(rows.raw.values[used], rows.raw.names, rows.y[train], select)
     windows = replace(rows.raw, values=np.ascontiguousarray(scaler.transform(rows.raw.values)), names=scaler.chosen)
@@ -175,18 +318,51 @@ def scaled_rows(
 
 # %% ../../../nbs/70_systems/50_hybrid/10_rows.ipynb #ad1e0443
 def hybrid_rows(
-    candles: pd.DataFrame,  # candle table
-    label: str = "touch",  # as in `hybrid_labels`
-    lookahead: int = 5,  # as in `hybrid_labels`
-    profit_threshold: float = 0.005,  # as in `hybrid_labels`
-    label_stop: float = 0.01,  # as in `hybrid_labels`
-    window: int = 20,  # candles per window
-    fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-    test_start: str | None = None,  # first time of the test part; None takes the last share
-    select: int | None = None,  # columns to keep; None keeps all
-    timeframe: str | None = None,  # None reads it from the candles
-) -> HybridRows:  # raises DataError when a part is empty or has one class only
-    "Features, windows, labels, split and scaler."
+    candles: pd.DataFrame,
+    label: str = "touch",
+    lookahead: int = 5,
+    profit_threshold: float = 0.005,
+    label_stop: float = 0.01,
+    window: int = 20,
+    fractions: tuple = (0.70, 0.15, 0.15),
+    test_start: str | None = None,
+    select: int | None = None,
+    timeframe: str | None = None,
+) -> HybridRows:
+    """Features, windows, labels, split and scaler.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    label : str, default "touch"
+        as in `hybrid_labels`
+    lookahead : int, default 5
+        as in `hybrid_labels`
+    profit_threshold : float, default 0.005
+        as in `hybrid_labels`
+    label_stop : float, default 0.01
+        as in `hybrid_labels`
+    window : int, default 20
+        candles per window
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    test_start : str | None, default None
+        first time of the test part; None takes the last share
+    select : int | None, default None
+        columns to keep; None keeps all
+    timeframe : str | None, default None
+        None reads it from the candles
+
+    Returns
+    -------
+    HybridRows
+
+    Raises
+    ------
+    DataError
+        when a part is empty or has one class only
+    """
     if candles["close"].nunique() <= 1:
         raise DataError("all prices are the same", "prices that move", f"{len(candles)} rows", "check the file")
     windows = hybrid_windows(candles, window, timeframe)
@@ -210,5 +386,5 @@ def hybrid_rows(
         "base_rate": {p: float(y[getattr(parts, p)].mean()) for p in ("train", "val", "test")},
         "labels_dropped": table.attrs.get("dropped", {}),
     }
-    rows = HybridRows(windows, windows, None, numbers, mine, parts, counts)
+    rows = HybridRows(windows, windows, None, numbers, mine, parts, counts=counts)
     return scaled_rows(rows, parts.train, select)

@@ -17,27 +17,66 @@ from ...config import DataError, SettingsError
 # %% ../../../nbs/70_systems/50_hybrid/40_strategy.ipynb #2d5d108a
 @dataclass(frozen=True)
 class CryptoScalpingConfig:
-    "Settings of the scalping strategy; fractions of the price unless the name says otherwise."
+    """Settings of the scalping strategy; fractions of the price unless the name says otherwise.
 
-    use_ml_ensemble: bool = True  # add the ensemble's bonus
-    # the document's name; the model is the folder of that name without .pkl, nothing is ever unpickled
+    Parameters
+    ----------
+    use_ml_ensemble : bool, default True
+        add the ensemble's bonus
+    ml_model_path : str, default "models/crypto_scalping_ensemble.pkl"
+        the document's name; the model is the folder of that name without .pkl, nothing is ever unpickled
+    ml_entry_threshold : float, default 0.60
+        least vote for +1 point
+    ml_strong_threshold : float, default 0.70
+        least vote for +2 points
+    ml_weak_threshold : float, default 0.50
+        least vote for +0.5 points
+    ml_avoid_threshold : float, default 0.45
+        a vote below takes a point away
+    min_entry_score : float, default 6
+        points needed to enter
+    rsi_oversold : float, default 30.0
+        RSI of 14 candles below this: required, 2 points
+    band_width : float, default 2.0
+        Bollinger band of 20 candles, in standard deviations: close at or below it, 1 point
+    volume_spike : float, default 1.5
+        times the mean volume of the 20 candles before: more is 1 point
+    stoch_oversold : float, default 20.0
+        stochastic %K of 14 candles below this: 1 point
+    support_atr : float, default 0.5
+        close within so many ATR of the last pivot low: 1 point
+    take_profit : float, default 0.015
+        fraction of the price
+    stop_loss : float, default 0.01
+        fraction of the price
+    trail_by : float, default 0.005
+        distance of the trailing stop
+    trail_from : float, default 0.008
+        gain from which it trails
+    timeout : int, default 60
+        candles after which a position is closed
+    position_size : float, default 0.10
+        fraction of the account
+    """
+
+    use_ml_ensemble: bool = True
     ml_model_path: str = "models/crypto_scalping_ensemble.pkl"
-    ml_entry_threshold: float = 0.60  # least vote for +1 point
-    ml_strong_threshold: float = 0.70  # least vote for +2 points
-    ml_weak_threshold: float = 0.50  # least vote for +0.5 points
-    ml_avoid_threshold: float = 0.45  # a vote below takes a point away
-    min_entry_score: float = 6  # points needed to enter
-    rsi_oversold: float = 30.0  # RSI of 14 candles below this: required, 2 points
-    band_width: float = 2.0  # Bollinger band of 20 candles, in standard deviations: close at or below it, 1 point
-    volume_spike: float = 1.5  # times the mean volume of the 20 candles before: more is 1 point
-    stoch_oversold: float = 20.0  # stochastic %K of 14 candles below this: 1 point
-    support_atr: float = 0.5  # close within so many ATR of the last pivot low: 1 point
+    ml_entry_threshold: float = 0.60
+    ml_strong_threshold: float = 0.70
+    ml_weak_threshold: float = 0.50
+    ml_avoid_threshold: float = 0.45
+    min_entry_score: float = 6
+    rsi_oversold: float = 30.0
+    band_width: float = 2.0
+    volume_spike: float = 1.5
+    stoch_oversold: float = 20.0
+    support_atr: float = 0.5
     take_profit: float = 0.015
     stop_loss: float = 0.01
-    trail_by: float = 0.005  # distance of the trailing stop
-    trail_from: float = 0.008  # gain from which it trails
-    timeout: int = 60  # candles after which a position is closed
-    position_size: float = 0.10  # fraction of the account
+    trail_by: float = 0.005
+    trail_from: float = 0.008
+    timeout: int = 60
+    position_size: float = 0.10
 
     def __post_init__(self):
         positive = ("band_width", "volume_spike", "take_profit", "stop_loss", "trail_by", "timeout", "position_size")
@@ -77,11 +116,21 @@ def _pattern(x):
     return names, names != "none"
 
 
-def technical_signals(
-    candles: pd.DataFrame,  # candle table
-    config: CryptoScalpingConfig | None = None,  # None: the defaults
-) -> pd.DataFrame:  # rsi, band, volume, …, support, each with its …_ok; technical (0 … 9 points, NaN in the first rows)
-    "The technical score of every candle."
+def technical_signals(candles: pd.DataFrame, config: CryptoScalpingConfig | None = None) -> pd.DataFrame:
+    """The technical score of every candle.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    config : CryptoScalpingConfig | None, default None
+        None: the defaults
+
+    Returns
+    -------
+    pd.DataFrame
+        rsi, band, volume, …, support, each with its …_ok; technical (0 … 9 points, NaN in the first rows)
+    """
     from cryptolab.features import indicators as ind
     from cryptolab.features.operators import lag
     from cryptolab.features.registry import feature_inputs
@@ -117,11 +166,21 @@ SIGNALS = ("STRONG_BUY", "BUY", "HOLD", "AVOID")
 CONFIDENCES = ("VERY_HIGH", "HIGH", "MEDIUM", "LOW")
 
 
-def indicator_output(
-    vote,  # (n,) votes 0 … 1; NaN where the ensemble is silent
-    config: CryptoScalpingConfig | None = None,  # thresholds; None: the defaults
-) -> pd.DataFrame:  # probability, signal (STRONG_BUY | BUY | HOLD | AVOID), confidence (NONE … VERY_HIGH)
-    "Votes in words."
+def indicator_output(vote, config: CryptoScalpingConfig | None = None) -> pd.DataFrame:
+    """Votes in words.
+
+    Parameters
+    ----------
+    vote
+        (n,) votes 0 … 1; NaN where the ensemble is silent
+    config : CryptoScalpingConfig | None, default None
+        thresholds; None: the defaults
+
+    Returns
+    -------
+    pd.DataFrame
+        probability, signal (STRONG_BUY | BUY | HOLD | AVOID), confidence (NONE … VERY_HIGH)
+    """
     config = config or CryptoScalpingConfig()
     p = np.asarray(vote, dtype="float64")
     steps = (config.ml_strong_threshold, config.ml_entry_threshold, config.ml_avoid_threshold)
@@ -138,11 +197,21 @@ def _word(value, edges, words):
     return np.select([np.isnan(value), *(value >= e for e in edges)], ["NONE", *words[:-1]], words[-1])
 
 
-def ml_bonus(
-    vote,  # (n,) votes 0 … 1; NaN where the ensemble is silent
-    config: CryptoScalpingConfig | None = None,  # thresholds; None: the defaults
-) -> np.ndarray:  # (n,) +2, +1, +0.5, 0 or −1 points; 0 where silent
-    "The ensemble's points."
+def ml_bonus(vote, config: CryptoScalpingConfig | None = None) -> np.ndarray:
+    """The ensemble's points.
+
+    Parameters
+    ----------
+    vote
+        (n,) votes 0 … 1; NaN where the ensemble is silent
+    config : CryptoScalpingConfig | None, default None
+        thresholds; None: the defaults
+
+    Returns
+    -------
+    np.ndarray
+        (n,) +2, +1, +0.5, 0 or −1 points; 0 where silent
+    """
     config, p = config or CryptoScalpingConfig(), np.asarray(vote, dtype="float64")
     steps = (config.ml_strong_threshold, config.ml_entry_threshold, config.ml_weak_threshold, config.ml_avoid_threshold)
     return np.select([np.isnan(p), *(p >= s for s in steps)], [0.0, 2.0, 1.0, 0.5, 0.0], -1.0)
@@ -161,13 +230,32 @@ def _reasons(signals, bonus, vote, enter, silent):
 
 
 def scalping_orders(
-    candles: pd.DataFrame,  # candle table
-    vote=None,  # Series of votes by decision row; rows without one, and None, get no bonus
-    config: CryptoScalpingConfig | None = None,  # None: the defaults
-    silent: str = "",  # why there is no vote, for the reasons
-    signals: pd.DataFrame | None = None,  # of `technical_signals`, where it is known already
-) -> pd.DataFrame:  # action, size, stop_by … trail_from (price distances), timeout, reason, score, technical, ml
-    "Orders for the backtester, one row per candle."
+    candles: pd.DataFrame,
+    vote=None,
+    config: CryptoScalpingConfig | None = None,
+    silent: str = "",
+    signals: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Orders for the backtester, one row per candle.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    vote : default None
+        Series of votes by decision row; rows without one, and None, get no bonus
+    config : CryptoScalpingConfig | None, default None
+        None: the defaults
+    silent : str, default ""
+        why there is no vote, for the reasons
+    signals : pd.DataFrame | None, default None
+        of `technical_signals`, where it is known already
+
+    Returns
+    -------
+    pd.DataFrame
+        action, size, stop_by … trail_from (price distances), timeout, reason, score, technical, ml
+    """
     config = config or CryptoScalpingConfig()
     signals = technical_signals(candles, config) if signals is None else signals
     use = config.use_ml_ensemble and vote is not None

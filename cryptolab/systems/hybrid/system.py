@@ -14,26 +14,91 @@ import numpy as np
 import pandas as pd
 
 from ...config import ModelError, SettingsError
+from ...evaluation.forecast_table import Forecast
 from ...evaluation.metrics import log_losses
 from ...evaluation.metrics import confusion_scores, roc_auc
-from ...files import whole_folder
 from .. import artefacts
-from ..base import System, fit_key, fit_or_fetch, fitted_facts, split_names
+from ..params import split_names
+from ..base import System, fit_key, fit_or_fetch, fitted_facts, part_edges
 from .fit import RESAMPLE, fit_member, member_votes, tune, vote_weights, weighted_vote
 from ...models.calibration import fit_sigmoid, log_odds, sigmoid
-from ...models.stored import check_numbers, model_errors, read_line, read_stored
+from ...models.stored import check_numbers, read_line, read_stored
 from cryptolab.systems.hybrid.members import (
-    HYBRID_PROFILES, MEMBERS, ask_member, member_files, read_member, write_member,
+    HYBRID_PROFILES, HYBRID_SIZE_NOTES, MEMBERS, ask_member, member_files, read_member, write_member,
 )
-from .rows import LABELS, HybridRows, Standard, hybrid_rows, hybrid_windows, scaled_rows
+from cryptolab.systems.hybrid.rows import (
+    LABELS, HybridRows, Standard, hybrid_labels, hybrid_rows, hybrid_windows, scaled_rows,
+)
 from .strategy import CryptoScalpingConfig, indicator_output, scalping_orders, technical_signals
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #79fd3fb0
 class Hybrid(System):
-    "Random forest, XGBoost, LSTM, logistic regression and SVM vote on scalping entries (`seeds/hybrid_ensemble.md`)."
+    """Random forest, XGBoost, LSTM, logistic regression and SVM vote on scalping entries (`seeds/hybrid_ensemble.md`).
+
+    Parameters
+    ----------
+    profile : str, default "quick"
+        full | quick | smoke
+    seed : int, default 0
+        seed of every random choice
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+    label : str, default "touch"
+        touch (as published) | barrier (the stop comes first or not)
+    lookahead : int, default 5
+        candles that may reach the threshold
+    profit_threshold : float, default 0.005
+        fraction of the price; the document's 0.5 %
+    label_stop : float, default 0.01
+        fraction of the price; only for label="barrier"
+    window : int, default 20
+        candles that the LSTM sees
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    test_start : str | None, default None
+        first time of the test part, such as "2025-01-01"; None: the last fraction
+    members : tuple | str, default MEMBERS
+        those who vote
+    resample : str, default "smote"
+        smote (as published) | oversample | weights | none
+    weights : str, default "published"
+        published | fitted | equal
+    optimize : bool, default False
+        search sizes with Optuna on purged folds of the training part
+    select : int | None, default None
+        columns to keep, chosen on training rows; None keeps all 114
+    pool : tuple | str, default ()
+        other coins to judge on ("ETHUSDT,SOLUSDT"); not learned from
+    use_ml_ensemble : bool, default True
+        False: the strategy alone, forecasts as they are
+    ml_entry_threshold : float, default 0.60
+        least vote for +1 point
+    ml_strong_threshold : float, default 0.70
+        least vote for +2 points
+    min_entry_score : float, default 6
+        points needed to enter
+    take_profit : float, default 0.015
+        fraction of the price
+    stop_loss : float, default 0.01
+        fraction of the price
+    trail_by : float, default 0.005
+        fraction of the price
+    trail_from : float, default 0.008
+        gain from which the stop trails
+    timeout : int, default 60
+        candles after which a position is closed
+    position_size : float, default 0.10
+        fraction of the account
+    threads : int | None, default None
+        threads of the trees; None = all cores
+    sizes : dict | None, default None
+        sizes that differ from the profile's; see `size_table`
+    **unknown
+        always an error that names the closest parameter
+    """
 
     name = "hybrid"
-    profiles = HYBRID_PROFILES
+    profiles, size_notes = HYBRID_PROFILES, HYBRID_SIZE_NOTES
     choices = {"label": LABELS, "resample": RESAMPLE, "weights": ("published", "fitted", "equal")}
     ranges = {
         "window": (2, 10_000), "lookahead": (1, 10_000), "seed": (0, 2**32 - 1), "profit_threshold": (1e-6, 10),
@@ -43,73 +108,243 @@ class Hybrid(System):
     def __init__(
         self,
         *,
-        profile: str = "quick",  # full | quick | smoke
-        seed: int = 0,  # seed of every random choice
-        timeframe: str | None = None,  # length of a candle; None reads it from the candles
-        label: str = "touch",  # touch (as published) | barrier (the stop comes first or not)
-        lookahead: int = 5,  # candles that may reach the threshold
-        profit_threshold: float = 0.005,  # fraction of the price; the document's 0.5 %
-        label_stop: float = 0.01,  # fraction of the price; only for label="barrier"
-        window: int = 20,  # candles that the LSTM sees
-        fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-        test_start: str | None = None,  # first time of the test part, such as "2025-01-01"; None: the last fraction
-        members: tuple | str = MEMBERS,  # those who vote
-        resample: str = "smote",  # smote (as published) | oversample | weights | none
-        weights: str = "published",  # published | fitted | equal
-        optimize: bool = False,  # search sizes with Optuna on purged folds of the training part
-        select: int | None = None,  # columns to keep, chosen on training rows; None keeps all 114
-        pool: tuple | str = (),  # other coins to judge on ("ETHUSDT,SOLUSDT"); not learned from
-        use_ml_ensemble: bool = True,  # False: the strategy alone, forecasts as they are
-        ml_entry_threshold: float = 0.60,  # least vote for +1 point
-        ml_strong_threshold: float = 0.70,  # least vote for +2 points
-        min_entry_score: float = 6,  # points needed to enter
-        take_profit: float = 0.015,  # fraction of the price
-        stop_loss: float = 0.01,  # fraction of the price
-        trail_by: float = 0.005,  # fraction of the price
-        trail_from: float = 0.008,  # gain from which the stop trails
-        timeout: int = 60,  # candles after which a position is closed
-        position_size: float = 0.10,  # fraction of the account
-        threads: int | None = None,  # threads of the trees; None = all cores
-        forest_trees: int | None = None,  # trees of the forest
-        boost_trees: int | None = None,  # most trees of XGBoost
-        lstm_units: int | None = None,  # LSTM units
-        lstm_epochs: int | None = None,  # most epochs
-        svm_rows: int | None = None,  # newest training rows that the SVM sees
-        trials: int | None = None,  # proposals per member, with optimize
-        folds: int | None = None,  # folds of each proposal
-        **unknown,  # always an error that names the closest parameter
+        profile: str = "quick",
+        seed: int = 0,
+        timeframe: str | None = None,
+        label: str = "touch",
+        lookahead: int = 5,
+        profit_threshold: float = 0.005,
+        label_stop: float = 0.01,
+        window: int = 20,
+        fractions: tuple = (0.70, 0.15, 0.15),
+        test_start: str | None = None,
+        members: tuple | str = MEMBERS,
+        resample: str = "smote",
+        weights: str = "published",
+        optimize: bool = False,
+        select: int | None = None,
+        pool: tuple | str = (),
+        use_ml_ensemble: bool = True,
+        ml_entry_threshold: float = 0.60,
+        ml_strong_threshold: float = 0.70,
+        min_entry_score: float = 6,
+        take_profit: float = 0.015,
+        stop_loss: float = 0.01,
+        trail_by: float = 0.005,
+        trail_from: float = 0.008,
+        timeout: int = 60,
+        position_size: float = 0.10,
+        threads: int | None = None,
+        sizes: dict | None = None,
+        **unknown,
     ):
         self.take_params(locals())
 
-# %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #b08661a3
-def _check_params(
-    self: Hybrid,
-) -> None:  # nothing; raises SettingsError for what is not allowed
-    "Hold every parameter against `choices` and `ranges`, the members and the strategy's own rules."
-    super(Hybrid, self).check_params()
-    members = split_names(self.members)
-    if not members or not set(members) <= set(MEMBERS):
-        raise SettingsError(
-            "unknown member of the ensemble", ", ".join(MEMBERS), ", ".join(members) or "none",
-            "name the members that vote",
+    def check_params(self) -> None:
+        """Hold every parameter against `choices` and `ranges`, the members and the strategy's own rules.
+
+        Raises
+        ------
+        SettingsError
+            for what is not allowed
+        """
+        System.check_params(self)
+        members = split_names(self.members)
+        if not members or not set(members) <= set(MEMBERS):
+            raise SettingsError(
+                "unknown member of the ensemble", ", ".join(MEMBERS), ", ".join(members) or "none",
+                "name the members that vote",
+            )
+        strategy_config(self)
+
+    def fit(
+        self,
+        candles: pd.DataFrame,
+        work: str | Path | None = None,
+        log=print,
+        pool: dict | None = None,
+    ) -> "Hybrid":
+        """Train the members on the training rows; weigh and calibrate their vote on the validation rows.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table, at least a few hundred rows
+        work : str | Path | None, default None
+            folder for finished members, so that an interrupted fit can resume
+        log : default print
+            receives progress lines; None for silence
+        pool : dict | None, default None
+            ignored: nothing is learned from other coins
+
+        Returns
+        -------
+        Hybrid
+            itself; learned attributes end in _
+        """
+        sizes, members = _checked(self)
+        timeframe = self.own_timeframe(candles)
+        rows = hybrid_rows(
+            candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.window,
+            fractions=self.fractions,
+            test_start=self.test_start, select=self.select, timeframe=timeframe,
         )
-    strategy_config(self)
+        self.trials_ = None
+        if self.optimize:
+            searched = tuple(m for m in members if m != "lstm" or self.profile == "full")
+            sizes, self.trials_ = tune(
+                rows, sizes, searched, self.resample, self.select, self.seed, threads=self.threads, log=log,
+            )
+        work = Path(work) / fit_key(self, candles) if work else None
+        fitted = {name: _train(self, name, rows, sizes, work, log) for name in members}
+        self.models_, self.histories_ = ({name: pair[i] for name, pair in fitted.items()} for i in (0, 1))
+        self.seconds_ = {name: h.attrs["seconds"] for name, h in self.histories_.items()}
+        self.scaler_, self.counts_, self.sizes_ = rows.scaler, rows.counts, sizes
+        parts = {part: rows.labels.index[getattr(rows.parts, part)] for part in ("train", "val", "test")}
+        self.index_, self.edges_ = {"event": parts}, part_edges(parts)
+        self.ensemble_ = fit_ensemble(self, self.models_, rows)
+        self.fitted_ = fitted_facts(
+            candles, timeframe, self.edges_, len(rows.labels), base_rate=rows.counts["base_rate"],
+        )
+        self.results_ = hybrid_results(self, candles, rows)
+        return self
 
+    def forecast(self, candles: pd.DataFrame) -> Forecast:
+        """Forecast table (design rule 4) with orders.
 
-Hybrid.check_params = _check_params
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe; brings its own warm-up
 
+        Returns
+        -------
+        Forecast
+            one row per candle that ends a whole window
 
+        Raises
+        ------
+        ModelError
+            if not fitted
+        """
+        timeframe = self.fitted_timeframe(candles)
+        windows = _scaled_windows(self, candles, timeframe)
+        x, starts = windows.values[windows.ends], windows.ends - (windows.length - 1)
+        votes = pd.DataFrame(
+            {name: ask_member(name, model, x, windows.view, starts) for name, model in self.models_.items()},
+            index=windows.index,
+        )
+        vote = pd.Series(weighted_vote(votes, self.ensemble_["weights"]), windows.index)
+        config = strategy_config(self)
+        orders = scalping_orders(candles, vote, config).loc[windows.index]
+        words = indicator_output(vote, config)
+        own = pd.DataFrame({"p_event": sigmoid(log_odds(vote), self.ensemble_["line"]), "p_ml": vote})
+        parts = [own, votes.add_prefix("p_"), words[["signal", "confidence"]], orders]
+        table = Forecast(pd.concat(parts, axis=1))
+        table.attrs = {
+            "system": "hybrid", "event": event_words(self), "horizon": self.lookahead, "timeframe": timeframe,
+            "known_at": "close of the row's candle", "ml": "used" if self.use_ml_ensemble else "off",
+            "label": self.label,
+        }
+        return table
+
+    def labels(self, candles: pd.DataFrame) -> dict:
+        """What happened after each candle: the event that the vote is about.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            "event" -> label table (y, t0, t1)
+        """
+        label = hybrid_labels(
+            candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.own_timeframe(candles),
+        )
+        return {"event": label}
+
+    def write_models(self, folder: Path) -> dict:
+        """Write the members, the vote and the results.
+
+        Parameters
+        ----------
+        folder : Path
+            empty folder
+
+        Returns
+        -------
+        dict
+            facts for the manifest: features, sizes (those found by a search too), members
+        """
+        for name, model in self.models_.items():
+            write_member(folder, name, model)
+        for name, value in (
+            ("scaler", self.scaler_.to_json()), ("ensemble", self.ensemble_), ("hybrid_results", self.results_),
+        ):
+            (folder / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False))
+        (folder / "training.log").write_text(_training_log(self))
+        return {"features": self.scaler_.names, "sizes": self.sizes_, "members": list(self.models_)}
+
+    def read_models(self, folder: Path, manifest: dict) -> None:
+        """Read members, vote and results back.
+
+        Parameters
+        ----------
+        folder : Path
+            folder whose sums are right
+        manifest : dict
+            its manifest
+
+        Raises
+        ------
+        ModelError
+            when a file is missing or holds what no member can be
+        """
+        from cryptolab.features.registry import feature_names
+
+        members = manifest["members"]
+        if not isinstance(members, list) or not members or len(set(members)) != len(members):
+            raise ModelError(f"{folder} has no members", ", ".join(MEMBERS), str(members)[:80], "train again")
+        artefacts.check_listed(folder, manifest, (*(f"{name}.json" for name in _TABLES), *member_files(members)))
+        scaler, self.ensemble_, self.results_ = (json.loads(read_stored(folder / f"{name}.json")) for name in _TABLES)
+        self.scaler_ = Standard.from_json(scaler, feature_names("hybrid"))
+        columns = len(self.scaler_.chosen)
+        self.ensemble_["weights"] = {name: self.ensemble_["weights"][name] for name in members}
+        check_numbers(*self.ensemble_["weights"].values())
+        self.ensemble_["line"] = read_line(self.ensemble_["line"])
+        self.models_ = {name: read_member(folder, name, columns) for name in members}
+        self.sizes_, self.trials_ = manifest["sizes"], None
+
+# %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #b08661a3
 def _checked(system):
     "Sizes and members, after checking every choice."
-    return system.sizes(), tuple(dict.fromkeys(split_names(system.members)))
+    system.check_params()
+    return system.chosen_sizes(), tuple(dict.fromkeys(split_names(system.members)))
 
 
-def strategy_config(
-    system: Hybrid,  # parameters
-) -> CryptoScalpingConfig:  # raises SettingsError for what cannot be traded
-    "The strategy's configuration."
+def strategy_config(system: Hybrid) -> CryptoScalpingConfig:
+    """The strategy's configuration.
+
+    Parameters
+    ----------
+    system : Hybrid
+        parameters
+
+    Returns
+    -------
+    CryptoScalpingConfig
+
+    Raises
+    ------
+    SettingsError
+        for what cannot be traded
+    """
     names = (
-        "use_ml_ensemble", "ml_entry_threshold", "ml_strong_threshold", "min_entry_score", "take_profit", "stop_loss",
+        "use_ml_ensemble", "ml_entry_threshold", "ml_strong_threshold", "min_entry_score", "take_profit",
+        "stop_loss",
         "trail_by", "trail_from", "timeout", "position_size",
     )
     return CryptoScalpingConfig(**{name: getattr(system, name) for name in names})
@@ -120,7 +355,8 @@ def _train(system, name, rows, sizes, work, log):
 
     def fit():
         model, history = fit_member(
-            name, rows, rows.parts.train, rows.parts.val, sizes, system.resample, system.seed, system.threads, log,
+            name, rows, rows.parts.train, rows.parts.val, sizes, system.resample, seed=system.seed,
+            threads=system.threads, log=log,
         )
         if log:
             log(f"{name:13} learned from {history.attrs['rows']:,} rows")
@@ -132,12 +368,23 @@ def _train(system, name, rows, sizes, work, log):
     )
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #ff5a7fd6
-def fit_ensemble(
-    system: Hybrid,  # parameters
-    models: dict,  # fitted members by name
-    rows: HybridRows,  # of `hybrid_rows`
-) -> dict:  # weights, kind, calibration (line per member), line (of the vote), best_member, validation_rows
-    "Weights and calibrations of the vote from validation rows."
+def fit_ensemble(system: Hybrid, models: dict, rows: HybridRows) -> dict:
+    """Weights and calibrations of the vote from validation rows.
+
+    Parameters
+    ----------
+    system : Hybrid
+        parameters
+    models : dict
+        fitted members by name
+    rows : HybridRows
+        of `hybrid_rows`
+
+    Returns
+    -------
+    dict
+        weights, kind, calibration (line per member), line (of the vote), best_member, validation_rows
+    """
     val, members = rows.parts.val, tuple(models)
     votes, y = member_votes(models, rows, val), rows.y[val]
     weights = vote_weights(system.weights, members, votes, y, system.resample != "none")
@@ -149,47 +396,24 @@ def fit_ensemble(
         "validation_rows": len(val),
     }
 
-# %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #eaa56999
-def _fit(
-    self: Hybrid,
-    candles: pd.DataFrame,  # candle table, at least a few hundred rows
-    work: str | Path | None = None,  # folder for finished members, so that an interrupted fit can resume
-    log=print,  # receives progress lines; None for silence
-    pool: dict | None = None,  # ignored: nothing is learned from other coins
-) -> Hybrid:  # itself; learned attributes end in _
-    "Train the members on the training rows; weigh and calibrate their vote on the validation rows."
-    sizes, members = _checked(self)
-    timeframe = self.own_timeframe(candles)
-    rows = hybrid_rows(
-        candles, self.label, self.lookahead, self.profit_threshold, self.label_stop, self.window, self.fractions,
-        self.test_start, self.select, timeframe,
-    )
-    self.trials_ = None
-    if self.optimize:
-        searched = tuple(m for m in members if m != "lstm" or self.profile == "full")
-        sizes, self.trials_ = tune(rows, sizes, searched, self.resample, self.select, self.seed, self.threads, log)
-    work = Path(work) / fit_key(self, candles) if work else None
-    fitted = {name: _train(self, name, rows, sizes, work, log) for name in members}
-    self.models_, self.histories_ = ({name: pair[i] for name, pair in fitted.items()} for i in (0, 1))
-    self.seconds_ = {name: h.attrs["seconds"] for name, h in self.histories_.items()}
-    self.scaler_, self.counts_, self.sizes_ = rows.scaler, rows.counts, sizes
-    self.index_ = {part: rows.labels.index[getattr(rows.parts, part)] for part in ("train", "val", "test")}
-    self.edges_ = {part: (str(index[0]), str(index[-1])) for part, index in self.index_.items()}
-    self.ensemble_ = fit_ensemble(self, self.models_, rows)
-    self.fitted_ = fitted_facts(candles, timeframe, self.edges_, len(rows.labels), base_rate=rows.counts["base_rate"])
-    self.results_ = hybrid_results(self, candles, rows)
-    return self
-
-
-Hybrid.fit = _fit
-
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #817ecc5c
-def hybrid_results(
-    system: Hybrid,  # with models and vote
-    candles: pd.DataFrame,  # the candles it was fitted on
-    rows: HybridRows,  # their prepared rows
-) -> dict:  # timestamp, pair, timeframe, ensemble_metrics, and the metrics of each member
-    "Metrics on the test rows with the document's names."
+def hybrid_results(system: Hybrid, candles: pd.DataFrame, rows: HybridRows) -> dict:
+    """Metrics on the test rows with the document's names.
+
+    Parameters
+    ----------
+    system : Hybrid
+        with models and vote
+    candles : pd.DataFrame
+        the candles it was fitted on
+    rows : HybridRows
+        their prepared rows
+
+    Returns
+    -------
+    dict
+        timestamp, pair, timeframe, ensemble_metrics, and the metrics of each member
+    """
     test = rows.parts.test
     votes, y = member_votes(system.models_, rows, test), rows.y[test]
     vote = weighted_vote(votes, system.ensemble_["weights"])
@@ -207,10 +431,19 @@ def _vote_scores(y, p):
     return {"f1_score" if name == "f1" else name: score for name, score in scores.items()} | {"roc_auc": roc_auc(y, p)}
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #e6baf20c
-def event_words(
-    system: Hybrid,  # parameters
-) -> str:  # a phrase
-    "The event that is forecast, in words."
+def event_words(system: Hybrid) -> str:
+    """The event that is forecast, in words.
+
+    Parameters
+    ----------
+    system : Hybrid
+        parameters
+
+    Returns
+    -------
+    str
+        a phrase
+    """
     goal = f"+{100 * system.profit_threshold:g} % within {system.lookahead} candles"
     if system.label == "touch":
         return f"the price touches {goal}"
@@ -228,62 +461,7 @@ def _scaled_windows(system, candles, timeframe):
     values = np.ascontiguousarray(system.scaler_.transform(raw.values))
     return type(raw)(values, raw.times, system.scaler_.chosen, raw.length, raw.ends, raw.dropped)
 
-
-def _forecast(
-    self: Hybrid,
-    candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-) -> pd.DataFrame:  # one row per candle that ends a whole window; raises ModelError if not fitted
-    "Forecast table (design rule 4) with orders."
-    timeframe = self.fitted_timeframe(candles)
-    windows = _scaled_windows(self, candles, timeframe)
-    x, starts = windows.values[windows.ends], windows.ends - (windows.length - 1)
-    votes = pd.DataFrame(
-        {name: ask_member(name, model, x, windows.view, starts) for name, model in self.models_.items()},
-        index=windows.index,
-    )
-    vote = pd.Series(weighted_vote(votes, self.ensemble_["weights"]), windows.index)
-    config = strategy_config(self)
-    orders = scalping_orders(candles, vote, config).loc[windows.index]
-    words = indicator_output(vote, config)
-    table = pd.concat(
-        [
-            pd.DataFrame({"p_event": sigmoid(log_odds(vote), self.ensemble_["line"]), "p_ml": vote}),
-            votes.add_prefix("p_"), words[["signal", "confidence"]], orders,
-        ],
-        axis=1,
-    )
-    table.attrs = {
-        "system": "hybrid", "event": event_words(self), "horizon": self.lookahead, "timeframe": timeframe,
-        "known_at": "close of the row's candle", "ml": "used" if self.use_ml_ensemble else "off", "label": self.label,
-    }
-    return table
-
-
-Hybrid.forecast = _forecast
-
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #af76541f
-def _save(
-    self: Hybrid,
-    folder: str | Path,  # model folder; replaced when it exists
-) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
-    "Write the members, the vote and a manifest with SHA-256 sums."
-    self.require_fitted("save")
-    with whole_folder(folder) as new:
-        for name, model in self.models_.items():
-            write_member(new, name, model)
-        for name, value in (
-            ("scaler", self.scaler_.to_json()), ("ensemble", self.ensemble_), ("hybrid_results", self.results_),
-        ):
-            (new / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False))
-        (new / "training.log").write_text(_training_log(self))
-        artefacts.write_manifest(
-            new, system="hybrid", format=1, params=self.shown_params(), features=self.scaler_.names,
-            fitted=self.fitted_, counts=self.counts_, sizes=self.sizes_, seconds=self.seconds_,
-            members=list(self.models_), versions=artefacts.package_versions(), code=artefacts.library_code(),
-        )
-    return Path(folder)
-
-
 def _training_log(system):
     "Rows, epochs, trials and final metrics as text."
     lines = [
@@ -300,44 +478,5 @@ def _training_log(system):
         lines += ["\n[tuning]", system.trials_.to_string(index=False)]
     return "\n".join([*lines, "", f"vote {json.dumps(system.ensemble_)}", f"test {json.dumps(system.results_)}", ""])
 
-
-Hybrid.save = _save
-
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #2bffcafc
 _TABLES = ("scaler", "ensemble", "hybrid_results")
-
-
-def _load(
-    folder: str | Path,  # folder that `save` wrote
-) -> Hybrid:  # a fitted system; raises ModelError for a pickle, or when a file is missing or altered
-    "Load a model folder after checking every byte of it."
-    from cryptolab.features.registry import feature_names
-
-    folder = Path(folder)
-    if folder.is_file() or folder.suffix in (".pkl", ".pickle", ".joblib"):
-        raise ModelError(
-            f"{folder} is a pickle's name", "a folder written by `save`", "a file that could run code when it is read",
-            "train again, or give the folder without that ending",
-        )
-    manifest = artefacts.check_manifest(folder, "hybrid", tuple(f"{name}.json" for name in _TABLES))
-    with model_errors(folder):
-        self = Hybrid.from_stored(manifest["params"])
-        self.sizes()  # every parameter is allowed
-        members = manifest["members"]
-        if not isinstance(members, list) or not members or len(set(members)) != len(members):
-            raise ModelError(f"{folder} has no members", ", ".join(MEMBERS), str(members)[:80], "train again")
-        artefacts.check_manifest(folder, "hybrid", member_files(members))
-        scaler, self.ensemble_, self.results_ = (json.loads(read_stored(folder / f"{name}.json")) for name in _TABLES)
-        self.scaler_ = Standard.from_json(scaler, feature_names("hybrid"))
-        columns = len(self.scaler_.chosen)
-        self.ensemble_["weights"] = {name: self.ensemble_["weights"][name] for name in members}
-        check_numbers(*self.ensemble_["weights"].values())
-        self.ensemble_["line"] = read_line(self.ensemble_["line"])
-        self.models_ = {name: read_member(folder, name, columns) for name in members}
-        self.fitted_, self.counts_, self.seconds_ = artefacts.stored_facts(manifest)
-        self.sizes_ = manifest["sizes"]
-        self.edges_, self.manifest_, self.trials_ = self.fitted_["parts"], manifest, None
-    return self
-
-
-Hybrid.load = staticmethod(_load)

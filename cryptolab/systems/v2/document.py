@@ -25,27 +25,55 @@ from .veto import decide, decision_counts
 
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #26af0aa0
 class CryptoDataLoader:
-    "Candles by symbol and timeframe (V2-01)."
+    """Candles by symbol and timeframe (V2-01).
 
-    def __init__(
-        self,
-        source: str | None = None,  # hub | local | exchange | sample; None: as in settings.ini
-        data_dir: str | Path | None = None,  # folder of the source; None: as in settings.ini
-        seed: int = 0,  # of the sample market
-    ):
+    Parameters
+    ----------
+    source : str | None, default None
+        hub | local | exchange | sample; None: as in settings.ini
+    data_dir : str | Path | None, default None
+        folder of the source; None: as in settings.ini
+    seed : int, default 0
+        of the sample market
+    """
+
+    def __init__(self, source: str | None = None, data_dir: str | Path | None = None, seed: int = 0):
         plan = load_settings()
         self.source, self.seed = source or plan.source, seed
         self.data_dir = data_dir if data_dir is not None or source is not None else plan.data_dir
 
     def load_klines(
         self,
-        symbol: str,  # such as BTCUSDT
-        timeframe: str = "15m",  # 15m | 1h | 1d
-        start_date: str | None = None,  # first time wanted, UTC
-        end_date: str | None = None,  # end of the time wanted
-        limit: int | None = None,  # newest candles; None: all there are (sample market: 10,000, or from start_date)
-    ) -> pd.DataFrame:  # candle table; raises a CryptolabError
-        "Clean candles of one pair."
+        symbol: str,
+        timeframe: str = "15m",
+        start_date: str | None = None,
+        end_date: str | None = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """Clean candles of one pair.
+
+        Parameters
+        ----------
+        symbol : str
+            such as BTCUSDT
+        timeframe : str, default "15m"
+            15m | 1h | 1d
+        start_date : str | None, default None
+            first time wanted, UTC
+        end_date : str | None, default None
+            end of the time wanted
+        limit : int | None, default None
+            newest candles; None: all there are (sample market: 10,000, or from start_date)
+
+        Returns
+        -------
+        pd.DataFrame
+            candle table
+
+        Raises
+        ------
+        CryptolabError
+        """
         from cryptolab.data import load_candles
 
         return load_candles(
@@ -53,28 +81,46 @@ class CryptoDataLoader:
             seed=self.seed,
         )
 
-    def symbols(self) -> list:  # 38 names
-        "The pairs of the document's repository."
+    def symbols(self) -> list:
+        """The pairs of the document's repository.
+
+        Returns
+        -------
+        list
+            38 names
+        """
         from cryptolab.data.hub import HUB_SYMBOLS
 
         return list(HUB_SYMBOLS)
 
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #43813712
 class FeatureEngineer:
-    "The 15 columns of V2 (V2-02)."
+    """The 15 columns of V2 (V2-02).
 
-    def __init__(
-        self,
-        features: str = "v2",  # v2 (distances) | v2_published (with price levels) | v2_nine (no levels)
-        trend: bool = False,  # also the 16 columns of trend and regime that the resolved filter reads
-    ):
+    Parameters
+    ----------
+    features : str, default "v2"
+        v2 (distances) | v2_published (with price levels) | v2_nine (no levels)
+    trend : bool, default False
+        also the 16 columns of trend and regime that the resolved filter reads
+    """
+
+    def __init__(self, features: str = "v2", trend: bool = False):
         self.features, self.trend = features, trend
 
-    def generate_features(
-        self,
-        df: pd.DataFrame,  # candle table
-    ) -> pd.DataFrame:  # the candles followed by the columns; NaN in warm-up rows
-        "Append the columns."
+    def generate_features(self, df: pd.DataFrame) -> pd.DataFrame:
+        """Append the columns.
+
+        Parameters
+        ----------
+        df : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        pd.DataFrame
+            the candles followed by the columns; NaN in warm-up rows
+        """
         tables = [bounce_columns(df, self.features)] + ([trend_columns(df)] if self.trend else [])
         out = df.join(tables)
         out.attrs = dict(df.attrs)
@@ -82,23 +128,44 @@ class FeatureEngineer:
 
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #4db3ccd9
 class LabelGenerator:
-    "1 where the target is hit first, 0 where the stop is, or neither (V2-03)."
+    """1 where the target is hit first, 0 where the stop is, or neither (V2-03).
+
+    Parameters
+    ----------
+    atr_period : int, default 14
+        candles of the ATR
+    sl_multiplier : float, default 1.5
+        ATRs to the stop
+    tp_multiplier : float, default 3.0
+        ATRs to the target
+    lookahead : int, default 16
+        candles until the trade is closed
+    """
 
     def __init__(
         self,
-        atr_period: int = 14,  # candles of the ATR
-        sl_multiplier: float = 1.5,  # ATRs to the stop
-        tp_multiplier: float = 3.0,  # ATRs to the target
-        lookahead: int = 16,  # candles until the trade is closed
+        atr_period: int = 14,
+        sl_multiplier: float = 1.5,
+        tp_multiplier: float = 3.0,
+        lookahead: int = 16,
     ):
         self.barriers = {"target": tp_multiplier, "stop": sl_multiplier, "timeout": lookahead, "window": atr_period}
 
-    def generate_labels(
-        self,
-        df: pd.DataFrame,  # candle table, with or without further columns
-        direction: str = "long",  # long | short
-    ) -> pd.DataFrame:  # the table with label (NaN: not known), t0, t1, exit, ret, risk, r
-        "Append the outcomes."
+    def generate_labels(self, df: pd.DataFrame, direction: str = "long") -> pd.DataFrame:
+        """Append the outcomes.
+
+        Parameters
+        ----------
+        df : pd.DataFrame
+            candle table, with or without further columns
+        direction : str, default "long"
+            long | short
+
+        Returns
+        -------
+        pd.DataFrame
+            the table with label (NaN: not known), t0, t1, exit, ret, risk, r
+        """
         if direction not in SIDES:
             raise SettingsError("unknown direction", "long | short", repr(direction), "choose one of them")
         label = trade_labels(df, direction, **self.barriers)
@@ -114,37 +181,78 @@ _NOT_READ = {
 }
 
 
-def feature_columns(
-    table: pd.DataFrame,  # any table of rows
-    trend: bool = False,  # False: all but the trend columns | True: the trend columns alone
-) -> list:  # names; prices, volumes, times, outcomes and forecasts are never among them
-    "What a model may read of a table."
+def feature_columns(table: pd.DataFrame, trend: bool = False) -> list:
+    """What a model may read of a table.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        any table of rows
+    trend : bool, default False
+        False: all but the trend columns | True: the trend columns alone
+
+    Returns
+    -------
+    list
+        names; prices, volumes, times, outcomes and forecasts are never among them
+    """
     numbers = [c for c in table.columns if c not in _NOT_READ and pd.api.types.is_numeric_dtype(table[c])]
     return [c for c in numbers if (c in TREND) == trend]
 
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #0f3dc059
 class TradingPipeline:
-    "Candles, columns and labels in one call (V2-07)."
+    """Candles, columns and labels in one call (V2-07).
+
+    Parameters
+    ----------
+    loader : CryptoDataLoader | None, default None
+        where candles come from
+    engineer : FeatureEngineer | None, default None
+        which columns
+    labels : LabelGenerator | None, default None
+        which outcomes
+    log : default print
+        receives a line per coin; None for silence
+    """
 
     def __init__(
         self,
-        loader: CryptoDataLoader | None = None,  # where candles come from
-        engineer: FeatureEngineer | None = None,  # which columns
-        labels: LabelGenerator | None = None,  # which outcomes
-        log=print,  # receives a line per coin; None for silence
+        loader: CryptoDataLoader | None = None,
+        engineer: FeatureEngineer | None = None,
+        labels: LabelGenerator | None = None,
+        log=print,
     ):
         self.loader, self.engineer = loader or CryptoDataLoader(), engineer or FeatureEngineer()
         self.labels, self.log = labels or LabelGenerator(), log
 
     def prepare_training_data(
         self,
-        symbol: str,  # such as BTCUSDT
-        timeframe: str = "15m",  # 15m | 1h | 1d
-        direction: str = "long",  # long | short
-        start_date: str | None = None,  # first time wanted
-        end_date: str | None = None,  # end of the time wanted
-    ) -> tuple:  # (table of labelled rows with symbol, candles, columns, label, t0, t1 …; names of the columns)
-        "One coin, ready to learn from."
+        symbol: str,
+        timeframe: str = "15m",
+        direction: str = "long",
+        start_date: str | None = None,
+        end_date: str | None = None,
+    ) -> tuple:
+        """One coin, ready to learn from.
+
+        Parameters
+        ----------
+        symbol : str
+            such as BTCUSDT
+        timeframe : str, default "15m"
+            15m | 1h | 1d
+        direction : str, default "long"
+            long | short
+        start_date : str | None, default None
+            first time wanted
+        end_date : str | None, default None
+            end of the time wanted
+
+        Returns
+        -------
+        tuple
+            (table of labelled rows with symbol, candles, columns, label, t0, t1 …; names of the columns)
+        """
         df = self.loader.load_klines(symbol, timeframe, start_date, end_date)
         table = self.labels.generate_labels(self.engineer.generate_features(df), direction)
         names = feature_columns(table)
@@ -156,13 +264,32 @@ class TradingPipeline:
 
     def batch_process(
         self,
-        symbols: list,  # such as ["BTCUSDT", "ETHUSDT"]
-        timeframe: str = "15m",  # 15m | 1h | 1d
-        direction: str = "long",  # long | short
-        start_date: str | None = None,  # first time wanted
-        end_date: str | None = None,  # end of the time wanted
-    ) -> pd.DataFrame:  # tables of all coins, one below the other, with `symbol`
-        "Several coins, one table."
+        symbols: list,
+        timeframe: str = "15m",
+        direction: str = "long",
+        start_date: str | None = None,
+        end_date: str | None = None,
+    ) -> pd.DataFrame:
+        """Several coins, one table.
+
+        Parameters
+        ----------
+        symbols : list
+            such as ["BTCUSDT", "ETHUSDT"]
+        timeframe : str, default "15m"
+            15m | 1h | 1d
+        direction : str, default "long"
+            long | short
+        start_date : str | None, default None
+            first time wanted
+        end_date : str | None, default None
+            end of the time wanted
+
+        Returns
+        -------
+        pd.DataFrame
+            tables of all coins, one below the other, with `symbol`
+        """
         if not len(symbols):
             raise SettingsError("no symbols", "at least one", "none", "name the coins")
         return pd.concat(
@@ -171,22 +298,46 @@ class TradingPipeline:
 
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #0842b0d4
 class ModelTrainer:
-    "Trains the bounce model (V2-04)."
+    """Trains the bounce model (V2-04).
+
+    Parameters
+    ----------
+    model_type : str, default "bounce"
+        bounce: the label | filter: the label inverted
+    n_estimators : int, default 500
+        most trees
+    learning_rate : float, default 0.05
+        of each tree
+    max_depth : int, default 7
+        levels of a tree
+    num_leaves : int, default 31
+        leaves of a tree
+    early_stopping_rounds : int, default 50
+        trees without a better validation loss before stopping
+    min_rows : int, default 50
+        fewest rows in a leaf
+    seed : int, default 0
+        handed to LightGBM
+    threads : int | None, default None
+        None = all cores
+    log : default print
+        receives progress lines; None for silence
+    """
 
     kind = None  # of the filter's question; None: the label itself
 
     def __init__(
         self,
-        model_type: str = "bounce",  # bounce: the label | filter: the label inverted
-        n_estimators: int = 500,  # most trees
-        learning_rate: float = 0.05,  # of each tree
-        max_depth: int = 7,  # levels of a tree
-        num_leaves: int = 31,  # leaves of a tree
-        early_stopping_rounds: int = 50,  # trees without a better validation loss before stopping
-        min_rows: int = 50,  # fewest rows in a leaf
-        seed: int = 0,  # handed to LightGBM
-        threads: int | None = None,  # None = all cores
-        log=print,  # receives progress lines; None for silence
+        model_type: str = "bounce",
+        n_estimators: int = 500,
+        learning_rate: float = 0.05,
+        max_depth: int = 7,
+        num_leaves: int = 31,
+        early_stopping_rounds: int = 50,
+        min_rows: int = 50,
+        seed: int = 0,
+        threads: int | None = None,
+        log=print,
     ):
         if model_type not in ("bounce", "filter"):
             raise SettingsError("unknown model type", "bounce | filter", repr(model_type), "choose one of them")
@@ -201,6 +352,81 @@ class ModelTrainer:
         kind = self.kind or ("as_written" if self.model_type == "filter" else None)
         y = df["label"].to_numpy(dtype="float64")
         return y if kind is None else filter_target(df.rename(columns={"label": "y"}), kind)
+
+    def train(self, df: pd.DataFrame, train_ratio: float = 0.8) -> dict:
+        """Fit, then score the test rows once.
+
+        Parameters
+        ----------
+        df : pd.DataFrame
+            of `prepare_training_data` or `batch_process`
+        train_ratio : float, default 0.8
+            fraction of the time to learn from; its last 15 % choose the number of trees
+
+        Returns
+        -------
+        dict
+            rows, features, trees, base_rate, val_auc, test_auc, test_auc_low, test_auc_high, feature_importance
+        """
+        from cryptolab.evaluation.events import auc_blocks
+        from cryptolab.validation import ChronologicalSplit
+
+        names = _check_table(self, df, train_ratio)
+        df = df[np.isfinite(self._target(df))]
+        y = self._target(df)
+        intervals = df[["t0", "t1", *(["symbol"] if "symbol" in df.columns else [])]]
+        parts = ChronologicalSplit(intervals, (0.85 * train_ratio, 0.15 * train_ratio, 1 - train_ratio)).parts()
+        X, cut = df[names], {name: getattr(parts, name) for name in ("train", "val", "test")}
+        (X_train, y_train), (X_val, y_val) = ((X.iloc[cut[name]], y[cut[name]]) for name in ("train", "val"))
+        self.model = train_trees(X_train, y_train, X_val, y_val, self.sizes, self.seed, threads=self.threads)
+        p = {name: self.model.predict(X.iloc[rows]) for name, rows in cut.items()}
+        self.model.calibration = fit_sigmoid(log_odds(p["val"]), y_val)
+        order = np.argsort(intervals["t0"].to_numpy()[cut["test"]], kind="stable")
+        block = 48.0 * (df["symbol"].nunique() if "symbol" in df.columns else 1)
+        test, val = auc_blocks(y[cut["test"]][order], p["test"][order], block), auc_blocks(y_val, p["val"], block, 2)
+        self.results = {
+            "rows": {**{name: len(rows) for name, rows in cut.items()}, "purged": len(parts.purged)}, "features": names,
+            "trees": self.model.best, "base_rate": float(y[cut["test"]].mean()), "val_auc": val["value"],
+            "test_auc": test["value"], "test_auc_low": test["low"], "test_auc_high": test["high"],
+            "feature_importance": importance(self.model)["gain"].to_dict(),
+        }
+        if self.log:
+            r = self.results
+            area = f"test AUC {r['test_auc']:.3f} ({r['test_auc_low']:.3f} to {r['test_auc_high']:.3f})"
+            self.log(f"{self.model_type}: {r['trees']} trees, {area}, {r['rows']['test']:,} rows")
+        return self.results
+
+    def save_model(self, path: str | Path) -> Path:
+        """Write LightGBM's text with a manifest; a pickle would run code when it is loaded, so none is written.
+
+        Parameters
+        ----------
+        path : str | Path
+            such as models/bounce.pkl; written is the folder of that name without the ending
+
+        Returns
+        -------
+        Path
+            the folder
+
+        Raises
+        ------
+        ModelError
+            when nothing was trained
+        """
+        if self.model is None:
+            raise ModelError("nothing was trained", "train before save_model", "no model", "call train(df) first")
+        folder = safe_path(path)
+        with whole_folder(folder) as new:
+            (new / "model.txt").write_text(trees_to_text(self.model))
+            facts = {"columns": self.model.names, "calibration": self.model.calibration, "results": self.results}
+            (new / "facts.json").write_text(json.dumps(facts, indent=1))
+            artefacts.write_manifest(
+                new, system="v2-model", kind=self.model_type, versions=artefacts.package_versions(),
+            )
+        if self.log:
+            self.log(f"{path}: saved as the folder {folder} (LightGBM text and a manifest); pickles are not written")
+        return folder
 
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #c997a797
 def _check_table(trainer, df, train_ratio):
@@ -221,86 +447,48 @@ def _check_table(trainer, df, train_ratio):
         )
     return names
 
-
-def _train(
-    self: ModelTrainer,
-    df: pd.DataFrame,  # of `prepare_training_data` or `batch_process`
-    train_ratio: float = 0.8,  # fraction of the time to learn from; its last 15 % choose the number of trees
-) -> dict:  # rows, features, trees, base_rate, val_auc, test_auc, test_auc_low, test_auc_high, feature_importance
-    "Fit, then score the test rows once."
-    from cryptolab.evaluation.events import auc_blocks
-    from cryptolab.validation import ChronologicalSplit
-
-    names = _check_table(self, df, train_ratio)
-    df = df[np.isfinite(self._target(df))]
-    y = self._target(df)
-    intervals = df[["t0", "t1", *(["symbol"] if "symbol" in df.columns else [])]]
-    parts = ChronologicalSplit(intervals, (0.85 * train_ratio, 0.15 * train_ratio, 1 - train_ratio)).parts()
-    X, cut = df[names], {name: getattr(parts, name) for name in ("train", "val", "test")}
-    (X_train, y_train), (X_val, y_val) = ((X.iloc[cut[name]], y[cut[name]]) for name in ("train", "val"))
-    self.model = train_trees(X_train, y_train, X_val, y_val, self.sizes, self.seed, self.threads)
-    p = {name: self.model.predict(X.iloc[rows]) for name, rows in cut.items()}
-    self.model.calibration = fit_sigmoid(log_odds(p["val"]), y_val)
-    order = np.argsort(intervals["t0"].to_numpy()[cut["test"]], kind="stable")
-    block = 48.0 * (df["symbol"].nunique() if "symbol" in df.columns else 1)
-    test, val = auc_blocks(y[cut["test"]][order], p["test"][order], block), auc_blocks(y_val, p["val"], block, 2)
-    self.results = {
-        "rows": {**{name: len(rows) for name, rows in cut.items()}, "purged": len(parts.purged)}, "features": names,
-        "trees": self.model.best, "base_rate": float(y[cut["test"]].mean()), "val_auc": val["value"],
-        "test_auc": test["value"], "test_auc_low": test["low"], "test_auc_high": test["high"],
-        "feature_importance": importance(self.model)["gain"].to_dict(),
-    }
-    if self.log:
-        r = self.results
-        area = f"test AUC {r['test_auc']:.3f} ({r['test_auc_low']:.3f} to {r['test_auc_high']:.3f})"
-        self.log(f"{self.model_type}: {r['trees']} trees, {area}, {r['rows']['test']:,} rows")
-    return self.results
-
-
-ModelTrainer.train = _train
-
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #b0d5f008
-def safe_path(
-    path: str | Path,  # any path of the document
-) -> Path:  # the same without `.pkl` or `.joblib`
-    "Where a model really stands."
+def safe_path(path: str | Path) -> Path:
+    """Where a model really stands.
+
+    Parameters
+    ----------
+    path : str | Path
+        any path of the document
+
+    Returns
+    -------
+    Path
+        the same without `.pkl` or `.joblib`
+    """
     path = Path(path)
     return path.with_suffix("") if path.suffix in (".pkl", ".pickle", ".joblib") else path
 
-
-def _save_model(
-    self: ModelTrainer,
-    path: str | Path,  # such as models/bounce.pkl; written is the folder of that name without the ending
-) -> Path:  # the folder; raises ModelError when nothing was trained
-    "Write LightGBM's text with a manifest; a pickle would run code when it is loaded, so none is written."
-    if self.model is None:
-        raise ModelError("nothing was trained", "train before save_model", "no model", "call train(df) first")
-    folder = safe_path(path)
-    with whole_folder(folder) as new:
-        (new / "model.txt").write_text(trees_to_text(self.model))
-        facts = {"columns": self.model.names, "calibration": self.model.calibration, "results": self.results}
-        (new / "facts.json").write_text(json.dumps(facts, indent=1))
-        artefacts.write_manifest(
-            new, system="v2-model", kind=self.model_type, versions=artefacts.package_versions(),
-        )
-    if self.log:
-        self.log(f"{path}: saved as the folder {folder} (LightGBM text and a manifest); pickles are not written")
-    return folder
-
-
-ModelTrainer.save_model = _save_model
-
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #bec26dbe
 class TrendFilterTrainer(ModelTrainer):
-    "Trains the trend filter (V2-05): inverted labels as in the document, or `kind=\"resolved\"`."
+    """Trains the trend filter (V2-05): inverted labels as in the document, or `kind="resolved"`.
+
+    Parameters
+    ----------
+    n_estimators : int, default 500
+        most trees
+    learning_rate : float, default 0.05
+        of each tree
+    max_depth : int, default 7
+        levels of a tree
+    kind : str, default "as_written"
+        as_written: 1 − label, same columns | resolved: stop or target, from trend columns
+    **more
+        as in `ModelTrainer`
+    """
 
     def __init__(
         self,
-        n_estimators: int = 500,  # most trees
-        learning_rate: float = 0.05,  # of each tree
-        max_depth: int = 7,  # levels of a tree
-        kind: str = "as_written",  # as_written: 1 − label, same columns | resolved: stop or target, from trend columns
-        **more,  # as in `ModelTrainer`
+        n_estimators: int = 500,
+        learning_rate: float = 0.05,
+        max_depth: int = 7,
+        kind: str = "as_written",
+        **more,
     ):
         if kind not in ("as_written", "resolved"):
             raise SettingsError(
@@ -310,10 +498,23 @@ class TrendFilterTrainer(ModelTrainer):
         self.kind = kind
 
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #dba3fc2e
-def load_model(
-    path: str | Path,  # path given to `save_model`, with or without .pkl
-) -> Trees:  # raises ModelError for a pickle, or when the folder is missing or altered
-    "A model that `save_model` wrote."
+def load_model(path: str | Path) -> Trees:
+    """A model that `save_model` wrote.
+
+    Parameters
+    ----------
+    path : str | Path
+        path given to `save_model`, with or without .pkl
+
+    Returns
+    -------
+    Trees
+
+    Raises
+    ------
+    ModelError
+        for a pickle, or when the folder is missing or altered
+    """
     path, folder = Path(path), safe_path(path)
     if path.is_file():
         raise ModelError(
@@ -321,31 +522,51 @@ def load_model(
             f"a file of {path.stat().st_size:,} bytes",
             "loading a pickle runs whatever code it holds; train the model again with ModelTrainer and save it",
         )
-    artefacts.check_manifest(folder, "v2-model", ("facts.json", "model.txt"))
+    artefacts.check_listed(folder, artefacts.check_manifest(folder, "v2-model"), ("facts.json", "model.txt"))
     with model_errors(folder):
         facts = json.loads(read_stored(folder / "facts.json"))
         return trees_from_text(read_stored(folder / "model.txt"), read_line(facts["calibration"]), facts["columns"])
 
 # %% ../../../nbs/70_systems/40_v2/95_document.ipynb #1db58936
 class InferenceEngine:
-    "Confluence and veto of two stored models (V2-06)."
+    """Confluence and veto of two stored models (V2-06).
+
+    Parameters
+    ----------
+    bounce_model_path : str | Path
+        as given to `save_model`
+    filter_model_path : str | Path
+        as given to `save_model`
+    bounce_threshold : float, default 0.65
+        enter above it
+    filter_threshold : float, default 0.40
+        veto from it on
+    """
 
     def __init__(
         self,
-        bounce_model_path: str | Path,  # as given to `save_model`
-        filter_model_path: str | Path,  # as given to `save_model`
-        bounce_threshold: float = 0.65,  # enter above it
-        filter_threshold: float = 0.40,  # veto from it on
+        bounce_model_path: str | Path,
+        filter_model_path: str | Path,
+        bounce_threshold: float = 0.65,
+        filter_threshold: float = 0.40,
     ):
         self.bounce, self.filter = load_model(bounce_model_path), load_model(filter_model_path)
         self.bounce_threshold, self.filter_threshold = bounce_threshold, filter_threshold
         decide([0.5], [0.5], bounce_threshold, filter_threshold)  # checks the thresholds
 
-    def predict_single(
-        self,
-        features,  # dict, Series or one-row table with the columns of both models
-    ) -> dict:  # p_bounce, p_filter, signal (1 enter, 0 not), reason
-        "One decision."
+    def predict_single(self, features) -> dict:
+        """One decision.
+
+        Parameters
+        ----------
+        features
+            dict, Series or one-row table with the columns of both models
+
+        Returns
+        -------
+        dict
+            p_bounce, p_filter, signal (1 enter, 0 not), reason
+        """
         row = features if isinstance(features, pd.DataFrame) else pd.DataFrame([dict(features)])
         if len(row) != 1:
             raise DataError("predict_single takes one row", "1", len(row), "use predict_batch")
@@ -355,11 +576,19 @@ class InferenceEngine:
             "reason": str(found["reason"]),
         }
 
-    def predict_batch(
-        self,
-        df: pd.DataFrame,  # rows with the columns of both models
-    ) -> pd.DataFrame:  # with p_bounce, p_filter, signal, reason; a row with a missing value is NO_CANDIDATE
-        "Decisions for many rows."
+    def predict_batch(self, df: pd.DataFrame) -> pd.DataFrame:
+        """Decisions for many rows.
+
+        Parameters
+        ----------
+        df : pd.DataFrame
+            rows with the columns of both models
+
+        Returns
+        -------
+        pd.DataFrame
+            with p_bounce, p_filter, signal, reason; a row with a missing value is NO_CANDIDATE
+        """
         p = [
             np.where(df.reindex(columns=model.names).notna().all(axis=1), model.predict(df), np.nan)
             for model in (self.bounce, self.filter)
@@ -368,11 +597,19 @@ class InferenceEngine:
         found.index = df.index
         return df.drop(columns=[c for c in found.columns if c in df.columns]).assign(**found)
 
-    def get_statistics(
-        self,
-        df: pd.DataFrame,  # of `predict_batch`; with `label` also the success rate
-    ) -> dict:  # counts and rates of the reasons; success_rate of the approved, base_rate of all
-        "What the engine did."
+    def get_statistics(self, df: pd.DataFrame) -> dict:
+        """What the engine did.
+
+        Parameters
+        ----------
+        df : pd.DataFrame
+            of `predict_batch`; with `label` also the success rate
+
+        Returns
+        -------
+        dict
+            counts and rates of the reasons; success_rate of the approved, base_rate of all
+        """
         out = {"total": len(df), **decision_counts(df)}
         if "label" in df.columns:
             candidates = df[(df["reason"] != "NO_CANDIDATE") & df["label"].notna()]

@@ -25,30 +25,63 @@ TREND = (
 )
 
 
-def check_columns(
-    columns: str,  # name of a set of columns
-) -> str:  # the same; raises SettingsError for an unknown one
-    "One of the names in `COLUMNS`."
+def check_columns(columns: str) -> str:
+    """One of the names in `COLUMNS`.
+
+    Parameters
+    ----------
+    columns : str
+        name of a set of columns
+
+    Returns
+    -------
+    str
+        the same
+
+    Raises
+    ------
+    SettingsError
+        for an unknown one
+    """
     if columns not in COLUMNS:
         raise SettingsError("unknown `features`", " | ".join(COLUMNS), repr(columns), "choose one of them")
     return columns
 
 
-def bounce_columns(
-    candles: pd.DataFrame,  # candle table
-    columns: str = "v2",  # v2 (distances) | v2_published (six price levels) | v2_nine (published without the levels)
-) -> pd.DataFrame:  # 15 or 9 columns, one row per candle; NaN in warm-up rows
-    "What model A reads."
+def bounce_columns(candles: pd.DataFrame, columns: str = "v2") -> pd.DataFrame:
+    """What model A reads.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    columns : str, default "v2"
+        v2 (distances) | v2_published (six price levels) | v2_nine (published without the levels)
+
+    Returns
+    -------
+    pd.DataFrame
+        15 or 9 columns, one row per candle; NaN in warm-up rows
+    """
     from cryptolab.features.registry import features
 
     table = features(candles, "v2" if check_columns(columns) == "v2" else "v2_published", dtype="float64")
     return table.drop(columns=list(_LEVELS)) if columns == "v2_nine" else table
 
 
-def trend_columns(
-    candles: pd.DataFrame,  # candle table
-) -> pd.DataFrame:  # 16 columns, one row per candle; NaN in warm-up rows
-    "What the resolved model B reads."
+def trend_columns(candles: pd.DataFrame) -> pd.DataFrame:
+    """What the resolved model B reads.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+
+    Returns
+    -------
+    pd.DataFrame
+        16 columns, one row per candle; NaN in warm-up rows
+    """
     from cryptolab.features.registry import features
 
     return features(candles, "v9", dtype="float64", columns=list(TREND))[list(TREND)]
@@ -57,12 +90,23 @@ def trend_columns(
 SIDES = {"long": 1.0, "short": -1.0}
 
 
-def touches(
-    candles: pd.DataFrame,  # candle table
-    side: str = "long",  # long: the lower band | short: the upper band
-    tolerance: float = 0.001,  # how near counts as a touch, fraction of the band
-) -> np.ndarray:  # bool, one per candle; False in warm-up rows
-    "Candles that touch the band from which they could bounce."
+def touches(candles: pd.DataFrame, side: str = "long", tolerance: float = 0.001) -> np.ndarray:
+    """Candles that touch the band from which they could bounce.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    side : str, default "long"
+        long: the lower band | short: the upper band
+    tolerance : float, default 0.001
+        how near counts as a touch, fraction of the band
+
+    Returns
+    -------
+    np.ndarray
+        bool, one per candle; False in warm-up rows
+    """
     from cryptolab.features.registry import features
 
     name = "lower_ratio" if side == "long" else "upper_ratio"
@@ -73,31 +117,68 @@ def touches(
 
 # %% ../../../nbs/70_systems/40_v2/10_rows.ipynb #71eeee72
 def trade_labels(
-    candles: pd.DataFrame,  # candle table
-    side: str = "long",  # long | short
-    target: float = 3.0,  # ATRs from entry to target
-    stop: float = 1.5,  # ATRs from entry to stop
-    timeout: int = 16,  # candles after which the trade is closed
-    window: int = 14,  # candles of the ATR
-    timeframe: str | None = None,  # None reads it from the candles
-) -> pd.DataFrame:  # y, t0, t1, exit, ret, risk (distance of the stop, fraction of the entry), r = ret / risk
-    "The fate of the trade that each candle could have begun."
+    candles: pd.DataFrame,
+    side: str = "long",
+    target: float = 3.0,
+    stop: float = 1.5,
+    timeout: int = 16,
+    window: int = 14,
+    timeframe: str | None = None,
+) -> pd.DataFrame:
+    """The fate of the trade that each candle could have begun.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    side : str, default "long"
+        long | short
+    target : float, default 3.0
+        ATRs from entry to target
+    stop : float, default 1.5
+        ATRs from entry to stop
+    timeout : int, default 16
+        candles after which the trade is closed
+    window : int, default 14
+        candles of the ATR
+    timeframe : str | None, default None
+        None reads it from the candles
+
+    Returns
+    -------
+    pd.DataFrame
+        y, t0, t1, exit, ret, risk (distance of the stop, fraction of the entry), r = ret / risk
+    """
     from cryptolab.labels import triple_barrier
 
-    table = triple_barrier(candles, target, stop, timeout, "atr", window, side, full_interval=True, timeframe=timeframe)
+    table = triple_barrier(
+        candles, target, stop, timeout, "atr", window, side=side, full_interval=True, timeframe=timeframe,
+    )
     entry = np.append(candles["open"].to_numpy()[1:], np.nan)
     table["risk"] = barrier_distances(candles, target, stop, window)["stop_by"].to_numpy() / entry
     table["r"] = table["ret"] / table["risk"]
     return table
 
 
-def barrier_distances(
-    candles: pd.DataFrame,  # candle table
-    target: float = 3.0,  # ATRs from entry to target
-    stop: float = 1.5,  # ATRs from entry to stop
-    window: int = 14,  # candles of the ATR
-) -> pd.DataFrame:  # stop_by, target_by: distances in price, one per candle, known at its close; NaN in warm-up rows
-    "Distances of the barriers, as the label measures them."
+def barrier_distances(candles: pd.DataFrame, target: float = 3.0, stop: float = 1.5, window: int = 14) -> pd.DataFrame:
+    """Distances of the barriers, as the label measures them.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    target : float, default 3.0
+        ATRs from entry to target
+    stop : float, default 1.5
+        ATRs from entry to stop
+    window : int, default 14
+        candles of the ATR
+
+    Returns
+    -------
+    pd.DataFrame
+        stop_by, target_by: distances in price, one per candle, known at its close; NaN in warm-up rows
+    """
     from cryptolab.labels.targets import true_range, wilder_mean
 
     atr = wilder_mean(true_range(candles), window)
@@ -106,29 +187,74 @@ def barrier_distances(
 # %% ../../../nbs/70_systems/40_v2/10_rows.ipynb #c4bfd704
 @dataclass
 class SideRows:
-    "What one side (long or short) of a V2 fit needs; positions count rows of the candle table."
+    """What one side (long or short) of a V2 fit needs; positions count rows of the candle table.
 
-    side: str  # long | short
-    bounce: pd.DataFrame  # columns of model A, one row per candle
-    trend: pd.DataFrame  # columns of the resolved model B, one row per candle
-    label: pd.DataFrame | None  # y, t0, t1, exit, ret, risk, r
-    seen: np.ndarray  # bool, one per candle: all columns are known, and it is no warm-up candle
-    usable: np.ndarray  # positions of candidates among them, labelled or not
-    parts: dict = field(default_factory=dict)  # train | val | test -> positions of labelled candidates
-    counts: dict = field(default_factory=dict)  # what was kept, dropped and purged
+    Parameters
+    ----------
+    side : str
+        long | short
+    bounce : pd.DataFrame
+        columns of model A, one row per candle
+    trend : pd.DataFrame
+        columns of the resolved model B, one row per candle
+    label : pd.DataFrame | None
+        y, t0, t1, exit, ret, risk, r
+    seen : np.ndarray
+        bool, one per candle: all columns are known, and it is no warm-up candle
+    usable : np.ndarray
+        positions of candidates among them, labelled or not
+    parts : dict, default dict()
+        train | val | test -> positions of labelled candidates
+    counts : dict, default dict()
+        what was kept, dropped and purged
+    """
+
+    side: str
+    bounce: pd.DataFrame
+    trend: pd.DataFrame
+    label: pd.DataFrame | None
+    seen: np.ndarray
+    usable: np.ndarray
+    parts: dict = field(default_factory=dict)
+    counts: dict = field(default_factory=dict)
 
 
 def candidate_rows(
-    candles: pd.DataFrame,  # candle table; attrs["warmup_until"] marks the first candle that is not warm-up
-    side: str,  # long | short
-    columns: str,  # columns of model A, see `bounce_columns`
-    candidates: str,  # touch | all
-    tolerance: float,  # of a touch
-    barriers: dict,  # target, stop, timeout, window
-    timeframe: str | None = None,  # None reads it from the candles
-    labelled: bool = True,  # False: no outcomes are looked at, as in a forecast
-) -> SideRows:  # without parts
-    "Columns, labels and candidates of one side."
+    candles: pd.DataFrame,
+    side: str,
+    columns: str,
+    candidates: str,
+    tolerance: float,
+    barriers: dict,
+    timeframe: str | None = None,
+    labelled: bool = True,
+) -> SideRows:
+    """Columns, labels and candidates of one side.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table; attrs["warmup_until"] marks the first candle that is not warm-up
+    side : str
+        long | short
+    columns : str
+        columns of model A, see `bounce_columns`
+    candidates : str
+        touch | all
+    tolerance : float
+        of a touch
+    barriers : dict
+        target, stop, timeout, window
+    timeframe : str | None, default None
+        None reads it from the candles
+    labelled : bool, default True
+        False: no outcomes are looked at, as in a forecast
+
+    Returns
+    -------
+    SideRows
+        without parts
+    """
     if side not in SIDES or candidates not in ("touch", "all"):
         raise SettingsError(
             "unknown side or candidates", "long | short, and touch | all", f"{side!r}, {candidates!r}",
@@ -146,27 +272,59 @@ def candidate_rows(
     }
     if labelled:
         counts["outcome not known"] = int((chosen & ~warm & seen & label["y"].isna().to_numpy()).sum())
-    return SideRows(side, bounce, trend, label, seen & ~warm, np.flatnonzero(chosen & seen & ~warm), {}, counts)
+    usable = np.flatnonzero(chosen & seen & ~warm)
+    return SideRows(side, bounce, trend, label, seen & ~warm, usable, parts={}, counts=counts)
 
 
 def prepare_side(
-    candles: pd.DataFrame,  # candle table
-    side: str = "long",  # long | short
-    columns: str = "v2",  # columns of model A
-    candidates: str = "touch",  # touch | all
-    tolerance: float = 0.001,  # of a touch
-    barriers: dict | None = None,  # target, stop, timeout, window; None: the document's
-    fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-    test_start: str | None = None,  # first test decision, see `split_rows`
-    timeframe: str | None = None,  # None reads it from the candles
-) -> SideRows:  # raises DataError when a part would be empty
-    "Candidates of one side, split and purged."
+    candles: pd.DataFrame,
+    side: str = "long",
+    columns: str = "v2",
+    candidates: str = "touch",
+    tolerance: float = 0.001,
+    barriers: dict | None = None,
+    fractions: tuple = (0.70, 0.15, 0.15),
+    test_start: str | None = None,
+    timeframe: str | None = None,
+) -> SideRows:
+    """Candidates of one side, split and purged.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    side : str, default "long"
+        long | short
+    columns : str, default "v2"
+        columns of model A
+    candidates : str, default "touch"
+        touch | all
+    tolerance : float, default 0.001
+        of a touch
+    barriers : dict | None, default None
+        target, stop, timeout, window; None: the document's
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    test_start : str | None, default None
+        first test decision, see `split_rows`
+    timeframe : str | None, default None
+        None reads it from the candles
+
+    Returns
+    -------
+    SideRows
+
+    Raises
+    ------
+    DataError
+        when a part would be empty
+    """
     if candles["close"].nunique() <= 1:
         raise DataError(
             "all prices are the same", "prices that move", f"{len(candles)} rows",
             "check the file: nothing can be learned from a constant price",
         )
-    rows = candidate_rows(candles, side, columns, candidates, tolerance, barriers or {}, timeframe)
+    rows = candidate_rows(candles, side, columns, candidates, tolerance, barriers or {}, timeframe=timeframe)
     known = rows.usable[rows.label["y"].notna().to_numpy()[rows.usable]]
     borders = split_borders(pd.DatetimeIndex(rows.label["t0"][rows.seen]), fractions, test_start)
     split = split_rows(rows.label.iloc[known], borders)
@@ -185,16 +343,39 @@ def prepare_side(
 
 # %% ../../../nbs/70_systems/40_v2/10_rows.ipynb #25526078
 def other_rows(
-    candles: pd.DataFrame,  # candle table of another coin, same timeframe
-    like: SideRows,  # rows of the coin that is learned
-    columns: str = "v2",  # as in `prepare_side`
-    candidates: str = "touch",  # as in `prepare_side`
-    tolerance: float = 0.001,  # as in `prepare_side`
-    barriers: dict | None = None,  # as in `prepare_side`
-    timeframe: str | None = None,  # as in `prepare_side`
-) -> SideRows:  # train: over before `like`'s first validation decision; test: after its last validation outcome
-    "Candidates of another coin, cut by time."
-    rows = candidate_rows(candles, like.side, columns, candidates, tolerance, barriers or {}, timeframe)
+    candles: pd.DataFrame,
+    like: SideRows,
+    columns: str = "v2",
+    candidates: str = "touch",
+    tolerance: float = 0.001,
+    barriers: dict | None = None,
+    timeframe: str | None = None,
+) -> SideRows:
+    """Candidates of another coin, cut by time.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table of another coin, same timeframe
+    like : SideRows
+        rows of the coin that is learned
+    columns : str, default "v2"
+        as in `prepare_side`
+    candidates : str, default "touch"
+        as in `prepare_side`
+    tolerance : float, default 0.001
+        as in `prepare_side`
+    barriers : dict | None, default None
+        as in `prepare_side`
+    timeframe : str | None, default None
+        as in `prepare_side`
+
+    Returns
+    -------
+    SideRows
+        train: over before `like`'s first validation decision; test: after its last validation outcome
+    """
+    rows = candidate_rows(candles, like.side, columns, candidates, tolerance, barriers or {}, timeframe=timeframe)
     known = rows.usable[rows.label["y"].notna().to_numpy()[rows.usable]]
     begin, end = like.label["t0"].iloc[like.parts["val"]].min(), like.label["t1"].iloc[like.parts["val"]].max()
     mine = rows.label.iloc[known]

@@ -14,15 +14,38 @@ from ...config import DataError, SettingsError
 
 # %% ../../../nbs/70_systems/40_v2/40_strategy.ipynb #636bc998
 def choose_thresholds(
-    p_bounce,  # probabilities of model A for validation candidates
-    p_filter,  # probabilities of model B for the same
-    result,  # net result of their trades, in R
-    passes: tuple = (0.1, 0.2, 0.3, 0.5),  # shares of the candidates that A lets pass
-    vetoes: tuple = (0.0, 0.25, 0.5),  # shares of all candidates above B's threshold
-    least: int = 30,  # fewest entries that a pair must have
-    overlap: float = 4.0,  # entries that share one fate, for the standard error
-) -> dict:  # bounce, filter, entries, mean, error, score, tried; the document's pair where none has enough entries
-    "Thresholds with the best lower bound of the mean net result on validation rows."
+    p_bounce,
+    p_filter,
+    result,
+    passes: tuple = (0.1, 0.2, 0.3, 0.5),
+    vetoes: tuple = (0.0, 0.25, 0.5),
+    least: int = 30,
+    overlap: float = 4.0,
+) -> dict:
+    """Thresholds with the best lower bound of the mean net result on validation rows.
+
+    Parameters
+    ----------
+    p_bounce
+        probabilities of model A for validation candidates
+    p_filter
+        probabilities of model B for the same
+    result
+        net result of their trades, in R
+    passes : tuple, default (0.1, 0.2, 0.3, 0.5)
+        shares of the candidates that A lets pass
+    vetoes : tuple, default (0.0, 0.25, 0.5)
+        shares of all candidates above B's threshold
+    least : int, default 30
+        fewest entries that a pair must have
+    overlap : float, default 4.0
+        entries that share one fate, for the standard error
+
+    Returns
+    -------
+    dict
+        bounce, filter, entries, mean, error, score, tried; the document's pair where none has enough entries
+    """
     a, b, r = (np.asarray(x, dtype="float64") for x in (p_bounce, p_filter, result))
     if not a.shape == b.shape == r.shape or not np.isfinite(a + b + r).all():
         raise DataError(
@@ -48,13 +71,25 @@ def choose_thresholds(
     return best | {"tried": tried}
 
 # %% ../../../nbs/70_systems/40_v2/40_strategy.ipynb #460d921a
-def rolling_threshold(
-    p,  # probabilities of candidates in time order
-    share: float,  # share of them that is to lie above the threshold
-    memory: int = 500,  # candidates that are looked back on
-    first: float = 0.5,  # threshold until half of the memory is filled
-) -> np.ndarray:  # threshold per row, from rows before it
-    "A threshold that keeps a share."
+def rolling_threshold(p, share: float, memory: int = 500, first: float = 0.5) -> np.ndarray:
+    """A threshold that keeps a share.
+
+    Parameters
+    ----------
+    p
+        probabilities of candidates in time order
+    share : float
+        share of them that is to lie above the threshold
+    memory : int, default 500
+        candidates that are looked back on
+    first : float, default 0.5
+        threshold until half of the memory is filled
+
+    Returns
+    -------
+    np.ndarray
+        threshold per row, from rows before it
+    """
     p = pd.Series(np.asarray(p, dtype="float64"))
     if not 0 < share < 1 or memory < 10:
         raise SettingsError(
@@ -68,12 +103,23 @@ def rolling_threshold(
 SIZINGS = ("fixed", "risk", "kelly")
 
 
-def kelly_fraction(
-    p,  # calibrated probability that the target comes first
-    reward: float = 2.0,  # distance of the target in units of the stop
-    cost=0.0,  # costs of the round trip in units of the stop
-) -> np.ndarray:  # fraction of the equity to risk; full Kelly for a bet that wins reward − cost or loses 1 + cost
-    "Kelly's share at risk."
+def kelly_fraction(p, reward: float = 2.0, cost=0.0) -> np.ndarray:
+    """Kelly's share at risk.
+
+    Parameters
+    ----------
+    p
+        calibrated probability that the target comes first
+    reward : float, default 2.0
+        distance of the target in units of the stop
+    cost : default 0.0
+        costs of the round trip in units of the stop
+
+    Returns
+    -------
+    np.ndarray
+        fraction of the equity to risk; full Kelly for a bet that wins reward − cost or loses 1 + cost
+    """
     p, win, loss = (
         np.asarray(p, dtype="float64"),
         reward - np.asarray(cost, dtype="float64"),
@@ -85,15 +131,38 @@ def kelly_fraction(
 
 
 def position_size(
-    sizing: str,  # fixed | risk | kelly
-    stop_share,  # distance of the stop as a fraction of the price, one per row
-    p=None,  # calibrated probability, for kelly
-    size: float = 1.0,  # fixed: the share; otherwise the most that is taken (1 = no leverage)
-    risk: float = 0.005,  # risk: share of the equity lost at the stop
-    reward: float = 2.0,  # kelly: target in units of the stop
-    cost: float = 0.0,  # kelly: costs of a round trip, fraction of the position
-) -> np.ndarray:  # share of the equity per row; NaN where the stop is not known
-    "How large a position is taken."
+    sizing: str,
+    stop_share,
+    p=None,
+    size: float = 1.0,
+    risk: float = 0.005,
+    reward: float = 2.0,
+    cost: float = 0.0,
+) -> np.ndarray:
+    """How large a position is taken.
+
+    Parameters
+    ----------
+    sizing : str
+        fixed | risk | kelly
+    stop_share
+        distance of the stop as a fraction of the price, one per row
+    p : default None
+        calibrated probability, for kelly
+    size : float, default 1.0
+        fixed: the share; otherwise the most that is taken (1 = no leverage)
+    risk : float, default 0.005
+        risk: share of the equity lost at the stop
+    reward : float, default 2.0
+        kelly: target in units of the stop
+    cost : float, default 0.0
+        kelly: costs of a round trip, fraction of the position
+
+    Returns
+    -------
+    np.ndarray
+        share of the equity per row; NaN where the stop is not known
+    """
     d = np.asarray(stop_share, dtype="float64")
     if sizing not in SIZINGS:
         raise SettingsError("unknown sizing", " | ".join(SIZINGS), repr(sizing), "choose one of them")
@@ -109,10 +178,21 @@ def position_size(
         return np.minimum(share, size)
 
 # %% ../../../nbs/70_systems/40_v2/40_strategy.ipynb #0ace0c9f
-def break_even_probability(
-    stop_share,  # distance of the stop as a fraction of the price
-    cost: float,  # of a round trip, fraction of the position
-    reward: float = 2.0,  # target in units of the stop
-) -> np.ndarray:  # probability of the target, if every trade ended at target or stop; may exceed 1
-    "How often the target must be reached so that nothing is lost."
+def break_even_probability(stop_share, cost: float, reward: float = 2.0) -> np.ndarray:
+    """How often the target must be reached so that nothing is lost.
+
+    Parameters
+    ----------
+    stop_share
+        distance of the stop as a fraction of the price
+    cost : float
+        of a round trip, fraction of the position
+    reward : float, default 2.0
+        target in units of the stop
+
+    Returns
+    -------
+    np.ndarray
+        probability of the target, if every trade ended at target or stop; may exceed 1
+    """
     return (1 + cost / np.asarray(stop_share, dtype="float64")) / (1 + reward)

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from ...config import SettingsError
+from ...evaluation.forecast_table import Forecast
 from ...evaluation.metrics import roc_auc
-from ...files import whole_folder
-from ...models.stored import check_numbers, model_errors, read_line, read_stored
+from ...models.stored import check_numbers, read_line, read_stored
 from .. import artefacts
-from ..base import System, fitted_facts
+from ..base import System, fitted_facts, part_edges
 from ...models.trees import Trees, trees_from_text, trees_to_text
-from .models import FILTERS, V2_PROFILES, filter_target, train_pair
+from .models import FILTERS, V2_PROFILES, V2_SIZE_NOTES, filter_target, train_pair
 from cryptolab.systems.v2.rows import (
     SIDES, SideRows, barrier_distances, candidate_rows, check_columns, other_rows, prepare_side,
 )
@@ -30,10 +30,70 @@ from .veto import decide, decision_counts
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #5a9cd2e9
 class V2(System):
-    "Bounce model, trend filter and the veto between them (`seeds/v2_confluence_veto.md`)."
+    """Bounce model, trend filter and the veto between them (`seeds/v2_confluence_veto.md`).
+
+    Parameters
+    ----------
+    profile : str, default "quick"
+        full (the document's sizes) | quick | smoke
+    seed : int, default 0
+        seed of every random choice
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+    side : str, default "long"
+        long | short | both
+    candidates : str, default "touch"
+        touch (of the band) | all candles
+    features : str, default "v2"
+        columns of model A: v2 (distances) | v2_published (levels) | v2_nine (no levels)
+    filter : str, default "resolved"
+        what model B forecasts: resolved | meta | as_written (see `.models`)
+    bounce_threshold : float, default 0.65
+        enter above it
+    filter_threshold : float, default 0.40
+        veto from it on
+    thresholds : str, default "fixed"
+        fixed | adaptive (from validation rows) | rolling (quantiles)
+    pass_share : float, default 0.30
+        rolling: fraction of candidates that A lets pass
+    veto_share : float, default 1 / 3
+        rolling: fraction of candidates that B forbids
+    target : float, default 3.0
+        ATRs from entry to target
+    stop : float, default 1.5
+        ATRs from entry to stop
+    timeout : int, default 16
+        candles after which a trade is closed
+    window : int, default 14
+        candles of the ATR
+    tolerance : float, default 0.001
+        largest distance from the band that counts as a touch, fraction
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    test_start : str | None, default None
+        first time of a test decision; train and validation share what lies before
+    sizing : str, default "risk"
+        fixed | risk | kelly
+    size : float, default 1.0
+        fixed: fraction of the equity; otherwise the largest fraction
+    risk : float, default 0.005
+        risk: fraction of the equity lost at a stop
+    cost : float, default 0.0015
+        fee and slippage per side, for adaptive thresholds and Kelly
+    pool : tuple | str, default ()
+        other coins ("ETHUSDT,SOLUSDT") to judge on; with `learn_pool` to learn from
+    learn_pool : bool, default False
+        also learn from the pool's trades that ended before the validation part
+    threads : int | None, default None
+        threads of LightGBM; None = all cores
+    sizes : dict | None, default None
+        sizes that differ from the profile's, such as {"trees": 100}; see `size_table`
+    **unknown
+        always an error that names the closest parameter
+    """
 
     name = "v2"
-    profiles = V2_PROFILES
+    profiles, size_notes = V2_PROFILES, V2_SIZE_NOTES
     choices = {
         "side": ("long", "short", "both"), "candidates": ("touch", "all"), "filter": FILTERS,
         "thresholds": ("fixed", "adaptive", "rolling"), "sizing": SIZINGS,
@@ -48,86 +108,367 @@ class V2(System):
     def __init__(
         self,
         *,
-        profile: str = "quick",  # full (the document's sizes) | quick | smoke
-        seed: int = 0,  # seed of every random choice
-        timeframe: str | None = None,  # length of a candle; None reads it from the candles
-        side: str = "long",  # long | short | both
-        candidates: str = "touch",  # touch (of the band) | all candles
-        features: str = "v2",  # columns of model A: v2 (distances) | v2_published (levels) | v2_nine (no levels)
-        filter: str = "resolved",  # what model B forecasts: resolved | meta | as_written (see `.models`)
-        bounce_threshold: float = 0.65,  # enter above it
-        filter_threshold: float = 0.40,  # veto from it on
-        thresholds: str = "fixed",  # fixed | adaptive (from validation rows) | rolling (quantiles)
-        pass_share: float = 0.30,  # rolling: fraction of candidates that A lets pass
-        veto_share: float = 1 / 3,  # rolling: fraction of candidates that B forbids
-        target: float = 3.0,  # ATRs from entry to target
-        stop: float = 1.5,  # ATRs from entry to stop
-        timeout: int = 16,  # candles after which a trade is closed
-        window: int = 14,  # candles of the ATR
-        tolerance: float = 0.001,  # largest distance from the band that counts as a touch, fraction
-        fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-        test_start: str | None = None,  # first time of a test decision; train and validation share what lies before
-        sizing: str = "risk",  # fixed | risk | kelly
-        size: float = 1.0,  # fixed: fraction of the equity; otherwise the largest fraction
-        risk: float = 0.005,  # risk: fraction of the equity lost at a stop
-        cost: float = 0.0015,  # fee and slippage per side, for adaptive thresholds and Kelly
-        pool: tuple | str = (),  # other coins ("ETHUSDT,SOLUSDT") to judge on; with `learn_pool` to learn from
-        learn_pool: bool = False,  # also learn from the pool's trades that ended before the validation part
-        threads: int | None = None,  # threads of LightGBM; None = all cores
-        trees: int | None = None,  # most trees, document 500
-        rate: float | None = None,  # learning rate, document 0.05
-        depth: int | None = None,  # tree depth, document 7
-        leaves: int | None = None,  # leaves per tree
-        patience: int | None = None,  # trees without a better validation loss before stopping
-        min_rows: int | None = None,  # fewest rows in a leaf
-        **unknown,  # always an error that names the closest parameter
+        profile: str = "quick",
+        seed: int = 0,
+        timeframe: str | None = None,
+        side: str = "long",
+        candidates: str = "touch",
+        features: str = "v2",
+        filter: str = "resolved",
+        bounce_threshold: float = 0.65,
+        filter_threshold: float = 0.40,
+        thresholds: str = "fixed",
+        pass_share: float = 0.30,
+        veto_share: float = 1 / 3,
+        target: float = 3.0,
+        stop: float = 1.5,
+        timeout: int = 16,
+        window: int = 14,
+        tolerance: float = 0.001,
+        fractions: tuple = (0.70, 0.15, 0.15),
+        test_start: str | None = None,
+        sizing: str = "risk",
+        size: float = 1.0,
+        risk: float = 0.005,
+        cost: float = 0.0015,
+        pool: tuple | str = (),
+        learn_pool: bool = False,
+        threads: int | None = None,
+        sizes: dict | None = None,
+        **unknown,
     ):
         self.take_params(locals())
 
     @property
-    def sides(self) -> tuple:  # ("long",), ("short",) or both
-        "The sides that are traded."
+    def sides(self) -> tuple:
+        """The sides that are traded.
+
+        Returns
+        -------
+        tuple
+            ("long",), ("short",) or both
+        """
         return tuple(SIDES) if self.side == "both" else (self.side,)
 
     @property
-    def barriers(self) -> dict:  # target, stop (ATRs), timeout, window (candles)
-        "What ends a trade."
+    def barriers(self) -> dict:
+        """What ends a trade.
+
+        Returns
+        -------
+        dict
+            target, stop (ATRs), timeout, window (candles)
+        """
         return {name: getattr(self, name) for name in ("target", "stop", "timeout", "window")}
 
     @property
-    def event(self) -> str:  # a phrase
-        "What `p_event` is the probability of."
+    def event(self) -> str:
+        """What `p_event` is the probability of.
+
+        Returns
+        -------
+        str
+            a phrase
+        """
         return f"target {self.target:g} ATR before stop {self.stop:g} ATR within {self.timeout} candles"
 
-# %% ../../../nbs/70_systems/40_v2/90_system.ipynb #f91e0001
-def _check_params(
-    self: V2,
-) -> None:  # nothing; raises SettingsError for what is not allowed
-    "Hold every parameter against `choices` and `ranges`, and the name of the columns."
-    super(V2, self).check_params()
-    check_columns(self.features)
+    def check_params(self) -> None:
+        """Hold every parameter against `choices` and `ranges`, and the name of the columns.
 
+        Raises
+        ------
+        SettingsError
+            for what is not allowed
+        """
+        System.check_params(self)
+        check_columns(self.features)
 
-V2.check_params = _check_params
+    def fit(self, candles: pd.DataFrame, work: str | Path | None = None, log=print, pool: dict | None = None) -> "V2":
+        """Train the pair of models of each side on the training and validation rows.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table, at least some hundred candidates
+        work : str | Path | None, default None
+            ignored: a fit takes seconds and leaves nothing there
+        log : default print
+            receives progress lines; None for silence
+        pool : dict | None, default None
+            candle tables of the coins named in `pool`, by symbol; needed with learn_pool
+
+        Returns
+        -------
+        V2
+            itself; learned attributes end in _
+        """
+        self.check_params()
+        start, sizes, pool = time.perf_counter(), self.chosen_sizes(), pool or {}
+        if self.learn_pool and set(pool) != set(self.pool_symbols()):
+            raise SettingsError(
+                "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
+                ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
+            )
+        timeframe = self.own_timeframe(candles)
+        same = (self.features, self.candidates, self.tolerance, self.barriers)
+        self.models_, self.thresholds_, self.counts_, self.index_, rows_of = {}, {}, {}, {}, {}
+        for side in self.sides:
+            rows = rows_of[side] = prepare_side(candles, side, *same, self.fractions, self.test_start, timeframe)
+            others = [other_rows(table, rows, *same, timeframe) for table in pool.values()] if self.learn_pool else []
+            self.models_[side] = train_pair(rows, self.filter, sizes, others, self.seed, self.threads, log=log)
+            self.counts_[side] = rows.counts | (
+                {"pool": {s: o.counts["parts"]["train"] for s, o in zip(pool, others)}} if others else {}
+            )
+            self.index_[side] = {part: candles.index[at] for part, at in rows.parts.items()}
+            self.thresholds_[side] = side_thresholds(self, rows, self.models_[side])
+        self.edges_ = part_edges(self.index_)
+        self.histories_ = {
+            f"{side} {name}": trees.history for side, pair in self.models_.items() for name, trees in pair.items()
+        }
+        self.seconds_ = {"fit": round(time.perf_counter() - start, 2)}
+        self.fitted_ = fitted_facts(candles, timeframe, self.edges_, sum(c["labelled"] for c in self.counts_.values()))
+        self.results_ = v2_results(self, candles)
+        return self
+
+    def rows(self, part: str = "test", target: str | None = None) -> pd.DatetimeIndex:
+        """The candidates at which this system learned, chose or is to be judged.
+
+        Parameters
+        ----------
+        part : str, default "test"
+            train | val | test
+        target : str | None, default None
+            long | short; None: the candidates of all sides
+
+        Returns
+        -------
+        pd.DatetimeIndex
+            decision rows, in time order
+
+        Raises
+        ------
+        ModelError
+            for an unfitted system
+        """
+        if target is not None or len(self.sides) == 1:
+            return System.rows(self, part, target)
+        return System.rows(self, part, "long").union(System.rows(self, part, "short"))
+
+    def outcomes(self, candles: pd.DataFrame) -> pd.DataFrame:
+        """Forecast and outcome of every candidate; `part` is train, val, test, or empty for rows of no part.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table, with its own warm-up
+
+        Returns
+        -------
+        pd.DataFrame
+            per candidate with a known outcome: probabilities, signal, reason, label columns, side, part
+        """
+        self.fitted_timeframe(candles)
+        tables = []
+        for side in self.sides:
+            rows = _candidates(self, candles, side, True)
+            table = _decisions(self, rows).join(rows.label)
+            part = pd.Series("", table.index)
+            for name, index in self.index_.get(side, {}).items():
+                part[table.index.isin(index)] = name
+            tables.append(table.assign(side=side, part=part))
+        table = pd.concat(tables).sort_index(kind="stable")
+        return table[table["y"].notna()]
+
+    def labels(self, candles: pd.DataFrame) -> dict:
+        """What became of the trades that could have been entered.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            side -> label table (y, t0, t1) of its candidates with an outcome
+        """
+        every = self.outcomes(candles)
+        return {side: every.loc[every["side"] == side, ["y", "t0", "t1"]] for side in self.sides}
+
+    def event_forecasts(self, candles: pd.DataFrame) -> dict:
+        """Probability that a trade reaches its target, side by side.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe
+
+        Returns
+        -------
+        dict
+            side -> probability of the target per candidate
+        """
+        every = self.outcomes(candles)
+        return {side: every.loc[every["side"] == side, "p_event"] for side in self.sides}
+
+    def forecast(self, candles: pd.DataFrame) -> Forecast:
+        """Forecast table (design rule 4) for every candle whose columns are known.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe; brings its own warm-up
+
+        Returns
+        -------
+        Forecast
+            p_…, side, action, size, stop_by, target_by, timeout, reason
+
+        Raises
+        ------
+        ModelError
+            if not fitted
+        """
+        self.fitted_timeframe(candles)
+        best = None
+        for side in self.sides:
+            rows = _candidates(self, candles, side)
+            decisions = _decisions(self, rows).assign(side=side)
+            best = decisions if best is None else _better(best, decisions)
+        table = best.reindex(candles.index[rows.seen])
+        away = barrier_distances(candles, self.target, self.stop, self.window).loc[table.index]
+        table["reason"] = table["reason"].fillna("NO_CANDIDATE")
+        sign = table["side"].map(SIDES).fillna(0).astype(int)
+        table["action"] = np.where(table["signal"] == 1, sign, 0)
+        risk = away["stop_by"] / candles["close"].loc[table.index]
+        sized = position_size(
+            self.sizing, risk, table["p_event"], self.size, self.risk, self.target / self.stop, cost=2 * self.cost,
+        )
+        table["size"] = np.where(table["action"] != 0, sized, 0.0)
+        table["action"] = np.where(table["size"] > 0, table["action"], 0)  # Kelly may stake nothing
+        table = table.assign(side=sign, stop_by=away["stop_by"], target_by=away["target_by"], timeout=self.timeout)
+        columns = "p_event p_bounce p_filter side action size stop_by target_by timeout reason".split()
+        table = Forecast(table[columns])
+        table.attrs = {
+            "system": "v2", "event": self.event, "horizon": self.timeout, "timeframe": self.fitted_["timeframe"],
+            "side": self.side, "known_at": "close of the row's candle",
+        }
+        return table
+
+    def with_thresholds(self, bounce, filter=1.0) -> "V2":
+        """The same models with other thresholds.
+
+        Parameters
+        ----------
+        bounce
+            enter above it; 0: every candidate. One number, or a dict by side
+        filter : default 1.0
+            veto from it on; 1: no veto. One number, or a dict by side
+
+        Returns
+        -------
+        V2
+            a fitted copy that shares the models
+        """
+        import copy
+
+        self.require_fitted("choosing thresholds")
+        twin = copy.copy(self)
+        twin.thresholds, twin.thresholds_ = "fixed", {}
+        for side in self.sides:
+            levels = {"bounce": bounce, "filter": filter}
+            twin.thresholds_[side] = {
+                name: float(level[side] if isinstance(level, dict) else level) for name, level in levels.items()
+            }
+        return twin
+
+    def write_models(self, folder: Path) -> None:
+        """Write the models as text, thresholds and results as JSON.
+
+        Parameters
+        ----------
+        folder : Path
+            empty folder
+        """
+        names = {f"{name}_{side}": trees for side, pair in self.models_.items() for name, trees in pair.items()}
+        rest = {
+            "thresholds": self.thresholds_,
+            "models": {name: {"columns": t.names, "calibration": t.calibration} for name, t in names.items()},
+        }
+        for name, trees in names.items():
+            (folder / f"{name}.txt").write_text(trees_to_text(trees))
+        (folder / "v2.json").write_text(json.dumps(rest, indent=1, allow_nan=False, default=_number))
+        (folder / "v2_results.json").write_text(json.dumps(self.results_, indent=1, default=_number))
+        (folder / "training.log").write_text(_training_log(self))
+
+    def read_models(self, folder: Path, manifest: dict) -> None:
+        """Read models, thresholds and results back.
+
+        Parameters
+        ----------
+        folder : Path
+            folder whose sums are right
+        manifest : dict
+            its manifest
+
+        Raises
+        ------
+        ModelError
+            when a file is missing, impossible, or for other columns
+        """
+        names = [f"{name}_{side}" for side in self.sides for name in ("bounce", "filter")]
+        artefacts.check_listed(folder, manifest, ("v2.json", "v2_results.json", *(f"{name}.txt" for name in names)))
+        rest = json.loads(read_stored(folder / "v2.json"))
+        self.models_ = {
+            side: {name: _read_trees(folder, f"{name}_{side}", rest["models"]) for name in ("bounce", "filter")}
+            for side in self.sides
+        }
+        self.thresholds_ = {
+            side: {name: rest["thresholds"][side][name] for name in ("bounce", "filter")} for side in self.sides
+        }
+        check_numbers(*(level for levels in self.thresholds_.values() for level in levels.values()))
+        self.results_, self.histories_ = json.loads(read_stored(folder / "v2_results.json")), {}
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #3cecdf9c
-def pair_forecasts(
-    rows: SideRows,  # candidates of one side
-    pair: dict,  # bounce, filter: fitted `Trees`
-    at: np.ndarray,  # (n,) row numbers
-) -> tuple:  # (n,) each: balanced probability of A, of B, calibrated probability of A
-    "What the two models of a side forecast for chosen rows."
+def pair_forecasts(rows: SideRows, pair: dict, at: np.ndarray) -> tuple:
+    """What the two models of a side forecast for chosen rows.
+
+    Parameters
+    ----------
+    rows : SideRows
+        candidates of one side
+    pair : dict
+        bounce, filter: fitted `Trees`
+    at : np.ndarray
+        (n,) row numbers
+
+    Returns
+    -------
+    tuple
+        (n,) each: balanced probability of A, of B, calibrated probability of A
+    """
     columns = rows.bounce if set(pair["filter"].names) <= set(rows.bounce.columns) else rows.trend
     x = rows.bounce.iloc[at]
     return pair["bounce"].predict(x), pair["filter"].predict(columns.iloc[at]), pair["bounce"].calibrated(x)
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #d9c98d29
-def side_thresholds(
-    system: V2,  # parameters
-    rows: SideRows,  # candidates of one side
-    pair: dict,  # bounce, filter: fitted `Trees`
-) -> dict:  # bounce (enter above it), filter (veto from it on)
-    "Thresholds of one side: stated ones, or chosen on validation rows."
+def side_thresholds(system: V2, rows: SideRows, pair: dict) -> dict:
+    """Thresholds of one side: stated ones, or chosen on validation rows.
+
+    Parameters
+    ----------
+    system : V2
+        parameters
+    rows : SideRows
+        candidates of one side
+    pair : dict
+        bounce, filter: fitted `Trees`
+
+    Returns
+    -------
+    dict
+        bounce (enter above it), filter (veto from it on)
+    """
     at = rows.parts["val"]
     a, b, _ = pair_forecasts(rows, pair, at)
     if system.thresholds == "adaptive":
@@ -141,56 +482,12 @@ def side_thresholds(
         }
     return {"bounce": float(system.bounce_threshold), "filter": float(system.filter_threshold)}
 
-# %% ../../../nbs/70_systems/40_v2/90_system.ipynb #abce3f95
-def _fit(
-    self: V2,
-    candles: pd.DataFrame,  # candle table, at least some hundred candidates
-    work: str | Path | None = None,  # ignored: a fit takes seconds and leaves nothing there
-    log=print,  # receives progress lines; None for silence
-    pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol; needed with learn_pool
-) -> V2:  # itself; learned attributes end in _
-    "Train the pair of models of each side on the training and validation rows."
-    start, sizes, pool = time.perf_counter(), self.sizes(), pool or {}
-    if self.learn_pool and set(pool) != set(self.pool_symbols()):
-        raise SettingsError(
-            "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
-            ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
-        )
-    timeframe = self.own_timeframe(candles)
-    same = (self.features, self.candidates, self.tolerance, self.barriers)
-    self.models_, self.thresholds_, self.counts_, self.index_, rows_of = {}, {}, {}, {}, {}
-    for side in self.sides:
-        rows = rows_of[side] = prepare_side(candles, side, *same, self.fractions, self.test_start, timeframe)
-        others = [other_rows(table, rows, *same, timeframe) for table in pool.values()] if self.learn_pool else []
-        self.models_[side] = train_pair(rows, self.filter, sizes, others, self.seed, self.threads, log)
-        self.counts_[side] = rows.counts | (
-            {"pool": {s: o.counts["parts"]["train"] for s, o in zip(pool, others)}} if others else {}
-        )
-        self.index_[side] = {part: candles.index[at] for part, at in rows.parts.items()}
-        self.thresholds_[side] = side_thresholds(self, rows, self.models_[side])
-    self.edges_ = {part: _edges(self.index_, part) for part in ("train", "val", "test")}
-    self.histories_ = {
-        f"{side} {name}": trees.history for side, pair in self.models_.items() for name, trees in pair.items()
-    }
-    self.seconds_ = {"fit": round(time.perf_counter() - start, 2)}
-    self.fitted_ = fitted_facts(candles, timeframe, self.edges_, sum(c["labelled"] for c in self.counts_.values()))
-    self.results_ = v2_results(self, candles)
-    return self
-
-
-def _edges(index, part):
-    "First and last decision of a part over all sides, as text."
-    return str(min(i[part][0] for i in index.values())), str(max(i[part][-1] for i in index.values()))
-
-
-V2.fit = _fit
-
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #833b84c1
 def _candidates(system, candles, side, labelled=False):
     "Candidates of one side of a table."
     return candidate_rows(
         candles, side, system.features, system.candidates, system.tolerance, system.barriers,
-        system.fitted_["timeframe"], labelled,
+        timeframe=system.fitted_["timeframe"], labelled=labelled,
     )
 
 
@@ -210,27 +507,6 @@ def _decisions(system, rows):
     table.insert(0, "p_event", event)
     return table
 
-
-def _outcomes(
-    self: V2,
-    candles: pd.DataFrame,  # candle table, with its own warm-up
-) -> pd.DataFrame:  # per candidate with a known outcome: probabilities, signal, reason, label columns, side, part
-    "Forecast and outcome of every candidate; `part` is train, val, test, or empty for rows of no part."
-    self.fitted_timeframe(candles)
-    tables = []
-    for side in self.sides:
-        rows = _candidates(self, candles, side, True)
-        table = _decisions(self, rows).join(rows.label)
-        part = pd.Series("", table.index)
-        for name, index in self.index_.get(side, {}).items():
-            part[table.index.isin(index)] = name
-        tables.append(table.assign(side=side, part=part))
-    table = pd.concat(tables).sort_index(kind="stable")
-    return table[table["y"].notna()]
-
-
-V2.outcomes = _outcomes
-
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #ea974a0b
 def _better(one, other):
     "Of two sides' decisions, row by row: the approved one, else the likelier one."
@@ -240,70 +516,22 @@ def _better(one, other):
     first = ranks[0] >= ranks[1]
     return pd.concat([one[first], other[~first]]).sort_index()
 
-
-def _forecast(
-    self: V2,
-    candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-) -> pd.DataFrame:  # p_…, side, action, size, stop_by, target_by, timeout, reason; ModelError if not fitted
-    "Forecast table (design rule 4) for every candle whose columns are known."
-    self.fitted_timeframe(candles)
-    best = None
-    for side in self.sides:
-        rows = _candidates(self, candles, side)
-        decisions = _decisions(self, rows).assign(side=side)
-        best = decisions if best is None else _better(best, decisions)
-    table = best.reindex(candles.index[rows.seen])
-    away = barrier_distances(candles, self.target, self.stop, self.window).loc[table.index]
-    table["reason"] = table["reason"].fillna("NO_CANDIDATE")
-    sign = table["side"].map(SIDES).fillna(0).astype(int)
-    table["action"] = np.where(table["signal"] == 1, sign, 0)
-    risk = away["stop_by"] / candles["close"].loc[table.index]
-    sized = position_size(
-        self.sizing, risk, table["p_event"], self.size, self.risk, self.target / self.stop, 2 * self.cost,
-    )
-    table["size"] = np.where(table["action"] != 0, sized, 0.0)
-    table["action"] = np.where(table["size"] > 0, table["action"], 0)  # Kelly may stake nothing
-    table = table.assign(side=sign, stop_by=away["stop_by"], target_by=away["target_by"], timeout=self.timeout)
-    table = table[
-        ["p_event", "p_bounce", "p_filter", "side", "action", "size", "stop_by", "target_by", "timeout", "reason"]
-    ]
-    table.attrs = {
-        "system": "v2", "event": self.event, "horizon": self.timeout, "timeframe": self.fitted_["timeframe"],
-        "side": self.side, "known_at": "close of the row's candle",
-    }
-    return table
-
-
-V2.forecast = _forecast
-
-# %% ../../../nbs/70_systems/40_v2/90_system.ipynb #3c75c6f4
-def _with_thresholds(
-    self: V2,
-    bounce,  # enter above it; 0: every candidate. One number, or a dict by side
-    filter=1.0,  # veto from it on; 1: no veto. One number, or a dict by side
-) -> V2:  # a fitted copy that shares the models
-    "The same models with other thresholds."
-    import copy
-
-    self.require_fitted("choosing thresholds")
-    twin = copy.copy(self)
-    twin.thresholds, twin.thresholds_ = "fixed", {}
-    for side in self.sides:
-        levels = {"bounce": bounce, "filter": filter}
-        twin.thresholds_[side] = {
-            name: float(level[side] if isinstance(level, dict) else level) for name, level in levels.items()
-        }
-    return twin
-
-
-V2.with_thresholds = _with_thresholds
-
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #7b98a346
-def v2_results(
-    system: V2,  # a fitted system
-    candles: pd.DataFrame,  # the candles it was fitted on
-) -> dict:  # timestamp, pair, timeframe, filter, and per side: bounce, filter (AUC), engine (rates), thresholds
-    "Scores on the test rows."
+def v2_results(system: V2, candles: pd.DataFrame) -> dict:
+    """Scores on the test rows.
+
+    Parameters
+    ----------
+    system : V2
+        a fitted system
+    candles : pd.DataFrame
+        the candles it was fitted on
+
+    Returns
+    -------
+    dict
+        timestamp, pair, timeframe, filter, and per side: bounce, filter (AUC), engine (rates), thresholds
+    """
     out = {
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"), "pair": candles.attrs.get("symbol"),
         "timeframe": system.fitted_["timeframe"], "filter": system.filter,
@@ -325,30 +553,6 @@ def v2_results(
     return out
 
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #137fdf92
-def _save(
-    self: V2,
-    folder: str | Path,  # model folder; replaced when it exists
-) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
-    "Write the models as text and a manifest with their SHA-256 sums."
-    self.require_fitted("save")
-    names = {f"{name}_{side}": trees for side, pair in self.models_.items() for name, trees in pair.items()}
-    rest = {
-        "thresholds": self.thresholds_,
-        "models": {name: {"columns": t.names, "calibration": t.calibration} for name, t in names.items()},
-    }
-    with whole_folder(folder) as new:
-        for name, trees in names.items():
-            (new / f"{name}.txt").write_text(trees_to_text(trees))
-        (new / "v2.json").write_text(json.dumps(rest, indent=1, allow_nan=False, default=_number))
-        (new / "v2_results.json").write_text(json.dumps(self.results_, indent=1, default=_number))
-        (new / "training.log").write_text(_training_log(self))
-        artefacts.write_manifest(
-            new, system="v2", format=1, params=self.shown_params(), fitted=self.fitted_, counts=self.counts_,
-            seconds=self.seconds_, versions=artefacts.package_versions(), code=artefacts.library_code(),
-        )
-    return Path(folder)
-
-
 def _number(value):
     "NumPy numbers as plain ones."
     return value.item()
@@ -366,40 +570,8 @@ def _training_log(system):
         [*lines, "", f"thresholds {json.dumps(system.thresholds_)}", f"test {json.dumps(system.results_)}", ""]
     )
 
-
-V2.save = _save
-
 # %% ../../../nbs/70_systems/40_v2/90_system.ipynb #d1b1d525
 def _read_trees(folder, name, models):
     "One model with its calibration."
     text, facts = read_stored(folder / f"{name}.txt"), models[name]
     return trees_from_text(text, read_line(facts["calibration"]), list(facts["columns"]))
-
-
-def _load(
-    folder: str | Path,  # folder that `save` wrote
-) -> V2:  # a fitted system; raises ModelError when a file is missing, altered, or for other columns
-    "Load a model folder after checking every byte of it."
-    folder = Path(folder)
-    manifest = artefacts.check_manifest(folder, "v2", ("v2.json", "v2_results.json"))
-    with model_errors(folder):
-        self = V2.from_stored(manifest["params"])
-        self.sizes()  # every parameter is allowed
-        names = [f"{name}_{side}" for side in self.sides for name in ("bounce", "filter")]
-        artefacts.check_manifest(folder, "v2", tuple(f"{name}.txt" for name in names))
-        rest = json.loads(read_stored(folder / "v2.json"))
-        self.models_ = {
-            side: {name: _read_trees(folder, f"{name}_{side}", rest["models"]) for name in ("bounce", "filter")}
-            for side in self.sides
-        }
-        self.thresholds_ = {
-            side: {name: rest["thresholds"][side][name] for name in ("bounce", "filter")} for side in self.sides
-        }
-        check_numbers(*(level for levels in self.thresholds_.values() for level in levels.values()))
-        self.results_ = json.loads(read_stored(folder / "v2_results.json"))
-        self.fitted_, self.counts_, self.seconds_ = artefacts.stored_facts(manifest)
-        self.edges_, self.index_, self.histories_, self.manifest_ = manifest["fitted"]["parts"], {}, {}, manifest
-    return self
-
-
-V2.load = staticmethod(_load)

@@ -25,13 +25,25 @@ def _threshold(name, value):
     return x
 
 
-def decide(
-    p_bounce,  # probability of model A per row; NaN: no candidate
-    p_filter,  # probability of model B ("do not enter") per row; NaN: no candidate
-    bounce_threshold=0.65,  # enter above it; one number or one per row
-    filter_threshold=0.40,  # veto from it on; one number or one per row
-) -> pd.DataFrame:  # p_bounce, p_filter, signal (1 enter, 0 not), reason (text)
-    "Confluence and veto."
+def decide(p_bounce, p_filter, bounce_threshold=0.65, filter_threshold=0.40) -> pd.DataFrame:
+    """Confluence and veto.
+
+    Parameters
+    ----------
+    p_bounce
+        probability of model A per row; NaN: no candidate
+    p_filter
+        probability of model B ("do not enter") per row; NaN: no candidate
+    bounce_threshold : default 0.65
+        enter above it; one number or one per row
+    filter_threshold : default 0.40
+        veto from it on; one number or one per row
+
+    Returns
+    -------
+    pd.DataFrame
+        p_bounce, p_filter, signal (1 enter, 0 not), reason (text)
+    """
     a, b = (np.atleast_1d(np.asarray(p, dtype="float64")) for p in (p_bounce, p_filter))
     if a.shape != b.shape or a.ndim != 1:
         raise DataError(
@@ -57,11 +69,21 @@ def decide(
     )
 
 # %% ../../../nbs/70_systems/40_v2/30_veto.ipynb #e4cebc68
-def mirror_threshold(
-    bounce_threshold: float = 0.65,  # τ
-    filter_threshold: float = 0.40,  # φ
-) -> dict:  # void (bool: no veto is possible), threshold (of A alone, that does the same)
-    "What a filter with P_filter = 1 − P_bounce amounts to."
+def mirror_threshold(bounce_threshold: float = 0.65, filter_threshold: float = 0.40) -> dict:
+    """What a filter with P_filter = 1 − P_bounce amounts to.
+
+    Parameters
+    ----------
+    bounce_threshold : float, default 0.65
+        τ
+    filter_threshold : float, default 0.40
+        φ
+
+    Returns
+    -------
+    dict
+        void (bool: no veto is possible), threshold (of A alone, that does the same)
+    """
     tau, phi = (
         float(_threshold("bounce_threshold", bounce_threshold)),
         float(_threshold("filter_threshold", filter_threshold)),
@@ -69,10 +91,19 @@ def mirror_threshold(
     return {"void": 1 - phi <= tau + 1e-12, "threshold": max(tau, 1 - phi)}
 
 # %% ../../../nbs/70_systems/40_v2/30_veto.ipynb #31acd67f
-def decision_counts(
-    table: pd.DataFrame,  # of `decide`
-) -> dict:  # counts and rates by reason; correlation; mirror, the largest |P_filter − (1 − P_bounce)|
-    "How often each reason was given."
+def decision_counts(table: pd.DataFrame) -> dict:
+    """How often each reason was given.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        of `decide`
+
+    Returns
+    -------
+    dict
+        counts and rates by reason; correlation; mirror, the largest |P_filter − (1 − P_bounce)|
+    """
     candidates = table[table["reason"] != "NO_CANDIDATE"]
     n = len(candidates)
     count = {reason: int((candidates["reason"] == reason).sum()) for reason in REASONS[:3]}
@@ -125,15 +156,29 @@ def _plain(found):
     return {name: int(x) if name in ("n_a", "n_both") else float(x) for name, x in found.items()}
 
 
-def veto_value(
-    result,  # net result of every candidate's trade in time order, in R
-    passed,  # bool: A alone would enter
-    kept,  # bool: A and B enter
-    block: float = 48.0,  # mean length of a run of candidates in the bootstrap
-    n_samples: int = 1000,  # bootstrap samples, and random vetoes
-    seed: int = 0,  # of both
-) -> dict:  # counts, veto_rate, means and gain in r, p_value, p_random, losses_avoided, excess; with intervals
-    "A with B against A alone, on identical signals."
+def veto_value(result, passed, kept, block: float = 48.0, n_samples: int = 1000, seed: int = 0) -> dict:
+    """A with B against A alone, on identical signals.
+
+    Parameters
+    ----------
+    result
+        net result of every candidate's trade in time order, in R
+    passed
+        bool: A alone would enter
+    kept
+        bool: A and B enter
+    block : float, default 48.0
+        mean length of a run of candidates in the bootstrap
+    n_samples : int, default 1000
+        bootstrap samples, and random vetoes
+    seed : int, default 0
+        of both
+
+    Returns
+    -------
+    dict
+        counts, veto_rate, means and gain in r, p_value, p_random, losses_avoided, excess; with intervals
+    """
     r, a, k = np.asarray(result, dtype="float64"), np.asarray(passed, dtype=bool), np.asarray(kept, dtype=bool)
     if not r.shape == a.shape == k.shape or (k & ~a).any() or not np.isfinite(r[a]).all():
         raise DataError(

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from cryptolab.systems.v9.system import V9, v9_results
     from cryptolab.systems.v9.rows import VOL_TARGETS, Rows, prepare_rows, v9_labels, v9_windows, with_pool
     from cryptolab.systems.v9.ensemble import PUBLISHED_WEIGHTS, blend, conformal_width, fit_weights, return_terms
-    from cryptolab.systems.v9.files import load_v9, save_v9
+    from cryptolab.systems.v9.files import read_v9, write_v9
 
 # %% ../../../nbs/70_systems/30_v9/99_v9.ipynb #6d24e21e
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "system": ["V9", "v9_results"],
     "rows": ["VOL_TARGETS", "Rows", "prepare_rows", "v9_labels", "v9_windows", "with_pool"],
     "ensemble": ["PUBLISHED_WEIGHTS", "blend", "conformal_width", "fit_weights", "return_terms"],
-    "files": ["load_v9", "save_v9"],
+    "files": ["read_v9", "write_v9"],
 })

@@ -15,22 +15,44 @@ from ...evaluation.conformal import conformal_quantile
 PUBLISHED_WEIGHTS = (0.35, 0.40, 0.25)  # direction, price, signed volatility bound
 
 
-def return_terms(
-    p_up: np.ndarray,  # (n,) probability of UP
-    price_return: np.ndarray,  # (n,) log return forecast by the price model
-    sigma: np.ndarray,  # (n,) forecast standard deviation of the next log return
-    size_factor: float,  # E|r| = size_factor * sigma, fitted on training rows
-) -> np.ndarray:  # (n, 2) expected log return according to direction and to price
-    "The expected return as each model sees it."
+def return_terms(p_up: np.ndarray, price_return: np.ndarray, sigma: np.ndarray, size_factor: float) -> np.ndarray:
+    """The expected return as each model sees it.
+
+    Parameters
+    ----------
+    p_up : np.ndarray
+        (n,) probability of UP
+    price_return : np.ndarray
+        (n,) log return forecast by the price model
+    sigma : np.ndarray
+        (n,) forecast standard deviation of the next log return
+    size_factor : float
+        E|r| = size_factor * sigma, fitted on training rows
+
+    Returns
+    -------
+    np.ndarray
+        (n, 2) expected log return according to direction and to price
+    """
     p_up, price_return, sigma = (np.asarray(a, dtype="float64") for a in (p_up, price_return, sigma))
     return np.column_stack([(2 * p_up - 1) * size_factor * sigma, price_return])
 
 # %% ../../../nbs/70_systems/30_v9/20_ensemble.ipynb #1f5d8a86
-def fit_weights(
-    terms: np.ndarray,  # (n, 2) from `return_terms`, validation rows
-    returns: np.ndarray,  # (n,) next log returns of the same rows
-) -> np.ndarray:  # (2,) weights from 0 to 1
-    "Weights that would have explained the validation returns best, none negative, none above one."
+def fit_weights(terms: np.ndarray, returns: np.ndarray) -> np.ndarray:
+    """Weights that would have explained the validation returns best, none negative, none above one.
+
+    Parameters
+    ----------
+    terms : np.ndarray
+        (n, 2) from `return_terms`, validation rows
+    returns : np.ndarray
+        (n,) next log returns of the same rows
+
+    Returns
+    -------
+    np.ndarray
+        (2,) weights from 0 to 1
+    """
     from scipy.optimize import lsq_linear
 
     if len(terms) != len(returns) or not len(returns):
@@ -43,12 +65,23 @@ def fit_weights(
     ).x
 
 
-def blend(
-    terms: np.ndarray,  # (n, 2) from `return_terms`
-    sigma: np.ndarray,  # (n,) forecast standard deviation
-    weights="equal",  # (2,) fitted weights, or "equal", or "published"
-) -> np.ndarray:  # (n,) expected log return
-    "The expected log return of the ensemble."
+def blend(terms: np.ndarray, sigma: np.ndarray, weights="equal") -> np.ndarray:
+    """The expected log return of the ensemble.
+
+    Parameters
+    ----------
+    terms : np.ndarray
+        (n, 2) from `return_terms`
+    sigma : np.ndarray
+        (n,) forecast standard deviation
+    weights : default "equal"
+        (2,) fitted weights, or "equal", or "published"
+
+    Returns
+    -------
+    np.ndarray
+        (n,) expected log return
+    """
     if isinstance(weights, str):
         if weights == "published":
             w = PUBLISHED_WEIGHTS
@@ -61,11 +94,28 @@ def blend(
     return terms @ np.asarray(weights, dtype="float64")
 
 # %% ../../../nbs/70_systems/30_v9/20_ensemble.ipynb #683fc94c
-def conformal_width(
-    returns: np.ndarray,  # (n,) next log returns of validation rows
-    mu: np.ndarray,  # (n,) their forecasts
-    sigma: np.ndarray,  # (n,) their forecast standard deviations
-    coverage: float = 0.9,  # share of outcomes that the interval shall contain
-) -> float:  # half-width of the interval in units of sigma; DataError where there are too few rows for the coverage
-    "Half-width that covers the stated share, by split conformal prediction on standardised residuals."
+def conformal_width(returns: np.ndarray, mu: np.ndarray, sigma: np.ndarray, coverage: float = 0.9) -> float:
+    """Half-width that covers the stated share, by split conformal prediction on standardised residuals.
+
+    Parameters
+    ----------
+    returns : np.ndarray
+        (n,) next log returns of validation rows
+    mu : np.ndarray
+        (n,) their forecasts
+    sigma : np.ndarray
+        (n,) their forecast standard deviations
+    coverage : float, default 0.9
+        share of outcomes that the interval shall contain
+
+    Returns
+    -------
+    float
+        half-width of the interval in units of sigma
+
+    Raises
+    ------
+    DataError
+        where there are too few rows for the coverage
+    """
     return conformal_quantile(np.abs(np.asarray(returns) - mu) / sigma, coverage)

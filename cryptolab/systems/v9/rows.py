@@ -16,12 +16,34 @@ from ...config import DataError, SettingsError
 
 # %% ../../../nbs/70_systems/30_v9/10_rows.ipynb #556302ea
 def v9_windows(
-    candles: pd.DataFrame,  # candle table; attrs["warmup_until"] marks the first candle that is not warm-up
-    variant: str = "stationary",  # "stationary" | "published" features
-    window: int = 60,  # candles per window
-    timeframe: str | None = None,  # None reads it from the candles
-) -> validation.Windows:  # unscaled windows over all rows; raises DataError when none is usable
-    "Features and windows of a candle table, warm-up rows left out."
+    candles: pd.DataFrame,
+    variant: str = "stationary",
+    window: int = 60,
+    timeframe: str | None = None,
+) -> validation.Windows:
+    """Features and windows of a candle table, warm-up rows left out.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table; attrs["warmup_until"] marks the first candle that is not warm-up
+    variant : str, default "stationary"
+        "stationary" | "published" features
+    window : int, default 60
+        candles per window
+    timeframe : str | None, default None
+        None reads it from the candles
+
+    Returns
+    -------
+    validation.Windows
+        unscaled windows over all rows
+
+    Raises
+    ------
+    DataError
+        when none is usable
+    """
     from cryptolab.features.sets.v9 import v9_features
 
     features = v9_features(candles, variant=variant)
@@ -35,12 +57,29 @@ VOL_TARGETS = {"natr_future": labels.natr_future, "natr_next": labels.natr_next}
 
 
 def v9_labels(
-    candles: pd.DataFrame,  # candle table
-    vol_target: str = "natr_future",  # "natr_future" (the next 14 candles) | "natr_next" (as published)
-    gap: int = 0,  # 0: the very next candle; 1: one candle later, as published
-    timeframe: str | None = None,  # None reads it from the candles
-) -> dict:  # name -> label table (y, t0, t1): direction, price, volatility
-    "The three label tables of V9."
+    candles: pd.DataFrame,
+    vol_target: str = "natr_future",
+    gap: int = 0,
+    timeframe: str | None = None,
+) -> dict:
+    """The three label tables of V9.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    vol_target : str, default "natr_future"
+        "natr_future" (the next 14 candles) | "natr_next" (as published)
+    gap : int, default 0
+        0: the very next candle; 1: one candle later, as published
+    timeframe : str | None, default None
+        None reads it from the candles
+
+    Returns
+    -------
+    dict
+        name -> label table (y, t0, t1): direction, price, volatility
+    """
     if vol_target not in VOL_TARGETS:
         raise SettingsError(
             "unknown volatility target", " | ".join(VOL_TARGETS), repr(vol_target), "choose one of them",
@@ -54,18 +93,39 @@ def v9_labels(
 # %% ../../../nbs/70_systems/30_v9/10_rows.ipynb #6ff4c984
 @dataclass
 class Rows:
-    "Everything a V9 fit needs, each part with positions into one scaled matrix."
+    """Everything a V9 fit needs, each part with positions into one scaled matrix.
 
-    windows: validation.Windows  # scaled windows
-    scaler: validation.MinMax  # fitted on training rows
-    parts: dict  # label -> {"train" | "val" | "test": (window numbers, y)}
-    counts: dict  # what was kept, dropped and purged
-    edges: dict  # part -> (first, last) decision row
-    # label -> (window numbers, y) of other coins, learned from in addition to the training part
+    Parameters
+    ----------
+    windows : validation.Windows
+        scaled windows
+    scaler : validation.MinMax
+        fitted on training rows
+    parts : dict
+        label -> {"train" | "val" | "test": (window numbers, y)}
+    counts : dict
+        what was kept, dropped and purged
+    edges : dict
+        part -> (first, last) decision row
+    pool : dict, default dict()
+        label -> (window numbers, y) of other coins, learned from in addition to the training part
+    """
+
+    windows: validation.Windows
+    scaler: validation.MinMax
+    parts: dict
+    counts: dict
+    edges: dict
     pool: dict = field(default_factory=dict)
 
-    def starts(self, numbers):
-        "Positions of windows in the view (first row of each window)."
+    def starts(self, numbers: np.ndarray):
+        """Positions of windows in the view (first row of each window).
+
+        Parameters
+        ----------
+        numbers : np.ndarray
+            of windows
+        """
         return self.windows.ends[numbers] - (self.windows.length - 1)
 
 # %% ../../../nbs/70_systems/30_v9/10_rows.ipynb #29a46ee8
@@ -86,16 +146,45 @@ def _split_label(table, split_rows, borders):
 
 
 def prepare_rows(
-    candles: pd.DataFrame,  # candle table
-    variant: str = "stationary",  # feature variant
-    window: int = 60,  # candles per window
-    vol_target: str = "natr_future",  # volatility label
-    gap: int = 0,  # direction label, see `v9_labels`
-    fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-    timeframe: str | None = None,  # None reads it from the candles
-    test_start: str | None = None,  # first time of a test decision; None takes the last share
-) -> Rows:  # raises DataError when a part would be empty
-    "Windows, labels, chronological split with purge, and the scaler fitted on training rows."
+    candles: pd.DataFrame,
+    variant: str = "stationary",
+    window: int = 60,
+    vol_target: str = "natr_future",
+    gap: int = 0,
+    fractions: tuple = (0.70, 0.15, 0.15),
+    timeframe: str | None = None,
+    test_start: str | None = None,
+) -> Rows:
+    """Windows, labels, chronological split with purge, and the scaler fitted on training rows.
+
+    Parameters
+    ----------
+    candles : pd.DataFrame
+        candle table
+    variant : str, default "stationary"
+        feature variant
+    window : int, default 60
+        candles per window
+    vol_target : str, default "natr_future"
+        volatility label
+    gap : int, default 0
+        direction label, see `v9_labels`
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    timeframe : str | None, default None
+        None reads it from the candles
+    test_start : str | None, default None
+        first time of a test decision; None takes the last share
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    DataError
+        when a part would be empty
+    """
     if candles["close"].nunique() <= 1:
         raise DataError(
             "all prices are the same", "prices that move",
@@ -122,14 +211,35 @@ def prepare_rows(
 
 # %% ../../../nbs/70_systems/30_v9/10_rows.ipynb #5c93a589
 def with_pool(
-    rows: Rows,  # prepared rows of the coin that is forecast
-    pool: dict,  # symbol -> candle table of other coins, same timeframe
-    variant: str = "stationary",  # as in `prepare_rows`
-    vol_target: str = "natr_future",  # as in `prepare_rows`
-    gap: int = 0,  # as in `prepare_rows`
-    timeframe: str | None = None,  # None reads it from the candles
-) -> Rows:  # with `pool` filled; counts["pool"]: symbol -> training rows per label
-    "Rows of other coins that were over before the first validation decision."
+    rows: Rows,
+    pool: dict,
+    variant: str = "stationary",
+    vol_target: str = "natr_future",
+    gap: int = 0,
+    timeframe: str | None = None,
+) -> Rows:
+    """Rows of other coins that were over before the first validation decision.
+
+    Parameters
+    ----------
+    rows : Rows
+        prepared rows of the coin that is forecast
+    pool : dict
+        symbol -> candle table of other coins, same timeframe
+    variant : str, default "stationary"
+        as in `prepare_rows`
+    vol_target : str, default "natr_future"
+        as in `prepare_rows`
+    gap : int, default 0
+        as in `prepare_rows`
+    timeframe : str | None, default None
+        None reads it from the candles
+
+    Returns
+    -------
+    Rows
+        with `pool` filled; counts["pool"]: symbol -> training rows per label
+    """
     w = rows.windows
     step = np.diff(w.times).min()
     border = {name: w.index[parts["val"][0][0]] + step for name, parts in rows.parts.items()}

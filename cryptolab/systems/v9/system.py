@@ -12,22 +12,67 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...config import DataError, ModelError, SettingsError
+from ...config import DataError, ModelError, SettingsError, load_keras
+from ...evaluation.forecast_table import Forecast
 from ...evaluation.metrics import confusion_scores, error_scores, roc_auc
 from ...files import plain
-from ...models.training import PROFILES, predict_network
+from ...models.training import PROFILES, SIZE_NOTES, predict_network
 from .. import artefacts
 from . import ensemble
 from ..base import System, fit_key, fit_or_fetch, fitted_facts
-from .rows import VOL_TARGETS, Rows, prepare_rows, v9_windows, with_pool
-from .files import load_v9, read_part, save_v9, write_part
+from .rows import VOL_TARGETS, Rows, prepare_rows, v9_labels, v9_windows, with_pool
+from .files import read_part, read_v9, write_part, write_v9
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #623e19bf
 class V9(System):
-    "Bi-LSTM direction, XGBoost volatility, LSTM price and their ensemble (`seeds/v9_multi_task.md`)."
+    """Bi-LSTM direction, XGBoost volatility, LSTM price and their ensemble (`seeds/v9_multi_task.md`).
+
+    Parameters
+    ----------
+    profile : str, default "quick"
+        full (the document's sizes) | quick | smoke
+    seed : int, default 0
+        seed of every random choice
+    timeframe : str | None, default None
+        length of a candle; None reads it from the candles
+    variant : str, default "stationary"
+        features: stationary | published
+    window : int, default 60
+        candles per window
+    vol_target : str, default "natr_future"
+        natr_future (next 14 candles) | natr_next (as published)
+    gap : int, default 0
+        direction label: 0 the next candle, 1 one later (as published)
+    fractions : tuple, default (0.70, 0.15, 0.15)
+        train, validation, test
+    test_start : str | None, default None
+        first time of a test decision; train and validation share what lies before
+    coverage : float, default 0.9
+        stated coverage of the price interval
+    wide : int, default 6
+        newest rows of the linear path of the direction model; 0 = as published
+    pooling : str, default "last"
+        attention pooling: last | average (as published)
+    standard : bool, default True
+        standardise inside the networks; False = as published
+    dropout : float, default 0.3
+        dropout of the networks
+    weights : str, default "fitted"
+        ensemble weights: fitted | equal | published
+    init_from : str | None, default None
+        model folder of another coin's V9 to start from; None: from scratch
+    pool : tuple | str, default ()
+        other coins to learn from too ("ETHUSDT,SOLUSDT"); `fit` gets their candles
+    threads : int | None, default None
+        threads of the trees; None = all cores
+    sizes : dict | None, default None
+        sizes that differ from the profile's, such as {"trees": 100}; see `size_table`
+    **unknown
+        always an error that names the closest parameter
+    """
 
     name = "v9"
-    profiles = PROFILES
+    profiles, size_notes = PROFILES, SIZE_NOTES
     choices = {
         "pooling": ("last", "average"), "weights": ("fitted", "equal", "published"),
         "variant": ("stationary", "published"), "vol_target": tuple(VOL_TARGETS),
@@ -40,62 +85,214 @@ class V9(System):
     def __init__(
         self,
         *,
-        profile: str = "quick",  # full (the document's sizes) | quick | smoke
-        seed: int = 0,  # seed of every random choice
-        timeframe: str | None = None,  # length of a candle; None reads it from the candles
-        variant: str = "stationary",  # features: stationary | published
-        window: int = 60,  # candles per window
-        vol_target: str = "natr_future",  # natr_future (next 14 candles) | natr_next (as published)
-        gap: int = 0,  # direction label: 0 the next candle, 1 one later (as published)
-        fractions: tuple = (0.70, 0.15, 0.15),  # train, validation, test
-        test_start: str | None = None,  # first time of a test decision; train and validation share what lies before
-        coverage: float = 0.9,  # stated coverage of the price interval
-        wide: int = 6,  # newest rows of the linear path of the direction model; 0 = as published
-        pooling: str = "last",  # attention pooling: last | average (as published)
-        standard: bool = True,  # standardise inside the networks; False = as published
-        dropout: float = 0.3,  # dropout of the networks
-        weights: str = "fitted",  # ensemble weights: fitted | equal | published
-        init_from: str | None = None,  # model folder of another coin's V9 to start from; None: from scratch
-        pool: tuple | str = (),  # other coins to learn from too ("ETHUSDT,SOLUSDT"); `fit` gets their candles
-        threads: int | None = None,  # threads of the trees; None = all cores
-        direction_units: tuple | None = None,  # Bi-LSTM units, document (128, 64)
-        direction_dense: tuple | None = None,  # dense units, document (128, 64)
-        heads: int | None = None,  # attention heads, document 4
-        key_dim: int | None = None,  # key size per head
-        direction_epochs: int | None = None,  # most epochs, document 100
-        direction_rate: float | None = None,  # learning rate, document 0.001
-        direction_patience: int | None = None,  # early stopping of the direction model, epochs
-        direction_plateau: int | None = None,  # epochs before its rate is halved
-        price_units: tuple | None = None,  # LSTM units, document (256, 128)
-        price_dense: tuple | None = None,  # dense units, document (256, 128, 64)
-        price_epochs: int | None = None,  # most epochs, document 150
-        price_rate: float | None = None,  # learning rate, document 0.0005
-        price_patience: int | None = None,  # early stopping of the price model, epochs
-        price_plateau: int | None = None,  # epochs before its rate is halved
-        batch_size: int | None = None,  # windows per step, document 32
-        trees: int | None = None,  # XGBoost trees, document 300
-        depth: int | None = None,  # tree depth, document 6
-        tree_rate: float | None = None,  # XGBoost learning rate, document 0.05
-        max_bin: int | None = None,  # XGBoost histogram bins
-        column_sample: float | None = None,  # fraction of the columns per tree
-        **unknown,  # always an error that names the closest parameter
+        profile: str = "quick",
+        seed: int = 0,
+        timeframe: str | None = None,
+        variant: str = "stationary",
+        window: int = 60,
+        vol_target: str = "natr_future",
+        gap: int = 0,
+        fractions: tuple = (0.70, 0.15, 0.15),
+        test_start: str | None = None,
+        coverage: float = 0.9,
+        wide: int = 6,
+        pooling: str = "last",
+        standard: bool = True,
+        dropout: float = 0.3,
+        weights: str = "fitted",
+        init_from: str | None = None,
+        pool: tuple | str = (),
+        threads: int | None = None,
+        sizes: dict | None = None,
+        **unknown,
     ):
         self.take_params(locals())
 
-    def shown_params(self) -> dict:  # parameters by name; of `init_from` the last two folders only
-        "The parameters as they are stored and shown."
+    def shown_params(self) -> dict:
+        """The parameters as they are stored and shown.
+
+        Returns
+        -------
+        dict
+            parameters by name; of `init_from` the last two folders only
+        """
         return self.get_params() | ({"init_from": "/".join(Path(self.init_from).parts[-2:])} if self.init_from else {})
 
+    def fit(self, candles: pd.DataFrame, work: str | Path | None = None, log=print, pool: dict | None = None) -> "V9":
+        """Train the three models and the ensemble on the training and validation rows.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table, at least a few hundred rows
+        work : str | Path | None, default None
+            folder for finished models, so that an interrupted fit can resume
+        log : default print
+            receives progress lines; None for silence
+        pool : dict | None, default None
+            candle tables of the coins named in `pool`, by symbol
+
+        Returns
+        -------
+        V9
+            itself; learned attributes end in _
+        """
+        self.check_params()
+        sizes, pool = self.chosen_sizes(), pool or {}
+        if set(pool) != set(self.pool_symbols()):
+            raise SettingsError(
+                "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
+                ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
+            )
+        timeframe = self.own_timeframe(candles)
+        rows = prepare_rows(
+            candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe=timeframe,
+            test_start=self.test_start,
+        )
+        source = _source(self, rows) if self.init_from else None
+        rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if pool else rows
+        self.models_, self.histories_, self.seconds_ = _train_all(
+            self, candles, rows, sizes, work, log, pool=pool, source=source,
+        )
+        self.scaler_, self.counts_, self.edges_ = rows.scaler, rows.counts, rows.edges
+        self.index_ = {
+            name: {p: rows.windows.index[n] for p, (n, _) in parts.items()} for name, parts in rows.parts.items()
+        }
+        self.ensemble_ = fit_ensemble(self, self.models_, rows)
+        self.fitted_ = fitted_facts(candles, timeframe, rows.edges, rows.counts["labelled"])
+        self.results_ = v9_results(self, candles, rows)
+        return self
+
+    def forecast(self, candles: pd.DataFrame) -> Forecast:
+        """Forecast table (design rule 4) for every candle that ends a whole window.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe; brings its own warm-up
+
+        Returns
+        -------
+        Forecast
+            p_up, mu, sigma, price, lower, upper, natr, price_return
+
+        Raises
+        ------
+        ModelError
+            if not fitted
+        """
+        timeframe = self.fitted_timeframe(candles)
+        windows = _scaled_windows(self, candles, timeframe)
+        e = self.ensemble_
+        parts = raw_forecasts(self.models_, windows, np.arange(len(windows)), e["vol_factor"])
+        terms = ensemble.return_terms(parts["p_up"], parts["price_return"], parts["sigma"], e["size_factor"])
+        mu = ensemble.blend(terms, parts["sigma"], e["weights"])
+        close = candles["close"].loc[windows.index].to_numpy()
+        half = e["width"] * parts["sigma"]
+        table = Forecast(
+            {
+                "p_up": parts["p_up"], "mu": mu, "sigma": parts["sigma"], "price": close * np.exp(mu),
+                "lower": close * np.exp(mu - half), "upper": close * np.exp(mu + half), "natr": parts["natr"],
+                "price_return": parts["price_return"],
+            },
+            index=windows.index,
+        )
+        event = "next close is higher" if self.gap == 0 else f"close rises {self.gap} candles later"
+        table.attrs = {
+            "system": "v9", "event": event, "horizon": 1 + self.gap, "timeframe": timeframe, "coverage": e["coverage"],
+            "vol_target": self.vol_target, "known_at": "close of the row's candle",
+        }
+        return table
+
+    def labels(self, candles: pd.DataFrame) -> dict:
+        """What happened after each candle: the three outcomes that V9 forecasts.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            direction, price, volatility -> label table (y, t0, t1)
+        """
+        return v9_labels(candles, self.vol_target, self.gap, self.own_timeframe(candles))
+
+    def write_models(self, folder: Path) -> dict:
+        """Write the artefacts of the document.
+
+        Parameters
+        ----------
+        folder : Path
+            empty folder
+
+        Returns
+        -------
+        dict
+            further facts for the manifest
+        """
+        return write_v9(self, folder)
+
+    def read_models(self, folder: Path, manifest: dict) -> None:
+        """Read them back.
+
+        Parameters
+        ----------
+        folder : Path
+            folder whose sums are right
+        manifest : dict
+            its manifest
+
+        Raises
+        ------
+        ModelError
+            when a file is missing, impossible, or for other features
+        """
+        read_v9(self, folder, manifest)
+
+    def ensemble_output(self, candles: pd.DataFrame) -> dict:
+        """The dictionary of the document, one value per candle that ends a whole window.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table with its own warm-up
+
+        Returns
+        -------
+        dict
+            (n,) each: direction (probability of UP), volatility (normalised ATR), price (next close, price model)
+        """
+        table = self.forecast(candles)
+        price = candles["close"].loc[table.index] * np.exp(table["price_return"])
+        found = {"direction": table["p_up"], "volatility": table["natr"], "price": price}
+        return {name: column.to_numpy() for name, column in found.items()}
+
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #0806a626
-def train_part(
-    system: V9,  # parameters
-    name: str,  # volatility | direction | price
-    rows: Rows,  # of `prepare_rows`
-    sizes: dict,  # of `system.sizes()`
-    log=print,  # receives a line per epoch; None for silence
-    source: V9 | None = None,  # fitted system of another coin whose networks to start from
-) -> tuple:  # (model, history: one row per epoch or tree)
-    "Train one of the three models on the rows of its own label, and on those of the pool."
+def train_part(system: V9, name: str, rows: Rows, sizes: dict, log=print, source: V9 | None = None) -> tuple:
+    """Train one of the three models on the rows of its own label, and on those of the pool.
+
+    Parameters
+    ----------
+    system : V9
+        parameters
+    name : str
+        volatility | direction | price
+    rows : Rows
+        of `prepare_rows`
+    sizes : dict
+        of `system.chosen_sizes()`
+    log : default print
+        receives a line per epoch; None for silence
+    source : V9 | None, default None
+        fitted system of another coin whose networks to start from
+
+    Returns
+    -------
+    tuple
+        (model, history: one row per epoch or tree)
+    """
     (train, y_train), (val, y_val) = (rows.parts[name][p] for p in ("train", "val"))
     if rows.pool:
         train, y_train = (np.concatenate(both) for both in zip((train, y_train), rows.pool[name]))
@@ -108,13 +305,13 @@ def train_part(
         )
     return _train_network(
         system, name, rows.windows.view, (rows.starts(train), y_train.astype("float32")),
-        (rows.starts(val), y_val.astype("float32")), sizes, log, source,
+        (rows.starts(val), y_val.astype("float32")), sizes, log=log, source=source,
     )
 
 
 def _train_network(system, name, view, train, val, sizes, log, source):
     "Train the network of direction or price."
-    import keras
+    keras = load_keras()
 
     from cryptolab.models.direction import train_direction
     from cryptolab.models.price import train_price
@@ -127,12 +324,23 @@ def _train_network(system, name, view, train, val, sizes, log, source):
     return train_direction(*data, pooling=system.pooling, wide=system.wide, **more)
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #48539316
-def v9_fit_key(
-    system: V9,  # parameters
-    candles: pd.DataFrame,  # candle table
-    pool: dict | None = None,  # candle tables of other coins
-) -> str:  # hex digits
-    "Hash of everything that shapes a fit: parameters, candles, pool, source, our code and the packages."
+def v9_fit_key(system: V9, candles: pd.DataFrame, pool: dict | None = None) -> str:
+    """Hash of everything that shapes a fit: parameters, candles, pool, source, our code and the packages.
+
+    Parameters
+    ----------
+    system : V9
+        parameters
+    candles : pd.DataFrame
+        candle table
+    pool : dict | None, default None
+        candle tables of other coins
+
+    Returns
+    -------
+    str
+        hex digits
+    """
     from cryptolab.data.candles import fingerprint
 
     source = artefacts.check_manifest(system.init_from, "v9") if system.init_from else None
@@ -152,26 +360,50 @@ def _train_all(system, candles, rows, sizes, work, log, pool=None, source=None):
     return models, histories, {name: history.attrs["seconds"] for name, history in histories.items()}
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #9d544818
-def raw_forecast(
-    models: dict,  # fitted models by part
-    windows,  # `Windows` of scaled features
-    numbers: np.ndarray,  # (n,) which windows
-    part: str,  # direction | volatility | price
-) -> np.ndarray:  # (n,) float64: probability of UP, normalised range (fraction), or log return
-    "What one of the three models forecasts for chosen windows."
+def raw_forecast(models: dict, windows, numbers: np.ndarray, part: str) -> np.ndarray:
+    """What one of the three models forecasts for chosen windows.
+
+    Parameters
+    ----------
+    models : dict
+        fitted models by part
+    windows
+        `Windows` of scaled features
+    numbers : np.ndarray
+        (n,) which windows
+    part : str
+        direction | volatility | price
+
+    Returns
+    -------
+    np.ndarray
+        (n,) float64: probability of UP, normalised range (fraction), or log return
+    """
     if part == "volatility":
         pieces = (numbers[i : i + 8192] for i in range(0, len(numbers), 8192))
         return np.concatenate([models[part].predict(windows.flat(piece)) for piece in pieces]).astype("float64")
     return predict_network(models[part], windows.view, windows.ends[numbers] - (windows.length - 1))
 
 
-def raw_forecasts(
-    models: dict,  # volatility, direction, price: fitted models
-    windows,  # `Windows` of scaled features
-    numbers: np.ndarray,  # (n,) which windows
-    vol_factor: float | None = None,  # standard deviation of the return per unit of the normalised range
-) -> dict:  # (n,) each: p_up, natr (fraction), price_return (log); and sigma where `vol_factor` is given
-    "What the three models forecast for chosen windows."
+def raw_forecasts(models: dict, windows, numbers: np.ndarray, vol_factor: float | None = None) -> dict:
+    """What the three models forecast for chosen windows.
+
+    Parameters
+    ----------
+    models : dict
+        volatility, direction, price: fitted models
+    windows
+        `Windows` of scaled features
+    numbers : np.ndarray
+        (n,) which windows
+    vol_factor : float | None, default None
+        standard deviation of the return per unit of the normalised range
+
+    Returns
+    -------
+    dict
+        (n,) each: p_up, natr (fraction), price_return (log); and sigma where `vol_factor` is given
+    """
     columns = {"p_up": "direction", "natr": "volatility", "price_return": "price"}
     out = {column: raw_forecast(models, windows, numbers, part) for column, part in columns.items()}
     if vol_factor is not None:
@@ -179,12 +411,23 @@ def raw_forecasts(
     return out
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #7076e77e
-def fit_ensemble(
-    system: V9,  # parameters
-    models: dict,  # fitted models
-    rows: Rows,  # of `prepare_rows`
-) -> dict:  # vol_factor, size_factor, coverage, width (in sigmas), weights, validation_rows
-    "Factors from training rows; weights and interval from validation rows."
+def fit_ensemble(system: V9, models: dict, rows: Rows) -> dict:
+    """Factors from training rows; weights and interval from validation rows.
+
+    Parameters
+    ----------
+    system : V9
+        parameters
+    models : dict
+        fitted models
+    rows : Rows
+        of `prepare_rows`
+
+    Returns
+    -------
+    dict
+        vol_factor, size_factor, coverage, width (in sigmas), weights, validation_rows
+    """
     from cryptolab.models.volatility import range_to_sigma
 
     (train, r_train), (val, r_val) = (rows.parts["price"][p] for p in ("train", "val"))
@@ -202,50 +445,17 @@ def fit_ensemble(
     }
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #f55b7101
-def _fit(
-    self: V9,
-    candles: pd.DataFrame,  # candle table, at least a few hundred rows
-    work: str | Path | None = None,  # folder for finished models, so that an interrupted fit can resume
-    log=print,  # receives progress lines; None for silence
-    pool: dict | None = None,  # candle tables of the coins named in `pool`, by symbol
-) -> V9:  # itself; learned attributes end in _
-    "Train the three models and the ensemble on the training and validation rows."
-    sizes, pool = self.sizes(), pool or {}
-    if set(pool) != set(self.pool_symbols()):
-        raise SettingsError(
-            "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
-            ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
-        )
-    timeframe = self.own_timeframe(candles)
-    rows = prepare_rows(
-        candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe, self.test_start,
-    )
-    source = _source(self, rows) if self.init_from else None
-    rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if pool else rows
-    self.models_, self.histories_, self.seconds_ = _train_all(self, candles, rows, sizes, work, log, pool, source)
-    self.scaler_, self.counts_, self.edges_ = rows.scaler, rows.counts, rows.edges
-    self.index_ = {
-        name: {p: rows.windows.index[n] for p, (n, _) in parts.items()} for name, parts in rows.parts.items()
-    }
-    self.ensemble_ = fit_ensemble(self, self.models_, rows)
-    self.fitted_ = fitted_facts(candles, timeframe, rows.edges, rows.counts["labelled"])
-    self.results_ = v9_results(self, candles, rows)
-    return self
-
-
 def _source(system, rows):
     "The system whose networks to start from; refused when it has seen the test period."
     source = V9.load(system.init_from)
     seen, test = pd.Timestamp(source.fitted_["parts"]["val"][1]), pd.Timestamp(rows.edges["test"][0])
     if seen >= test:
         raise DataError(
-            "the source model was chosen with candles of this test period", f"its validation part to end before {test}",
+            "the source model was chosen with candles of this test period",
+            f"its validation part to end before {test}",
             str(seen), "train the source on older candles (--end), or judge this coin on later ones",
         )
     return source
-
-
-V9.fit = _fit
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #dae2d91b
 def _scaled_windows(system, candles, timeframe):
@@ -258,45 +468,24 @@ def _scaled_windows(system, candles, timeframe):
         )
     return windows.with_values(system.scaler_.transform(windows.values))
 
-
-def _forecast(
-    self: V9,
-    candles: pd.DataFrame,  # candle table of the fitted timeframe; brings its own warm-up
-) -> pd.DataFrame:  # p_up, mu, sigma, price, lower, upper, natr, price_return; raises ModelError if not fitted
-    "Forecast table (design rule 4) for every candle that ends a whole window."
-    timeframe = self.fitted_timeframe(candles)
-    windows = _scaled_windows(self, candles, timeframe)
-    e = self.ensemble_
-    parts = raw_forecasts(self.models_, windows, np.arange(len(windows)), e["vol_factor"])
-    terms = ensemble.return_terms(parts["p_up"], parts["price_return"], parts["sigma"], e["size_factor"])
-    mu = ensemble.blend(terms, parts["sigma"], e["weights"])
-    close = candles["close"].loc[windows.index].to_numpy()
-    half = e["width"] * parts["sigma"]
-    table = pd.DataFrame(
-        {
-            "p_up": parts["p_up"], "mu": mu, "sigma": parts["sigma"], "price": close * np.exp(mu),
-            "lower": close * np.exp(mu - half), "upper": close * np.exp(mu + half), "natr": parts["natr"],
-            "price_return": parts["price_return"],
-        },
-        index=windows.index,
-    )
-    table.attrs = {
-        "system": "v9", "event": "next close is higher" if self.gap == 0 else f"close rises {self.gap} candles later",
-        "horizon": 1 + self.gap, "timeframe": timeframe, "coverage": e["coverage"], "vol_target": self.vol_target,
-        "known_at": "close of the row's candle",
-    }
-    return table
-
-
-V9.forecast = _forecast
-
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #3bc18db3
-def v9_results(
-    system: V9,  # a fitted system
-    candles: pd.DataFrame,  # the candles it was fitted on
-    rows: Rows,  # their prepared rows
-) -> dict:  # timestamp, pair, timeframe, direction_metrics, volatility_metrics, price_metrics
-    "Metrics on the test rows with the document's exact keys."
+def v9_results(system: V9, candles: pd.DataFrame, rows: Rows) -> dict:
+    """Metrics on the test rows with the document's exact keys.
+
+    Parameters
+    ----------
+    system : V9
+        a fitted system
+    candles : pd.DataFrame
+        the candles it was fitted on
+    rows : Rows
+        their prepared rows
+
+    Returns
+    -------
+    dict
+        timestamp, pair, timeframe, direction_metrics, volatility_metrics, price_metrics
+    """
     test = {name: rows.parts[name]["test"] for name in rows.parts}
     found = {name: raw_forecast(system.models_, rows.windows, numbers, name) for name, (numbers, _) in test.items()}
     y, p = test["direction"][1], found["direction"]
@@ -310,34 +499,3 @@ def v9_results(
         "volatility_metrics": plain(error_scores(test["volatility"][1], found["volatility"])),
         "price_metrics": plain(price_errors | {"r2": error_scores(r, mu)["r2"]}),
     }
-
-# %% ../../../nbs/70_systems/30_v9/90_system.ipynb #1d997ff2
-def _save(
-    self: V9,
-    folder: str | Path,  # model folder; replaced when it exists
-) -> Path:  # the folder, complete; raises ModelError when the system is not fitted
-    "Write the artefacts of the document and a manifest with their SHA-256 sums."
-    return save_v9(self, folder)
-
-
-def _load(
-    folder: str | Path,  # folder that `save` wrote
-) -> V9:  # a fitted system; raises ModelError when a file is missing, altered, or for other features
-    "Load a model folder after checking every byte of it."
-    return load_v9(V9, folder)
-
-
-V9.save, V9.load = _save, staticmethod(_load)
-
-# %% ../../../nbs/70_systems/30_v9/90_system.ipynb #d7b15724
-def _ensemble_output(
-    self: V9,
-    candles: pd.DataFrame,  # candle table with its own warm-up
-) -> dict:  # (n,) each: direction (probability of UP), volatility (normalised ATR), price (next close, price model)
-    "The dictionary of the document, one value per candle that ends a whole window."
-    table = self.forecast(candles)
-    price = candles["close"].loc[table.index] * np.exp(table["price_return"])
-    return {"direction": table["p_up"].to_numpy(), "volatility": table["natr"].to_numpy(), "price": price.to_numpy()}
-
-
-V9.ensemble_output = _ensemble_output

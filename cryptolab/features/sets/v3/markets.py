@@ -102,6 +102,17 @@ for _factor in (4, 24):
     needs=("funding_rate",),
 )
 def funding_columns(x):
+    """The funding rate, smoothed and scaled.
+
+    Parameters
+    ----------
+    x
+        inputs: prices, volume and the context that `needs` names
+
+    Yields
+    ------
+    (name, column)
+    """
     rate = x.funding_rate
     yield "funding_rate", rate
     yield "funding_mean_24", sma(rate, 24)
@@ -127,6 +138,17 @@ def funding_columns(x):
     needs=("perp_close", "perp_high", "perp_low", "perp_volume"),
 )
 def basis_columns(x):
+    """The perpetual beside spot: basis, volume, range.
+
+    Parameters
+    ----------
+    x
+        inputs: prices, volume and the context that `needs` names
+
+    Yields
+    ------
+    (name, column)
+    """
     basis = np.log(x.perp_close / x.close)
     yield "basis", basis
     short, long = sma(basis, 24), sma(basis, 168)
@@ -161,6 +183,17 @@ def basis_columns(x):
     needs=("leader_close", "leader_volume"),
 )
 def leader_columns(x):
+    """The coin beside its leader.
+
+    Parameters
+    ----------
+    x
+        inputs: prices, volume and the context that `needs` names
+
+    Yields
+    ------
+    (name, column)
+    """
     own, lead = log_return(x.close), log_return(x.leader_close)
     late, ratio = lag(lead, 1), np.log(x.close / x.leader_close)
     yield "leader_return_1", lead
@@ -194,6 +227,17 @@ def leader_columns(x):
     needs=("market_return", "market_dispersion", "market_up"),
 )
 def market_columns(x):
+    """The coin beside all others.
+
+    Parameters
+    ----------
+    x
+        inputs: prices, volume and the context that `needs` names
+
+    Yields
+    ------
+    (name, column)
+    """
     own, r = np.log(x.close / x.open), x.market_return
     yield "market_return_1", r
     yield "market_return_24", rolling_sum(r, 24)

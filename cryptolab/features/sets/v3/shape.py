@@ -32,10 +32,18 @@ v3_shape = FeatureSet("v3_shape")
     narrow_7 | rank of the range among 7 candles | 7 | 7 | index | 1/7…1
 """,
 )
-def single_patterns(
-    x,  # inputs: prices and volume
-):  # yields (name, column)
-    "Five patterns of one candle, in degrees."
+def single_patterns(x):
+    """Five patterns of one candle, in degrees.
+
+    Parameters
+    ----------
+    x
+        inputs: prices and volume
+
+    Yields
+    ------
+    (name, column)
+    """
     prices, span = (x.open, x.high, x.low, x.close), x.high - x.low
     yield "doji", candle.doji_degree(*prices, 5.0)
     yield "marubozu", candle.marubozu_degree(*prices, 5.0)
@@ -57,10 +65,18 @@ def single_patterns(
     soldiers | three rising closes, bodies above half their ranges; mirrored | 3 | 3 | −1/0/1 | −1…1
 """,
 )
-def group_patterns(
-    x,  # inputs: prices and volume
-):  # yields (name, column)
-    "Eight patterns of two and three candles."
+def group_patterns(x):
+    """Eight patterns of two and three candles.
+
+    Parameters
+    ----------
+    x
+        inputs: prices and volume
+
+    Yields
+    ------
+    (name, column)
+    """
     size, span, noise = np.abs(x.close - x.open), x.high - x.low, candle.NOISE
     pierces = candle.piercing(x.open, x.close, 0.5, -noise)
     yield "engulfing", candle.engulfing(x.open, x.close, 0.0)
@@ -69,7 +85,7 @@ def group_patterns(
     outside = candle.outside_bar(x.high, x.low, False)
     yield "inside_bar", candle.inside_bar(x.high, x.low)
     yield "outside_bar", np.where(outside == 1, np.sign(x.close - x.open), outside)
-    yield "tweezer", candle.tweezers(x.open, x.high, x.low, x.close, span + lag(span, 1), 0.02, noise)
+    yield "tweezer", candle.tweezers(x.open, x.high, x.low, x.close, span + lag(span, 1), ratio=0.02, margin=noise)
     yield "star", candle.star(x.open, x.close, 0.5 * np.minimum(lag(size, 2), size), 0.5, False, -noise)
     yield "soldiers", candle.soldiers(x.open, x.high, x.low, x.close, 0.5, noise)
 
@@ -100,10 +116,18 @@ def _breaks(high, low, close, past_close, top, bottom):
     breakout_age | candles since the last breakout_20, at most 100, / 100 | 121 | 121 | fraction | 0…1
 """,
 )
-def run_patterns(
-    x,  # inputs: prices and volume
-):  # yields (name, column)
-    "Streaks and breakouts."
+def run_patterns(x):
+    """Streaks and breakouts.
+
+    Parameters
+    ----------
+    x
+        inputs: prices and volume
+
+    Yields
+    ------
+    (name, column)
+    """
     yield "close_streak", stat.streak(change(x.close, 1), 10)
     up, down = change(x.high, 1), change(x.low, 1)
     yield "swing_streak", stat.streak(0.5 * (np.sign(up) + np.sign(down)) * (up * down > 0), 10)
@@ -133,10 +157,18 @@ def run_patterns(
     drawdown_200 | close / highest close of 200 − 1 | 200 | 200 | fraction | −1…0
 """,
 )
-def trend_regime(
-    x,  # inputs: prices and volume
-):  # yields (name, column)
-    "Straightness, persistence and disorder."
+def trend_regime(x):
+    """Straightness, persistence and disorder.
+
+    Parameters
+    ----------
+    x
+        inputs: prices and volume
+
+    Yields
+    ------
+    (name, column)
+    """
     price = np.log(x.close)
     yield "hurst_128", stat.hurst(price, 128)
     yield "efficiency_20", stat.efficiency(price, 20)
@@ -167,10 +199,18 @@ def trend_regime(
     balance_50 | (rising − falling closes) / 50 | 51 | 51 | index | −1…1
 """,
 )
-def volatility_regime(
-    x,  # inputs: prices and volume
-):  # yields (name, column)
-    "The distribution of returns and their volatility."
+def volatility_regime(x):
+    """The distribution of returns and their volatility.
+
+    Parameters
+    ----------
+    x
+        inputs: prices and volume
+
+    Yields
+    ------
+    (name, column)
+    """
     r = log_return(x.close)
     size, past = np.abs(r), lag(r, 1)
     yield "autocorrelation_100", stat.correlation(r, past, 100)
@@ -217,10 +257,18 @@ def _lagged(name, column):
 
 
 @v3_shape.block("lagged", _lag_lines(_KEYS[:4]))
-def lagged_candles(
-    x,  # inputs: prices and volume
-):  # yields (name, column)
-    "Four features of the candle itself, some candles ago."
+def lagged_candles(x):
+    """Four features of the candle itself, some candles ago.
+
+    Parameters
+    ----------
+    x
+        inputs: prices and volume
+
+    Yields
+    ------
+    (name, column)
+    """
     yield from _lagged("log_return", log_return(x.close))
     yield from _lagged("close_location", ind.close_location(x.high, x.low, x.close))
     yield from _lagged("true_range", log_ratio(*ind.atr(x.high, x.low, x.close, 14)))
@@ -228,10 +276,18 @@ def lagged_candles(
 
 
 @v3_shape.block("lagged", _lag_lines(_KEYS[4:]))
-def lagged_indicators(
-    x,  # inputs: prices and volume
-):  # yields (name, column)
-    "Four indicators, some candles ago."
+def lagged_indicators(x):
+    """Four indicators, some candles ago.
+
+    Parameters
+    ----------
+    x
+        inputs: prices and volume
+
+    Yields
+    ------
+    (name, column)
+    """
     yield from _lagged("rsi_14", ind.rsi(x.close, 14, 50.0))
     yield from _lagged("zscore_20", stat.score(x.close, 20))
     macd = ema(x.close, 12) - ema(x.close, 26)

@@ -20,35 +20,69 @@ from ...statistics import correlation, rolling_var, score
 v3_volume = FeatureSet("v3_volume")
 
 # %% ../../../../nbs/20_features/40_sets/40_v3/20_volume.ipynb #5f01ac9c
-def parkinson(
-    high,  # prices
-    low,  # prices
-    window,  # rows
-):  # s.d. per row, a fraction; NaN for window − 1 rows
-    "Volatility from ranges (Parkinson 1980)."
+def parkinson(high, low, window):
+    """Volatility from ranges (Parkinson 1980).
+
+    Parameters
+    ----------
+    high
+        prices
+    low
+        prices
+    window
+        rows
+
+    Returns
+    -------
+    s.d. per row, a fraction; NaN for window − 1 rows
+    """
     return np.sqrt(sma(np.log(high / low) ** 2, window) / (4.0 * np.log(2.0)))
 
 
-def garman_klass(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    window,  # rows
-):  # s.d. per row, a fraction; NaN for window − 1 rows
-    "Volatility from ranges and bodies (Garman and Klass 1980)."
+def garman_klass(open, high, low, close, window):
+    """Volatility from ranges and bodies (Garman and Klass 1980).
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    window
+        rows
+
+    Returns
+    -------
+    s.d. per row, a fraction; NaN for window − 1 rows
+    """
     squares = 0.5 * np.log(high / low) ** 2 - (2.0 * np.log(2.0) - 1.0) * np.log(close / open) ** 2
     return np.sqrt(sma(squares, window))
 
 
-def rogers_satchell(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    window,  # rows
-):  # s.d. per row, a fraction; NaN for window − 1 rows
-    "Volatility that a trend does not inflate (Rogers and Satchell 1991)."
+def rogers_satchell(open, high, low, close, window):
+    """Volatility that a trend does not inflate (Rogers and Satchell 1991).
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    window
+        rows
+
+    Returns
+    -------
+    s.d. per row, a fraction; NaN for window − 1 rows
+    """
     return np.sqrt(sma(_drift_free(open, high, low, close), window))
 
 
@@ -57,14 +91,26 @@ def _drift_free(open, high, low, close):
     return np.log(high / close) * np.log(high / open) + np.log(low / close) * np.log(low / open)
 
 
-def yang_zhang(
-    open,  # prices
-    high,  # prices
-    low,  # prices
-    close,  # prices
-    window,  # rows
-):  # s.d. per row, a fraction; NaN for `window` rows
-    "Volatility of gap, body and range together (Yang and Zhang 2000)."
+def yang_zhang(open, high, low, close, window):
+    """Volatility of gap, body and range together (Yang and Zhang 2000).
+
+    Parameters
+    ----------
+    open
+        prices
+    high
+        prices
+    low
+        prices
+    close
+        prices
+    window
+        rows
+
+    Returns
+    -------
+    s.d. per row, a fraction; NaN for `window` rows
+    """
     gap, body = (
         rolling_var(np.log(y / x), window) * window / (window - 1) for x, y in ((lag(close, 1), open), (open, close))
     )
