@@ -20,7 +20,7 @@ LEAST_TRADES = 30  # below, there is no verdict
 
 
 def account_facts(result, level: float = 0.95) -> dict:
-    """What is said about an account, and the same of buying and holding.
+    """Numbers of an account beside those of buying and holding.
 
     Parameters
     ----------
