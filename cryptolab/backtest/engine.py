@@ -316,7 +316,7 @@ def backtest(
     hold : bool, default False
         True: `entries` is a state, not a signal: in the market while it is true, or 1, or −1
     upon_opposite_entry : str, default "ignore"
-        what an entry does to a position of the other side: "ignore" | "close" | "reverse"
+        an entry against an open position: "ignore" | "close" | "reverse"
     fee : float, default 0.001
         fraction per side
     slippage : float, default 0.0005
