@@ -283,6 +283,8 @@ def backtest(
     candles: pd.DataFrame | dict,
     entries: pd.DataFrame | pd.Series | dict,
     exits: pd.DataFrame | pd.Series | dict | None = None,
+    hold: bool = False,
+    upon_opposite_entry: str = "ignore",
     fee: float = 0.001,
     slippage: float = 0.0005,
     capital: float = 10_000.0,
@@ -298,8 +300,6 @@ def backtest(
     trailing: float | None = None,
     trailing_from: float | None = None,
     lower: pd.DataFrame | dict | None = None,
-    hold: bool = False,
-    upon_opposite_entry: str = "ignore",
     funding: pd.DataFrame | pd.Series | dict | None = None,
     timeframe: str | None = None,
 ) -> Result:
@@ -313,6 +313,10 @@ def backtest(
         bool, or 1 | −1 | 0, per decision row, or orders; or symbol -> such
     exits : pd.DataFrame | pd.Series | dict | None, default None
         bool per row, or its columns long, short; or symbol -> such
+    hold : bool, default False
+        True: `entries` is a state, not a signal: in the market while it is true, or 1, or −1
+    upon_opposite_entry : str, default "ignore"
+        an entry against an open position: "ignore" | "close" | "reverse"
     fee : float, default 0.001
         fraction per side
     slippage : float, default 0.0005
@@ -343,10 +347,6 @@ def backtest(
         gain from which it begins; None for at once
     lower : pd.DataFrame | dict | None, default None
         finer candles, which show the barrier that was reached first
-    hold : bool, default False
-        True: `entries` is a state, not a signal: in the market while it is true, or 1, or −1
-    upon_opposite_entry : str, default "ignore"
-        what it does to an open position: "ignore" | "close" | "reverse"
     funding : pd.DataFrame | pd.Series | dict | None, default None
         funding rates, see `funding_sums`
     timeframe : str | None, default None
