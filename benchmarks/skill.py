@@ -24,13 +24,16 @@ from cryptolab.evaluation.rivals import volatility_baselines
 from cryptolab.models.volatility import range_to_sigma
 from cryptolab.files import plain, write_json
 from cryptolab.systems.artefacts import library_code
-from cryptolab.systems.compare import compare
+from cryptolab.audit.compare import compare
 from cryptolab.systems.v9 import V9
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "skill.json"
 # whose code shapes these numbers
-ROOMS = ("config", "data", "features", "labels", "validation", "models", "systems", "evaluation")
+ROOMS = (
+    "config", "files", "faces", "data", "features", "labels", "validation", "models", "systems", "evaluation",
+    "backtest", "audit/compare",
+)
 
 
 SMALL = {"price_epochs": 1, "trees": 10}  # what is not asked about

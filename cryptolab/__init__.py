@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from cryptolab.audit.check import check_system
+    from cryptolab.audit.compare import compare
     from cryptolab.audit.leaks.audit import audit_pipeline
     from cryptolab.audit.pipeline import Pipeline
     from cryptolab.backtest import backtest
     from cryptolab.data import load_candles, read_candles, sample_market
     from cryptolab.features import certify, features
-    from cryptolab.systems import V2, V9, ClassifierSystem, Hybrid, check_system, compare
+    from cryptolab.systems import V2, V9, ClassifierSystem, Hybrid
 
 # %% ../nbs/99_cryptolab.ipynb #3e7d485b
 __version__ = "0.1.0"
@@ -33,7 +35,9 @@ __getattr__, _names, __all__ = lazy_loader.attach(
     submod_attrs={
         "data": ["load_candles", "read_candles", "sample_market"],
         "features.certify.certificate": ["certify"],
-        "systems": ["V2", "V9", "ClassifierSystem", "Hybrid", "check_system", "compare"],
+        "systems": ["V2", "V9", "ClassifierSystem", "Hybrid"],
+        "audit.compare": ["compare"],
+        "audit.check": ["check_system"],
         "audit.leaks.audit": ["audit_pipeline"],
         "audit.pipeline": ["Pipeline"],
     },

@@ -6,6 +6,7 @@
 __all__ = ['make_face']
 
 # %% ../nbs/02_faces.ipynb #9df2abdf
+import inspect
 import sys
 import types
 from collections.abc import Callable
@@ -31,5 +32,6 @@ def make_face(name: str, call: Callable | None = None) -> None:
         return
     members = {"__dir__": lambda self: sorted(self.__all__), "__doc__": module.__doc__}
     if call is not None:
-        members |= {"__call__": staticmethod(call)}
+        members |= {"__call__": lambda self, *args, **kwargs: call(*args, **kwargs)}
+        module.__signature__ = inspect.signature(call)  # what editors and `help` show
     module.__class__ = type("Face", (types.ModuleType,), members)

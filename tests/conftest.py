@@ -51,7 +51,7 @@ def earlier_version(tmp_path):
         from pandas.testing import assert_frame_equal
 
         from cryptolab.config import ModelError
-        from cryptolab.systems.compare import compare
+        from cryptolab.audit.compare import compare
 
         loaded = type(fitted).load(rewritten(type(fitted), folder))
         assert loaded.get_params() == fitted.get_params() and loaded.chosen_sizes() == fitted.chosen_sizes()

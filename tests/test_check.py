@@ -20,9 +20,10 @@ from cryptolab.evaluation.forecast_table import Forecast
 from cryptolab.files import write_json
 from cryptolab.labels import next_direction
 from cryptolab.reports.leaderboard import leaderboard
-from cryptolab.systems import V2, V9, ClassifierSystem, Hybrid, System, check_system
+from cryptolab.audit.check import check_system
+from cryptolab.systems import V2, V9, ClassifierSystem, Hybrid, System
 from cryptolab.systems.base import fitted_facts, part_edges
-from cryptolab.systems.check import CHECKS
+from cryptolab.audit.check import CHECKS
 from cryptolab.validation import split_borders, split_rows
 
 

@@ -107,7 +107,7 @@ def test_a_report_is_made_again_after_an_edit_of_any_module_that_shapes_it(shapi
 
 def test_an_audit_of_the_claims_is_made_again_after_an_edit_of_any_module_that_measures(house, copied):
     # they shape what is said of the numbers, at once and each time
-    words = {name_of(claims), name_of(lint), "config", "files"}
+    words = {name_of(claims), name_of(lint), "config", "files", "faces"}
     room = name_of(measurements).rpartition(".")[0]
     measuring = {name for name in house.modules[name_of(audit)].uses if name.startswith(room)} - words
     assert len(measuring) >= 4
@@ -117,7 +117,7 @@ def test_an_audit_of_the_claims_is_made_again_after_an_edit_of_any_module_that_m
 def test_controls_are_run_again_after_an_edit_of_the_system_or_the_judge(house, copied):
     used = house.closure({name_of(controls), *(n for n in house.modules if n.startswith("systems."))})
     # a system's own statistics judge nothing
-    rest = {"config", "files"} | {n for n in used if n.startswith("evaluation.")}
+    rest = {"config", "files", "faces"} | {n for n in used if n.startswith("evaluation.")}
     system = system_class("v9")()
     assert unseen(lambda: controls.control_code(system), used - rest, copied) == []
     judges = [f"evaluation.{name}" for name in ("significance", "metrics")]
@@ -135,7 +135,7 @@ def test_stored_benchmarks_name_the_code_that_shapes_them(house, copied):
     import benchmarks.skill
     import benchmarks.zoo
 
-    zoo_uses = house.closure({name_of(zoo), name_of(leakage)}) - {"config", "files"}
+    zoo_uses = house.closure({name_of(zoo), name_of(leakage)}) - {"config", "files", "faces"}
     assert unseen(lambda: library_code(benchmarks.zoo.ROOMS), zoo_uses, copied) == []
     system = house.closure({name_of(sys.modules[system_class("v9").__module__])})
     assert unseen(lambda: library_code(benchmarks.skill.ROOMS), system - {"files"}, copied) == []

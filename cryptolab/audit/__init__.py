@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from cryptolab.audit.compare import Comparison, compare
+    from cryptolab.audit.check import check_system
     from cryptolab.audit.pipeline import Pipeline, run_pipeline
     from cryptolab.audit.leaks.audit import DETECTORS, TAXONOMY, Findings, audit_pipeline, audit_text
     from cryptolab.audit.pipelines.v9 import v9_pipeline
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/75_audit/99_audit.ipynb #880fb040
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "compare": ["Comparison", "compare"],
+    "check": ["check_system"],
     "pipeline": ["Pipeline", "run_pipeline"],
     "leaks.audit": ["DETECTORS", "TAXONOMY", "Findings", "audit_pipeline", "audit_text"],
     "pipelines.v9": ["v9_pipeline"],

@@ -13,9 +13,7 @@ import pandas as pd
 
 from .account import MODES, equity_curve, funding_sums, trade_results
 from .orders import make_market, read_orders
-from .view import account_facts, account_table, account_words, draw_account
 from ..config import DataError, SettingsError
-from ..data.display import headed
 from ..data.timegrid import canonical_timeframe
 from ..labels.barriers import finer_arrays
 from ..labels.walk import END, REASONS, SIGNAL, TIMEOUT, walk_in_turn
@@ -85,14 +83,19 @@ class Result:
         -------
         numpy array of two matplotlib Axes: price with trades, account beside buying and holding
         """
+        from cryptolab.backtest.view import draw_account
+
         return draw_account(self, symbol, rows)
 
     def __repr__(self):
+        from cryptolab.backtest.view import account_facts, account_words
+
         return "\n".join(account_words(account_facts(self)))
 
     def _repr_html_(self):
-        facts = account_facts(self)
-        return headed(" ".join(account_words(facts)), account_table(facts).to_html(border=0), as_html=True)
+        from cryptolab.backtest.view import account_html
+
+        return account_html(self)
 
 # %% ../../nbs/60_backtest/45_engine.ipynb #cc38bdcd
 def finer_candles(market, lower: pd.DataFrame | dict | None) -> tuple:
@@ -280,6 +283,8 @@ def backtest(
     candles: pd.DataFrame | dict,
     entries: pd.DataFrame | pd.Series | dict,
     exits: pd.DataFrame | pd.Series | dict | None = None,
+    hold: bool = False,
+    upon_opposite_entry: str = "ignore",
     fee: float = 0.001,
     slippage: float = 0.0005,
     capital: float = 10_000.0,
@@ -295,8 +300,6 @@ def backtest(
     trailing: float | None = None,
     trailing_from: float | None = None,
     lower: pd.DataFrame | dict | None = None,
-    hold: bool = False,
-    upon_opposite_entry: str = "ignore",
     funding: pd.DataFrame | pd.Series | dict | None = None,
     timeframe: str | None = None,
 ) -> Result:
@@ -310,6 +313,10 @@ def backtest(
         bool, or 1 | −1 | 0, per decision row, or orders; or symbol -> such
     exits : pd.DataFrame | pd.Series | dict | None, default None
         bool per row, or its columns long, short; or symbol -> such
+    hold : bool, default False
+        True: `entries` is a state, not a signal: in the market while it is true, or 1, or −1
+    upon_opposite_entry : str, default "ignore"
+        an entry against an open position: "ignore" | "close" | "reverse"
     fee : float, default 0.001
         fraction per side
     slippage : float, default 0.0005
@@ -340,10 +347,6 @@ def backtest(
         gain from which it begins; None for at once
     lower : pd.DataFrame | dict | None, default None
         finer candles, which show the barrier that was reached first
-    hold : bool, default False
-        True: `entries` is a state, not a signal: in the market while it is true, or 1, or −1
-    upon_opposite_entry : str, default "ignore"
-        what it does to an open position: "ignore" | "close" | "reverse"
     funding : pd.DataFrame | pd.Series | dict | None, default None
         funding rates, see `funding_sums`
     timeframe : str | None, default None
@@ -376,8 +379,8 @@ def backtest(
     finer = finer_candles(market, lower)
     kept, fills, results, worth, missed = _simulate(market, checked, room, finer, money)
     trades = _trades(market, fills, results, kept, fee, slippage)
-    held = (trades["exit_time"] - trades["entry_time"]).to_numpy()
-    gaps = held != trades["candles"].to_numpy() * market.step.to_timedelta64()
+    first, last = (market.times[_account_rows(market, fills.coin, rows)] for rows in (fills.row + 1, fills.at))
+    gaps = (last - first).to_numpy() != (fills.at - fills.row - 1) * market.step.to_timedelta64()
     counts = {
         **checked.counts, "taken": len(trades), **missed, "over_gap": int(gaps.sum()),
         "both_assumed": int((fills.both == 1).sum()), "both_decided": int((fills.both == 2).sum()),

@@ -16,11 +16,11 @@ import pandas as pd
 from .orders import make_market
 from ..config import DataError, SettingsError
 from ..features.operators import kernel
-from ..labels.walk import END, NEVER, TIMEOUT, walk_in_turn
+from ..labels.walk import NEVER, walk_in_turn
 
 # %% ../../nbs/60_backtest/70_sweep.ipynb #f612cfa3
 @kernel
-def _account(open, close, row, sign, at, price, timed, size, fee, slippage):
+def _account(open, close, row, sign, at, price, size, fee, slippage):
     "Trades, wins, gains, losses, final equity; sums of returns, squares, squared losses; drawdown; candles held."
     n, equity, top, depth = len(row), 1.0, 1.0, 0.0
     wins, gains, losses, total, squares, falls, held = 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0
@@ -102,18 +102,18 @@ def _check_closable(walks):
 
 # %% ../../nbs/60_backtest/70_sweep.ipynb #7c5502e3
 def _trades_of(market, rows, sign, stop, target, trailing, trailing_from, timeout, scale):
-    "Trades of one combination: decision row, row and price of the exit, whether at its close."
+    "Trades of one combination: decision row, row and price of the exit."
     n, empty, none = len(rows), np.zeros(0), np.zeros(0, dtype="int64")  # one coin, no finer candles
     by = scale[rows] if scale is not None else market.prices[0][rows + 1]
     nothing, zero = np.full(n, np.nan), np.zeros(n, dtype="int64")
     begin = np.zeros(n) if np.isnan(trailing_from) else trailing_from * by
     longest, leave = np.full(n, NEVER if np.isnan(timeout) else int(timeout)), np.full(n, NEVER)
-    order, at, price, reason, *_ = walk_in_turn(
+    order, at, price, *_ = walk_in_turn(
         *market.prices, market.bounds, none, coin=zero, rows=rows, sign=np.full(n, sign), stop=nothing, target=nothing,
         stop_by=stop * by, target_by=target * by, trail=trailing * by, trail_from=begin, timeout=longest, leave=leave,
         only_closes=False, most=1, most_all=1, step=1, lower_open=empty, lower_high=empty, lower_low=empty, first=none,
     )
-    return rows[order], at, price, (reason == TIMEOUT) | (reason == END)
+    return rows[order], at, price
 
 
 def _numbers(found, n, per_year):
@@ -138,12 +138,11 @@ def _lines(market, signal, grid, costs, side, size, scale):
     rows = rows if scale is None else rows[np.isfinite(scale[rows])]
     per_year = pd.Timedelta("365D") / market.step
     for setting in grid:
-        row, at, price, timed = _trades_of(market, rows, side, *setting, scale)
+        row, at, price = _trades_of(market, rows, side, *setting, scale)
         sides = np.full(len(row), side)
         for fee, slippage in costs:
             found = _account(
-                market.prices[0], market.prices[3], row, sides, at, price=price, timed=timed, size=size, fee=fee,
-                slippage=slippage,
+                market.prices[0], market.prices[3], row, sides, at, price=price, size=size, fee=fee, slippage=slippage,
             )
             lines.append((name, *setting, fee, slippage, *_numbers(found, n, per_year)))
     return lines

@@ -61,9 +61,7 @@ cl.compare(system, candles)'''),
 
 Eighteen checks: no look-ahead, no filled gaps, the same numbers for the same seed, a folder that comes back to the last
 digit, and more. The error names what fails and what to do.'''),
-    ("code", '''from cryptolab.systems import check_system
-
-check_system({title})[["verdict"]]'''),
+    ("code", '''cl.check_system({title})[["verdict"]]'''),
     ("markdown", '''## The report
 
 `cryptolab run BTCUSDT 1h --system {name}` makes the whole page; `cryptolab batch --system {name}` one for every coin
@@ -73,7 +71,8 @@ and timeframe.'''),
 _TEST = '''"{title} keeps every rule of a system."
 from pathlib import Path
 
-from cryptolab.systems import check_system, system_class
+from cryptolab.audit import check_system
+from cryptolab.systems import system_class
 
 
 def test_{name}_keeps_every_rule(monkeypatch):

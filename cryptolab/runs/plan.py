@@ -177,8 +177,8 @@ def make_plan(symbols: list[str], timeframes: list[str], systems: list[str] = ("
 
 # %% ../../nbs/85_runs/20_plan.ipynb #18182696
 CODE = (
-    "config", "files", "data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems",
-    "audit", "reports/escape", "reports/policy", "reports/plots", "reports/trade_plots", "reports/render",
+    "config", "files", "faces", "data", "features", "labels", "validation", "models", "evaluation", "backtest",
+    "systems", "audit", "reports/escape", "reports/policy", "reports/plots", "reports/trade_plots", "reports/render",
     "reports/results", "reports/info_sheet", "reports/pages",
 )
 

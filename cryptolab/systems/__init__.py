@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from cryptolab.systems.v2.system import V2
     from cryptolab.systems.hybrid.system import Hybrid
     from cryptolab.systems.classifier import ClassifierSystem
-    from cryptolab.systems.compare import Comparison, compare
-    from cryptolab.systems.check import check_system
     from cryptolab.systems.registry import SYSTEMS, check_params, system_class
     from cryptolab.systems.base import System, fit_key, fit_or_fetch, fitted_facts
     from cryptolab.systems.artefacts import check_manifest, library_code, package_versions, write_manifest
@@ -27,8 +25,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "v2.system": ["V2"],
     "hybrid.system": ["Hybrid"],
     "classifier": ["ClassifierSystem"],
-    "compare": ["Comparison", "compare"],
-    "check": ["check_system"],
     "registry": ["SYSTEMS", "check_params", "system_class"],
     "base": ["System", "fit_key", "fit_or_fetch", "fitted_facts"],
     "artefacts": ["check_manifest", "library_code", "package_versions", "write_manifest"],

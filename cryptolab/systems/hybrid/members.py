@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...config import DataError, ModelError
+from ...config import DataError, ModelError, load_keras
 from ...models.classifiers import CalibratedSVM
 from cryptolab.models.stored import (
     check_forest, check_logistic, check_skops, check_svm, check_xgboost, model_errors, read_line, read_network,
@@ -156,7 +156,7 @@ def write_member(folder: str | Path, name: str, model) -> None:
     if name == "xgboost":
         model.save_model(path)
     elif name == "lstm":
-        import keras
+        keras = load_keras()
 
         keras.Model(model.inputs, model.outputs, name=model.name).save(path)
     else:

@@ -9,7 +9,7 @@ __all__ = ['NETWORKS', 'READ', 'uncompiled', 'load_part', 'write_part', 'read_pa
 import json
 from pathlib import Path
 
-from ...config import ModelError
+from ...config import ModelError, load_keras
 from ...models.stored import check_numbers, check_xgboost, model_errors, read_line, read_network, read_stored
 from .. import artefacts
 
@@ -26,7 +26,7 @@ def uncompiled(model):
     -------
     the same layers and weights without an optimizer
     """
-    import keras
+    keras = load_keras()
 
     return keras.Model(model.inputs, model.outputs, name=model.name)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...config import DataError, ModelError, SettingsError
+from ...config import DataError, ModelError, SettingsError, load_keras
 from ...evaluation.forecast_table import Forecast
 from ...evaluation.metrics import confusion_scores, error_scores, roc_auc
 from ...files import plain
@@ -311,7 +311,7 @@ def train_part(system: V9, name: str, rows: Rows, sizes: dict, log=print, source
 
 def _train_network(system, name, view, train, val, sizes, log, source):
     "Train the network of direction or price."
-    import keras
+    keras = load_keras()
 
     from cryptolab.models.direction import train_direction
     from cryptolab.models.price import train_price
