@@ -60,9 +60,9 @@ def test_every_public_name_is_in_the_reference_once():
     )
     text = "\n".join(build_docs.reference(v9.__name__.removeprefix("cryptolab.")))
     assert v9.__all__[0] == "V9" and "v9_results" in v9.__all__ and "{py:class} V9(*, profile='quick'" in text
-    assert all(f"{{py:method}} {name}(" in text for name in ("fit", "forecast", "save", "load"))
-    inherited = next(line for line in text.splitlines() if "From {py:obj}`cryptolab.systems.base.System`" in line)
-    assert "`get_params`" in inherited and "`fit`" not in inherited
+    assert all(f"{{py:method}} {name}(" in text for name in ("fit", "forecast", "labels"))
+    inherited = "".join(line for line in text.splitlines() if line.startswith("From {py:obj}`cryptolab.systems."))
+    assert all(f"`{name}`" in inherited for name in ("get_params", "save", "load")) and "`fit`" not in inherited
     assert "candle table, at least a few hundred rows" in text, "the comment beside a parameter is its documentation"
 
 

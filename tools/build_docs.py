@@ -30,6 +30,7 @@ ROOMS = {
         "What a researcher chooses, in one file, and the errors that tell what was wrong and what to do.",
     ),
     "files": ("Files", "A file or a folder is there whole or not at all: written beside its place and then renamed."),
+    "faces": ("Faces", "What `dir()` of a package shows, and how a package is called like its main function."),
     "data": (
         "Data",
         "Candles from a file, a public history, an exchange or a made-up market, as one checked table. Missing candles "
@@ -488,11 +489,14 @@ def class_entry(cls) -> str:  # markdown
                 else ""
             )
             methods.append(entry("method", name, function, inspect.getdoc(function), flags=flag))
+    own = set(vars(cls))
     for base in cls.__mro__[1:]:
         if base.__module__.startswith("cryptolab"):
             names = ", ".join(
-                f"`{name}`" for name in vars(base) if not name.startswith("_") and callable(getattr(base, name))
+                f"`{name}`" for name in vars(base)
+                if not name.startswith("_") and name not in own and callable(getattr(base, name))
             )
+            own |= set(vars(base))
             methods.append(f"From {{py:obj}}`{base.__module__}.{base.__name__}`: {names}.")
     init = vars(cls).get("__init__")
     made = cls if is_dataclass(cls) else init if inspect.isfunction(init) else None
@@ -578,6 +582,8 @@ def start_trees(parts: list) -> dict:  # a markdown cell
     trees = []
     for caption, names in (("Learn", ("tutorials", "colab")), ("Library", ROOMS), ("Findings", ("studies", "report"))):
         inside = [f"{name}/index" for name in names if name in parts]
+        if caption == "Library" and "package" in parts:
+            inside.insert(0, "package")
         if inside:
             trees.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *inside, "```"]))
     text = (
@@ -603,7 +609,7 @@ def stage_site(pages: list, stage: Path, files: Path) -> dict:  # {page: (title,
         lines[page.name] = title_and_line(read_notebook(page.path), page.name)
         book = page_notebook(page, links)
         if page.name == "index":
-            book["cells"].append(start_trees(sorted({p.part for p in pages})))
+            book["cells"].append(start_trees(sorted({p.part or p.name for p in pages})))
         text = json.dumps(book)
         if len(chosen) < len(links.by_path):
             text = without_links(text, page, chosen)
