@@ -10,7 +10,7 @@ __all__ = ['NOISE', 'PATTERNS', 'usual_sizes', 'doji', 'doji_tail', 'spinning_to
 # %% ../../nbs/20_features/15_candlesticks.ipynb #4164e4d0
 import numpy as np
 
-from .operators import kernel, lag, windowed
+from .operators import kernel, lag, windowed, writable
 
 # %% ../../nbs/20_features/15_candlesticks.ipynb #47c78c82
 NOISE = 1e-12  # of the price: lengths that differ by less are equal
@@ -710,6 +710,7 @@ def pattern_columns(open, high, low, close):
     ------
     (name, column) in the order of PATTERNS: 1 bullish, −1 bearish, 0 neither; NaN for 10 to 12 rows
     """
+    open, high, low, close = (writable(x) for x in (open, high, low, close))
     body, span, near = usual = usual_sizes(open, high, low, close)
     size, noise = np.abs(close - open), NOISE * close
     long, short = size > body + noise, size <= body + noise

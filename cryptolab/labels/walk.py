@@ -10,7 +10,7 @@ __all__ = ['REASONS', 'TARGET', 'STOP', 'TRAILING', 'TIMEOUT', 'END', 'SIGNAL', 
 import numpy as np
 
 from ..config import DataError, SettingsError
-from ..features.operators import kernel
+from ..features.operators import kernel, writable
 
 # %% ../../nbs/30_labels/20_walk.ipynb #d563adeb
 REASONS = ("target", "stop", "trailing", "timeout", "end", "signal")
@@ -164,20 +164,20 @@ def _walk_all(
 
 
 def _each(name, value, n, dtype="float64"):
-    "One value per trade, contiguous; NaN is refused for what every trade must have."
+    "One value per trade; NaN is refused for what every trade must have."
     value = np.asarray(value, dtype=dtype)
     if value.shape not in ((), (n,)):
         raise DataError(
             f"`{name}` does not fit the trades", f"one number or {n}", str(value.shape),
             "give one value per decision row",
         )
-    return np.ascontiguousarray(np.broadcast_to(value, n))
+    return writable(np.broadcast_to(value, n))
 
 
 def _lower_arrays(lower):
     "Contiguous (open, high, low) of the lower candles, and `first`; empty arrays for None."
     parts = (np.zeros(0),) * 4 if lower is None else lower
-    *below, first = (np.ascontiguousarray(x, dtype=kind) for x, kind in zip(parts, ("float64",) * 3 + ("int64",)))
+    *below, first = (writable(np.asarray(x, dtype=kind)) for x, kind in zip(parts, ("float64",) * 3 + ("int64",)))
     return below, first
 
 # %% ../../nbs/30_labels/20_walk.ipynb #3c7b89d3
@@ -223,13 +223,13 @@ def exits_of_trades(
     tuple
         one entry per trade: row of the exit (int64), price, reason (int8, position in REASONS), both (int8)
     """
-    o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
+    o, h, l, c = (writable(np.asarray(x, dtype="float64")) for x in prices)
     if not len(o) == len(h) == len(l) == len(c):
         raise DataError(
             "prices differ in length", "four arrays of one length", f"{[len(x) for x in (o, h, l, c)]}",
             "take them from one table",
         )
-    rows = np.ascontiguousarray(rows, dtype="int64")
+    rows = writable(np.asarray(rows, dtype="int64"))
     if len(rows) and not 0 <= rows.min() <= rows.max() < len(o) - 1:
         raise DataError(
             "a trade cannot be entered", f"decision rows 0 … {len(o) - 2}", f"{rows.min()} … {rows.max()}",
@@ -458,8 +458,8 @@ def exits_in_turn(
     tuple
         per trade: order, row of the exit, price, reason, both; then numbers of orders: busy, full, only closing
     """
-    o, h, l, c = (np.ascontiguousarray(x, dtype="float64") for x in prices)
-    rows = np.ascontiguousarray(rows, dtype="int64")
+    o, h, l, c = (writable(np.asarray(x, dtype="float64")) for x in prices)
+    rows = writable(np.asarray(rows, dtype="int64"))
     bounds, n = np.array([0, len(o)] if bounds is None else bounds, dtype="int64"), len(rows)
     sides, coins = _each("side", side, n), _each("coin", coin, n, "int64")
     timeouts, leaves = _each("timeout", timeout, n, "int64"), _each("leave", leave, n, "int64")
@@ -477,7 +477,7 @@ def exits_in_turn(
     distances = {"stop": stop, "target": target, "stop_by": stop_by, "target_by": target_by}
     distances |= {"trail": trail, "trail_from": trail_from}
     barriers = {name: _each(name, value, n) for name, value in distances.items()}
-    times = np.zeros(0, dtype="int64") if ends is None else np.ascontiguousarray(ends, dtype="int64")
+    times = np.zeros(0, dtype="int64") if ends is None else writable(np.asarray(ends, dtype="int64"))
     if len(bounds) > 2 and len(times) != len(o):
         raise DataError("several coins need their times", f"{len(o)} closing times", len(times), "give `ends`")
     decided = times[bounds[coins] + rows] if len(times) else rows
