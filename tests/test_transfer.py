@@ -107,7 +107,8 @@ def test_pooled_fit_learns_from_more_rows_and_repeats(own, alone):
 @pytest.fixture(scope="module")
 def begun(own, source):
     "A V9 that begins with the source's networks and then learns next to nothing."
-    return V9(profile="smoke", init_from=str(source), sizes={"direction_rate": 1e-12, "price_rate": 1e-12}).fit(own, **QUIET)
+    sizes = {"direction_rate": 1e-12, "price_rate": 1e-12}
+    return V9(profile="smoke", init_from=str(source), sizes=sizes).fit(own, **QUIET)
 
 
 def test_networks_are_taken_over_whole(source, begun):
