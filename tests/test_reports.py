@@ -630,7 +630,7 @@ def test_colab_notebook_and_the_program_give_the_same_result(tmp_path):
     "Two runs with one seed, one through the notebook for Colab: every number is the same, whoever asked."
     import papermill
 
-    asked = dict(source="sample", profile="smoke", limit=1200)
+    asked = dict(source="sample", profile="smoke", limit=500)
     papermill.execute_notebook(
         str(ROOT / "colab" / "v9.ipynb"), str(tmp_path / "done.ipynb"), {**asked, "out": str(tmp_path / "out")},
         cwd=str(ROOT / "colab"), kernel_name="python3", progress_bar=False,

@@ -158,7 +158,7 @@ def test_interrupted_work_is_not_mixed_up(own, source):
 def test_report_compares_with_the_coin_alone(tmp_path):
     from cryptolab.runs.report import run_report
 
-    folder = run_report("BTCUSDT", "1h", profile="smoke", limit=1200, out=tmp_path, params={"pool": "ETHUSDT"})
+    folder = run_report("BTCUSDT", "1h", profile="smoke", limit=600, out=tmp_path, params={"pool": "ETHUSDT"})
     result = read_result(folder / "result.json")
     helped = result["other_coins"]
     assert list(helped) == ["direction, points of accuracy", "price, share of the error", "range, share of QLIKE"]
