@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, SettingsError, one_of
-from .operators import writable
 
 # %% ../../nbs/20_features/30_registry.ipynb #664e98a9
 FIELDS = ("name", "formula", "window", "candles", "unit", "range", "source")
@@ -336,6 +335,8 @@ def feature_inputs(candles: pd.DataFrame, context: dict | None = None) -> Simple
         float64 arrays by name, time (open, int64 ns), step (ns per candle), report (on the context)
     """
     _check(candles)
+    from cryptolab.features.operators import writable
+
     arrays = {name: writable(candles[name].to_numpy(dtype="float64")) for name in _OWN}
     for name, x in arrays.items():
         _check_values(candles, name, x)

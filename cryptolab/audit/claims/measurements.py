@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from ...backtest.view import LEAST_TRADES
+from ...evaluation.significance import LEAST_TRADES
 from ...config import DataError
 from .claims import MEASURED
 from ...evaluation import metrics
