@@ -68,7 +68,7 @@ def earlier_version(tmp_path):
 
 # Files, notebooks and tests that take longest are started first, so that no worker is left with a long one at the end.
 LONG = (
-    "test_v9.py", "test_transfer", "test_check", "test_leakage", "test_fuzz", "test_hostile", "test_docs", "30_v9/90_system",
+    "test_v9.py", "test_transfer", "test_fuzz", "test_hostile", "test_docs", "30_v9/90_system",
     "studies/certificates", "test_reports", "test_batch", "test_claims", "test_whole", "test_hybrid.py", "test_v2.py",
     "test_controls", "test_backtest.py", "test_zoo", "test_certified", "test_certificate", "06_colab", "40_worker",
     "50_batch", "40_sets/10_v9", "20_direction", "40_price", "04_own_model", "50_hybrid/90_system", "61_classifiers",
@@ -84,7 +84,6 @@ def pytest_collection_modifyitems(items):
 # Tests of one file go to one worker, because they share what it fits and builds; in these files they share nothing.
 ONE_BY_ONE = (
     "test_notebooks.py", "test_whole.py", "test_leakage.py", "test_zoo.py", "test_certified.py", "test_fuzz.py",
-    "test_check.py",
 )
 
 

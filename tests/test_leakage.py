@@ -458,8 +458,7 @@ KEEPERS = [(m, k) for m in ("everything", "depth", "calibrate", "threshold", "st
 
 @pytest.mark.parametrize("mistake, keeps", [(m, "prepare") for m in MISTAKES] + KEEPERS)
 def test_what_is_fitted_on_test_rows_is_found(candles, mistake, keeps):
-    seconds = 2.5 if mistake == "test by itself" else 1.0
-    found, table = kinds(Notebook(mistake, False, keeps), candles, seconds=seconds)
+    found, table = kinds(Notebook(mistake, False, keeps), candles, seconds=2.5)
     allowed = {("feature look-ahead", "prepare")} if mistake == "test by itself" else {
         ("fit on test rows", s) for s in ("prepare", "fit", "predict")
     }
