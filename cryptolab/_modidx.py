@@ -296,6 +296,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'cryptolab.audit.compare._volatility': ( '75_audit/compare.html#_volatility',
                                                                                   'cryptolab/audit/compare.py'),
                                          'cryptolab.audit.compare.compare': ('75_audit/compare.html#compare', 'cryptolab/audit/compare.py'),
+                                         'cryptolab.audit.compare.first_unseen': ( '75_audit/compare.html#first_unseen',
+                                                                                   'cryptolab/audit/compare.py'),
                                          'cryptolab.audit.compare.judged_rows': ( '75_audit/compare.html#judged_rows',
                                                                                   'cryptolab/audit/compare.py')},
             'cryptolab.audit.controls': { 'cryptolab.audit.controls._check_system': ( '75_audit/controls.html#_check_system',
