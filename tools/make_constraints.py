@@ -45,7 +45,8 @@ def compile_pins(which: str) -> str:  # newest | oldest
         fixed.flush()
         command = [
             Path(sys.executable).with_name("uv"), "pip", "compile", "-q", "pyproject.toml", "--extra", "dev", "--extra",
-            "lab", *(["--extra", "peers", "--extra", "docs"] if which == "newest" else []), "--python-version", "3.11",
+            "lab", "--extra", "h2o", *(["--extra", "peers", "--extra", "docs"] if which == "newest" else []),
+            "--python-version", "3.11",
             "--no-header", "--no-annotate", "--upgrade", "-c", fixed.name,
         ]
         lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
