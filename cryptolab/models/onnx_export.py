@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IR_VERSION', 'OPSET', 'ML_OPSET', 'FLOAT', 'DOUBLE', 'INT64', 'GraphWriter', 'count_columns', 'write_model',
-           'Tree', 'check_tree', 'write_trees', 'round_down', 'read_lightgbm', 'read_xgboost',
-           'read_catboost', 'booster_to_onnx']
+           'Tree', 'check_tree', 'write_trees', 'round_down', 'round_lightgbm', 'read_lightgbm',
+           'read_xgboost', 'read_catboost', 'booster_to_onnx']
 
 # %% ../../nbs/50_models/90_onnx_export.ipynb #a5485671
 import json
@@ -285,7 +285,28 @@ def round_down(threshold: np.ndarray) -> np.ndarray:
     lower = np.nextafter(near, np.float32(-np.inf))
     return np.where(near.astype("float64") > threshold, lower, near).astype("float32")
 
-# %% ../../nbs/50_models/90_onnx_export.ipynb #13f50405
+# %% ../../nbs/50_models/90_onnx_export.ipynb #e4880522
+_ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
+
+
+def round_lightgbm(threshold: np.ndarray) -> np.ndarray:
+    """A threshold of LightGBM as float32, such that every float32 goes LightGBM's way.
+
+    Parameters
+    ----------
+    threshold : np.ndarray
+        float64
+
+    Returns
+    -------
+    np.ndarray
+        float32
+    """
+    low = round_down(threshold)
+    low = np.where((threshold >= 0) & (threshold < _ZERO), _ZERO, low)
+    return np.where((threshold < 0) & (threshold >= -np.float64(_ZERO)), np.nextafter(-_ZERO, np.float32(-1)), low)
+
+# %% ../../nbs/50_models/90_onnx_export.ipynb #046adaee
 def read_lightgbm(booster) -> tuple:
     """The trees of a LightGBM booster; raises ModelError for what ONNX cannot say.
 
@@ -321,7 +342,7 @@ def _lightgbm_tree(text):
     if ((kinds & 1) | (kinds >> 2 & 3 == 1)).any():
         raise _refused("LightGBM", "comparisons of numbers", "categories, or zeros that count as missing")
     yes, no = (np.where(side < 0, inner - 1 - side, side) for side in (yes, no))
-    low, rest = round_down(np.array(rows["threshold"].split(), "float64")), np.zeros(inner + 1, "int64")
+    low, rest = round_lightgbm(np.array(rows["threshold"].split(), "float64")), np.zeros(inner + 1, "int64")
     return Tree(np.append(feature, rest - 1), np.append(low, rest).astype("float32"), np.append(yes, rest),
                 np.append(no, rest), np.append(np.zeros(inner), leaves))
 
