@@ -194,6 +194,16 @@ def test_an_object_altered_on_the_server_is_found(bucket, run, victim, body):
         assert victim in " ".join(upload(run, "s3://lab/v9", dry_run=False, log=None)["sent"])
 
 
+def test_an_object_that_vanishes_from_the_server_is_missed(bucket, run):
+    def remove(line):
+        if line.startswith("sent") and "report.html" in line:
+            bucket.ask("DELETE", "/lab/v9/report.html")
+
+    error = refusal(run, "s3://lab/v9", dry_run=False, log=remove)
+    assert "no object" in told(error, DataError, "v9/report.html in the store is not what was sent")
+    assert bucket.get("/lab/v9/upload.json") is None
+
+
 def test_an_interrupted_upload_has_no_list(bucket, run):
     def stop(line):
         if line.startswith("sent 2"):

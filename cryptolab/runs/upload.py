@@ -108,15 +108,13 @@ def _check_login(environment: Mapping):
             "use https; for a server on this machine set AWS_ALLOW_HTTP=true",
         )
 
-# %% ../../nbs/85_runs/75_upload.ipynb #c89d6520
-_CLIENT = {
-    "connect_timeout": timedelta(seconds=5), "read_timeout": timedelta(seconds=60), "timeout": timedelta(minutes=10),
-}
+# %% ../../nbs/85_runs/75_upload.ipynb #7a16dbd2
+_CLIENT = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
 _RETRY = {
     "max_retries": 2, "retry_timeout": timedelta(seconds=30),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
 }
-_PARTS = {"chunk_size": 8 * 2**20, "max_concurrency": 2}
+_PIECE = 8 * 2**20
 
 
 def _store(place):
@@ -127,7 +125,7 @@ def _store(place):
         return LocalStore(prefix=place, mkdir=True)
     return S3Store(place, client_options=_CLIENT | {"allow_http": _allows_http(os.environ)}, retry_config=_RETRY)
 
-# %% ../../nbs/85_runs/75_upload.ipynb #3cb04e33
+# %% ../../nbs/85_runs/75_upload.ipynb #76cca83d
 _ANSWERS = (  # status, what happened, what to do
     ((401, 403), "this login may not do that in {}", "check the keys in the environment and what they may do"),
     ((404,), "there is no bucket for {}", "make the bucket, or correct the target, AWS_REGION and AWS_ENDPOINT_URL"),
@@ -156,18 +154,24 @@ def _ask(target, call, *args, **options):
     "What the store answers; an error of the client becomes one of ours."
     try:
         return call(*args, **options)
+    except (TypeError, AttributeError):  # ours, not the store's
+        raise
     except Exception as e:  # the client has an error of its own for everything
         error = _store_error(e, target)
     raise error
 
-# %% ../../nbs/85_runs/75_upload.ipynb #e04bc9b4
+# %% ../../nbs/85_runs/75_upload.ipynb #54312d98
 def _remote_sum(store, key):
-    "SHA-256 of an object, read in pieces."
+    "SHA-256 of an object, read in pieces; empty where there is none."
     import obstore
 
     digest = hashlib.sha256()
-    for piece in obstore.get(store, key).stream(min_chunk_size=2**20):
-        digest.update(piece)
+    try:
+        size = obstore.head(store, key)["size"]
+        for start in range(0, size, _PIECE):
+            digest.update(obstore.get_range(store, key, start=start, end=min(start + _PIECE, size)))
+    except FileNotFoundError:
+        return ""
     return digest.hexdigest()
 
 
@@ -188,7 +192,7 @@ def _wanting(store, plan, present, log):
             log(f"there already: {key}")
     return keys
 
-# %% ../../nbs/85_runs/75_upload.ipynb #1d67057b
+# %% ../../nbs/85_runs/75_upload.ipynb #250a33e1
 def _changed(path):
     "The error for a file that is not what it was when it was listed."
     return DataError(f"{path} changed during the upload", "the content that was listed", "another one, or none",
@@ -201,7 +205,7 @@ def _send(store, plan, key, content):
 
     if file_entry(content) != plan["files"][key]:
         raise _changed(key)
-    _ask(plan["target"], obstore.put, store, key, content, **_PARTS)
+    _ask(plan["target"], obstore.put, store, key, content, chunk_size=_PIECE, max_concurrency=2)
 
 
 def _compare(store, plan, key):
@@ -209,7 +213,8 @@ def _compare(store, plan, key):
     found, expected = _ask(plan["target"], _remote_sum, store, key), plan["files"][key]["sha256"]
     if found != expected:
         raise DataError(
-            f"{key} in the store is not what was sent", f"sha256 {expected[:12]}…", f"sha256 {found[:12]}…",
+            f"{key} in the store is not what was sent", f"sha256 {expected[:12]}…",
+            f"sha256 {found[:12]}…" if found else "no object",
             "run the same again; if it stays so, do not trust this store",
         )
 
