@@ -734,11 +734,12 @@ def search_h2o(
 def _found(search, folder, fold, columns, log):
     "What a search of H2O found; its leader is written."
     board, leader = _table(search.leaderboard), search.leader
+    judged = leader.metalearner() if leader.algo == "stackedensemble" else leader  # of a stack, its last model
     trials = pd.DataFrame({"learner": board["model_id"].str.split("_").str[0], "loss": board["logloss"]})
     with whole_file(folder / _FILES["h2o"]) as new:
         _write_mojo(leader, new)
     forecast = np.full(len(fold), np.nan)
-    forecast[fold >= 0] = _table(leader.cross_validation_holdout_predictions())["p1"].to_numpy(dtype="float64")
+    forecast[fold >= 0] = _table(judged.cross_validation_holdout_predictions())["p1"].to_numpy(dtype="float64")
     params, loss = {"algorithm": leader.algo, "columns": columns}, float(board["logloss"][0])
     if log:
         log(f"automl: {len(board)} models, best {leader.algo}, log loss {loss:.4f}; stored as MOJO, which is no ONNX")
