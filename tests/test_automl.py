@@ -234,7 +234,7 @@ def test_without_h2o_the_error_names_the_extra(monkeypatch, tmp_path):
 def test_a_release_that_refuses_the_mojo_is_told_to_be_pinned(monkeypatch, tmp_path):
     class Refusing:
         def download_mojo(self, path):
-            raise OSError("MOJO export requires a valid license key")
+            raise ValueError("MOJO export requires H2O-3 Secure")  # as 3.46.0.12 says it
 
     monkeypatch.setattr("importlib.metadata.version", lambda name: "3.46.0.12")
     with pytest.raises(ModelError, match="(?s)3.46.0.11.*3.46.0.12: MOJO export requires.*pin it"):
@@ -261,22 +261,22 @@ def h2o_runs():
 def test_h2o_searches_and_its_mojo_is_asked_again(tmp_path):
     import h2o
 
-    x, y, label = planted()
-    sizes = {"automl_models": 3, "automl_folds": 3, "automl_memory": 1}
+    x, y, label = planted(800)
+    sizes = {"automl_models": 2, "automl_folds": 2, "automl_memory": 1}
     lines = []
-    found = search_h2o(x[:900], y[:900], label[:900], sizes, seed=1, folder=tmp_path / "a", threads=2, log=lines.append)
-    again = search_h2o(x[:900], y[:900], label[:900], sizes, seed=1, folder=tmp_path / "b", threads=2)
+    found = search_h2o(x[:500], y[:500], label[:500], sizes, seed=1, folder=tmp_path / "a", threads=2, log=lines.append)
+    again = search_h2o(x[:500], y[:500], label[:500], sizes, seed=1, folder=tmp_path / "b", threads=2)
     assert found["trials"].equals(again["trials"]) and "no ONNX" in lines[0]
-    left = fold_column(label[:900], 3) < 0
+    left = fold_column(label[:500], 2) < 0
     assert np.array_equal(np.isnan(found["forecast"]), left)
     np.testing.assert_array_equal(found["forecast"], again["forecast"])
-    assert log_loss(y[:900][~left], found["forecast"][~left]) == pytest.approx(found["loss"], abs=1e-6)
+    assert log_loss(y[:500][~left], found["forecast"][~left]) == pytest.approx(found["loss"], abs=1e-6)
 
-    p = ask_automl(found["model"], x[912:])
-    assert roc_auc_score(y[912:], p) > 0.75
+    p = ask_automl(found["model"], x[512:])
+    assert roc_auc_score(y[512:], p) > 0.65
     write_automl(tmp_path / "bundle", found["model"])
     back = read_automl(tmp_path / "bundle", x.shape[1])
-    assert np.array_equal(ask_automl(back, x[912:]), p)
+    assert np.array_equal(ask_automl(back, x[512:]), p)
     assert {f.name for f in (tmp_path / "bundle").iterdir()} == {"automl.json", "model.zip"}
     with pytest.raises(ModelError, match="columns"):
         read_automl(tmp_path / "bundle", 5)

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataError, ModelError, one_of
-from ..files import whole_file, write_json, write_whole
+from ..files import termination_raises, whole_file, write_json, write_whole
 from .stored import check_lightgbm, check_xgboost, model_errors, read_stored
 from ..validation.intervals import interval_arrays
 from ..validation.splitters import WalkForward
@@ -610,7 +610,7 @@ def h2o_server(threads: int | None = None, memory: int | None = None) -> Iterato
         (the module h2o, connected; folder for files that the server may read)
     """
     _h2o_jar()
-    with tempfile.TemporaryDirectory(prefix="cryptolab-h2o-") as name:
+    with termination_raises(), tempfile.TemporaryDirectory(prefix="cryptolab-h2o-") as name:
         folder, port, password = Path(name), _free_port(), secrets.token_hex(16)
         (folder / "login").write_text(f"cryptolab: {password}\n")
         with open(folder / "told", "w") as told:
