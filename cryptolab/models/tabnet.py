@@ -75,7 +75,7 @@ def set_scale(model, x: np.ndarray) -> None:
     layer.set_weights([mean, np.where(still, 1.0, variance), *layer.get_weights()[2:]])
     layer.finalize_state()
 
-# %% ../../nbs/50_models/75_tabnet.ipynb #29c9fa74
+# %% ../../nbs/50_models/75_tabnet.ipynb #684ec02d
 def _dense(units, name, seeds, **settings):
     "A matrix with a first draw of its own; no bias unless asked for."
     keras = load_keras()
@@ -88,30 +88,31 @@ def _normalised(x, name):
     return load_keras().layers.BatchNormalization(momentum=0.98, epsilon=1e-5, name=name)(x)
 
 
-def _pair(units, name, seeds):
-    "The two matrices of a gated linear unit."
-    return tuple(_dense(units, f"{name}_{part}", seeds) for part in ("value", "gate"))
-
-
-def _gated(x, pair, name):
-    "Gated linear unit: one view of x times the sigmoid of another."
+def _halves(x, name):
+    "The first and the second half of the columns, each (rows, 1, half)."
     layers = load_keras().layers
-    value, gate = (_normalised(matrix(x), f"{name}_norm_{k}") for k, matrix in enumerate(pair))
-    return layers.Multiply(name=f"{name}_gated")([value, layers.Activation("sigmoid", name=f"{name}_open")(gate)])
+    halves = layers.Reshape((2, x.shape[-1] // 2), name=f"{name}_halves")(x)
+    return [layers.Cropping1D(cut, name=f"{name}_half_{cut[0]}")(halves) for cut in ((0, 1), (1, 0))]
+
+
+def _gated(x, matrix, name):
+    "Gated linear unit: one half of the matrix's columns times the sigmoid of the other."
+    layers = load_keras().layers
+    value, gate = _halves(_normalised(matrix(x), f"{name}_norm"), name)
+    gate = layers.Activation("sigmoid", name=f"{name}_open")(gate)
+    return layers.Flatten(name=f"{name}_out")(layers.Multiply(name=f"{name}_gated")([value, gate]))
 
 
 def _feature_transformer(x, shared, width, name, seeds):
     "Two shared and two own gated blocks: the answer's part and the part for the next choice, each of `width` numbers."
     layers = load_keras().layers
-    own = [_pair(2 * width, f"{name}_own_{k}", seeds) for k in range(2)]
-    for k, pair in enumerate([*shared, *own]):
-        new = _gated(x, pair, f"{name}_block_{k}")
-        x = layers.Rescaling(0.5**0.5, name=f"{name}_scaled_{k}")(layers.Add(name=f"{name}_add_{k}")([x, new])) if k else new
-    halves = layers.Reshape((2, width), name=f"{name}_halves")(x)
-    parts = [layers.Cropping1D(cut, name=f"{name}_half_{cut[0]}")(halves) for cut in ((0, 1), (1, 0))]
-    return [layers.Flatten(name=f"{name}_part_{k}")(part) for k, part in enumerate(parts)]
+    own = [_dense(4 * width, f"{name}_own_{k}", seeds) for k in range(2)]
+    for k, matrix in enumerate([*shared, *own]):
+        new, block = _gated(x, matrix, f"{name}_block_{k}"), f"{name}_block_{k}"
+        x = layers.Rescaling(0.5**0.5, name=f"{block}_scaled")(layers.Add(name=f"{block}_add")([x, new])) if k else new
+    return [layers.Flatten(name=f"{name}_part_{k}")(half) for k, half in enumerate(_halves(x, name))]
 
-# %% ../../nbs/50_models/75_tabnet.ipynb #0adbd291
+# %% ../../nbs/50_models/75_tabnet.ipynb #4400418d
 def _attend(part, prior, columns, name, seeds):
     "The mask of a step, and what is left of each column's credit."
     layers = load_keras().layers
@@ -144,7 +145,7 @@ def build_tabnet(columns: int, sizes: dict, seed: int = 0):
     seeds = iter(np.random.default_rng([seed, 75]).integers(2**31, size=1_000).tolist())
     inputs = keras.Input((columns,), name="columns")
     x, prior, answers = _standardise(inputs), None, []
-    shared = [_pair(2 * width, f"shared_{k}", seeds) for k in range(2)]
+    shared = [_dense(4 * width, f"shared_{k}", seeds) for k in range(2)]
     part = _feature_transformer(x, shared, width, "step_0", seeds)[1]
     for k in range(1, sizes["tabnet_steps"] + 1):
         mask, prior = _attend(part, prior, columns, f"mask_{k}", seeds)
