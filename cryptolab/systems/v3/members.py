@@ -6,7 +6,8 @@
 __all__ = ['MEMBERS', 'V3_PROFILES', 'V3_SIZE_NOTES', 'MEMBER_FILES', 'fit_member', 'member_facts', 'ask_member',
            'write_member', 'read_member']
 
-# %% ../../../nbs/70_systems/60_v3/20_members.ipynb #38969507
+# %% ../../../nbs/70_systems/60_v3/20_members.ipynb #cdefc1f1
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from ...models.boosting import BOOSTER_FILES, BOOSTERS, ask_booster, fit_booster
 from ...models.stored import read_network
 from ...models.tabnet import ask_tabnet, fit_tabnet
 
-# %% ../../../nbs/70_systems/60_v3/20_members.ipynb #83144689
+# %% ../../../nbs/70_systems/60_v3/20_members.ipynb #85183839
 MEMBERS = (*BOOSTERS, "tabnet", "automl")
 
 V3_PROFILES = {
@@ -27,19 +28,19 @@ V3_PROFILES = {
         boost_trees=5000, boost_rate=0.01, boost_depth=6, boost_leaf=50, boost_patience=200, boost_rows=0.8,
         boost_columns=0.5, tabnet_width=16, tabnet_steps=3, tabnet_epochs=200, tabnet_batch=1024, tabnet_ghost=128,
         tabnet_rate=0.02, tabnet_patience=20, tabnet_sparsity=1e-3, automl_trials=60, automl_folds=4,
-        automl_trees=2000, automl_leaves=128, shap_trees=300, shap_rows=4000, folds=5,
+        automl_trees=2000, automl_leaves=128, automl_models=20, shap_trees=300, shap_rows=4000, folds=5,
     ),
     "quick": dict(
         boost_trees=600, boost_rate=0.03, boost_depth=4, boost_leaf=50, boost_patience=40, boost_rows=0.8,
         boost_columns=0.5, tabnet_width=8, tabnet_steps=3, tabnet_epochs=8, tabnet_batch=1024, tabnet_ghost=128,
         tabnet_rate=0.02, tabnet_patience=3, tabnet_sparsity=1e-3, automl_trials=9, automl_folds=2,
-        automl_trees=300, automl_leaves=31, shap_trees=100, shap_rows=1500, folds=3,
+        automl_trees=300, automl_leaves=31, automl_models=6, shap_trees=100, shap_rows=1500, folds=3,
     ),
     "smoke": dict(
         boost_trees=20, boost_rate=0.1, boost_depth=3, boost_leaf=20, boost_patience=5, boost_rows=0.8,
-        boost_columns=0.5, tabnet_width=4, tabnet_steps=2, tabnet_epochs=1, tabnet_batch=512, tabnet_ghost=128,
+        boost_columns=0.5, tabnet_width=4, tabnet_steps=1, tabnet_epochs=1, tabnet_batch=512, tabnet_ghost=128,
         tabnet_rate=0.02, tabnet_patience=1, tabnet_sparsity=1e-3, automl_trials=3, automl_folds=2, automl_trees=20,
-        automl_leaves=7, shap_trees=10, shap_rows=200, folds=2,
+        automl_leaves=7, automl_models=2, shap_trees=10, shap_rows=200, folds=2,
     ),
 }
 V3_SIZE_NOTES = {
@@ -51,11 +52,12 @@ V3_SIZE_NOTES = {
     "tabnet_rate": "learning rate", "tabnet_patience": "epochs without a better validation loss before stopping",
     "tabnet_sparsity": "weight of the sparsity penalty", "automl_trials": "tries of the search",
     "automl_folds": "folds of each try", "automl_trees": "most trees it may choose",
-    "automl_leaves": "most leaves it may choose", "shap_trees": "trees that choose the columns",
+    "automl_leaves": "most leaves it may choose", "automl_models": "models of H2O's search",
+    "shap_trees": "trees that choose the columns",
     "shap_rows": "rows that TreeSHAP explains", "folds": "folds of the stack",
 }  # size -> what it is
 
-# %% ../../../nbs/70_systems/60_v3/20_members.ipynb #d3cfde06
+# %% ../../../nbs/70_systems/60_v3/20_members.ipynb #35a8dbf0
 def fit_member(
     name: str,
     rows: tuple,
@@ -104,8 +106,8 @@ def fit_member(
         chosen = sizes if facts is None else {**sizes, "tabnet_epochs": facts["best_epoch"]}
         return fit_tabnet(x, y, val, chosen, seed, log)
     if one_of("engine", engine, ("flaml", "h2o")) == "h2o":
-        found = search_h2o(x, y, label, sizes, seed)
-        return found["model"], pd.DataFrame({"epoch": [1]}).assign(loss=float(found["loss"]))
+        found = search_h2o(x, y, label, sizes, seed, tempfile.mkdtemp(), threads, log=log)
+        return found["model"], pd.DataFrame({"epoch": [1], "loss": [float(found["loss"])]})
     found = facts["found"] if facts else search_flaml(x, y, label, sizes, seed, threads, log)
     trees = found["trees"] if facts is None else facts["best_epoch"]
     model, history = fit_automl(x, y, val, {**found, "trees": trees}, seed, threads)
