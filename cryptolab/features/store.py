@@ -63,7 +63,9 @@ def _parquet_pieces(path, rows):
                 ", ".join(names), "load it with `load_candles`",
             )
         for batch in file.iter_batches(rows, columns=[time, *wanted]):
-            table = batch.to_pandas().set_index(time).rename_axis("open_time")
+            table = batch.to_pandas()
+            table = table.set_index(time) if time in table else table  # pandas may have kept it as the index
+            table = table.rename_axis("open_time")
             yield table.astype("float64")
 
 # %% ../../nbs/20_features/61_store.ipynb #6fb11a9a
