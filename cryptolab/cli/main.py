@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'new_app', 'run_command', 'batch_command', 'leaderboard_command', 'predict_command',
            'certify_command', 'audit_command', 'certificates_command', 'doctor_command', 'settings_command',
-           'new_system_command', 'publish_command', 'hybrid_command', 'main']
+           'new_system_command', 'publish_command', 'hybrid_command', 'v3_command', 'main']
 
 # %% ../../nbs/95_cli/90_main.ipynb #f2c2d096
 import json
@@ -405,6 +405,21 @@ def hybrid_command(context: typer.Context) -> None:
     from cryptolab.cli.hybrid import hybrid_app
 
     hybrid_app(args=context.args, prog_name="cryptolab hybrid")
+
+
+@app.command("v3", context_settings=_PASS_ON)
+def v3_command(context: typer.Context) -> None:
+    """V3 Ultimate: all five steps | --step N | --resume N | verify FOLDER.
+
+    Parameters
+    ----------
+    context : typer.Context
+        holds the words behind `v3`
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from cryptolab.cli.v3 import v3_app
+
+    v3_app(args=context.args, prog_name="cryptolab v3")
 
 # %% ../../nbs/95_cli/90_main.ipynb #772ca2ae
 def main() -> None:
