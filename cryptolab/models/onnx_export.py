@@ -101,7 +101,8 @@ def count_columns(columns: int | list) -> int:
     """
     count = columns if isinstance(columns, (int, np.integer)) else len(columns)
     if isinstance(columns, bool) or count < 1:
-        raise ModelError("a model without columns", "at least one column", repr(columns)[:80], "give their number or names")
+        raise ModelError("a model without columns", "at least one column", repr(columns)[:80],
+                         "give their number or names")
     return int(count)
 
 
@@ -239,9 +240,8 @@ def write_trees(trees: list, mode: str, columns: int | list, base: float = 0.0, 
     if not sizes:
         raise ModelError("a booster without trees", "at least one tree", "none", "train it again")
     writer = GraphWriter()
-    score = writer.add(
-        "TreeEnsembleRegressor", "x", domain="ai.onnx.ml", n_targets=1, post_transform="NONE", **_lists(trees, sizes, mode),
-    )
+    lists = _lists(trees, sizes, mode) | {"n_targets": 1, "post_transform": "NONE"}
+    score = writer.add("TreeEnsembleRegressor", "x", domain="ai.onnx.ml", **lists)
     exact = writer.add("Cast", writer.add("Reshape", score, writer.constant([-1], "int64")), to=DOUBLE)
     moved = writer.add("Mul", exact, writer.constant(scale, "float64")) if scale != 1 else exact
     moved = writer.add("Add", moved, writer.constant(base, "float64")) if base else moved
@@ -387,7 +387,8 @@ def _xgboost_tree(tree):
         raise _refused("XGBoost", "comparisons of numbers", "categories or leaves with several values")
     yes, no, feature = (np.array(tree[key], "int64") for key in ("left_children", "right_children", "split_indices"))
     number, leaf = np.array(tree["split_conditions"], "float64"), yes < 0
-    return Tree(np.where(leaf, -1, feature), np.where(leaf, 0, number).astype("float32"), yes, no, np.where(leaf, number, 0))
+    threshold, value = np.where(leaf, 0, number).astype("float32"), np.where(leaf, number, 0)
+    return Tree(np.where(leaf, -1, feature), threshold, yes, no, value)
 
 # %% ../../nbs/50_models/90_onnx_export.ipynb #5409e2d6
 def read_catboost(model) -> tuple:

@@ -38,10 +38,12 @@ def rule(*names) -> Callable:
     Callable
         decorator of a function (writer, operation, shape of the first input, names of what goes in)
     """
+
     def keep(function):
         "Remember the function under each name."
         _RULES.update(dict.fromkeys(names, function))
         return function
+
     return keep
 
 # %% ../../nbs/50_models/91_onnx_network.ipynb #fd5c9d88
@@ -130,22 +132,6 @@ def _softmax(writer, op, shape, x):
     return writer.add("Softmax", x, axis=int(op.axis))
 
 # %% ../../nbs/50_models/91_onnx_network.ipynb #eacac680
-@rule("Sparsemax")
-def _sparsemax(writer, op, shape, x):
-    "The nearest point of the simplex; along the last axis."
-    if getattr(op, "axis", -1) not in (-1, len(shape) - 1):
-        raise _unknown("Sparsemax along another axis than the last")
-    size, last = shape[-1], writer.constant([-1], "int64")
-    ranked = _sorted(writer, x, size, 1)
-    total = writer.add("CumSum", ranked, writer.constant(-1, "int64"))
-    rank = writer.constant(np.arange(1, size + 1))
-    scaled = writer.add("Add", writer.add("Mul", ranked, rank), writer.constant(1))
-    counts = writer.add("Cast", writer.add("Greater", scaled, total), to=FLOAT)
-    kept = writer.add("ReduceSum", writer.add("Mul", counts, ranked), last, keepdims=1)
-    level = writer.add("Div", writer.add("Sub", kept, writer.constant(1)), writer.add("ReduceSum", counts, last, keepdims=1))
-    return writer.add("Relu", writer.add("Sub", x, level))
-
-
 def _sorted(writer, x, size, largest):
     "Values in order along the last axis."
     result = writer.add("TopK", x, writer.constant([size], "int64"), axis=-1, largest=largest, sorted=1)
@@ -165,6 +151,11 @@ def _sort(writer, op, shape, x):
 def _cumsum(writer, op, shape, x):
     "Sums so far."
     return writer.add("CumSum", x, writer.constant(op.axis, "int64"))
+
+@rule("OnesLike")
+def _ones(writer, op, shape, x):
+    "A one for each number, all of which are finite."
+    return writer.add("Add", writer.add("Mul", x, writer.constant(0)), writer.constant(1))
 
 # %% ../../nbs/50_models/91_onnx_network.ipynb #c7074a14
 @rule("BatchNorm")
@@ -268,9 +259,6 @@ def trace_layer(writer: GraphWriter, layer, tensors: list, names: list) -> list:
         for an operation without a rule
     """
     keras = load_keras()
-    activation = getattr(getattr(layer, "activation", None), "__name__", None)
-    if type(layer).__name__ == "Activation" and activation == "sparsemax":
-        return [_sparsemax(writer, layer, tensors[0].shape, *names)]
     inputs = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype) for tensor in tensors]
     single = len(inputs) == 1 and not isinstance(getattr(layer, "_inputs_struct", None), (list, tuple))
     settings = {"training": False} if "training" in inspect.signature(layer.call).parameters else {}
