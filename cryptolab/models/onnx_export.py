@@ -34,10 +34,13 @@ class GraphWriter:
         onnx.NodeProto, in the order in which they work
     constants : list, default list()
         onnx.TensorProto
+    written : int, default 0
+        nodes so far, for their names
     """
 
     nodes: list = field(default_factory=list)
     constants: list = field(default_factory=list)
+    written: int = 0
 
     def constant(self, value, dtype: str = "float32") -> str:
         """Add a constant.
@@ -81,8 +84,9 @@ class GraphWriter:
         """
         from onnx import helper
 
-        output = output or f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"n{len(self.nodes)}", **settings))
+        self.written += 1
+        output = output or f"v{self.written}"
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"n{self.written}", **settings))
         return output
 
 # %% ../../nbs/50_models/90_onnx_export.ipynb #54c4ba80
@@ -142,7 +146,8 @@ def write_model(
     from onnx import helper
 
     ends = [[helper.make_tensor_value_info(n, *kind) for n, kind in side.items()] for side in (inputs, outputs)]
-    graph = helper.make_graph(writer.nodes, name, *ends, initializer=writer.constants)
+    nodes, constants = _needed(writer, outputs)
+    graph = helper.make_graph(nodes, name, *ends, initializer=constants)
     versions = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
     model = helper.make_model(
         graph, opset_imports=versions, ir_version=IR_VERSION, producer_name="cryptolab", producer_version=__version__,
@@ -156,6 +161,16 @@ def write_model(
     except onnx.checker.ValidationError as e:
         raise ModelError("the graph is no ONNX model", "a valid graph", str(e)[:200], "report this as a fault") from e
     return model
+
+
+def _needed(writer, outputs):
+    "The nodes and constants that an output depends on."
+    wanted, nodes = set(outputs), []
+    for node in reversed(writer.nodes):
+        if wanted & set(node.output):
+            nodes.append(node)
+            wanted |= set(node.input)
+    return nodes[::-1], [constant for constant in writer.constants if constant.name in wanted]
 
 # %% ../../nbs/50_models/90_onnx_export.ipynb #900576fe
 @dataclass

@@ -20,8 +20,8 @@ from .stored import REMEDY, model_errors
 # %% ../../nbs/50_models/93_onnx_session.ipynb #67b84f57
 OPERATORS = frozenset(
     "Abs Add Cast Clip Concat CumSum Div Elu Erf Exp Gather Greater GreaterOrEqual Identity LeakyRelu Less "
-    "LessOrEqual Log MatMul Max Min Mul Neg Pow Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Sigmoid Slice Softmax "
-    "Softplus Softsign Sqrt Squeeze Sub Tanh TopK TreeEnsembleRegressor Unsqueeze Where".split()
+    "LessOrEqual Log MatMul Max Min Mul Neg Pow Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape "
+    "Sigmoid Slice Softmax Softplus Softsign Sqrt Squeeze Sub Tanh TopK TreeEnsembleRegressor Unsqueeze Where".split()
 )  # all that the notebooks before this one write
 LARGEST_FILE = 1 << 30  # bytes
 _MODES = {b"LEAF", b"BRANCH_LT", b"BRANCH_LEQ", b"BRANCH_GT"}
@@ -203,7 +203,8 @@ def _check_ends(path, model, columns):
     inputs, outputs = model.graph.input, [value.name for value in model.graph.output]
     shape = [dim.dim_value for value in inputs for dim in value.type.tensor_type.shape.dim]
     good = [v.name for v in inputs] in (["x"], ["features"], ["probabilities"], ["p"])
-    if not good or outputs[:1] not in (["p"], ["probability"]) or not all(name.startswith("p_") for name in outputs[1:]):
+    good = good and outputs[:1] in (["p"], ["probability"])
+    if not good or not all(name.startswith("p_") for name in outputs[1:]):
         _refuse(path, "x, features, probabilities or p to a probability", f"{[v.name for v in inputs]} to {outputs}")
     if columns is not None and shape[1:] != [columns]:
         _refuse(path, f"a model of {columns} columns", f"{shape[1:]}")
@@ -227,7 +228,7 @@ def ask_onnx(session, x: np.ndarray) -> np.ndarray:
     Raises
     ------
     DataError
-        for numbers that are not finite
+        for what is not finite
     ModelError
         for another shape
     """
