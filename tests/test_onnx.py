@@ -157,7 +157,8 @@ def test_rounding_down_keeps_every_comparison():
     ("xgboost", {"base_score": 0.9}), ("xgboost", {"num_parallel_tree": 3, "subsample": 0.7}),
     ("xgboost", {"grow_policy": "lossguide", "max_leaves": 9}), ("lightgbm", {"boost_from_average": False}),
     ("lightgbm", {"sigmoid": 2.0}), ("lightgbm", {"min_gain_to_split": 1e9}),
-    ("catboost", {"grow_policy": "Depthwise"}), ("catboost", {"grow_policy": "Lossguide"}), ("catboost", {"boost_from_average": True}), ("catboost", {"depth": 1}),
+    ("catboost", {"grow_policy": "Depthwise"}), ("catboost", {"grow_policy": "Lossguide"}),
+    ("catboost", {"boost_from_average": True}), ("catboost", {"depth": 1}),
 ])
 def test_settings_that_change_the_form_of_a_booster(name, settings, planted):
     x, y = planted[0][:2_000], planted[1][:2_000]
@@ -217,6 +218,21 @@ def test_a_network_says_the_same_as_onnx(network, planted):
     p = np.asarray(network(planted[0])).ravel()
     assert p.std() > 0.1
     assert parity(network_to_onnx(network, COLUMNS), planted[0], p) < 1e-5
+
+
+def test_tabnet_says_the_same_as_onnx(planted):
+    from cryptolab.models.tabnet import build_tabnet, set_scale, tabnet_masks
+
+    x = planted[0] * 40 + 7
+    model = build_tabnet(COLUMNS, {"tabnet_width": 8, "tabnet_steps": 3})
+    rng = np.random.default_rng(8)
+    for weight in model.weights[3:]:
+        moved = rng.normal(0, 0.3, weight.shape)
+        weight.assign(weight + (np.abs(moved) if "variance" in weight.path else moved))
+    set_scale(model, x)
+    p = np.asarray(model(x)).ravel()
+    assert p.std() > 0.05 and 0.2 < (tabnet_masks(model, x[:100]) == 0).mean() < 1  # it chooses columns
+    assert parity(network_to_onnx(model, COLUMNS), x, p) < 1e-5
 
 
 def test_two_shares_at_the_end_give_the_second(planted):
