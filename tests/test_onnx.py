@@ -231,7 +231,7 @@ def test_tabnet_says_the_same_as_onnx(planted):
         weight.assign(weight + (np.abs(moved) if "variance" in weight.path else moved))
     set_scale(model, x)
     p = np.asarray(model(x)).ravel()
-    assert p.std() > 0.05 and 0.2 < (tabnet_masks(model, x[:100]) == 0).mean() < 1  # it chooses columns
+    assert p.std() > 0.03 and 0.2 < (tabnet_masks(model, x[:100]) == 0).mean() < 1  # it chooses columns
     assert parity(network_to_onnx(model, COLUMNS), x, p) < 1e-5
 
 
