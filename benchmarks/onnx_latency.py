@@ -1,4 +1,7 @@
-"""Time of one row: ONNX beside each library's own predict, and the joint graph: python -m benchmarks.onnx_latency [--trees N] [--rows N]
+"""How long does one row take: ONNX, each library's own predict, and the joint graph?
+
+python -m benchmarks.onnx_latency [--trees N] [--rows N]
+
 Prints the median and the 95th percentile in microseconds, and the largest difference on the rows."""
 import argparse
 import time
