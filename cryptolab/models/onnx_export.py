@@ -34,10 +34,13 @@ class GraphWriter:
         onnx.NodeProto, in the order in which they work
     constants : list, default list()
         onnx.TensorProto
+    written : int, default 0
+        nodes so far, for their names
     """
 
     nodes: list = field(default_factory=list)
     constants: list = field(default_factory=list)
+    written: int = 0
 
     def constant(self, value, dtype: str = "float32") -> str:
         """Add a constant.
@@ -81,8 +84,9 @@ class GraphWriter:
         """
         from onnx import helper
 
-        output = output or f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"n{len(self.nodes)}", **settings))
+        self.written += 1
+        output = output or f"v{self.written}"
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"n{self.written}", **settings))
         return output
 
 # %% ../../nbs/50_models/90_onnx_export.ipynb #54c4ba80
@@ -101,7 +105,8 @@ def count_columns(columns: int | list) -> int:
     """
     count = columns if isinstance(columns, (int, np.integer)) else len(columns)
     if isinstance(columns, bool) or count < 1:
-        raise ModelError("a model without columns", "at least one column", repr(columns)[:80], "give their number or names")
+        raise ModelError("a model without columns", "at least one column", repr(columns)[:80],
+                         "give their number or names")
     return int(count)
 
 
@@ -141,7 +146,8 @@ def write_model(
     from onnx import helper
 
     ends = [[helper.make_tensor_value_info(n, *kind) for n, kind in side.items()] for side in (inputs, outputs)]
-    graph = helper.make_graph(writer.nodes, name, *ends, initializer=writer.constants)
+    nodes, constants = _needed(writer, outputs)
+    graph = helper.make_graph(nodes, name, *ends, initializer=constants)
     versions = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
     model = helper.make_model(
         graph, opset_imports=versions, ir_version=IR_VERSION, producer_name="cryptolab", producer_version=__version__,
@@ -155,6 +161,16 @@ def write_model(
     except onnx.checker.ValidationError as e:
         raise ModelError("the graph is no ONNX model", "a valid graph", str(e)[:200], "report this as a fault") from e
     return model
+
+
+def _needed(writer, outputs):
+    "The nodes and constants that an output depends on."
+    wanted, nodes = set(outputs), []
+    for node in reversed(writer.nodes):
+        if wanted & set(node.output):
+            nodes.append(node)
+            wanted |= set(node.input)
+    return nodes[::-1], [constant for constant in writer.constants if constant.name in wanted]
 
 # %% ../../nbs/50_models/90_onnx_export.ipynb #900576fe
 @dataclass
@@ -239,9 +255,8 @@ def write_trees(trees: list, mode: str, columns: int | list, base: float = 0.0, 
     if not sizes:
         raise ModelError("a booster without trees", "at least one tree", "none", "train it again")
     writer = GraphWriter()
-    score = writer.add(
-        "TreeEnsembleRegressor", "x", domain="ai.onnx.ml", n_targets=1, post_transform="NONE", **_lists(trees, sizes, mode),
-    )
+    lists = _lists(trees, sizes, mode) | {"n_targets": 1, "post_transform": "NONE"}
+    score = writer.add("TreeEnsembleRegressor", "x", domain="ai.onnx.ml", **lists)
     exact = writer.add("Cast", writer.add("Reshape", score, writer.constant([-1], "int64")), to=DOUBLE)
     moved = writer.add("Mul", exact, writer.constant(scale, "float64")) if scale != 1 else exact
     moved = writer.add("Add", moved, writer.constant(base, "float64")) if base else moved
@@ -387,7 +402,8 @@ def _xgboost_tree(tree):
         raise _refused("XGBoost", "comparisons of numbers", "categories or leaves with several values")
     yes, no, feature = (np.array(tree[key], "int64") for key in ("left_children", "right_children", "split_indices"))
     number, leaf = np.array(tree["split_conditions"], "float64"), yes < 0
-    return Tree(np.where(leaf, -1, feature), np.where(leaf, 0, number).astype("float32"), yes, no, np.where(leaf, number, 0))
+    threshold, value = np.where(leaf, 0, number).astype("float32"), np.where(leaf, number, 0)
+    return Tree(np.where(leaf, -1, feature), threshold, yes, no, value)
 
 # %% ../../nbs/50_models/90_onnx_export.ipynb #5409e2d6
 def read_catboost(model) -> tuple:

@@ -61,7 +61,8 @@ def _write_line(writer, p, x, y):
         x, y = np.append(x, x + 1), np.append(y, y)
     width, column = np.diff(x), writer.constant([-1, 1], "int64")
     past = writer.add("Sub", writer.add("Reshape", p, column), writer.constant(x[:-1], "float64"))
-    inside = writer.add("Min", writer.add("Max", past, writer.constant(0, "float64")), writer.constant(width, "float64"))
+    inside = writer.add("Max", past, writer.constant(0, "float64"))
+    inside = writer.add("Min", inside, writer.constant(width, "float64"))
     rise = writer.add("MatMul", inside, writer.constant((np.diff(y) / width)[:, None], "float64"))
     flat = writer.add("Reshape", rise, writer.constant([-1], "int64"))
     return writer.add("Add", flat, writer.constant(y[0], "float64"))
@@ -71,7 +72,7 @@ def _finite(what, value):
     "Numbers of a description as doubles."
     numbers = np.asarray(value, "float64")
     if not np.isfinite(numbers).all():
-        raise ModelError(f"`{what}` of a model is no finite number", "finite numbers", str(value)[:80], "train it again")
+        raise ModelError(f"`{what}` of a model is no finite number", "finite numbers", str(value)[:80], "train again")
     return numbers
 
 
@@ -134,8 +135,10 @@ def check_meta(meta: dict) -> tuple:
     ModelError
         where they do not fit
     """
-    names, weights, base = list(meta["members"]), _finite("weights", meta["weights"]), _finite("intercept", meta["intercept"])
-    good = all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names) and len(set(names)) == len(names)
+    names = list(meta["members"])
+    weights, base = _finite("weights", meta["weights"]), _finite("intercept", meta["intercept"])
+    good = all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names)
+    good = good and len(set(names)) == len(names)
     if not names or not good or weights.shape != (len(names),) or base.ndim:
         raise ModelError("a meta-learner that does not fit", "names of members, a weight for each, an intercept",
                          f"{names}, weights {weights.shape}"[:200], "train the meta-learner again")
@@ -230,7 +233,8 @@ def add_member(writer: GraphWriter, name: str, model, x: str) -> str:
 
 def _check_member(name, model, width):
     "Raises ModelError for a member that does not fit into the graph."
-    ends = [[(v.name, len(v.type.tensor_type.shape.dim)) for v in side] for side in (model.graph.input, model.graph.output)]
+    sides = model.graph.input, model.graph.output
+    ends = [[(value.name, len(value.type.tensor_type.shape.dim)) for value in side] for side in sides]
     taken = model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value if ends[0] else 0
     if ends != [[("x", 2)], [("p", 1)]] or taken != width:
         raise ModelError(f"member {name} does not fit into the graph", f"x (n, {width}) to p (n,)",
@@ -259,11 +263,14 @@ def stack_to_onnx(members: dict, choice, columns: int | list, meta: dict, calibr
         onnx.ModelProto: `features` float32 (n, columns) to `probability` and `p_<member>`, float32 (n,)
     """
     count, choice = count_columns(columns), np.asarray(choice)
-    if choice.ndim != 1 or choice.dtype.kind not in "iu" or not len(choice) or not ((choice >= 0) & (choice < count)).all():
-        raise ModelError("impossible choice of columns", f"positions from 0 to {count - 1}", str(choice)[:80], "choose again")
+    known = choice.ndim == 1 and choice.dtype.kind in "iu" and len(choice) and 0 <= choice.min() <= choice.max() < count
+    if not known:
+        raise ModelError("impossible choice of columns", f"positions from 0 to {count - 1}", str(choice)[:80],
+                         "choose again")
     names, weights, intercept = check_meta(meta)
     if missing := [name for name in names if name not in members]:
-        raise ModelError("members of the meta-learner are missing", ", ".join(names), f"no {missing[0]}", "export them too")
+        raise ModelError("members of the meta-learner are missing", ", ".join(names), f"no {missing[0]}",
+                         "export them too")
     writer = GraphWriter()
     chosen = writer.add("Gather", "features", writer.constant(choice, "int64"), axis=1, output="chosen")
     exact = {}

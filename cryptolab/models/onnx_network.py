@@ -38,10 +38,12 @@ def rule(*names) -> Callable:
     Callable
         decorator of a function (writer, operation, shape of the first input, names of what goes in)
     """
+
     def keep(function):
         "Remember the function under each name."
         _RULES.update(dict.fromkeys(names, function))
         return function
+
     return keep
 
 # %% ../../nbs/50_models/91_onnx_network.ipynb #fd5c9d88
@@ -130,22 +132,6 @@ def _softmax(writer, op, shape, x):
     return writer.add("Softmax", x, axis=int(op.axis))
 
 # %% ../../nbs/50_models/91_onnx_network.ipynb #eacac680
-@rule("Sparsemax")
-def _sparsemax(writer, op, shape, x):
-    "The nearest point of the simplex; along the last axis."
-    if getattr(op, "axis", -1) not in (-1, len(shape) - 1):
-        raise _unknown("Sparsemax along another axis than the last")
-    size, last = shape[-1], writer.constant([-1], "int64")
-    ranked = _sorted(writer, x, size, 1)
-    total = writer.add("CumSum", ranked, writer.constant(-1, "int64"))
-    rank = writer.constant(np.arange(1, size + 1))
-    scaled = writer.add("Add", writer.add("Mul", ranked, rank), writer.constant(1))
-    counts = writer.add("Cast", writer.add("Greater", scaled, total), to=FLOAT)
-    kept = writer.add("ReduceSum", writer.add("Mul", counts, ranked), last, keepdims=1)
-    level = writer.add("Div", writer.add("Sub", kept, writer.constant(1)), writer.add("ReduceSum", counts, last, keepdims=1))
-    return writer.add("Relu", writer.add("Sub", x, level))
-
-
 def _sorted(writer, x, size, largest):
     "Values in order along the last axis."
     result = writer.add("TopK", x, writer.constant([size], "int64"), axis=-1, largest=largest, sorted=1)
@@ -166,16 +152,35 @@ def _cumsum(writer, op, shape, x):
     "Sums so far."
     return writer.add("CumSum", x, writer.constant(op.axis, "int64"))
 
+@rule("OnesLike")
+def _ones(writer, op, shape, x):
+    "A one for each number, all of which are finite."
+    return writer.add("Add", writer.add("Mul", x, writer.constant(0)), writer.constant(1))
+
 # %% ../../nbs/50_models/91_onnx_network.ipynb #c7074a14
 @rule("BatchNorm")
 def _batch_norm(writer, op, shape, x, mean, variance, offset=None, scale=None):
     "A factor and a shift for each entry of the last axis."
     if op.axis not in (-1, len(shape) - 1):
         raise _unknown("BatchNormalization along another axis than the last")
-    root = writer.add("Sqrt", writer.add("Add", variance, writer.constant(op.epsilon)))
-    moved = writer.add("Div", writer.add("Sub", x, mean), root)
-    moved = writer.add("Mul", moved, scale) if scale else moved
-    return writer.add("Add", moved, offset) if offset else moved
+    mean, variance, offset, scale = (_number(writer, name) for name in (mean, variance, offset, scale))
+    factor = (1.0 if scale is None else scale) / np.sqrt(variance + op.epsilon)
+    shift = (0.0 if offset is None else offset) - mean * factor
+    last = writer.nodes[-1] if writer.nodes else None
+    matrix = _number(writer, last.input[1]) if last and last.op_type == "MatMul" and last.output[0] == x else None
+    if matrix is None:
+        scaled = writer.add("Mul", x, writer.constant(factor))
+    else:
+        scaled = writer.add("MatMul", last.input[0], writer.constant(matrix * factor))
+    return writer.add("Add", scaled, writer.constant(shift))
+
+
+def _number(writer, name):
+    "The array of a constant as double; None where there is no constant of that name."
+    from onnx import numpy_helper
+
+    found = next((constant for constant in writer.constants if constant.name == name), None)
+    return None if found is None else numpy_helper.to_array(found).astype("float64")
 
 
 @rule("LayerNorm")
@@ -242,7 +247,48 @@ def _get_item(writer, op, shape, x, key):
             x = _slice(writer, x, part.start or 0, 2**31 if part.stop is None else part.stop, axis)
     return writer.add("Squeeze", x, writer.constant(gone, "int64")) if gone else x
 
-# %% ../../nbs/50_models/91_onnx_network.ipynb #98c98314
+# %% ../../nbs/50_models/91_onnx_network.ipynb #6a574315
+@rule("layers.Normalization")
+def _normalization(writer, layer, shape, x):
+    "Columns with the mean and variance that the layer keeps."
+    if layer.invert:
+        raise _unknown("Normalization that is inverted")
+    root = np.maximum(np.sqrt(np.asarray(layer.variance)), np.float32(1e-7))
+    return writer.add("Div", writer.add("Sub", x, writer.constant(np.asarray(layer.mean))), writer.constant(root))
+
+
+@rule("layers.Rescaling")
+def _rescaling(writer, layer, shape, x):
+    "A factor, then a shift."
+    scaled = writer.add("Mul", x, writer.constant(layer.scale))
+    return writer.add("Add", scaled, writer.constant(layer.offset)) if np.any(layer.offset) else scaled
+
+
+@rule("layers.Sparsemax")
+def _sparsemax(writer, layer, shape, x):
+    "This library's sparsemax: the level below which shares are zero is the largest (sum of the k largest - 1) / k."
+    size, last = shape[-1], writer.constant([-1], "int64")
+    x = writer.add("Sub", x, writer.add("ReduceMax", x, last, keepdims=1))
+    total = writer.add("CumSum", _sorted(writer, x, size, 1), writer.constant(-1, "int64"))
+    levels = writer.add("Div", writer.add("Sub", total, writer.constant(1)), writer.constant(np.arange(1, size + 1)))
+    return writer.add("Relu", writer.add("Sub", x, writer.add("ReduceMax", levels, last, keepdims=1)))
+
+
+@rule("layers.Flatten", "layers.Reshape")
+def _reshape_layer(writer, layer, shape, x):
+    "Another shape of each row."
+    target = layer.compute_output_shape((1, *shape[1:]))[1:]
+    return writer.add("Reshape", x, writer.constant([-1, *target], "int64"))
+
+
+@rule("layers.Add", "layers.Multiply")
+def _merge(writer, layer, shape, x, *others):
+    "The sum or the product of several values."
+    for other in others:
+        x = writer.add("Add" if type(layer).__name__ == "Add" else "Mul", x, other)
+    return x
+
+# %% ../../nbs/50_models/91_onnx_network.ipynb #26add3ea
 def trace_layer(writer: GraphWriter, layer, tensors: list, names: list) -> list:
     """Write a layer as it works when nothing is trained.
 
@@ -268,9 +314,6 @@ def trace_layer(writer: GraphWriter, layer, tensors: list, names: list) -> list:
         for an operation without a rule
     """
     keras = load_keras()
-    activation = getattr(getattr(layer, "activation", None), "__name__", None)
-    if type(layer).__name__ == "Activation" and activation == "sparsemax":
-        return [_sparsemax(writer, layer, tensors[0].shape, *names)]
     inputs = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype) for tensor in tensors]
     single = len(inputs) == 1 and not isinstance(getattr(layer, "_inputs_struct", None), (list, tuple))
     settings = {"training": False} if "training" in inspect.signature(layer.call).parameters else {}
@@ -290,7 +333,10 @@ def _write_step(writer, node, known):
     op, tensors = node.operation, node.input_tensors
     kind = type(op).__name__
     if isinstance(op, load_keras().Layer):
-        return trace_layer(writer, op, tensors, [known[id(tensor)] for tensor in tensors])
+        names = [known[id(tensor)] for tensor in tensors]
+        if type(op).__module__.startswith(("keras.", "cryptolab.")) and f"layers.{kind}" in _RULES:
+            return [_RULES[f"layers.{kind}"](writer, op, tensors[0].shape, *names)]
+        return trace_layer(writer, op, tensors, names)
     if kind == "GetItem":
         return [_get_item(writer, op, tensors[0].shape, known[id(tensors[0])], node.arguments.args[1])]
     given = [*node.arguments.args, *node.arguments.kwargs.values()]
