@@ -89,7 +89,7 @@ def _elsewhere(scheduler, certificates):
     with cluster_client(1, scheduler, certificates) as client:
         yield client.submit
 
-# %% ../../nbs/95_cli/40_v3.ipynb #3a956117
+# %% ../../nbs/95_cli/40_v3.ipynb #8c9f7825
 @v3_app.callback(invoke_without_command=True)
 def run_command(
     context: typer.Context,
@@ -112,7 +112,7 @@ def run_command(
     scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="a running Dask scheduler")] = None,
     certificates: Annotated[str | None, typer.Option(metavar="FOLDER", help="for a scheduler at tls://…")] = None,
     target: Annotated[
-        str | None, typer.Option("--upload", metavar="s3://BUCKET/PREFIX", help="list what would be uploaded after step 5"),
+        str | None, typer.Option("--upload", metavar="s3://BUCKET/PREFIX", help="list what would be uploaded"),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="upload it; the login is that of the environment")] = False,
     debug: Debug = False,
