@@ -77,7 +77,7 @@ def top_columns(importance: pd.DataFrame, names: list, select: int | None) -> li
     chosen = set(importance.index[: len(names) if select is None else select])
     return [name for name in names if name in chosen]
 
-# %% ../../nbs/50_models/71_selection.ipynb #fe972079
+# %% ../../nbs/50_models/71_selection.ipynb #f9ed45f4
 def choice_stability(
     x: np.ndarray,
     y: np.ndarray,
@@ -114,8 +114,8 @@ def choice_stability(
     """
     table, parts = {}, np.array_split(np.arange(len(x)), max(2, sizes["folds"]))
     for number, part in enumerate(parts):
-        if not 0 < y[part].mean() < 1:
-            continue
+        if len(part) < 50 or not 0 < y[part].mean() < 1:
+            continue  # too little to say anything
         found = shap_importance(x[part], y[part], names, sizes=sizes, seed=seed, threads=threads)
         own = set(found.index[: len(chosen)])
         table[number + 1] = {

@@ -202,7 +202,7 @@ def calibrated(p: np.ndarray, calibration: dict) -> np.ndarray:
         return sigmoid(member_log_odds(p) / calibration["temperature"])
     return np.interp(np.asarray(p, dtype="float64"), calibration["x"], calibration["y"])
 
-# %% ../../nbs/50_models/80_stacking.ipynb #14879b6b
+# %% ../../nbs/50_models/80_stacking.ipynb #38a7d44a
 def fit_calibration(
     p: np.ndarray,
     y: np.ndarray,
@@ -230,13 +230,16 @@ def fit_calibration(
     p, y = np.asarray(p, dtype="float64"), np.asarray(y, dtype="float64")
     half = len(p) // 2
     older, newer = np.arange(half) if older is None else older, np.arange(half, len(p)) if newer is None else newer
-    if len(older) < 20 or len(newer) < 20 or not 0 < y.mean() < 1:
+    if len(p) < 20 or not 0 < y.mean() < 1:
         raise DataError(
-            "too few rows to calibrate on", "at least 40, with and without the event",
+            "too few rows to calibrate on", "at least 20, with and without the event",
             f"{len(p)} rows, {int(y.sum())} events", "use more candles",
         )
     fits = {"temperature": fit_temperature, "isotonic": fit_isotonic}
     answers = {"as stacked": np.clip(p, 1e-3, 1 - 1e-3)}
+    if min(len(older), len(newer)) < 20:
+        table = pd.DataFrame({"log_loss": np.nan, "chosen": [kind == "temperature" for kind in fits]}, list(fits))
+        return fit_temperature(p, y), table.rename_axis("calibration")
     answers |= {kind: calibrated(p, fit(p[older], y[older])) for kind, fit in fits.items()}
     hits = y[newer] == 1
     losses = {kind: -np.log(np.where(hits, q[newer], 1 - q[newer]).clip(1e-12)).mean() for kind, q in answers.items()}

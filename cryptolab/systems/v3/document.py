@@ -317,7 +317,7 @@ def export_models(request: Request, log=print) -> dict:
     return {"files": {name: fact["sha256"] for name, fact in facts["files"].items()}, "worst": facts["worst"],
             "graph": facts["graph"], "not_onnx": facts["not_onnx"]}
 
-# %% ../../../nbs/70_systems/60_v3/95_document.ipynb #5ab9fd3f
+# %% ../../../nbs/70_systems/60_v3/95_document.ipynb #08180ec9
 STEPS = ("data", "features", "training", "backtest", "export")
 CHECKPOINT = "v3_ultimate_checkpoint.json"
 _WORK = {
@@ -378,10 +378,7 @@ def run_steps(
     """
     path, numbers = request.path(CHECKPOINT), chosen_steps(step, resume)
     request.path().mkdir(parents=True, exist_ok=True)
-    with only_one(request.path(".lock")) as mine:
-        if not mine:
-            what, remedy = f"{request.folder} is in use", "wait, or use another --out"
-            raise SettingsError(what, "one run at a time", "another run", remedy)
+    with only_one(request.path(".v3_ultimate.lock")):
         note = read_note(path) or {"timestamp": None, "last_completed_step": 0, "results": {}}
         for number in numbers:
             lines = _Log(request.path("logs", f"{number}_{STEPS[number - 1]}.log"), log)

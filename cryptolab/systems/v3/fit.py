@@ -456,7 +456,7 @@ def _read_table(path):
     table = pd.DataFrame(stored["data"], index=stored["index"], columns=stored["columns"])
     return table.rename_axis("column" if path.stem == "importance" else "stretch")
 
-# %% ../../../nbs/70_systems/60_v3/30_fit.ipynb #152c41da
+# %% ../../../nbs/70_systems/60_v3/30_fit.ipynb #30b5c76b
 def train_stack(
     rows: V3Rows,
     members: tuple,
@@ -495,6 +495,8 @@ def train_stack(
         fitted
     """
     began = time.perf_counter()
+    if not published:
+        stacking_folds(rows.labels.iloc[rows.parts["train"]], options["sizes"]["folds"])  # fails before an hour is spent
     columns, importance, steady = choose_columns(rows, select, options, work, log)
     x = np.ascontiguousarray(rows.x[:, [rows.names.index(name) for name in columns]])
     trainer = Trainer(x, rows.y, rows.labels, options, work, log, submit)
