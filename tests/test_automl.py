@@ -133,17 +133,14 @@ def test_round_trip_in_the_native_format(found, tmp_path):
 
 @pytest.mark.parametrize("found", [LIGHT, DEEP], ids=["lightgbm", "xgboost"])
 def test_a_found_booster_converts_to_onnx(found, tmp_path):
-    onnxmltools, runtime = pytest.importorskip("onnxmltools"), pytest.importorskip("onnxruntime")
-    from onnxmltools.convert.common.data_types import FloatTensorType
+    from cryptolab.models.onnx_export import booster_to_onnx
+    from cryptolab.models.onnx_session import parity
 
     x, y, _ = planted()
     model, _ = fit_automl(x[:800], y[:800], (x[812:], y[812:]), found, threads=1)
     write_automl(tmp_path, model)
-    convert = onnxmltools.convert_lightgbm if found is LIGHT else onnxmltools.convert_xgboost
-    graph = convert(read_automl(tmp_path).model, initial_types=[("features", FloatTensorType([None, 6]))])
-    answers = runtime.InferenceSession(graph.SerializeToString()).run(None, {"features": x})[-1]
-    p = np.array([row[1] for row in answers])
-    assert np.abs(p - ask_automl(model, x)).max() < 1e-5
+    graph = booster_to_onnx(model.learner, read_automl(tmp_path).model, 6)
+    assert parity(graph, x, ask_automl(model, x)) < 1e-5
 
 
 def test_rows_that_cannot_be_searched():

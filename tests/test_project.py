@@ -79,7 +79,7 @@ def test_lower_bounds_leave_a_hosted_notebook_alone():
     }
     # not in that list, so installing adds them
     added = {
-        "arch", "catboost", "distributed", "flaml", "obstore", "onnx", "onnxmltools", "onnxruntime", "optuna",
+        "arch", "catboost", "distributed", "flaml", "obstore", "onnx", "onnxruntime", "optuna",
         "papermill", "skops", "ta",
     }
     allowed = requirements(*PROJECT["dependencies"])
