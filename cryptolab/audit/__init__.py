@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cryptolab.audit.pipelines.v9 import v9_pipeline
     from cryptolab.audit.pipelines.v2 import v2_control, v2_pipeline
     from cryptolab.audit.pipelines.hybrid import hybrid_control, hybrid_pipeline
+    from cryptolab.audit.pipelines.v3 import v3_control, v3_pipeline
     from cryptolab.audit.zoo.zoo import ZOO
     from cryptolab.audit.null_markets import control_market, flipped_market, shuffled_market
     from cryptolab.audit.controls import (
@@ -37,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "pipelines.v9": ["v9_pipeline"],
     "pipelines.v2": ["v2_control", "v2_pipeline"],
     "pipelines.hybrid": ["hybrid_control", "hybrid_pipeline"],
+    "pipelines.v3": ["v3_control", "v3_pipeline"],
     "zoo.zoo": ["ZOO"],
     "null_markets": ["control_market", "flipped_market", "shuffled_market"],
     "controls": [

@@ -182,8 +182,8 @@ def _forecasts(tables, folds, profile, seed, steps, work, log):
 
 # %% ../../nbs/85_runs/60_claims.ipynb #f8c4f0ce
 def _trading_jobs(tables, rows, profile, seed):
-    "Claims of the systems that trade: V2 on 15-minute candles, the hybrid ensemble on V9's and on another coin."
-    from cryptolab.audit.claims import hybrid, v2
+    "Claims of the systems that trade: V2 and V3 on 15-minute candles, the hybrid ensemble on V9's and on another coin."
+    from cryptolab.audit.claims import hybrid, v2, v3
 
     others = {"other": tables["other"]} if "other" in tables else None
     jobs = {
@@ -193,6 +193,7 @@ def _trading_jobs(tables, rows, profile, seed):
     }
     if "quarter" in tables:
         jobs[f"v2 system {profile} {seed}"] = lambda: v2.v2_measurements(tables["quarter"], profile, seed)
+        jobs[f"v3 system {profile} {seed}"] = lambda: v3.v3_measurements(tables["quarter"], profile, seed)
     return jobs
 
 # %% ../../nbs/85_runs/60_claims.ipynb #8e64e61a

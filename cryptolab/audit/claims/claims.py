@@ -104,21 +104,21 @@ backtest | entry_score | 6 | 8 | mean score of entries; the threshold alone make
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #1bdede5c
 _V3 = """
 # direction | fraction | V3-05 | Expected Results, Training Metrics
-ensemble | accuracy | 0.73 | 0.76 | 15-candle label on 1m, test rows after the training rows, purged
+ensemble | accuracy | 0.73 | 0.76 | +3 % before -2 % within 60 candles of 15m, test rows after the training rows, purged
 ensemble | roc_auc | 0.73 | 0.78 | the same rows
 ensemble | ece | | 0.03 | the same rows, adaptive bins; a constant forecast passes
 # trade | fraction | V3-06 | Overview; Backtest Metrics
-backtest | win_rate | 0.75 | 0.78 | test rows only, stop 2 %, target 3 %, 60 candles of 1m, next open
+backtest | win_rate | 0.75 | 0.78 | test rows only, stop 2 %, target 3 %, 60 candles of 15m, next open
 # trade | ratio | V3-06 | Overview; Backtest Metrics
 backtest | sharpe | 1.8 | 2.5 | hourly equity returns, annualised by 365 x 24
 # trade | fraction | V3-06 | Backtest Metrics
 backtest | max_drawdown | -0.12 | -0.08 | the same equity
 # trade | trades | V3-06 | Backtest Metrics
-backtest | trades | 5000 | 8000 | the same trades
+backtest | trades | 5000 | 8000 | the same trades, scaled to the 5.86 years of the document
 # trade | ratio | V3-06 | Backtest Metrics
 backtest | profit_factor | 2.5 | 3.5 | the same trades
 # trade | fraction | V3-06 | Backtest Metrics
-backtest | total_return | 1.5 | 3.0 | the same equity
+backtest | total_return | 1.5 | 3.0 | the same equity, scaled to the 5.86 years of the document
 # cost | hours | V3-08 | Changelog
 training | total_hours | 49 | 49 | not testable: needs the GPU that the document names
 """
