@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from cryptolab.audit.pipelines.v9 import v9_pipeline
     from cryptolab.audit.pipelines.v2 import v2_control, v2_own_control, v2_pipeline
     from cryptolab.audit.pipelines.hybrid import direction_content, hybrid_control, hybrid_pipeline, mirrored
+    from cryptolab.audit.pipelines.v3 import random_rows_test, v3_pipeline
 
 # %% ../../../nbs/75_audit/50_pipelines/99_pipelines.ipynb #40d26de0
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "v9": ["v9_pipeline"],
     "v2": ["v2_control", "v2_own_control", "v2_pipeline"],
     "hybrid": ["direction_content", "hybrid_control", "hybrid_pipeline", "mirrored"],
+    "v3": ["random_rows_test", "v3_pipeline"],
 })
