@@ -57,12 +57,13 @@ def plot_shap(
 
     Returns
     -------
-    plotly Figure; most important column on top
+    plotly Figure; most important column on top; columns that move nothing are left out
     """
     import plotly.graph_objects as go
 
     shap, x = _explained(shap, x, names)
-    order = np.argsort(-np.abs(shap).mean(axis=0), kind="stable")[:top]
+    mean = np.abs(shap).mean(axis=0)
+    order = [column for column in np.argsort(-mean, kind="stable")[:top] if mean[column] > 0 or mean.max() == 0]
     rows = thinned_rows(len(x), most)
     jitter = np.random.default_rng(0).uniform(-0.32, 0.32, (len(order), len(rows)))
     heights = (len(order) - 1 - np.arange(len(order)))[:, None] + jitter
@@ -155,7 +156,8 @@ def plot_shares(table: pd.DataFrame, top: int = 15, title: str = "Which columns 
     """
     import plotly.graph_objects as go
 
-    order = table.mean(axis=1).sort_values(ascending=False, kind="stable").index[:top][::-1]
+    mean = table.mean(axis=1).sort_values(ascending=False, kind="stable")
+    order = mean[mean > 0].index[:top][::-1]
     fig = go.Figure()
     for method, color in zip(table.columns, (BLUE, OTHER_COLORS[0], GREY)):
         shares = plain_numbers(table.loc[order, method])
@@ -165,6 +167,13 @@ def plot_shares(table: pd.DataFrame, top: int = 15, title: str = "Which columns 
     return apply_layout(fig, title, 150 + 26 * len(order)).update_layout(hovermode="closest")
 
 # %% ../../nbs/80_reports/12_explain_plots.ipynb #2d8be6f1
+def _span(board, asked):
+    "From the smallest to the largest number of the chart, with some room."
+    values = board[["roc_auc", "auc_low", "auc_high"]].to_numpy(dtype="float64")
+    low, high = (float(f([f(values[np.isfinite(values)]), 0.5, asked])) for f in (min, max))
+    return [low - 0.04, high + 0.04]
+
+
 def plot_auc(
     board: pd.DataFrame,
     asked: float | None = None,
@@ -191,11 +200,11 @@ def plot_auc(
     import plotly.graph_objects as go
 
     fig, names = go.Figure(), [str(name) for name in board.index]
-    levels = {"a coin": (0.5, GREY)} | ({} if asked is None else {f"asked for {asked:g}": (asked, OTHER_COLORS[1])})
+    levels = {"a coin": (0.5, GREY)} | ({} if asked is None else {f"asked: {asked:g}": (asked, OTHER_COLORS[1])})
     for name, (level, color) in levels.items():
-        line = {"color": color, "width": 1.5, "dash": "dash"}
-        ends = [names[-1], names[0]]
-        fig.add_trace(go.Scatter(x=[level] * 2, y=ends, mode="lines", name=name, line=line, hoverinfo="skip"))
+        fig.add_vline(x=level, line={"color": color, "width": 1.5, "dash": "dash"})
+        words = {"text": name, "font": {"color": color, "size": 11}, "showarrow": False}
+        fig.add_annotation(x=level, y=1, yref="paper", yanchor="bottom", **words)
     for k, name in enumerate(names):
         row = board.iloc[[k]]
         color = OTHER_COLORS[0] if name in marked else GREY if k else BLUE
@@ -208,4 +217,6 @@ def plot_auc(
     labels = [f"{name} {area:.3f}" for name, area in zip(names, board["roc_auc"])]
     fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], tickvals=names, ticktext=labels)
     fig.update_xaxes(tickformat=".2f", title_text="AUC, 95 % interval")
-    return apply_layout(fig, title, 170 + 34 * len(names)).update_layout(hovermode="closest")
+    fig.update_xaxes(range=_span(board, asked or 0.5))
+    apply_layout(fig, title, 170 + 34 * len(names)).update_layout(hovermode="closest")
+    return fig.update_layout(margin_t=fig.layout.margin.t + 16)

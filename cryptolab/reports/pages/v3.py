@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WARNING', 'gate_board', 'best_member', 'gain_board', 'gain_words', 'needed_edge', 'promise_board',
-           'market_offer', 'promise_words', 'other_variant', 'leak_words', 'gate_words', 'tiles_html',
-           'chart_data', 'v3_info_sheet', 'v3_result']
+           'market_offer', 'promise_words', 'other_variant', 'leak_words', 'gate_words', 'rival_words',
+           'tiles_html', 'chart_data', 'v3_info_sheet', 'v3_result']
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #04b8d7f3
 import html
@@ -64,7 +64,7 @@ def gate_board(y: np.ndarray, p: np.ndarray, rate: float, block: float, seed: in
         "auc": {"value": area["value"], **ends, "constant": 0.5},
         "accuracy": {k: right[k] for k in ("value", "low", "high")} | {"constant": float((y == (rate >= 0.5)).mean())},
         "ece": {"value": error["ece"], "low": error["low"], "high": error["high"], "constant": abs(rate - y.mean())},
-        "brier_skill": {"value": parts["skill"], "low": parts["skill_low"], "high": parts["skill_high"], "constant": 0.0},
+        "brier_skill": {"value": parts["skill"], "low": parts["skill_low"], "high": parts["skill_high"], "constant": 0},
         "resolution": {"value": parts["resolution"], "low": np.nan, "high": np.nan, "constant": 0.0},
     }
     for name, row in rows.items():
@@ -73,7 +73,8 @@ def gate_board(y: np.ndarray, p: np.ndarray, rate: float, block: float, seed: in
         row["passed"] = ("yes" if _bounded(row["value"], name) else "no") if gated else ""
         row["constant_passed"] = ("yes" if _bounded(row["constant"], name) else "no") if gated else ""
     order = ["asked", "value", "low", "high", "passed", "constant", "constant_passed"]
-    return pd.DataFrame(rows).T[order].rename_axis("number").astype(dict.fromkeys(("value", "low", "high", "constant"), float))
+    table = pd.DataFrame(rows).T[order].rename_axis("number")
+    return table.astype(dict.fromkeys(("value", "low", "high", "constant"), float))
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #8e1d74b6
 def best_member(y: np.ndarray, votes: pd.DataFrame) -> str:
@@ -164,8 +165,8 @@ def gain_words(gains: pd.DataFrame) -> str:
 
     alone, average, bent = (gains.loc[name] for name in gains.index)
     return (
-        f"Stacking: AUC {told(alone)}, against {gains.index[0].split('over ')[1]}; {told(average)}, against the plain "
-        f"average. Calibration: log loss lower by {told(bent)}."
+        f"Stacking: before calibration, AUC {told(alone)}, against {gains.index[0].split('over ')[1]};"
+        f" {told(average)}, against the plain average. Calibration: log loss lower by {told(bent)}."
     )
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #19ac6e5f
@@ -249,7 +250,8 @@ def promise_words(board: pd.DataFrame, offer: dict) -> str:
         one sentence
     """
     low, high = board.loc[8000, "150 %"], board.loc[5000, "300 %"]
-    words = f"the promised 150 to 300 % in 5,000 to 8,000 trades of 1 % need {low:.2%} to {high:.2%} per trade after costs"
+    words = "the promised 150 to 300 % in 5,000 to 8,000 trades of 1 % need"
+    words += f" {low:.2%} to {high:.2%} per trade after costs"
     if board.index[0] < 5000:
         n, some, more = board.index[0], *board.iloc[0]
         words += f", and in the {n:,} trades made here {some:,.0%} to {more:,.0%}"
@@ -295,19 +297,20 @@ def leak_words(areas: pd.DataFrame) -> str:
     asked = GATES["auc"][1]
     reach = "reaches" if leaky.roc_auc >= asked else "does not reach"
     return (
-        f"Published recipe: on the same candles a random split of overlapping outcomes and in-sample stacking {reach} the"
-        f" promised {asked:g} (AUC {leaky.roc_auc:.3f}); in the order of time it is {honest.roc_auc:.3f}"
+        "Published recipe: on the same candles a random split of overlapping outcomes and in-sample stacking"
+        f" {reach} the promised {asked:g} (AUC {leaky.roc_auc:.3f}); in the order of time it is {honest.roc_auc:.3f}"
         f" ({honest.auc_low:.3f} to {honest.auc_high:.3f}). The difference is the leak."
     )
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #c84e1fa5
 WARNING = (
-    "Leak: these numbers are a leak and not skill, because test rows were drawn at random from between training rows whose"
-    " outcomes end with the same candles, and the meta-learner was fitted on forecasts of rows that its members had learned."
+    "Leak: these numbers are a leak and not skill, because test rows were drawn at random from between training rows"
+    " whose outcomes end with the same candles, and the meta-learner was fitted on forecasts of rows that its members"
+    " had learned."
 )
 
 
-def gate_words(gates: pd.DataFrame, event: str, happened: float, n: int) -> str:
+def gate_words(gates: pd.DataFrame, event: str, happened: float, n: int, weights: list = ()) -> str:
     """Verdict and gates in words.
 
     Parameters
@@ -320,29 +323,63 @@ def gate_words(gates: pd.DataFrame, event: str, happened: float, n: int) -> str:
         share of events among the test rows
     n : int
         test rows
+    weights : list, default ()
+        of the meta-learner
 
     Returns
     -------
     str
-        three sentences
+        three or four sentences
     """
     g, gated = gates, gates[gates["asked"] != ""]
     area, skill = g.loc["auc"], g.loc["brier_skill"]
     passes, constant = int((gated["passed"] == "yes").sum()), int((gated["constant_passed"] == "yes").sum())
     sure = np.isfinite(area["low"])
-    ranks = "ranks them better than a coin" if area["low"] > 0.5 else "does not rank them better than a coin"
+    ranks = "ranks the rows better than a coin" if area["low"] > 0.5 else "does not rank the rows better than a coin"
+    silent = len(weights) and not np.any(np.asarray(weights, dtype=float) > 1e-6)
+    none = " The meta-learner gave every member the weight zero, so the answer is a constant." if silent else ""
     told = "is better than the base rate" if skill["low"] > 0 else (
         "is worse than the base rate" if skill["high"] < 0 else "cannot be told from the base rate"
     )
     span = f", {area['low']:.3f} to {area['high']:.3f}" if sure else ""
     return (
-        f"Verdict: the stack {ranks if sure else 'cannot be judged'} (AUC {area['value']:.3f}{span}), and its probability"
-        f" {told} (Brier skill {skill['value']:+.1%}, {skill['low']:+.1%} to {skill['high']:+.1%})."
-        f" That {event} happened in {happened:.1%} of {n:,} test rows."
-        f" Gates: {passes} of {len(gated)} passed (AUC {area['value']:.3f} of 0.73, accuracy {g.value['accuracy']:.1%} of"
-        f" 73 %, calibration error {g.value['ece']:.3f} of 0.03); a constant passes {constant}, with"
+        f"Verdict: the stack {ranks if sure else 'cannot be judged'} (AUC {area['value']:.3f}{span}), and its"
+        f" probability {told} (Brier skill {skill['value']:+.1%}, {skill['low']:+.1%} to {skill['high']:+.1%})."
+        f"{none} That {event} happened in {happened:.1%} of {n:,} test rows."
+        f" Gates: {passes} of {len(gated)} passed (AUC {area['value']:.3f} of 0.73, accuracy"
+        f" {g.value['accuracy']:.1%} of 73 %, calibration error {g.value['ece']:.3f} of 0.03); a constant passes {constant}, with"
         f" {g.constant['accuracy']:.1%} accuracy and an error of {g.constant['ece']:.3f}."
     )
+
+# %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #93d6e7b1
+def rival_words(judged, target: str) -> str:
+    """The strongest rival and the account, in words.
+
+    Parameters
+    ----------
+    judged
+        `Comparison` of the system
+    target : str
+        event | direction
+
+    Returns
+    -------
+    str
+        what `compare` and the account show
+    """
+    from cryptolab.backtest.stats import trading_words
+
+    over = judged.boards.get(f"{target}, rivals")
+    if over is None:
+        return judged.finding()
+    row = over.loc[over["value"].idxmin()]
+    verdict = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "not distinguishable"
+    rival = judged.boards[target]["roc_auc"][row.name]
+    words = (
+        f"Rivals: against the strongest, {row.name} with an AUC of {rival:.3f}, the stack is {verdict}"
+        f" ({row['value']:+.3f}, {row['low']:+.3f} to {row['high']:+.3f})."
+    )
+    return words + (f" {trading_words(judged.boards['trading'])}" if "trading" in judged.boards else "")
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #6fa42e91
 def _tile(name, value, note, bad=False):
@@ -427,7 +464,7 @@ def v3_info_sheet(
     kind = "isotonic curves of the members" if stack.recalibration else stack.calibration["kind"]
     forecasts = {
         "forecast": f"{system.event}; decided at the close of candle t",
-        "looks at": f"{len(stack.columns)} of {len(stack.names)} columns of the newest candle, chosen by SHAP on training rows",
+        "looks at": f"{len(stack.columns)} of {len(stack.names)} columns of the newest candle, chosen by SHAP",
     }
     fitted = {word: span_text(system.edges_[part], sizes[part]) for part, word in PART_NAMES.items()}
     fitted |= {
