@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cryptolab.backtest import backtest
     from cryptolab.data import load_candles, read_candles, sample_market
     from cryptolab.features import certify, features
-    from cryptolab.systems import V2, V9, ClassifierSystem, Hybrid
+    from cryptolab.systems import V2, V3, V9, ClassifierSystem, Hybrid
 
 # %% ../nbs/99_cryptolab.ipynb #3e7d485b
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ __getattr__, _names, __all__ = lazy_loader.attach(
     submod_attrs={
         "data": ["load_candles", "read_candles", "sample_market"],
         "features.certify.certificate": ["certify"],
-        "systems": ["V2", "V9", "ClassifierSystem", "Hybrid"],
+        "systems": ["V2", "V3", "V9", "ClassifierSystem", "Hybrid"],
         "audit.compare": ["compare"],
         "audit.check": ["check_system"],
         "audit.leaks.audit": ["audit_pipeline"],

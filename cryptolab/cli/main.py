@@ -47,13 +47,16 @@ def run_command(
     source: Source = None,
     data_dir: DataDir = None,
     system: Annotated[
-        str | None, typer.Option(help="which system: v9 | v2 | hybrid, or one of the folder `systems`"),
+        str | None, typer.Option(help="which system: v9 | v2 | hybrid | v3, or one of the folder `systems`"),
     ] = None,
     profile: Profile = None,
     limit: Limit = None,
     seed: Seed = None,
     out: Annotated[str | None, typer.Option(help="folder for the report's folder")] = None,
     sets: Sets = None,
+    variant: Annotated[
+        str | None, typer.Option(help="of a system that has variants, such as published; short for --set variant="),
+    ] = None,
     start: Start = None,
     end: End = None,
     template: Template = None,
@@ -69,12 +72,13 @@ def run_command(
             source=source, data_dir=data_dir, system=system, profile=profile, limit=limit, seed=seed, out=out,
         )
         symbol, timeframe = symbol or plan.symbols[0], timeframe or plan.timeframes[0]
+        asked = [*(sets or []), *([] if variant is None else [f"variant={variant}"])]
         began = time.monotonic()
         with show_progress() as progress:
             folder = run_report(
                 symbol, timeframe, system=next(iter(split_list(plan.system)), ""), source=plan.source,
                 data_dir=plan.data_dir, profile=plan.profile, limit=plan.limit, seed=plan.seed, out=plan.out,
-                params=parse_params(sets or []), start=start, end=end, fee=plan.fee, slippage=plan.slippage,
+                params=parse_params(asked), start=start, end=end, fee=plan.fee, slippage=plan.slippage,
                 template=template, progress=progress,
             )
         typer.echo(f"done in {time.monotonic() - began:.0f} s", err=True)
@@ -95,7 +99,7 @@ def batch_command(
     systems: Annotated[
         str | None,
         typer.Option(
-            "--systems", "--system", metavar="A,B", help="which systems, such as v9,v2,hybrid; default: settings.ini",
+            "--systems", "--system", metavar="A,B", help="which systems, such as v9,v2,hybrid,v3; default: settings.ini",
         ),
     ] = None,
     jobs: Annotated[

@@ -155,7 +155,7 @@ def _capacity(client):
 
 # %% ../../nbs/85_runs/50_batch.ipynb #1a942403
 PATIENCE = 120.0  # seconds without a scheduler or a worker until a batch gives up
-DEEP = ("v9", "hybrid")  # systems with networks
+DEEP = ("v9", "hybrid", "v3")  # systems with networks
 
 
 def _answer_of(future):

@@ -19,6 +19,7 @@ SYSTEMS = {
     "v9": "cryptolab.systems.v9.system:V9",
     "v2": "cryptolab.systems.v2.system:V2",
     "hybrid": "cryptolab.systems.hybrid.system:Hybrid",
+    "v3": "cryptolab.systems.v3.system:V3",
 }  # name -> module:class
 
 
