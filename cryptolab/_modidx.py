@@ -4036,8 +4036,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'cryptolab/reports/pages/v3.py'),
                                             'cryptolab.reports.pages.v3.market_offer': ( '80_reports/70_pages/v3.html#market_offer',
                                                                                          'cryptolab/reports/pages/v3.py'),
-                                            'cryptolab.reports.pages.v3.needed_edge': ( '80_reports/70_pages/v3.html#needed_edge',
-                                                                                        'cryptolab/reports/pages/v3.py'),
                                             'cryptolab.reports.pages.v3.other_variant': ( '80_reports/70_pages/v3.html#other_variant',
                                                                                           'cryptolab/reports/pages/v3.py'),
                                             'cryptolab.reports.pages.v3.promise_board': ( '80_reports/70_pages/v3.html#promise_board',

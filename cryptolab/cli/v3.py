@@ -66,8 +66,8 @@ def v3_request(
     lengths = split_list(timeframes) or V3_TIMEFRAMES
     return Request(
         out, tuple(canonical_request(name, "1h")[0] for name in names),
-        tuple(canonical_request("BTCUSDT", name)[1] for name in lengths), plan.source, plan.data_dir, start, end, limit,
-        timeframe=params.pop("timeframe", None), rows=rows or ROWS[plan.profile], fee=plan.fee, slippage=plan.slippage,
+        tuple(canonical_request("BTCUSDT", name)[1] for name in lengths), plan.source, plan.data_dir, start, end=end,
+        limit=limit, timeframe=params.pop("timeframe", None), rows=rows or ROWS[plan.profile], fee=plan.fee, slippage=plan.slippage,
         params={"profile": plan.profile, "seed": plan.seed, **params},
     )
 

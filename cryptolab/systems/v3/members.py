@@ -106,9 +106,9 @@ def fit_member(
         chosen = sizes if facts is None else {**sizes, "tabnet_epochs": facts["best_epoch"]}
         return fit_tabnet(x, y, val, chosen, seed, log)
     if one_of("engine", engine, ("flaml", "h2o")) == "h2o":
-        found = search_h2o(x, y, label, sizes, seed, tempfile.mkdtemp(), threads, log=log)
+        found = search_h2o(x, y, label, sizes, seed, folder=tempfile.mkdtemp(), threads=threads, log=log)
         return found["model"], pd.DataFrame({"epoch": [1], "loss": [float(found["loss"])]})
-    found = facts["found"] if facts else search_flaml(x, y, label, sizes, seed, threads, log)
+    found = facts["found"] if facts else search_flaml(x, y, label, sizes, seed, threads=threads, log=log)
     trees = found["trees"] if facts is None else facts["best_epoch"]
     model, history = fit_automl(x, y, val, {**found, "trees": trees}, seed, threads)
     history.attrs["found"] = plain({key: found[key] for key in ("learner", "params", "trees")})

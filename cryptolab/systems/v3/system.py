@@ -318,7 +318,7 @@ class V3(System):
             "importance": stack.importance, "stability": stack.stability, "calibrations": stack.compared,
             "correlation": None if stack.folds is None else stack.folds.corr(),
         }
-        tables = {name: None if table is None else table.reset_index().to_dict("list") for name, table in explained.items()}
+        tables = {name: None if found is None else found.reset_index().to_dict("list") for name, found in explained.items()}
         metadata = {**self.results_, "features": stack.columns, "failed": stack.failed, "explained": tables}
         meta = {**stack.meta, "calibration": stack.calibration, "recalibration": stack.recalibration}
         for name, value in zip(_TABLES, (meta, metadata)):
@@ -345,7 +345,8 @@ class V3(System):
 
         meta, metadata = (json.loads(read_stored(folder / f"{name}.json")) for name in _TABLES)
         names, columns, members = manifest["columns"], manifest["chosen"], manifest["members"]
-        if not members or set(members) - set(MEMBERS) or set(columns) - set(names) or set(names) - set(feature_names("v3")):
+        known = set(columns) <= set(names) <= set(feature_names("v3"))
+        if not members or set(members) - set(MEMBERS) or not known:
             raise ModelError(f"{folder} holds another stack", ", ".join(MEMBERS), str(members)[:80], "train again")
         curves = [meta["calibration"], *meta["recalibration"].values()]
         numbers = [curve.get(key, []) for curve in curves for key in ("x", "y")]
