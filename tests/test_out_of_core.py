@@ -44,7 +44,8 @@ def test_trees_from_parts_are_those_from_arrays_however_the_file_is_cut(planted,
     folder, x, y = planted
     fit, stop = slice(100, 2_301), slice(2_301, 3_000)  # ranges that cut row groups
     expected, history = fit_booster(name, arrays(x, y, fit), arrays(x, y, stop), sizes=SIZES, seed=3, threads=1)
-    for path in (folder / "many.parquet", folder / "one.parquet", [folder / "first.parquet", folder / "second.parquet"]):
+    two_files = [folder / "first.parquet", folder / "second.parquet"]
+    for path in (folder / "many.parquet", folder / "one.parquet", two_files):
         matrix = parts_matrix(name, TableParts(path, NAMES, y, fit), folder=tmp_path, threads=1)
         held = parts_matrix(name, TableParts(path, NAMES, y, stop), matrix, tmp_path, 1)
         found, seen = fit_booster(name, matrix, held, sizes=SIZES, seed=3, threads=1)
