@@ -5,7 +5,11 @@
 # %% auto #0
 __all__ = ['parts_by_worker', 'staged_losses', 'best_of', 'fit_booster_on_cluster']
 
-# %% ../../nbs/50_models/79_distributed.ipynb #0372b81f
+# %% ../../nbs/50_models/79_distributed.ipynb #66ed1a48
+import contextlib
+import io
+import warnings
+
 import numpy as np
 import pandas as pd
 
@@ -66,10 +70,11 @@ def _xgboost(client, words, train, val, trees, patience):
     watch = [(data, "loss")]
     if val is not None:
         watch.append((xgboost.dask.DaskQuantileDMatrix(client, *val[:2], max_bin=64, ref=data), "val_loss"))
-    found = xgboost.dask.train(
-        client, words, data, trees, evals=watch, verbose_eval=False,
-        early_stopping_rounds=patience if val is not None else None,
-    )
+    with xgboost.config_context(verbosity=0):  # workers would tell their ranks
+        found = xgboost.dask.train(
+            client, words, data, trees, evals=watch, verbose_eval=False,
+            early_stopping_rounds=patience if val is not None else None,
+        )
     best = found["booster"].best_iteration + 1 if val is not None else trees
     return found["booster"][:best], best, {name: loss["logloss"] for name, loss in found["history"].items()}
 
@@ -129,7 +134,8 @@ def _lightgbm(client, words, train, val, trees, patience):
 
     words = {key: value for key, value in words.items() if key != "num_threads"}  # as many as a worker has
     model = lightgbm.DaskLGBMRegressor(client=client, n_estimators=trees, **words)
-    text = model.fit(*train[:2]).booster_.model_to_string()
+    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):  # notes about ports
+        text = model.fit(*train[:2]).booster_.model_to_string()
     if val is None:
         return lightgbm.Booster(model_str=text), trees, {}
     sums = client.gather([client.submit(staged_losses, text, pair, pure=False) for pair in val[2]])
