@@ -37,6 +37,10 @@ setup: .venv/.stamp  ## make .venv with what a report needs (PYTHON=python3.12 c
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt tools/make_venv.py
 	@$(PYTHON) tools/make_venv.py .venv-oldest constraints-oldest.txt dev
 
+# A server to upload to, of the tests: its packages and ours cannot stand in one environment.
+.venv-s3/.stamp: constraints-s3.txt tools/make_venv.py
+	@$(PYTHON) tools/make_venv.py .venv-s3 constraints-s3.txt "" "moto[server,s3]"
+
 report: setup  ## one report: SYMBOL= TIMEFRAME= SOURCE= DATA_DIR= PROFILE= LIMIT= SEED= OUT= (defaults: settings.ini)
 	@$(BIN)/cryptolab run $(strip $(REPORT))
 
@@ -48,7 +52,7 @@ check: .venv/.dev-stamp  ## two minutes for the daily loop: sync, style, layout,
 	@$(SUITE) "4/4 a smoke of every room" $(BIN)/python tools/smoke.py
 	@$(SUITE) --summary
 
-test: .venv/.dev-stamp  ## all checks and tests, in the order of README.md
+test: .venv/.dev-stamp .venv-s3/.stamp  ## all checks and tests, in the order of README.md
 	@$(SUITE) --start
 	@$(SUITE) "1/4 notebooks clean, library in sync with them" $(BIN)/python tools/check_sync.py ++ \
 		"2/4 layout: every module its notebook, rooms, arrows, private names" $(BIN)/python tools/check_layout.py ++ \
@@ -108,7 +112,7 @@ docs-quarto: .venv/.dev-stamp  ## the same notebooks as a site made by nbdev (ne
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)/tools" nbdev-docs
 	@echo "_docs/index.html"
 
-constraints:  ## resolve constraints.txt and constraints-oldest.txt anew
+constraints:  ## resolve constraints.txt, constraints-oldest.txt and constraints-s3.txt anew
 	@test -x $(BIN)/uv || $(MAKE) --no-print-directory setup
 	@$(BIN)/python tools/make_constraints.py
 

@@ -59,6 +59,13 @@ def test_oldest_pins_are_the_lower_bounds():
         assert found[canonicalize_name(package)] == Version(lowest), f"{package}: run `make constraints`"
 
 
+def test_the_server_of_the_tests_is_pinned_in_an_environment_of_its_own():
+    found = pins("constraints-s3.txt")
+    assert {"moto", "flask", "uv"} <= set(found) and found["python-dateutil"] < Version("3")
+    recipe = re.search(r"^\.venv-s3/\.stamp: (.+)\n\t(.+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert "constraints-s3.txt" in recipe[1] and "moto[server,s3]" in recipe[2]
+
+
 def test_lower_bounds_leave_a_hosted_notebook_alone():
     "Installing must replace nothing of these versions, which Colab ships."
     # pip-freeze.txt of googlecolab/backend-info at commit 4647a1d, of the last days of February 2026: everything in it

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Make a virtual environment with exactly the pinned packages: make_venv.py FOLDER CONSTRAINTS [EXTRAS].
+"""Make a virtual environment with exactly the pinned packages: make_venv.py FOLDER CONSTRAINTS [EXTRAS [PACKAGE …]].
 
-Run by the system's Python, so it uses the standard library only. `FOLDER/.stamp` is written last: an environment
-without it was interrupted and is made afresh; one whose stamp is old is brought up to date in place. With the extra
-`dev` all packages are compiled to bytecode once: uv leaves that to the first import, which may not be allowed to
-write, and the tests start hundreds of processes.
+The project is installed with its extras; or, where packages are named, those instead of it. Run by the system's
+Python, so it uses the standard library only. `FOLDER/.stamp` is written last: an environment without it was interrupted
+and is made afresh; one whose stamp is old is brought up to date in place. With the extra `dev` all packages are
+compiled to bytecode once: uv leaves that to the first import, which may not be allowed to write, and the tests start
+hundreds of processes.
 """
 import shutil
 import subprocess
@@ -18,10 +19,10 @@ def run(*command):
     subprocess.run([str(c) for c in command], check=True)
 
 
-def install(python, constraints, extras):
-    "The project, editable, with its pinned packages: by uv in seconds, by pip in minutes when uv cannot."
+def install(python, constraints, extras, packages=()):
+    "The project, editable, or packages alone, as pinned: by uv in seconds, by pip in minutes when uv cannot."
     pip = (python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-c", constraints)
-    project = ("-e", f".[{extras}]" if extras else ".")
+    project = packages or ("-e", f".[{extras}]" if extras else ".")
     bytecode = ("--compile-bytecode",) if "dev" in extras.split(",") else ()  # pip always does
     try:
         run(*pip, "uv")
@@ -31,7 +32,7 @@ def install(python, constraints, extras):
         run(*pip, *project)
 
 
-def make_venv(folder, constraints, extras=""):
+def make_venv(folder, constraints, extras="", *packages):
     "A complete environment in `folder`, marked by its stamp."
     folder = Path(folder)
     stamp, python = folder / ".stamp", (folder / "bin" / "python").absolute()
@@ -39,7 +40,7 @@ def make_venv(folder, constraints, extras=""):
         shutil.rmtree(folder, ignore_errors=True)
         run(sys.executable, "-m", "venv", folder)
     stamp.unlink(missing_ok=True)
-    install(python, constraints, extras)
+    install(python, constraints, extras, packages)
     stamp.touch()
 
 

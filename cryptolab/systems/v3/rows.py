@@ -227,7 +227,7 @@ def _parts_in_time(label, fractions, test_start):
     purged = len(split.purged) + len(split.val) - len(stop) - len(calibrate)
     return {"train": split.train, "stop": stop, "calibrate": calibrate, "test": split.test}, purged
 
-# %% ../../../nbs/70_systems/60_v3/10_rows.ipynb #d536a6e9
+# %% ../../../nbs/70_systems/60_v3/10_rows.ipynb #f2b712db
 def split_v3(
     table: pd.DataFrame,
     label: pd.DataFrame,
@@ -272,7 +272,7 @@ def split_v3(
         if name != "test" and len(np.unique(y[rows])) < 2:
             raise DataError(
                 f"the part `{name}` has one class only", "rows with and without the event",
-                f"{len(rows)} rows, {int(y[rows].sum())} events", "load more candles, or change target, stop or timeout",
+                f"{len(rows)} rows, {int(y[rows].sum())} events", "load more candles, or change target or stop",
             )
     counts = {
         "candles": len(table), "labelled": len(known), "left_out": lost, "columns": table.shape[1],
