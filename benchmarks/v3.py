@@ -7,7 +7,7 @@ features  million cells per second of the set v3 on every candle file, and minut
 memory    peak of the resident size (VmHWM) of a process that grows 20 trees of depth 6 on 180 columns of BTCUSDT 1m,
           from arrays and from parts of a parquet file, beside what of it is anonymous, that is, not pages of a mapped
           file, which the system takes back when it needs room; and how far the two models' answers lie apart
-workers   seconds of the same on a cluster of one and of two workers of this machine, after a first training that imports
+workers   seconds of the same by one and by two workers of this machine, after a first training that imports
 members   seconds and peak of each member of the stack at the sizes of the profiles, 20,000 rows, 180 columns
 onnx      milliseconds of one row by ONNX and by the library itself, and rows per second of 64,000 rows together
 

@@ -197,8 +197,8 @@ def fit_booster_on_cluster(
     if one_of("booster", name, BOOSTERS) not in _FIT:
         hint = "train it on one machine: `cryptolab.models.out_of_core`"
         raise SettingsError(f"{name} does not train on a cluster", " | ".join(_FIT), name, hint)
-    tables = [TableParts(path, columns, y, part) for part in (rows, val) if part is not val or val is not None]
-    train, held = (*[_arrays(client, table) for table in tables], None)[:2]
+    tables = TableParts(path, columns, y, rows), None if val is None else TableParts(path, columns, y, val)
+    train, held = (None if table is None else _arrays(client, table) for table in tables)
     words = booster_settings(name, sizes, seed) | (settings or {})
     most = sizes["boost_trees"] if trees is None or val is not None else trees
     model, best, losses = _FIT[name](client, words, train, held, max(int(most), 1), sizes["boost_patience"])
