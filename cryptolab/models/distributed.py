@@ -70,11 +70,10 @@ def _xgboost(client, words, train, val, trees, patience):
     watch = [(data, "loss")]
     if val is not None:
         watch.append((xgboost.dask.DaskQuantileDMatrix(client, *val[:2], max_bin=64, ref=data), "val_loss"))
-    with xgboost.config_context(verbosity=0):  # workers would tell their ranks
-        found = xgboost.dask.train(
-            client, words, data, trees, evals=watch, verbose_eval=False,
-            early_stopping_rounds=patience if val is not None else None,
-        )
+    found = xgboost.dask.train(
+        client, words, data, trees, evals=watch, verbose_eval=False,
+        early_stopping_rounds=patience if val is not None else None,
+    )
     best = found["booster"].best_iteration + 1 if val is not None else trees
     return found["booster"][:best], best, {name: loss["logloss"] for name, loss in found["history"].items()}
 
