@@ -337,15 +337,16 @@ def print_onnx(found):
             print(f"  {name:17} largest difference {r['largest_difference']:.1e}")
 
 
-def measure(given, folder, work):
-    "The sections that were asked for, one after another."
+def measure(given, folder, work, keep):
+    "The sections that were asked for, one after another; what is there is kept after each."
     out = {}
     if "features" in given.only:
         print("features of v3")
         out["features"] = child("speed", folder=str(folder), rows=given.rows)
         print_features(out["features"])
+        keep(out)
     if set(given.only) == {"features"}:
-        return out
+        return
     path = work / "features.parquet"
     table = child("table", folder=str(folder), rows=given.rows, path=str(path))
     out["table"] = {key: value for key, value in table.items() if key != "names"}
@@ -354,18 +355,21 @@ def measure(given, folder, work):
     if "memory" in given.only:
         print("memory")
         out["memory"] = measure_memory(table, path)
+        keep(out)
     if "workers" in given.only:
         print("workers")
         out["workers"] = measure_workers(table, path)
+        keep(out)
     if {"members", "onnx"} & set(given.only):
         print("members")
         out["members"] = measure_members(table, path, given.profiles)
+        keep(out)
     if "onnx" in given.only:
         print(f"ONNX, members of {given.profiles[-1]}")
         home = str(path.with_name(given.profiles[-1]))
         out["onnx"] = child("onnx", path=str(path), names=table["names"], folder=home)
         print_onnx(out["onnx"])
-    return out
+        keep(out)
 
 
 def main():
@@ -388,16 +392,18 @@ def main():
         sys.exit(f"{folder} holds no BTCUSDT_1m.parquet; give the folder of candles with --data-dir")
     if unknown := set(given.only) - set(SECTIONS):
         sys.exit(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    facts = {
+        "command": "python -m benchmarks.v3", "cores": os.cpu_count(), "versions": package_versions(),
+        "code": library_code(ROOMS),
+    }
+
+    def keep(out):
+        if given.rows is None and set(given.only) == set(SECTIONS):
+            STORE.parent.mkdir(exist_ok=True)
+            write_json(STORE, plain(facts | out))
+
     with tempfile.TemporaryDirectory(prefix="cryptolab-v3-") as work:
-        out = measure(given, folder, Path(work))
-    if given.rows is None and set(given.only) == set(SECTIONS):
-        facts = {
-            "command": "python -m benchmarks.v3", "cores": os.cpu_count(), "versions": package_versions(),
-            "code": library_code(ROOMS),
-        }
-        STORE.parent.mkdir(exist_ok=True)
-        write_json(STORE, plain(facts | out))
-        print(STORE)
+        measure(given, folder, Path(work), keep)
 
 
 if __name__ == "__main__":
