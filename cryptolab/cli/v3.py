@@ -64,11 +64,11 @@ def v3_request(
     params, out = dict(params or {}), Path(plan.out).absolute() / "v3_ultimate"
     names = split_list(coins) or COINS
     lengths = split_list(timeframes) or V3_TIMEFRAMES
+    symbols = tuple(canonical_request(name, "1h")[0] for name in names)
     return Request(
-        out, tuple(canonical_request(name, "1h")[0] for name in names),
-        tuple(canonical_request("BTCUSDT", name)[1] for name in lengths), plan.source, plan.data_dir, start, end=end,
-        limit=limit, timeframe=params.pop("timeframe", None), rows=rows or ROWS[plan.profile], fee=plan.fee, slippage=plan.slippage,
-        params={"profile": plan.profile, "seed": plan.seed, **params},
+        out, symbols, tuple(canonical_request("BTCUSDT", name)[1] for name in lengths), plan.source, plan.data_dir,
+        start, end=end, limit=limit, timeframe=params.pop("timeframe", None), rows=rows or ROWS[plan.profile],
+        fee=plan.fee, slippage=plan.slippage, params={"profile": plan.profile, "seed": plan.seed, **params},
     )
 
 # %% ../../nbs/95_cli/40_v3.ipynb #4ec8be36

@@ -20,6 +20,7 @@ from ...evaluation.metrics import log_losses
 from ...models.boosting import BOOSTERS
 from ..info_sheet import PART_NAMES, span_text, system_info_sheet
 from ..results import system_result
+from ...systems.v3.document import needed_edge
 from ...systems.v3.system import GATES
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #b27ce4f5

@@ -318,7 +318,7 @@ class V3(System):
             "importance": stack.importance, "stability": stack.stability, "calibrations": stack.compared,
             "correlation": None if stack.folds is None else stack.folds.corr(),
         }
-        tables = {name: None if found is None else found.reset_index().to_dict("list") for name, found in explained.items()}
+        tables = {k: None if table is None else table.reset_index().to_dict("list") for k, table in explained.items()}
         metadata = {**self.results_, "features": stack.columns, "failed": stack.failed, "explained": tables}
         meta = {**stack.meta, "calibration": stack.calibration, "recalibration": stack.recalibration}
         for name, value in zip(_TABLES, (meta, metadata)):
