@@ -1,8 +1,10 @@
-"""Can V9 find what is there, and does it find nothing where nothing is?
+"""Can V9 and V3 find what is there, and does V9 find nothing where nothing is?
 
-python -m benchmarks.skill [planted] [null] [rivals] [--data-dir FOLDER] [--profile quick] [--seeds 5]
+python -m benchmarks.skill [planted] [v3] [null] [rivals] [--data-dir FOLDER] [--profile quick] [--seeds 5]
 
 planted  a market with an edge of 0.15 (best possible accuracy 0.65): the direction model's accuracy per seed
+v3       the same market with 40,000 candles: accuracy of V3's stack (three boosters, next close) and of each member per
+         seed; stack minus member as paired differences over the seeds
 null     markets without direction: p-values of direction and price, volatility against the market's true sigma
 rivals   BTCUSDT 1h, 20,000 candles: AUC of V9, LightGBM and logistic regression on the same rows and features
 
@@ -16,15 +18,19 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from cryptolab.config import seed_everything
 from cryptolab.data import load_candles, market_truth, null_market, planted_market
 from cryptolab.evaluation import comparison
 from cryptolab.evaluation.rivals import volatility_baselines
+from cryptolab.evaluation.metrics import accuracy_interval
+from cryptolab.models.boosting import BOOSTERS
 from cryptolab.models.volatility import range_to_sigma
 from cryptolab.files import plain, write_json
 from cryptolab.systems.artefacts import library_code
 from cryptolab.audit.compare import compare
+from cryptolab.systems.v3.system import V3
 from cryptolab.systems.v9 import V9
 
 HERE = Path(__file__).parent
@@ -90,15 +96,57 @@ def rivals(profile, seed, data_dir):
             **{name: b.loc[name, keep].to_dict() for name in methods}, "seconds": seconds}
 
 
-STUDIES = {"planted": (planted, 3), "null": (null, 5), "rivals": (rivals, 3)}
+# the planted rule is a sum: shallow trees, many of them
+ADDITIVE = {"boost_depth": 2, "boost_rate": 0.05, "boost_trees": 1500, "boost_patience": 100}
+
+
+def planted_v3(profile, seed, data_dir):
+    "Accuracy of V3's stack and of its members where 0.65 is the best possible."
+    start, candles = time.perf_counter(), planted_market(edge=0.15, n=40_000, seed=seed)
+    system = V3(
+        label="next_close", profile=profile, seed=seed, members=BOOSTERS, select=24, threads=1, sizes=ADDITIVE,
+    ).fit(candles, log=None)
+    found, test, folds = system.results_, system.rows("test"), system.stack_.folds
+    y, p = (table[test].to_numpy() for table in (
+        system.labels(candles)["direction"]["y"], system.forecast(candles)["p_up"]
+    ))
+    low, high = accuracy_interval((p >= 0.5) == y)
+    truth = market_truth(candles)["true_p_up"][test].to_numpy()
+    known = system.labels(candles)["direction"]["y"][folds.index].to_numpy()
+    return {
+        "n": len(test), "accuracy": found["ensemble"]["accuracy"], "low": low, "high": high,
+        "best": float(((truth > 0.5) == y).mean()), "auc": found["ensemble"]["auc"],
+        "members": {name: scores["accuracy"] for name, scores in found["members"].items()},
+        "chosen": max(folds, key=lambda name: ((folds[name] >= 0.5) == known).mean()),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def paired(seeds):
+    "Stack minus member over the seeds, with Student's interval: each member, the best in folds, the best in hindsight."
+    runs, out = list(seeds.values()), {}
+    others = {
+        **{name: [run["members"][name] for run in runs] for name in runs[0]["members"]},
+        "best member in folds": [run["members"][run["chosen"]] for run in runs],
+        "best member in hindsight": [max(run["members"].values()) for run in runs],
+    }
+    stack = np.array([run["accuracy"] for run in runs])
+    for name, other in others.items():
+        gain = stack - np.array(other)
+        reach = stats.t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
+        out[name] = {"difference": gain.mean(), "low": gain.mean() - reach, "high": gain.mean() + reach}
+    return {"seeds": len(runs), "accuracy": stack.mean(), "best": np.mean([run["best"] for run in runs]), "paired": out}
+
+
+STUDIES = {"planted": (planted, 3), "v3": (planted_v3, 5), "null": (null, 5), "rivals": (rivals, 3)}
 
 
 def main():
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_argument("studies", nargs="*", help="planted, null, rivals; all when none is named")
+    cli.add_argument("studies", nargs="*", help="planted, v3, null, rivals; all when none is named")
     cli.add_argument("--data-dir", default="../shared/data", help="folder with BTCUSDT_1h for `rivals`")
     cli.add_argument("--profile", default="quick")
-    cli.add_argument("--seeds", type=int, help="how many seeds (default: 3, 5, 3)")
+    cli.add_argument("--seeds", type=int, help="how many seeds (default: 3, 5, 5, 3)")
     cli.add_argument("--force", action="store_true", help="compute finished seeds again")
     args = cli.parse_args()
     if unknown := set(args.studies) - set(STUDIES):
@@ -119,6 +167,10 @@ def main():
                 STORE.parent.mkdir(exist_ok=True)
                 write_json(STORE, stored)
             print(name, seed, json.dumps(done["seeds"][str(seed)]), flush=True)
+        if name == "v3":
+            done["summary"] = plain(paired(done["seeds"]))
+            write_json(STORE, stored)
+            print(name, json.dumps(done["summary"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cryptolab.audit.claims.claims import claims_table, judge_claims
+from cryptolab.audit.claims.v3 import account_measurements, edge_measurements, required_edge, v3_measurements
 from cryptolab.audit.controls import control_result, controls
 from cryptolab.audit.leaks.audit import audit_pipeline
 from cryptolab.audit.pipelines.v3 import v3_control, v3_pipeline
 from cryptolab.audit.steps import run_steps
 from cryptolab.data import planted_market, sample_market
+from cryptolab.labels import triple_barrier
 
 ONE = ("lightgbm",)
 
@@ -22,12 +25,12 @@ def hourly():
 # ---- the pipeline
 
 def test_the_honest_pipeline_passes_the_audit(hourly):
-    found = audit_pipeline(v3_pipeline(members=ONE), hourly, seconds=2)
+    found = audit_pipeline(v3_pipeline(members=ONE), hourly, seconds=1)
     assert list(found.kind) == [] and found.attrs["failed"] == 0
 
 
 def test_the_published_pipeline_is_caught_by_name(hourly):
-    found = audit_pipeline(v3_pipeline(published=True, members=ONE), hourly, seconds=1)
+    found = audit_pipeline(v3_pipeline(published=True, members=ONE, select=None), hourly, seconds=1)
     assert set(found.kind) == {"label overlap"} and set(found.step) == {"split"}
 
 
@@ -71,3 +74,64 @@ def test_a_planted_edge_is_found():
     y, p, majority = v3_control(planted_market(edge=0.2, n=5_000, seed=1), 1, ONE)
     found = control_result(y, p, majority, 1)
     assert found["p_value"] < 0.01 and found["accuracy"] > found["majority_accuracy"]
+
+
+# ---- the claims
+
+SMALL = {"profile": "smoke", "members": ONE, "select": None, "threads": 1, "sizes": {"boost_trees": 5}}
+NEAR = {"target": 0.006, "stop": 0.004, "timeout": 12, "confidence": 0.9}  # a threshold that no forecast reaches
+OHLCV = ["open", "high", "low", "close", "volume"]
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return pd.DataFrame(v3_measurements(sample_market(timeframe="15m", n=6_000)[OHLCV], **SMALL, **NEAR))
+
+
+def test_no_claim_of_v3_is_left_unmeasured(measured):
+    judged = judge_claims(claims_table(("v3",)), measured)
+    assert judged.verdict["v3.training.total_hours"] == "not testable"
+    rest = judged.drop("v3.training.total_hours")
+    assert not (rest.verdict == "not yet measured").any() and rest.measured.notna().all() and rest.nothing.notna().all()
+    assert rest.verdict["v3.ensemble.accuracy"] == "beaten by doing nothing"  # the event is rare: say never
+    both = measured.set_index(["claim", "subject"])["value"]
+    assert {"LightGBM", "V3 as published"} <= set(both["v3.ensemble.roc_auc"].index)
+    assert {"needed per trade", "all hours offer"} <= set(both["v3.backtest.total_return"].index)
+
+
+def test_needed_and_offered_edge_are_known_answers():
+    assert required_edge(1.5, 8_000) == pytest.approx(0.01145, abs=1e-5)
+    assert required_edge(3.0, 8_000) == pytest.approx(0.01733, abs=1e-5)
+    equity = np.prod(1 + 0.01 * np.full(5_000, required_edge(2.0, 5_000)))
+    assert equity == pytest.approx(3.0)
+    candles = sample_market(timeframe="15m", n=4_000)[OHLCV].iloc[-700:]
+    found = pd.DataFrame(edge_measurements(candles, "here")).set_index("subject")["value"]
+    trades = triple_barrier(candles, 0.03, 0.02, 4, unit="fraction")["ret"].dropna()
+    assert found["all hours offer"] == pytest.approx(trades.mean())
+    assert found["the best 2% of hours offer"] == pytest.approx(np.sort(trades)[-int(0.02 * len(trades)) :].mean())
+
+
+def test_the_account_is_the_documents():
+    "A market that rises 0.2 % a candle: every trade ends at +3 %, less costs on both sides, of 1 % of the account."
+    index = pd.date_range("2024-01-01", periods=2_000, freq="15min", tz="UTC", name="open_time")
+    close = pd.Series(100 * 1.002 ** np.arange(1, 2_001), index)
+    candles = pd.DataFrame({"open": close / 1.002, "high": close, "low": close / 1.002, "close": close, "volume": 1.0})
+    orders = pd.DataFrame(
+        {
+            "p_event": 1.0, "action": 1, "size": 0.01, "stop_by": 0.02 * close, "target_by": 0.03 * close,
+            "timeout": 60, "reason": "ENTRY",
+        },
+    )
+    rows = pd.DataFrame(account_measurements(candles, orders, index[1_000:], index[:1_000]))
+    own = rows[rows.role == "system"].set_index("claim")["value"]
+    assert own["v3.backtest.win_rate"] == 1.0 and own["v3.backtest.max_drawdown"] > -1e-3
+    trades = own["v3.backtest.trades"] / (5.86 * 365 * 96 / 1_000)
+    assert trades == pytest.approx(1_000 // 15, abs=5)
+    per_trade = (1 + own["v3.backtest.total_return"]) ** (1 / own["v3.backtest.trades"]) - 1
+    assert per_trade == pytest.approx(0.01 * (0.03 - 0.003), rel=0.05)
+
+
+def test_a_silent_forecast_lowers_its_threshold_and_says_so(measured):
+    note = measured.set_index(["claim", "role"])["note"]
+    assert "lowered to" in note["v3.backtest.win_rate", "system"]
+    assert "scaled to 5.86 years" in note["v3.backtest.trades", "system"]

@@ -163,7 +163,7 @@ def account_numbers(result, years: float = 5.86) -> dict:
         "total_return": tuple((1 + r) ** times - 1 for r in earned),
     }
 
-# %% ../../../nbs/75_audit/70_claims/73_v3.ipynb #9eb46b77
+# %% ../../../nbs/75_audit/70_claims/73_v3.ipynb #0959f5f8
 _ORDERS = ["action", "size", "stop_by", "target_by", "timeout", "reason"]
 
 
@@ -208,7 +208,7 @@ def account_measurements(
     few, orders = candles.loc[test[0] :], forecast.loc[forecast.index.intersection(test)]
     p = forecast["p_event" if "p_event" in forecast else "p_up"]
     result, words, note = _account(few, orders, costs), data_words(candles, test), ""
-    days = (test[-1] - test[0]) / pd.Timedelta("1d")
+    days = (test[-1] - test[0]) / pd.Timedelta(days=1)
     scaled = f"{len(result.trades)} trades on {days:.0f} days, scaled to 5.86 years"
     numbers = account_numbers(result)
     out = measurements(
