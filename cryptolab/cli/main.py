@@ -99,7 +99,7 @@ def batch_command(
     systems: Annotated[
         str | None,
         typer.Option(
-            "--systems", "--system", metavar="A,B", help="which systems, such as v9,v2,hybrid,v3; default: settings.ini",
+            "--systems", "--system", metavar="A,B", help="which systems, such as v9,hybrid,v3; default: settings.ini",
         ),
     ] = None,
     jobs: Annotated[
