@@ -352,7 +352,8 @@ def gate_words(
     span = f", {area['low']:.3f} to {area['high']:.3f}" if sure else ""
     return (
         f"{'With the leak' if leak else 'Verdict'}: the stack {ranks if sure else 'cannot be judged'}"
-        f" (AUC {area['value']:.3f}{span}), and its probability {told} (Brier skill {skill['value']:+.1%}, {skill['low']:+.1%} to {skill['high']:+.1%})."
+        f" (AUC {area['value']:.3f}{span}), and its probability {told}"
+        f" (Brier skill {skill['value']:+.1%}, {skill['low']:+.1%} to {skill['high']:+.1%})."
         f"{none} That {event} happened in {happened:.1%} of {n:,} test rows."
         f" Gates: {passes} of {len(gated)} passed (AUC {area['value']:.3f} of 0.73, accuracy"
         f" {g.value['accuracy']:.1%} of 73 %, calibration error {g.value['ece']:.3f} of 0.03);"
