@@ -291,7 +291,14 @@ WARNING = (
 )
 
 
-def gate_words(gates: pd.DataFrame, event: str, happened: float, n: int, weights: list = ()) -> str:
+def gate_words(
+    gates: pd.DataFrame,
+    event: str,
+    happened: float,
+    n: int,
+    constant: bool = False,
+    leak: bool = False,
+) -> str:
     """Verdict and gates in words.
 
     Parameters
@@ -304,8 +311,10 @@ def gate_words(gates: pd.DataFrame, event: str, happened: float, n: int, weights
         share of events among the test rows
     n : int
         test rows
-    weights : list, default ()
-        of the meta-learner
+    constant : bool, default False
+        whether the answer is the same for every row
+    leak : bool, default False
+        whether the numbers are a leak
 
     Returns
     -------
@@ -314,22 +323,23 @@ def gate_words(gates: pd.DataFrame, event: str, happened: float, n: int, weights
     """
     g, gated = gates, gates[gates["asked"] != ""]
     area, skill = g.loc["auc"], g.loc["brier_skill"]
-    passes, constant = int((gated["passed"] == "yes").sum()), int((gated["constant_passed"] == "yes").sum())
+    passes, by_constant = (int((gated[column] == "yes").sum()) for column in ("passed", "constant_passed"))
     sure = np.isfinite(area["low"])
     ranks = "ranks the rows better than a coin" if area["low"] > 0.5 else "does not rank the rows better than a coin"
-    silent = len(weights) and not np.any(np.asarray(weights, dtype=float) > 1e-6)
-    none = " The meta-learner gave every member the weight zero, so the answer is a constant." if silent else ""
+    none = " Its answer is the same for every row: it learned nothing that survived." if constant else ""
     told = "is better than the base rate" if skill["low"] > 0 else (
         "is worse than the base rate" if skill["high"] < 0 else "cannot be told from the base rate"
     )
     span = f", {area['low']:.3f} to {area['high']:.3f}" if sure else ""
     return (
-        f"Verdict: the stack {ranks if sure else 'cannot be judged'} (AUC {area['value']:.3f}{span}), and its"
-        f" probability {told} (Brier skill {skill['value']:+.1%}, {skill['low']:+.1%} to {skill['high']:+.1%})."
+        f"{'With the leak' if leak else 'Verdict'}: the stack {ranks if sure else 'cannot be judged'}"
+        f" (AUC {area['value']:.3f}{span}), and its probability {told}"
+        f" (Brier skill {skill['value']:+.1%}, {skill['low']:+.1%} to {skill['high']:+.1%})."
         f"{none} That {event} happened in {happened:.1%} of {n:,} test rows."
         f" Gates: {passes} of {len(gated)} passed (AUC {area['value']:.3f} of 0.73, accuracy"
-        f" {g.value['accuracy']:.1%} of 73 %, calibration error {g.value['ece']:.3f} of 0.03); a constant passes"
-        f" {constant}, with {g.constant['accuracy']:.1%} accuracy and an error of {g.constant['ece']:.3f}."
+        f" {g.value['accuracy']:.1%} of 73 %, calibration error {g.value['ece']:.3f} of 0.03);"
+        f" a constant passes {by_constant}, with {g.constant['accuracy']:.1%} accuracy and an error of"
+        f" {g.constant['ece']:.3f}."
     )
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #93d6e7b1
