@@ -1,12 +1,14 @@
 """Does our TabNet learn as much as pytorch-tabnet, and as fast?
 
-python -m benchmarks.tabnet [--peer PYTHON] [--seeds 3] [--epochs 40]
+python -m benchmarks.tabnet [small] [large] [--peer PYTHON] [--seeds 3]
 
-A planted table: 20,000 rows, 180 columns, of which four decide, two of them by their product. Both networks learn from
-the same first 70 % of the rows, with the same width, steps, batch, virtual batch, rate and penalty, for the same number
-of epochs without early stopping, and are asked about the rest. PYTHON is an interpreter with pytorch-tabnet, made by
-`uv venv FOLDER && uv pip install --python FOLDER/bin/python pytorch-tabnet pandas scikit-learn`; without it only ours
-runs and the peer's stored numbers stay. Results are stored in benchmarks/results/tabnet.json.
+A planted table: 20,000 rows and 180 columns (small: 6,000 and 20), of which four decide, two of them by their product.
+Both networks learn from the same first 70 % of the rows, with the same width, steps, batch, virtual batch, rate and
+penalty, for the same number of epochs without early stopping, and are asked about the rest. PYTHON is an interpreter
+with pytorch-tabnet, made by `uv venv FOLDER && uv pip install --python FOLDER/bin/python pytorch-tabnet pandas
+scikit-learn`; without it only ours runs and the peer's stored numbers stay. It gets one thread, because two of them
+wait for each other busily on a machine with other work; compare `cpu_seconds` per epoch. Results are stored in
+benchmarks/results/tabnet.json.
 """
 
 import argparse
@@ -24,15 +26,22 @@ from cryptolab.systems.artefacts import library_code, package_versions
 
 STORE = Path(__file__).parent / "results" / "tabnet.json"
 ROOMS = ("models/sparsemax", "models/tabnet", "models/training")  # whose code shapes these numbers
-DECIDING = (3, 17, 42, 99)
+DECIDING = (3, 7, 12, 19)
 LEARNED = 0.7  # share of the rows
+TABLES = {  # name -> (rows and columns, sizes of the network)
+    "small": (
+        {"rows": 6_000, "columns": 20},
+        TABNET_PROFILES["quick"] | {"tabnet_epochs": 15, "tabnet_steps": 2, "tabnet_batch": 512},
+    ),
+    "large": ({"rows": 20_000, "columns": 180}, TABNET_PROFILES["full"] | {"tabnet_epochs": 12}),
+}
 
 PEER = '''
 import json, sys, time
 import numpy as np, torch
 from pytorch_tabnet.tab_model import TabNetClassifier
 table, sizes, seed = np.load(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 model = TabNetClassifier(
     n_d=sizes["tabnet_width"], n_a=sizes["tabnet_width"], n_steps=sizes["tabnet_steps"], gamma=1.3,
     lambda_sparse=sizes["tabnet_sparsity"], optimizer_params={"lr": sizes["tabnet_rate"]}, seed=seed, verbose=0,
@@ -92,36 +101,36 @@ def peer(python, x, y, later, sizes, seed):
         return found["p"], found["masks"], {"seconds": wall, "cpu_seconds": cpu}
 
 
-def study(name, ask, seeds, sizes):
+def study(name, ask, seeds, table, sizes):
     "One network on every seed's table."
     found = {}
     for seed in range(seeds):
-        x, y, score = planted_table(seed)
+        x, y, score = planted_table(seed, **table)
         at = int(LEARNED * len(x))
         p, masks, times = ask(x[:at], y[:at], x[at:], sizes, seed)
-        found[str(seed)] = {**judged(p, y[at:], masks), "best": judged(score > 0, y[at:])["accuracy"], **times}
-        print(name, seed, json.dumps(plain(found[str(seed)])), flush=True)
-    return {"sizes": sizes, "seeds": found}
+        found[str(seed)] = {**judged(p, y[at:], masks), "best": judged(score[at:] > 0, y[at:])["accuracy"], **times}
+        print(name, table, seed, json.dumps(plain(found[str(seed)])), flush=True)
+    return {"table": table, "sizes": sizes, "seeds": found}
 
 
 def main():
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.add_argument("tables", nargs="*", help="small, large; both when none is named")
     cli.add_argument("--peer", help="interpreter with pytorch-tabnet")
     cli.add_argument("--seeds", type=int, default=3, help="how many tables")
-    cli.add_argument("--epochs", type=int, default=40, help="epochs of each network")
     args = cli.parse_args()
-    stored = json.loads(STORE.read_text()) if STORE.exists() else {}
-    sizes = TABNET_PROFILES["full"] | {"tabnet_epochs": args.epochs}
+    networks = {"cryptolab": ours}
     if args.peer:
-        stored["pytorch-tabnet"] = study(
-            "pytorch-tabnet", lambda *table: peer(args.peer, *table), args.seeds, sizes,
-        ) | {"command": f"python -m benchmarks.tabnet --peer PYTHON --epochs {args.epochs}"}
-        write_json(STORE, plain(stored))
-    stored["cryptolab"] = study("cryptolab", ours, args.seeds, sizes) | {
-        "command": f"python -m benchmarks.tabnet --epochs {args.epochs}", "code": library_code(ROOMS),
-        "versions": {k: v for k, v in package_versions().items() if k in ("numpy", "keras", "tensorflow")},
-    }
-    write_json(STORE, plain(stored))
+        networks["pytorch-tabnet"] = lambda *table: peer(args.peer, *table)
+    for kind in args.tables or TABLES:
+        for name, ask in networks.items():
+            found = study(name, ask, args.seeds, *TABLES[kind])
+            found["command"] = f"python -m benchmarks.tabnet {kind}" + (" --peer PYTHON" if ask is not ours else "")
+            if ask is ours:
+                versions = {k: v for k, v in package_versions().items() if k in ("numpy", "keras", "tensorflow")}
+                found |= {"code": library_code(ROOMS), "versions": versions}
+            stored = json.loads(STORE.read_text()) if STORE.exists() else {}
+            write_json(STORE, plain(stored | {kind: stored.get(kind, {}) | {name: found}}))
 
 
 if __name__ == "__main__":
