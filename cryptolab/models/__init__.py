@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cryptolab.models.classifiers import (
         CalibratedSVM, build_lstm, fit_boosting, fit_forest, fit_logistic, fit_lstm, fit_svm,
     )
+    from cryptolab.models.sparsemax import sparsemax, sparsemax_layer
+    from cryptolab.models.tabnet import TABNET_PROFILES, ask_tabnet, build_tabnet, fit_tabnet, tabnet_masks
 
 # %% ../../nbs/50_models/99_models.ipynb #1b23d105
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
@@ -32,4 +34,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "classifiers": [
         "CalibratedSVM", "build_lstm", "fit_boosting", "fit_forest", "fit_logistic", "fit_lstm", "fit_svm",
     ],
+    "sparsemax": ["sparsemax", "sparsemax_layer"],
+    "tabnet": ["TABNET_PROFILES", "ask_tabnet", "build_tabnet", "fit_tabnet", "tabnet_masks"],
 })
