@@ -278,8 +278,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'cryptolab/audit/claims/v3.py'),
                                            'cryptolab.audit.claims.v3.edge_measurements': ( '75_audit/70_claims/v3.html#edge_measurements',
                                                                                             'cryptolab/audit/claims/v3.py'),
-                                           'cryptolab.audit.claims.v3.required_edge': ( '75_audit/70_claims/v3.html#required_edge',
-                                                                                        'cryptolab/audit/claims/v3.py'),
                                            'cryptolab.audit.claims.v3.v3_base_rates': ( '75_audit/70_claims/v3.html#v3_base_rates',
                                                                                         'cryptolab/audit/claims/v3.py'),
                                            'cryptolab.audit.claims.v3.v3_measurements': ( '75_audit/70_claims/v3.html#v3_measurements',

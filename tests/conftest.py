@@ -70,7 +70,8 @@ def earlier_version(tmp_path):
 LONG = (
     "test_v9.py", "test_transfer", "test_fuzz", "test_hostile", "test_docs", "30_v9/90_system",
     "studies/certificates", "test_reports", "test_batch", "test_claims", "test_whole", "test_hybrid.py", "test_v2.py",
-    "test_v3_page", "test_controls", "test_backtest.py", "test_zoo", "test_certified", "test_certificate", "06_colab",
+    "test_v3_page", "test_v3_audit", "test_v3_system", "test_distributed", "test_onnx", "test_automl", "test_tabnet",
+    "60_v3/", "test_controls", "test_backtest.py", "test_zoo", "test_certified", "test_certificate", "06_colab",
     "40_worker", "50_batch", "40_sets/10_v9", "20_direction", "40_price", "04_own_model", "50_hybrid/90_system",
     "61_classifiers", "50_hybrid/30_fit", "70_faults", "test_plain_market",
 )

@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 
 from cryptolab.audit.claims.claims import claims_table, judge_claims
-from cryptolab.audit.claims.v3 import account_measurements, edge_measurements, required_edge, v3_measurements
+from cryptolab.audit.claims.v3 import account_measurements, edge_measurements, v3_measurements
 from cryptolab.audit.controls import control_result, controls
 from cryptolab.audit.leaks.audit import audit_pipeline
 from cryptolab.audit.pipelines.v3 import v3_control, v3_pipeline
 from cryptolab.audit.steps import run_steps
 from cryptolab.data import planted_market, sample_market
+from cryptolab.systems.v3.document import needed_edge
 from cryptolab.labels import triple_barrier
 
 ONE = ("lightgbm",)
@@ -100,9 +101,9 @@ def test_no_claim_of_v3_is_left_unmeasured(measured):
 
 
 def test_needed_and_offered_edge_are_known_answers():
-    assert required_edge(1.5, 8_000) == pytest.approx(0.01145, abs=1e-5)
-    assert required_edge(3.0, 8_000) == pytest.approx(0.01733, abs=1e-5)
-    equity = np.prod(1 + 0.01 * np.full(5_000, required_edge(2.0, 5_000)))
+    assert needed_edge(1.5, 8_000) == pytest.approx(0.01145, abs=1e-5)
+    assert needed_edge(3.0, 8_000) == pytest.approx(0.01733, abs=1e-5)
+    equity = np.prod(1 + 0.01 * np.full(5_000, needed_edge(2.0, 5_000)))
     assert equity == pytest.approx(3.0)
     candles = sample_market(timeframe="15m", n=4_000)[OHLCV].iloc[-700:]
     found = pd.DataFrame(edge_measurements(candles, "here")).set_index("subject")["value"]

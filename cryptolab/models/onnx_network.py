@@ -381,7 +381,7 @@ def network_to_onnx(model, columns: int | list) -> object:
     tensor = keras.KerasTensor((None, count), "float32")
     try:
         results = trace_layer(writer, model, [tensor], ["x"])
-        width = model.compute_output_spec(tensor).shape[1:]
+        width = keras.tree.flatten(model.compute_output_spec(tensor))[0].shape[1:]  # a stored network gives a list
     except ModelError:
         raise
     except Exception as e:

@@ -33,8 +33,8 @@ V3_PROFILES = {
     "quick": dict(
         boost_trees=600, boost_rate=0.03, boost_depth=4, boost_leaf=50, boost_patience=40, boost_rows=0.8,
         boost_columns=0.5, tabnet_width=8, tabnet_steps=3, tabnet_epochs=8, tabnet_batch=1024, tabnet_ghost=128,
-        tabnet_rate=0.02, tabnet_patience=3, tabnet_sparsity=1e-3, automl_trials=9, automl_folds=2,
-        automl_trees=300, automl_leaves=31, automl_models=6, shap_trees=100, shap_rows=1500, folds=3,
+        tabnet_rate=0.02, tabnet_patience=3, tabnet_sparsity=1e-3, automl_trials=6, automl_folds=2,
+        automl_trees=200, automl_leaves=31, automl_models=6, shap_trees=100, shap_rows=1500, folds=3,
     ),
     "smoke": dict(
         boost_trees=20, boost_rate=0.1, boost_depth=3, boost_leaf=20, boost_patience=5, boost_rows=0.8,
