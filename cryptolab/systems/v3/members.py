@@ -181,7 +181,7 @@ def write_member(folder: str | Path, name: str, model) -> None:
         path.mkdir(exist_ok=True)
         write_automl(path, model)
     else:
-        load_keras().Model(model.inputs, model.outputs, name=model.name).save(path)
+        load_keras().Model(model.inputs[0], model.outputs[0], name=model.name).save(path)
 
 
 def read_member(folder: str | Path, name: str, columns: int | None = None):
