@@ -36,21 +36,24 @@ class GraphWriter:
         onnx.TensorProto
     written : int, default 0
         nodes so far, for their names
+    real : str, default "float32"
+        type of constants that are not told another
     """
 
     nodes: list = field(default_factory=list)
     constants: list = field(default_factory=list)
     written: int = 0
+    real: str = "float32"
 
-    def constant(self, value, dtype: str = "float32") -> str:
+    def constant(self, value, dtype: str | None = None) -> str:
         """Add a constant.
 
         Parameters
         ----------
         value
             anything that NumPy makes an array of
-        dtype : str, default "float32"
-            type of its numbers
+        dtype : str | None, default None
+            type of its numbers; None: `real`
 
         Returns
         -------
@@ -60,7 +63,7 @@ class GraphWriter:
         from onnx import numpy_helper
 
         name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.array(value, dtype=dtype), name))
+        self.constants.append(numpy_helper.from_array(np.array(value, dtype=dtype or self.real), name))
         return name
 
     def add(self, op: str, *inputs, output: str = "", **settings) -> str:

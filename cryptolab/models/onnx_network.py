@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..config import ModelError, load_keras
-from .onnx_export import FLOAT, GraphWriter, count_columns, write_model
+from .onnx_export import DOUBLE, FLOAT, GraphWriter, count_columns, write_model
 
 # %% ../../nbs/50_models/91_onnx_network.ipynb #b38a2a10
 _RULES = {}  # class of Keras -> function (writer, operation, shape, names) to the name of the result, or a list of them
@@ -358,12 +358,12 @@ def _argument(writer, value, known, kind):
     if id(value) not in known:
         return writer.constant(np.asarray(value))
     if value.dtype == "bool" and kind != "Where":
-        return writer.add("Cast", known[id(value)], to=FLOAT)
+        return writer.add("Cast", known[id(value)], to=DOUBLE if writer.real == "float64" else FLOAT)
     return known[id(value)]
 
 # %% ../../nbs/50_models/91_onnx_network.ipynb #fd2372ac
 def network_to_onnx(model, columns: int | list) -> object:
-    """A network as ONNX; raises ModelError, naming the operation, for a network that has no ONNX form here.
+    """A network as ONNX, computed in double; raises ModelError, naming the operation, for one that has no form here.
 
     Parameters
     ----------
@@ -377,10 +377,10 @@ def network_to_onnx(model, columns: int | list) -> object:
     object
         onnx.ModelProto: `x` float32 (n, columns) to `p` float32 (n,), probability of class 1
     """
-    keras, count, writer = load_keras(), count_columns(columns), GraphWriter()
+    keras, count, writer = load_keras(), count_columns(columns), GraphWriter(real="float64")
     tensor = keras.KerasTensor((None, count), "float32")
     try:
-        results = trace_layer(writer, model, [tensor], ["x"])
+        results = trace_layer(writer, model, [tensor], [writer.add("Cast", "x", to=DOUBLE)])
         width = keras.tree.flatten(model.compute_output_spec(tensor))[0].shape[1:]  # a stored network gives a list
     except ModelError:
         raise
@@ -391,5 +391,5 @@ def network_to_onnx(model, columns: int | list) -> object:
         raise ModelError("a network without one probability", "(rows,), (rows, 1) or (rows, 2)", str(width),
                          "give it one sigmoid or two shares at the end")
     last = results[0] if width != (2,) else _slice(writer, results[0], 1, 2, 1)
-    writer.add("Reshape", last, writer.constant([-1], "int64"), output="p")
+    writer.add("Cast", writer.add("Reshape", last, writer.constant([-1], "int64")), to=FLOAT, output="p")
     return write_model(writer, {"x": (FLOAT, ["n", count])}, {"p": (FLOAT, ["n"])}, columns, "network")
