@@ -181,7 +181,7 @@ def control_code(system) -> str:
 
     own = functools.reduce(lambda f, _: getattr(f, "func", f), range(5), system)
     if getattr(own, "__module__", "") != __name__:
-        return library_code(("data", "features", "labels", "validation", "models", "systems", *_JUDGES))
+        return library_code(("data", "features", "labels", "validation", "models", "backtest", "systems", *_JUDGES))
     features = (f"features/{m}" for m in ("sets/v9", "indicators", "rolling", "operators", "registry"))
     return library_code((*_JUDGES, "data/market", "data/timegrid", *features, "labels", "validation"))
 

@@ -219,7 +219,8 @@ def source_files(folder: Path) -> list:
 
 def library_code(
     rooms: tuple = (
-        "config", "files", "faces", "data", "features", "labels", "validation", "models", "evaluation", "systems",
+        "config", "files", "faces", "data", "features", "labels", "validation", "models", "evaluation", "backtest",
+        "systems",
     ),
 ) -> str:
     """Which code made a result? A version number does not change with each edit; this does.

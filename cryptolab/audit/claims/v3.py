@@ -16,7 +16,6 @@ from cryptolab.audit.claims.measurements import (
 from ...evaluation.significance import LEAST_TRADES
 from ...labels import three_class, triple_barrier
 from ...models.boosting import BOOSTERS
-from ...systems.v3.document import needed_edge
 
 # %% ../../../nbs/75_audit/70_claims/73_v3.ipynb #f724144b
 def v3_base_rates(candles: pd.DataFrame, minutes: int = 1, seed: int = 0, cost: float = 0.003) -> tuple:
@@ -87,6 +86,8 @@ def edge_measurements(candles: pd.DataFrame, words: str, best: float = 0.02) -> 
     list
         rows for `judge_claims`: role "stand-in"
     """
+    from cryptolab.systems.v3.document import needed_edge
+
     rules, printed = RULES["v3"]["backtest"], PRINTED["v3"]["backtest_metrics"]
     minutes = pd.Series(candles.index).diff().min() / pd.Timedelta("1min")
     ret = triple_barrier(
