@@ -20,7 +20,6 @@ from ...evaluation.metrics import log_losses
 from ...models.boosting import BOOSTERS
 from ..info_sheet import PART_NAMES, span_text, system_info_sheet
 from ..results import system_result
-from ...systems.v3.document import needed_edge
 from ...systems.v3.system import GATES
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #b27ce4f5
@@ -186,6 +185,8 @@ def promise_board(made: int, size: float = 0.01) -> pd.DataFrame:
     pd.DataFrame
         index: trades; needed per trade for 150 % and for 300 %, fraction of the position
     """
+    from cryptolab.systems.v3.document import needed_edge
+
     counts = [n for n in dict.fromkeys((made, 5000, 8000)) if n > 0]
     needs = {n: {"150 %": needed_edge(1.5, n, size), "300 %": needed_edge(3.0, n, size)} for n in counts}
     return pd.DataFrame(needs).T.rename_axis("trades")
