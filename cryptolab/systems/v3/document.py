@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 
-from ...backtest import backtest
-from ...backtest.stats import exit_reasons, summary
 from ...config import DataError, ModelError, SettingsError
 from ...data.timegrid import timeframe_delta
 from ...evaluation.ledger import TrialLedger
@@ -237,6 +235,8 @@ def run_backtest(request: Request, log=print) -> dict:
     dict
         what is kept in the checkpoint
     """
+    from cryptolab.backtest import backtest
+
     entry, folder = trained_file(request), request.path("backtest")
     system = V3.load(request.path("models"))
     costs = request.fee, request.slippage
@@ -271,6 +271,7 @@ def run_backtest(request: Request, log=print) -> dict:
 
 def _backtest_facts(request, system, result, candles, test):
     "The account, its gates, and what it was up against."
+    from cryptolab.backtest.stats import exit_reasons, summary
     from cryptolab.systems.v3.rows import v3_labels
 
     table = summary(result, n_samples=200, seed=system.seed)
