@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     )
     from cryptolab.models.sparsemax import sparsemax, sparsemax_layer
     from cryptolab.models.tabnet import TABNET_PROFILES, ask_tabnet, build_tabnet, fit_tabnet, tabnet_masks
+    from cryptolab.models.boosting import BOOSTERS, ask_booster, booster_shap, fit_booster, read_booster, write_booster
+    from cryptolab.models.selection import choice_stability, shap_importance, top_columns
+    from cryptolab.models.automl import Searched, ask_automl, fit_automl, search_flaml, search_h2o
+    from cryptolab.models.out_of_core import TableParts, parts_matrix
+    from cryptolab.models.distributed import fit_booster_on_cluster
+    from cryptolab.models.stacking import (
+        calibrated, fit_calibration, fit_isotonic, fit_meta, fit_temperature, stacked, stacking_folds,
+    )
+    from cryptolab.models.onnx_export import booster_to_onnx
+    from cryptolab.models.onnx_network import network_to_onnx
+    from cryptolab.models.onnx_graph import calibration_to_onnx, meta_to_onnx, stack_to_onnx
+    from cryptolab.models.onnx_session import ask_onnx, open_onnx, parity, save_onnx
 
 # %% ../../nbs/50_models/99_models.ipynb #1b23d105
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
@@ -36,4 +48,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     ],
     "sparsemax": ["sparsemax", "sparsemax_layer"],
     "tabnet": ["TABNET_PROFILES", "ask_tabnet", "build_tabnet", "fit_tabnet", "tabnet_masks"],
+    "boosting": ["BOOSTERS", "ask_booster", "booster_shap", "fit_booster", "read_booster", "write_booster"],
+    "selection": ["choice_stability", "shap_importance", "top_columns"],
+    "automl": ["Searched", "ask_automl", "fit_automl", "search_flaml", "search_h2o"],
+    "out_of_core": ["TableParts", "parts_matrix"],
+    "distributed": ["fit_booster_on_cluster"],
+    "stacking": [
+        "calibrated", "fit_calibration", "fit_isotonic", "fit_meta", "fit_temperature", "stacked", "stacking_folds",
+    ],
+    "onnx_export": ["booster_to_onnx"],
+    "onnx_network": ["network_to_onnx"],
+    "onnx_graph": ["calibration_to_onnx", "meta_to_onnx", "stack_to_onnx"],
+    "onnx_session": ["ask_onnx", "open_onnx", "parity", "save_onnx"],
 })

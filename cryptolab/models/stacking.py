@@ -144,14 +144,14 @@ def fit_temperature(p: np.ndarray, y: np.ndarray) -> dict:
     return {"kind": "temperature", "temperature": float(np.exp(found.x))}
 
 # %% ../../nbs/50_models/80_stacking.ipynb #2382176b
-def _blocks(x, y, weight, steepest=50.0):
-    "Middles of the steps of an isotonic regression, joined where the line between two would be too steep."
+def _blocks(x, y, weight, steepest=5.0):
+    "Middles of the steps of an isotonic regression, joined where the line between two rises too fast per log odds."
     blocks = []
     for block in zip(x, y, weight):
         blocks.append(np.array(block, dtype="float64"))
         while len(blocks) > 1:
             (x0, y0, w0), (x1, y1, w1) = blocks[-2:]
-            if y1 > y0 and y1 - y0 <= steepest * (x1 - x0):
+            if y1 > y0 and (y1 - y0) * max(x0 * (1 - x0), x1 * (1 - x1)) <= steepest * (x1 - x0):
                 break
             w = w0 + w1
             blocks[-2:] = [np.array([(x0 * w0 + x1 * w1) / w, (y0 * w0 + y1 * w1) / w, w])]
@@ -244,6 +244,7 @@ def fit_calibration(
     hits = y[newer] == 1
     losses = {kind: -np.log(np.where(hits, q[newer], 1 - q[newer]).clip(1e-12)).mean() for kind, q in answers.items()}
     table = pd.DataFrame({"log_loss": losses}).rename_axis("calibration")
-    best = table["log_loss"][list(fits)].idxmin()
+    best, found = table["log_loss"][list(fits)].idxmin(), {kind: fit(p, y) for kind, fit in fits.items()}
+    best = "temperature" if len(found["isotonic"]["x"]) < 2 else best
     table["chosen"] = table.index == best
-    return fits[best](p, y), table
+    return found[best], table

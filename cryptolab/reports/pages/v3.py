@@ -209,11 +209,10 @@ def market_offer(outcome: pd.DataFrame, block: float, seed: int = 0) -> dict:
     dict
         n, value, low, high: mean gross return of a trade at every row; target, stop, timeout: shares of the exits
     """
-    known = outcome[outcome["ret"].notna()]
-    found = _interval_of_mean(known["ret"].to_numpy(dtype="float64"), block, seed)
-    ends = known["exit"].astype(str)
-    shares = {name: float((ends == name).mean()) for name in ("target", "stop", "timeout")}
-    return {**{k: found[k] for k in ("n", "value", "low", "high")}, **shares}
+    from cryptolab.systems.v3.document import offered
+
+    found, shares = _interval_of_mean(outcome["ret"].dropna().to_numpy(dtype="float64"), block, seed), offered(outcome)
+    return {k: found[k] for k in ("n", "value", "low", "high")} | {k: shares[k] for k in ("target", "stop", "timeout")}
 
 
 def promise_words(board: pd.DataFrame, offer: dict) -> str:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from cryptolab.systems.v3.members import MEMBERS, V3_PROFILES, V3_SIZE_NOTES, ask_member, fit_member
     from cryptolab.systems.v3.fit import Stack, combine, forecast_folds, member_votes, train_stack
     from cryptolab.systems.v3.bundle import OnnxBundle, check_bundle, export_bundle, open_bundle, verify_bundle
+    from cryptolab.systems.v3.request import COINS, V3_TIMEFRAMES, Request
+    from cryptolab.systems.v3.collect import collect_data, engineer_features, most_candles
+    from cryptolab.systems.v3.document import (
+        export_models, needed_edge, offered, run_backtest, run_steps, train_ensemble,
+    )
 
 # %% ../../../nbs/70_systems/60_v3/99_v3.ipynb #27f5d18a
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
@@ -26,4 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "members": ["MEMBERS", "V3_PROFILES", "V3_SIZE_NOTES", "ask_member", "fit_member"],
     "fit": ["Stack", "combine", "forecast_folds", "member_votes", "train_stack"],
     "bundle": ["OnnxBundle", "check_bundle", "export_bundle", "open_bundle", "verify_bundle"],
+    "request": ["COINS", "V3_TIMEFRAMES", "Request"],
+    "collect": ["collect_data", "engineer_features", "most_candles"],
+    "document": ["export_models", "needed_edge", "offered", "run_backtest", "run_steps", "train_ensemble"],
 })

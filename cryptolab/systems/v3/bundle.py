@@ -24,7 +24,7 @@ from ...models.onnx_export import booster_to_onnx
 from ...models.onnx_graph import calibration_to_onnx, meta_to_onnx, stack_to_onnx
 from ...models.onnx_network import network_to_onnx
 from ...models.onnx_session import ask_onnx, check_parity, open_onnx, parity, save_onnx
-from ...models.stacking import calibrated, stacked
+from ...models.stacking import stacked
 from ...models.stored import model_errors, read_stored
 from ..artefacts import manifest_sum, package_versions
 from .fit import Stack, combine, member_votes, narrow_stack
@@ -116,17 +116,19 @@ def bundle_parity(folder: Path, files: list, stack: Stack, x: np.ndarray) -> dic
     ModelError
         above 1e-5
     """
-    votes = member_votes(narrow_stack(stack), x)
-    raw, found = stacked(votes, stack.meta), {}
+    votes = member_votes(narrow_stack(stack), x)[stack.meta["members"]]
+    return _parities(folder, files, stack.columns, x, (votes, stacked(votes, stack.meta), combine(stack, votes)))
+
+
+def _parities(folder, files, columns, x, answers):
+    "Every file against known answers: members' votes, the meta-learner's, and the calibrated ones."
+    votes, raw, final = answers
     asked = {
-        GRAPH: (_wide(stack.columns, x), combine(stack, votes)),
-        "calibration.onnx": (raw, calibrated(raw, stack.calibration)),
-        "meta_learner.onnx": (votes[stack.meta["members"]].to_numpy(), raw),
+        GRAPH: (_wide(columns, x), final), "calibration.onnx": (raw, final),
+        "meta_learner.onnx": (votes.to_numpy(), raw),
         **{f"{name}.onnx": (x, votes[name].to_numpy()) for name in votes},
     }
-    for file in files:
-        found[file] = check_parity(file, parity(open_onnx(folder / file), *asked[file]))
-    return found
+    return {file: check_parity(file, parity(open_onnx(folder / file), *asked[file])) for file in files}
 
 
 def _wide(columns, x):
@@ -176,7 +178,8 @@ def export_bundle(system, table: pd.DataFrame, folder: str | Path, log=print) ->
         probe = probe_rows(mean, spread)
         parities = [bundle_parity(new, list(models), stack, rows) for rows in (probe, real[-10_000:])]
         found = {file: max(part[file] for part in parities) for file in models}
-        expected = combine(stack, member_votes(narrow_stack(stack), probe))
+        votes = member_votes(narrow_stack(stack), probe)[stack.meta["members"]]
+        expected = np.column_stack([votes, stacked(votes, stack.meta), combine(stack, votes)])
         np.save(new / "expected.npy", expected.astype("float32"), allow_pickle=False)
         for name in silent:
             shutil.copyfile(stack.models[name].model, new / f"{name}.mojo.zip")
@@ -195,10 +198,11 @@ def _facts(system, found, silent, probe):
     named = feature_names("v3")
     return {
         "system": "v3", "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": getattr(system, "manifest_", {}).get("sha256"),
         "graph": None if silent else GRAPH,
         "not_onnx": {name: "H2O writes a MOJO, which is no ONNX" for name in silent},
         "event": system.event, "label": system.label, "trained": system.fitted_, "columns": named,
-        "chosen": system.stack_.columns, "members": list(system.stack_.models), "failed": system.stack_.failed,
+        "chosen": system.stack_.columns, "members": system.stack_.meta["members"], "failed": system.stack_.failed,
         "confidence": system.confidence,
         "exits": {name: getattr(system, name) for name in ("stop", "target", "timeout", "size")},
         "gates": system.results_["gates"], "gates_passed": system.results_["gates_passed"], "probe": probe,
@@ -348,13 +352,10 @@ def verify_bundle(folder: str | Path, model: str | Path | None = None) -> pd.Dat
             raise ModelError(f"{folder} belongs to another training", "the same columns", str(beside), "export again")
         found = bundle_parity(folder, files, system.stack_, probe)
     else:
-        word, found = "stored answers", {}
-        for name in files:
-            open_onnx(folder / name)
-        if facts["graph"]:
-            expected = np.load(folder / "expected.npy", allow_pickle=False)
-            difference = parity(open_onnx(folder / facts["graph"]), _wide(facts["chosen"], probe), expected)
-            found[facts["graph"]] = check_parity(facts["graph"], difference)
-    table = {name: {"bytes": facts["files"][name]["bytes"], "compared_with": word if name in found else "opened only",
-                    "difference": found.get(name, np.nan)} for name in files}
+        expected = np.load(folder / "expected.npy", allow_pickle=False).astype("float64")
+        votes = pd.DataFrame(expected[:, :-2], columns=facts["members"])
+        word = "stored answers"
+        found = _parities(folder, files, facts["chosen"], probe, (votes, *expected.T[-2:]))
+    table = {name: {"bytes": facts["files"][name]["bytes"], "compared_with": word, "difference": found[name]}
+             for name in files}
     return pd.DataFrame(table).T.rename_axis("file")

@@ -15,6 +15,7 @@ import pandas as pd
 from ...config import CryptolabError, DataError, ModelError, SourceError
 from ...data import load_candles, resample_candles
 from ...data.candles import fingerprint
+from ...data.local import find_candle_file
 from ...data.timegrid import timeframe_delta
 from ...features import feature_names
 from ...features.certify.certificate import certify
@@ -108,7 +109,10 @@ def collect_data(request: Request, log=print) -> dict:
         loaded = {}
         for timeframe in order:
             name = f"{symbol}_{timeframe}.parquet"
-            if not whole_entry(folder, known.get(name)):
+            changed = name in known and known[name]["origin"] != _origin(request, symbol, timeframe)
+            if changed and log:
+                log(f"{name:22} its source has changed, so it is made again")
+            if changed or not whole_entry(folder, known.get(name)):
                 entry = _collect_one(request, symbol, timeframe, loaded, folder / name)
                 if "reason" in entry:
                     note["missing"].append(entry)
@@ -119,6 +123,20 @@ def collect_data(request: Request, log=print) -> dict:
                 entry = next(e for e in note["files"] if e["file"] == name)
                 log(f"{name:22} {entry['rows']:>9,} candles from {entry['first'][:10]}, {entry['made']}")
     return _finish_data(path, note, request, order, log)
+
+
+def _origin(request, symbol, timeframe):
+    "The sum of the local files that candles of a coin can be made of; None for sources without files."
+    if request.source != "local":
+        return None
+    home, step = request.data_dir or "data", timeframe_delta(timeframe)
+    finer = sorted((t for t in request.timeframes if timeframe_delta(t) < step), key=timeframe_delta, reverse=True)
+    for name in (timeframe, *finer):
+        try:
+            return file_sum(find_candle_file(home, symbol, name))
+        except SourceError:
+            continue
+    return "none"
 
 
 def _collect_one(request, symbol, timeframe, loaded, path):
@@ -142,7 +160,7 @@ def _collect_one(request, symbol, timeframe, loaded, path):
     return {
         "file": path.name, "symbol": symbol, "timeframe": timeframe, "rows": len(candles),
         "first": str(candles.index[0]), "last": str(candles.index[-1]), "missing_candles": missing, "made": made,
-        "remark": remark,
+        "remark": remark, "origin": _origin(request, symbol, timeframe),
         "listed": str(candles.index[0]) if late else None, "fingerprint": fingerprint(candles),
         "sha256": file_sum(path),
     }
@@ -164,6 +182,13 @@ def _finish_data(path, note, request, order, log):
     return note
 
 # %% ../../../nbs/70_systems/60_v3/94_collect.ipynb #06eae874
+def _market_files(request, entry):
+    "Funding and perpetual candles of a coin beside the candles of the source, by kind."
+    home = Path(request.data_dir) / "funding" if request.data_dir else None
+    names = {"funding": f"{entry['symbol']}_funding", "perpetual": f"{entry['symbol']}_perp_{entry['timeframe']}"}
+    return {k: home / f"{name}.parquet" for k, name in names.items() if home and (home / f"{name}.parquet").is_file()}
+
+
 def market_context(request: Request, entry: dict, note: dict) -> tuple:
     """Other coins of the same timeframe, and funding and perpetual candles where the folder of the source has them.
 
@@ -181,30 +206,30 @@ def market_context(request: Request, entry: dict, note: dict) -> tuple:
     tuple
         (context for `features`, what it is made of)
     """
-    symbol, timeframe, context, words = entry["symbol"], entry["timeframe"], {}, []
+    timeframe, context, words = entry["timeframe"], {}, []
     others = {
         other["symbol"]: pd.read_parquet(request.path("data", "raw", other["file"])) for other in note["files"]
         if other["timeframe"] == timeframe
     }
     if len(others) > 1:
         context["coins"], words = others, [f"{len(others)} coins"]
-    home = Path(request.data_dir) / "funding" if request.data_dir else None
-    for kind, name in (("funding", f"{symbol}_funding"), ("perpetual", f"{symbol}_perp_{timeframe}")):
-        if home and (home / f"{name}.parquet").is_file():
-            context[kind] = pd.read_parquet(home / f"{name}.parquet")
-            words.append(name)
+    for kind, file in _market_files(request, entry).items():
+        context[kind] = pd.read_parquet(file)
+        words.append(file.stem)
     return context, words
 
 # %% ../../../nbs/70_systems/60_v3/94_collect.ipynb #97ef1e01
-def _usable(store, folder, names, warm):
-    "Columns known for nine rows of ten and at the newest row, by a first pass over the parts."
-    unknown, rows, last = np.zeros(len(names)), 0, None
+def _usable(store, folder, names):
+    "Columns of the candles, and those of other markets known for nine of ten rows of theirs and at the newest."
+    own = np.isin(names, list(_own_columns()))
+    known, rows, last = np.zeros(len(names)), 0, np.zeros(len(names), dtype=bool)
     for part in store["parts"]:
-        table = pd.read_parquet(folder / part["file"], columns=names)
-        values = np.isfinite(table.to_numpy(dtype="float32"))
-        unknown, rows, last = unknown + (~values).sum(axis=0), rows + len(table), values[-1]
-    share = np.maximum(unknown - warm, 0) / max(rows - warm, 1)
-    return [name for name, gone, known in zip(names, share, last) if gone <= 0.1 and known]
+        values = np.isfinite(pd.read_parquet(folder / part["file"], columns=names).to_numpy(dtype="float32"))
+        values = values[values[:, own].all(axis=1)]
+        if len(values):
+            known, rows, last = known + values.sum(axis=0), rows + len(values), values[-1]
+    return [name for name, mine, share, now in zip(names, own, known / max(rows, 1), last)
+            if mine or (share >= 0.9 and now)]
 
 
 def _write_whole_rows(store, folder, path, names):
@@ -256,7 +281,10 @@ def engineer_features(request: Request, log=print) -> dict:
         raise DataError("there are no candles yet", "data/raw of step 1", str(request.folder), "run step 1 first")
     path = folder / "feature_engineering_manifest.json"
     sums = [(entry["file"], entry["sha256"]) for entry in raw["files"]]
-    note = begin_note(path, step_key("features", feature_code(), sums), log, set="v3", named=len(feature_names("v3")))
+    others = [file_sum(file) for entry in raw["files"] for file in _market_files(request, entry).values()]
+    note = begin_note(
+        path, step_key("features", feature_code(), sums, others), log, set="v3", named=len(feature_names("v3")),
+    )
     known, note["missing"] = {entry["file"]: entry for entry in note["files"]}, []
     for entry in raw["files"]:
         name = entry["file"].replace(".parquet", "_features.parquet")
@@ -291,10 +319,11 @@ def _features_of(request, entry, raw, path):
         candles_path, store, "v3", symbol=entry["symbol"], timeframe=entry["timeframe"], context=context or None,
         rows=200_000, log=None,
     )
-    names = _usable(manifest, store, manifest["columns"], warm=600)
+    names = _usable(manifest, store, manifest["columns"])
     counts = _write_whole_rows(manifest, store, path, names)
     newest = pd.read_parquet(candles_path).iloc[-1_500:]
-    proof = certify("v3", newest, columns=[n for n in names if n in _own_columns()], seconds=1.0, reference={}, cuts=3)
+    newest.attrs = {"symbol": entry["symbol"], "timeframe": entry["timeframe"]}  # so that it is not its own neighbour
+    proof = certify("v3", newest, context or None, columns=names, seconds=1.0, reference={}, cuts=3)
     failed = proof.index[proof["verdict"] == "fail"].tolist()
     if failed:
         what, found = f"{path.name}: a column knows the future", ", ".join(failed[:3])

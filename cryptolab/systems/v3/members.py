@@ -18,7 +18,7 @@ from ...files import plain
 from ...models.automl import ask_automl, fit_automl, read_automl, search_flaml, search_h2o, write_automl
 from ...models.boosting import BOOSTER_FILES, BOOSTERS, ask_booster, fit_booster, read_booster, write_booster
 from ...models.stored import read_network
-from ...models.tabnet import ask_tabnet, fit_tabnet
+from ...models.tabnet import TABNET_PROFILES, TABNET_SIZE_NOTES, ask_tabnet, fit_tabnet
 
 # %% ../../../nbs/70_systems/60_v3/20_members.ipynb #85183839
 MEMBERS = (*BOOSTERS, "tabnet", "automl")
@@ -26,35 +26,29 @@ MEMBERS = (*BOOSTERS, "tabnet", "automl")
 V3_PROFILES = {
     "full": dict(
         boost_trees=5000, boost_rate=0.01, boost_depth=6, boost_leaf=50, boost_patience=200, boost_rows=0.8,
-        boost_columns=0.5, tabnet_width=16, tabnet_steps=3, tabnet_epochs=200, tabnet_batch=1024, tabnet_ghost=128,
-        tabnet_rate=0.02, tabnet_patience=20, tabnet_sparsity=1e-3, automl_trials=60, automl_folds=4,
-        automl_trees=2000, automl_leaves=128, automl_models=20, shap_trees=300, shap_rows=4000, folds=5,
+        boost_columns=0.5, automl_trials=60, automl_folds=4, automl_trees=2000, automl_leaves=128, automl_models=20,
+        shap_trees=300, shap_rows=4000, folds=5, **TABNET_PROFILES["full"],
     ),
     "quick": dict(
         boost_trees=600, boost_rate=0.03, boost_depth=4, boost_leaf=50, boost_patience=40, boost_rows=0.8,
-        boost_columns=0.5, tabnet_width=8, tabnet_steps=3, tabnet_epochs=8, tabnet_batch=1024, tabnet_ghost=128,
-        tabnet_rate=0.02, tabnet_patience=3, tabnet_sparsity=1e-3, automl_trials=6, automl_folds=2,
-        automl_trees=200, automl_leaves=31, automl_models=6, shap_trees=100, shap_rows=1500, folds=3,
+        boost_columns=0.5, automl_trials=6, automl_folds=2, automl_trees=200, automl_leaves=31, automl_models=6,
+        shap_trees=100, shap_rows=1500, folds=3, **TABNET_PROFILES["quick"],
     ),
     "smoke": dict(
         boost_trees=20, boost_rate=0.1, boost_depth=3, boost_leaf=20, boost_patience=5, boost_rows=0.8,
-        boost_columns=0.5, tabnet_width=4, tabnet_steps=1, tabnet_epochs=1, tabnet_batch=512, tabnet_ghost=128,
-        tabnet_rate=0.02, tabnet_patience=1, tabnet_sparsity=1e-3, automl_trials=3, automl_folds=2, automl_trees=20,
-        automl_leaves=7, automl_models=2, shap_trees=10, shap_rows=200, folds=2,
+        boost_columns=0.5, automl_trials=3, automl_folds=2, automl_trees=20, automl_leaves=7, automl_models=2,
+        shap_trees=10, shap_rows=200, folds=2, **TABNET_PROFILES["smoke"] | {"tabnet_steps": 1, "tabnet_epochs": 1},
     ),
 }
 V3_SIZE_NOTES = {
     "boost_trees": "most trees of each booster", "boost_rate": "their learning rate", "boost_depth": "their depth",
     "boost_leaf": "fewest rows in a leaf", "boost_patience": "trees without a better validation loss before stopping",
     "boost_rows": "share of the rows that a tree sees", "boost_columns": "share of the columns that a tree sees",
-    "tabnet_width": "width of TabNet's decision and attention", "tabnet_steps": "its decision steps",
-    "tabnet_epochs": "most epochs", "tabnet_batch": "rows per step", "tabnet_ghost": "rows per ghost batch",
-    "tabnet_rate": "learning rate", "tabnet_patience": "epochs without a better validation loss before stopping",
-    "tabnet_sparsity": "weight of the sparsity penalty", "automl_trials": "tries of the search",
-    "automl_folds": "folds of each try", "automl_trees": "most trees it may choose",
-    "automl_leaves": "most leaves it may choose", "automl_models": "models of H2O's search",
-    "shap_trees": "trees that choose the columns",
-    "shap_rows": "rows that TreeSHAP explains", "folds": "folds of the stack",
+    "automl_trials": "tries of the search", "automl_folds": "folds of each try",
+    "automl_trees": "most trees it may choose", "automl_leaves": "most leaves it may choose",
+    "automl_models": "models of H2O's search",
+    "shap_trees": "trees that choose the columns", "shap_rows": "rows that TreeSHAP explains",
+    "folds": "folds of the stack", **TABNET_SIZE_NOTES,
 }  # size -> what it is
 
 # %% ../../../nbs/70_systems/60_v3/20_members.ipynb #35a8dbf0
