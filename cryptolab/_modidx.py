@@ -4072,6 +4072,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'cryptolab/reports/pages/v3.py'),
                                             'cryptolab.reports.pages.v3._tile': ( '80_reports/70_pages/v3.html#_tile',
                                                                                   'cryptolab/reports/pages/v3.py'),
+                                            'cryptolab.reports.pages.v3._told': ( '80_reports/70_pages/v3.html#_told',
+                                                                                  'cryptolab/reports/pages/v3.py'),
                                             'cryptolab.reports.pages.v3.best_member': ( '80_reports/70_pages/v3.html#best_member',
                                                                                         'cryptolab/reports/pages/v3.py'),
                                             'cryptolab.reports.pages.v3.chart_data': ( '80_reports/70_pages/v3.html#chart_data',

@@ -144,6 +144,13 @@ def gain_board(
     return pd.DataFrame(table).T.rename_axis("added by").astype(dict.fromkeys(keys, float))
 
 
+def _told(row, no, low="low", high="high", form="+.3f"):
+    "Interval and verdict of a difference, or that there are too few events for either."
+    if not np.isfinite(row[low]):
+        return "too few events for an interval, no verdict"
+    return f"{row[low]:{form}} to {row[high]:{form}}, {'better' if row[low] > 0 else 'worse' if row[high] < 0 else no}"
+
+
 def gain_words(gains: pd.DataFrame) -> str:
     """What stacking and calibration added, in words.
 
@@ -157,16 +164,13 @@ def gain_words(gains: pd.DataFrame) -> str:
     str
         two sentences
     """
-    def verdict(row):
-        return "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "no visible difference"
-
     def told(row):
-        return f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), {verdict(row)}"
+        return f"{row['value']:+.3f} ({_told(row, 'no visible difference')})"
 
     alone, average, bent = (gains.loc[name] for name in gains.index)
     return (
-        f"Stacking: before calibration, AUC {told(alone)}, against {gains.index[0].split('over ')[1]};"
-        f" {told(average)}, against the plain average. Calibration: log loss lower by {told(bent)}."
+        f"Stacking: before calibration, AUC {told(alone)} against {gains.index[0].split('over ')[1]};"
+        f" {told(average)} against the plain average. Calibration: log loss lower by {told(bent)}."
     )
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #19ac6e5f
@@ -275,12 +279,14 @@ def leak_words(areas: pd.DataFrame) -> str:
         one sentence
     """
     honest, leaky = areas.loc["in time order"], areas.loc["as published"]
+    known = np.isfinite(honest.auc_low)
+    span = f"{honest.auc_low:.3f} to {honest.auc_high:.3f}" if known else "too few events for an interval"
     asked = GATES["auc"][1]
     reach = "reaches" if leaky.roc_auc >= asked else "does not reach"
     return (
         "Published recipe: on the same candles a random split of overlapping outcomes and in-sample stacking"
         f" {reach} the promised {asked:g} (AUC {leaky.roc_auc:.3f}); in the order of time it is {honest.roc_auc:.3f}"
-        f" ({honest.auc_low:.3f} to {honest.auc_high:.3f}). The difference is the leak."
+        f" ({span}). The difference is the leak."
     )
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #c84e1fa5
@@ -364,11 +370,10 @@ def rival_words(judged, target: str) -> str:
     if over is None:
         return judged.finding()
     row = over.loc[over["value"].idxmin()]
-    verdict = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "not distinguishable"
     rival = judged.boards[target]["roc_auc"][row.name]
     words = (
-        f"Rivals: against the strongest, {row.name} with an AUC of {rival:.3f}, the stack is {verdict}"
-        f" ({row['value']:+.3f}, {row['low']:+.3f} to {row['high']:+.3f})."
+        f"Rivals: against the strongest, {row.name} with an AUC of {rival:.3f}: AUC of the stack"
+        f" {row['value']:+.3f} beside it ({_told(row, 'not distinguishable')})."
     )
     return words + (f" {trading_words(judged.boards['trading'])}" if "trading" in judged.boards else "")
 
