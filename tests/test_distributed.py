@@ -4,9 +4,12 @@ import pandas as pd
 import pytest
 
 from cryptolab.config import DataError, SettingsError
+from cryptolab.data import sample_market
 from cryptolab.models.boosting import ask_booster, fit_booster
 from cryptolab.models.distributed import fit_booster_on_cluster
 from cryptolab.runs.cluster import own_cluster
+from cryptolab.systems.v3.rows import v3_table
+from cryptolab.systems.v3.system import V3
 
 NAMES = [f"column_{i}" for i in range(6)]
 SIZES = dict(
@@ -55,8 +58,6 @@ def test_two_workers_answer_as_one_process(client, planted, name, settings, apar
     p = ask_booster(name, model, held_x)
     loss = -np.log(np.where(held_y > 0.5, p, 1 - p)).mean()
     assert loss == pytest.approx(history["val_loss"].min(), abs=1e-5)  # losses are those of all validation rows
-    again, _ = fit_booster_on_cluster(client, name, path, NAMES, y, FIT, val=STOP, **given)
-    np.testing.assert_allclose(ask_booster(name, again, x), ours, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
@@ -70,6 +71,46 @@ def test_a_worker_that_saw_one_class_does_not_turn_the_answer_round(client, plan
     model, _ = fit_booster_on_cluster(client, name, path, NAMES, y, sizes=SIZES, trees=20)
     answers = ask_booster(name, model, x)
     assert answers[:1_200].mean() > 0.8 and answers[1_200:].mean() < 0.2
+
+
+def test_members_and_folds_are_tasks_of_the_cluster(client, tmp_path):
+    market = sample_market("BTCUSDT", "15m", n=1_200, seed=3)
+    small = {
+        "profile": "smoke", "members": "xgboost,lightgbm", "select": 20, "target": 0.004, "stop": 0.003, "timeout": 20,
+        "threads": 1, "sizes": {"shap_rows": 60, "shap_trees": 5},
+    }
+    table, sent = v3_table(market), []
+
+    def submit(function, *arguments):
+        sent.append((function.__name__, arguments[0]))
+        return client.submit(function, *arguments)
+
+    there = V3(**small).fit_table(market, table, tmp_path, None, submit)
+    here = V3(**small).fit_table(market, table, None, None)
+    folds = here.chosen_sizes()["folds"]
+    assert sorted(sent) == sorted(
+        [("pack_member", name) for name in ("lightgbm", "xgboost")]
+        + [("fold_forecast", name) for name in ("lightgbm", "xgboost")] * folds
+    )
+    one, other = (system.forecast_table(market, table)["p_event"] for system in (there, here))
+    pd.testing.assert_series_equal(one, other, check_exact=True)
+    sent.clear()
+    V3(**small).fit_table(market, table, tmp_path, None, submit)  # what is finished is not sent again
+    assert sent == []
+
+
+def test_a_task_that_fails_is_a_member_that_is_left_out(client):
+    market = sample_market("BTCUSDT", "15m", n=1_200, seed=3)
+
+    def submit(function, *arguments):
+        if arguments[0] == "lightgbm" and function.__name__ == "pack_member":
+            return client.submit(divmod, 1, 0)
+        return client.submit(function, *arguments)
+
+    system = V3(
+        profile="smoke", members="xgboost,lightgbm", select=None, target=0.004, stop=0.003, timeout=20, threads=1,
+    ).fit_table(market, v3_table(market), None, None, submit)
+    assert list(system.models_) == ["xgboost"] and "division" in system.stack_.failed["lightgbm"]
 
 
 def test_what_cannot_be_trained_is_told(client, planted, tmp_path):

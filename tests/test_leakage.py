@@ -458,7 +458,8 @@ KEEPERS = [(m, k) for m in ("everything", "depth", "calibrate", "threshold", "st
 
 @pytest.mark.parametrize("mistake, keeps", [(m, "prepare") for m in MISTAKES] + KEEPERS)
 def test_what_is_fitted_on_test_rows_is_found(candles, mistake, keeps):
-    found, table = kinds(Notebook(mistake, False, keeps), candles, seconds=2.5)
+    # trials take turns within the processor time allowed, and a busy machine gets through fewer of them
+    found, table = kinds(Notebook(mistake, False, keeps), candles, seconds=6 if mistake == "test by itself" else 2.5)
     allowed = {("feature look-ahead", "prepare")} if mistake == "test by itself" else {
         ("fit on test rows", s) for s in ("prepare", "fit", "predict")
     }

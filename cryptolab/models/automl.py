@@ -28,6 +28,7 @@ import pandas as pd
 
 from ..config import DataError, ModelError, one_of
 from ..files import termination_raises, whole_file, write_json, write_whole
+from .boosting import thread_count
 from .stored import check_lightgbm, check_xgboost, model_errors, read_stored
 from ..validation.intervals import interval_arrays
 from ..validation.splitters import WalkForward
@@ -253,7 +254,7 @@ def search_flaml(
             metric="log_loss", estimator_list=list(STARTS), learner_selector="roundrobin", eval_method="cv",
             split_type=folds, max_iter=int(sizes["automl_trials"]), time_budget=-1 if minutes is None else minutes * 60,
             starting_points=STARTS, custom_hp={name: _space(name, sizes, seed) for name in STARTS}, seed=seed,
-            n_jobs=threads or -1, skip_transform=True, mlflow_logging=False, verbose=0, log_type="all",
+            n_jobs=thread_count(threads), skip_transform=True, mlflow_logging=False, verbose=0, log_type="all",
             log_file_name=f"{folder}/trials.log",
         )
         trials, configs = _read_trials(f"{folder}/trials.log")
@@ -295,8 +296,8 @@ def _fit_xgboost(x, y, val, found, seed, threads):
     if val is not None:
         parts.append((xgb.DMatrix(np.asarray(val[0], dtype="float32"), label=val[1]), "val_loss"))
     booster = xgb.train(
-        {**found["params"], "seed": seed, "nthread": threads or 0, "eval_metric": "logloss", "verbosity": 0}, data,
-        found["trees"], evals=parts, evals_result=seen, verbose_eval=False,
+        {**found["params"], "seed": seed, "nthread": thread_count(threads), "eval_metric": "logloss", "verbosity": 0},
+        data, found["trees"], evals=parts, evals_result=seen, verbose_eval=False,
         early_stopping_rounds=None if val is None else max(30, found["trees"] // 10),
     )
     best = found["trees"] if val is None else booster.best_iteration + 1
@@ -308,8 +309,8 @@ def _fit_lightgbm(x, y, val, found, seed, threads):
     import lightgbm as lgb
 
     settings = {
-        **found["params"], "metric": "binary_logloss", "seed": seed, "num_threads": threads or 0, "deterministic": True,
-        "force_row_wise": True, "verbosity": -1,
+        **found["params"], "metric": "binary_logloss", "seed": seed, "deterministic": True,
+        "num_threads": thread_count(threads), "force_row_wise": True, "verbosity": -1,
     }
     data, seen = lgb.Dataset(np.asarray(x, dtype="float32"), y), {}
     parts, calls = [data], [lgb.record_evaluation(seen)]

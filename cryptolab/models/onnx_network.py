@@ -116,8 +116,15 @@ def _gelu(writer, op, shape, x):
         inner = writer.add("Mul", writer.add("Add", x, cube), writer.constant((2 / np.pi) ** 0.5))
         inner = writer.add("Tanh", inner)
     else:
-        inner = writer.add("Erf", writer.add("Mul", x, writer.constant(0.5**0.5)))
+        inner = _in_single(writer, "Erf", writer.add("Mul", x, writer.constant(0.5**0.5)))
     return writer.add("Mul", half, writer.add("Add", inner, writer.constant(1)))
+
+
+def _in_single(writer, kind, x):
+    "An operation that onnxruntime knows for float32 only."
+    if writer.real == "float32":
+        return writer.add(kind, x)
+    return writer.add("Cast", writer.add(kind, writer.add("Cast", x, to=FLOAT)), to=DOUBLE)
 
 
 @rule("HardTanh")

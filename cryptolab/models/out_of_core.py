@@ -19,7 +19,7 @@ import numpy as np
 
 from ..config import DataError, ModelError, one_of
 from ..files import file_sum
-from .boosting import BOOSTERS
+from .boosting import BOOSTERS, thread_count
 
 # %% ../../nbs/50_models/78_out_of_core.ipynb #8c37b542
 def table_files(path: str | Path | list) -> dict:
@@ -407,7 +407,7 @@ def catboost_pool(parts: TableParts, reference=None, folder: str | Path | None =
     try:
         mapped = _mapped_columns(parts, made / "columns.f4")
         x = np.frombuffer(mapped, dtype="float32").reshape(parts.shape[::-1]).T
-        pool = catboost.Pool(x, parts.outcomes(), thread_count=threads or -1)
+        pool = catboost.Pool(x, parts.outcomes(), thread_count=thread_count(threads))
         borders = {}
         if reference is not None:
             reference.save_quantization_borders(str(made / "borders"))
