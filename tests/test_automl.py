@@ -9,10 +9,9 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from cryptolab.config import CryptolabError, DataError, ModelError
-from cryptolab.models.automl import (
-    Searched, ask_automl, find_java, fit_automl, fold_column, read_automl, search_flaml, search_folds, search_h2o,
-    write_automl, write_mojo,
-)
+from cryptolab.models.automl import Searched, ask_automl, fit_automl, read_automl, write_automl
+from cryptolab.models.flaml_engine import search_flaml, search_folds
+from cryptolab.models.h2o_engine import find_java, fold_column, search_h2o, write_mojo
 from cryptolab.validation import audit_split
 
 SIZES = {"automl_trials": 6, "automl_folds": 2, "automl_trees": 60, "automl_leaves": 31}
@@ -95,7 +94,7 @@ def test_no_model_of_the_search_saw_a_row_that_overlaps_a_judged_one(monkeypatch
 
 @pytest.mark.parametrize("learner", ["lgbm", "xgboost", "xgb_limitdepth"])
 def test_native_parameters_give_the_loss_that_flaml_reported(monkeypatch, learner):
-    import cryptolab.models.automl as automl
+    import cryptolab.models.flaml_engine as automl
 
     monkeypatch.setattr(automl, "STARTS", {learner: automl.STARTS[learner]})
     x, y, label = planted(700)
@@ -267,9 +266,10 @@ def test_h2o_searches_and_its_mojo_is_asked_again(tmp_path):
     assert np.array_equal(np.isnan(found["forecast"]), left)
     assert log_loss(y[:500][~left], found["forecast"][~left]) == pytest.approx(found["loss"], abs=1e-6)
 
-    p = ask_automl(found["model"], x[512:])
+    model = Searched("h2o", found["path"], found["params"])
+    p = ask_automl(model, x[512:])
     assert roc_auc_score(y[512:], p) > 0.65
-    write_automl(tmp_path / "bundle", found["model"])
+    write_automl(tmp_path / "bundle", model)
     back = read_automl(tmp_path / "bundle", x.shape[1])
     assert np.array_equal(ask_automl(back, x[512:]), p)
     assert {f.name for f in (tmp_path / "bundle").iterdir()} == {"automl.json", "model.zip"}
@@ -281,7 +281,7 @@ def test_h2o_searches_and_its_mojo_is_asked_again(tmp_path):
 @pytest.mark.skipif(h2o_runs() is not None, reason=str(h2o_runs()))
 def test_the_server_listens_on_loopback_only_and_ends_with_its_block():
     psutil = pytest.importorskip("psutil")
-    from cryptolab.models.automl import h2o_server
+    from cryptolab.models.h2o_engine import h2o_server
 
     def java():
         return [p for p in psutil.Process().children() if "java" in p.name()]

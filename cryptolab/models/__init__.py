@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from cryptolab.models.tabnet import TABNET_PROFILES, ask_tabnet, build_tabnet, fit_tabnet, tabnet_masks
     from cryptolab.models.boosting import BOOSTERS, ask_booster, booster_shap, fit_booster, read_booster, write_booster
     from cryptolab.models.selection import choice_stability, shap_importance, top_columns
-    from cryptolab.models.automl import Searched, ask_automl, fit_automl, search_flaml, search_h2o
+    from cryptolab.models.flaml_engine import search_flaml, search_folds
+    from cryptolab.models.h2o_engine import ask_mojo, h2o_server, search_h2o
+    from cryptolab.models.automl import Searched, ask_automl, fit_automl
     from cryptolab.models.out_of_core import TableParts, parts_matrix
     from cryptolab.models.distributed import fit_booster_on_cluster
     from cryptolab.models.stacking import (
@@ -50,7 +52,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "tabnet": ["TABNET_PROFILES", "ask_tabnet", "build_tabnet", "fit_tabnet", "tabnet_masks"],
     "boosting": ["BOOSTERS", "ask_booster", "booster_shap", "fit_booster", "read_booster", "write_booster"],
     "selection": ["choice_stability", "shap_importance", "top_columns"],
-    "automl": ["Searched", "ask_automl", "fit_automl", "search_flaml", "search_h2o"],
+    "flaml_engine": ["search_flaml", "search_folds"],
+    "h2o_engine": ["ask_mojo", "h2o_server", "search_h2o"],
+    "automl": ["Searched", "ask_automl", "fit_automl"],
     "out_of_core": ["TableParts", "parts_matrix"],
     "distributed": ["fit_booster_on_cluster"],
     "stacking": [

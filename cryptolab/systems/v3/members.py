@@ -15,8 +15,10 @@ import pandas as pd
 
 from ...config import DataError, load_keras, one_of
 from ...files import plain
-from ...models.automl import ask_automl, fit_automl, read_automl, search_flaml, search_h2o, write_automl
+from ...models.automl import Searched, ask_automl, fit_automl, read_automl, write_automl
 from ...models.boosting import BOOSTER_FILES, BOOSTERS, ask_booster, fit_booster, read_booster, write_booster
+from ...models.flaml_engine import search_flaml
+from ...models.h2o_engine import search_h2o
 from ...models.stored import read_network
 from ...models.tabnet import TABNET_PROFILES, TABNET_SIZE_NOTES, ask_tabnet, fit_tabnet
 
@@ -101,7 +103,8 @@ def fit_member(
         return fit_tabnet(x, y, val, chosen, seed, log)
     if one_of("engine", engine, ("flaml", "h2o")) == "h2o":
         found = search_h2o(x, y, label, sizes, seed, folder=tempfile.mkdtemp(), threads=threads, log=log)
-        return found["model"], pd.DataFrame({"epoch": [1], "loss": [float(found["loss"])]})
+        model = Searched("h2o", found["path"], found["params"])
+        return model, pd.DataFrame({"epoch": [1], "loss": [float(found["loss"])]})
     found = facts["found"] if facts else search_flaml(x, y, label, sizes, seed, threads=threads, log=log)
     trees = found["trees"] if facts is None else facts["best_epoch"]
     model, history = fit_automl(x, y, val, {**found, "trees": trees}, seed, threads)
