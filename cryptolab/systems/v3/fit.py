@@ -223,6 +223,8 @@ class Trainer:
         receives lines; None for silence
     submit : object, default None
         submit(function, *arguments) runs it elsewhere; None: here
+    columns : list | None, default None
+        positions of the chosen columns; None: all
     seconds : dict, default dict()
         part -> what its training took
     failed : dict, default dict()
@@ -236,6 +238,7 @@ class Trainer:
     work: Path | None = None
     log: object = None
     submit: object = None
+    columns: list | None = None
     seconds: dict = field(default_factory=dict)
     failed: dict = field(default_factory=dict)
 
@@ -252,7 +255,22 @@ class Trainer:
         tuple
             (x, y, label table)
         """
-        return self.x[at], self.y[at], self.labels.iloc[at]
+        return self.take(at), self.y[at], self.labels.iloc[at]
+
+    def take(self, at: np.ndarray) -> np.ndarray:
+        """The chosen columns of some rows; the table itself is not copied.
+
+        Parameters
+        ----------
+        at : np.ndarray
+            positions
+
+        Returns
+        -------
+        np.ndarray
+            (rows, chosen columns)
+        """
+        return self.x[at] if self.columns is None else self.x[np.ix_(at, self.columns)]
 
     def part(self, part: str, work, write, read) -> tuple:
         """A part from the work folder, or trained and put there.
@@ -277,7 +295,7 @@ class Trainer:
         self.seconds[part] = history.attrs["seconds"]
         return kept, history
 
-    def ahead(self, part: str, function, *arguments):
+    def ahead(self, part: str, function, arguments):
         """Start a training now where it can run elsewhere, else when it is asked for.
 
         Parameters
@@ -286,8 +304,8 @@ class Trainer:
             name of the part
         function
             what trains it
-        *arguments
-            its arguments
+        arguments
+            function that gives its arguments: rows are copied only when they are needed
 
         Returns
         -------
@@ -295,8 +313,8 @@ class Trainer:
         """
         finished = self.work is not None and (self.work / part / "manifest.json").exists()
         if self.submit is None or finished:
-            return lambda: function(*arguments)
-        return self.submit(function, *arguments).result
+            return lambda: function(*arguments())
+        return self.submit(function, *arguments()).result
 
 # %% ../../../nbs/70_systems/60_v3/30_fit.ipynb #5aa63712
 def _failure(trainer, name, error):
@@ -325,9 +343,10 @@ def train_members(trainer: Trainer, members: tuple, train: np.ndarray, stop: np.
     dict
         member -> (model, history)
     """
-    val = trainer.x[stop], trainer.y[stop]
+    val = trainer.take(stop), trainer.y[stop]
     begun = {
-        name: trainer.ahead(name, pack_member, name, trainer.rows(train), val, trainer.options) for name in members
+        name: trainer.ahead(name, pack_member, lambda name=name: (name, trainer.rows(train), val, trainer.options))
+        for name in members
     }
     done = {}
     for name in members:
@@ -381,8 +400,9 @@ def forecast_folds(trainer: Trainer, done: dict, train: np.ndarray, folds: int) 
     options = {name: {**trainer.options, "facts": member_facts(history)} for name, (_, history) in done.items()}
     begun = {
         (name, k): trainer.ahead(
-            f"{name}-fold{k + 1}", fold_forecast, name, trainer.rows(train[learn]), trainer.x[train[judged]],
-            options[name],
+            f"{name}-fold{k + 1}", fold_forecast, lambda name=name, learn=learn, judged=judged: (
+                name, trainer.rows(train[learn]), trainer.take(train[judged]), options[name],
+            ),
         )
         for name in done for k, (learn, judged) in enumerate(pairs)
     }
@@ -498,13 +518,13 @@ def train_stack(
     if not published:
         stacking_folds(rows.labels.iloc[rows.parts["train"]], options["sizes"]["folds"])  # refuses too few rows at once
     columns, importance, steady = choose_columns(rows, select, options, work, log)
-    x = np.ascontiguousarray(rows.x[:, [rows.names.index(name) for name in columns]])
-    trainer = Trainer(x, rows.y, rows.labels, options, work, log=log, submit=submit)
+    at = [rows.names.index(name) for name in columns]
+    trainer = Trainer(rows.x, rows.y, rows.labels, options, work, log=log, submit=submit, columns=at)
     trainer.seconds["columns"] = round(time.perf_counter() - began, 2)
     done = train_members(trainer, members, rows.parts["train"], rows.parts["stop"])
     if published:
-        at = rows.parts["train"]
-        known = pd.DataFrame({name: ask_member(name, model, x[at]) for name, (model, _) in done.items()})
+        x = trainer.take(rows.parts["train"])
+        known = pd.DataFrame({name: ask_member(name, model, x) for name, (model, _) in done.items()})
     else:
         known = forecast_folds(trainer, done, rows.parts["train"], options["sizes"]["folds"])
     stack = Stack(

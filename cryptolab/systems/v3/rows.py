@@ -152,9 +152,11 @@ def whole_rows(table: pd.DataFrame) -> tuple:
     tuple
         (rows without NaN or infinity, {"warm_up": rows before the first whole one, "holes": others left out})
     """
-    whole = np.isfinite(table.to_numpy(dtype="float32")).all(axis=1)
+    whole = np.ones(len(table), dtype=bool)
+    for name in table:  # column by column: the table may be as large as half the memory
+        whole &= np.isfinite(table[name].to_numpy(dtype="float32"))
     first = int(np.argmax(whole)) if whole.any() else len(whole)
-    return table[whole], {"warm_up": first, "holes": int((~whole[first:]).sum())}
+    return table if whole.all() else table[whole], {"warm_up": first, "holes": int((~whole[first:]).sum())}
 
 # %% ../../../nbs/70_systems/60_v3/10_rows.ipynb #690935fe
 @dataclass(frozen=True, eq=False)
@@ -280,5 +282,12 @@ def split_v3(
         "base_rate": {name: float(y[rows].mean()) for name, rows in parts.items()},
         "labels_dropped": label.attrs.get("dropped", {}),
     }
-    x = np.ascontiguousarray(whole.loc[known.index].to_numpy(dtype="float32"))
-    return V3Rows(x, list(table.columns), known, parts, counts)
+    return V3Rows(_matrix(whole, known.index), list(table.columns), known, parts, counts)
+
+
+def _matrix(table, index, step=65_536):
+    "Rows of a table as one array, without a second copy of the table on the way."
+    at, x = table.index.get_indexer(index), np.empty((len(index), table.shape[1]), dtype="float32")
+    for k in range(0, len(at), step):
+        x[k : k + step] = table.iloc[at[k : k + step]].to_numpy(dtype="float32")
+    return x
