@@ -180,7 +180,7 @@ def promise_board(made: int, size: float = 0.01) -> pd.DataFrame:
     Parameters
     ----------
     made : int
-        trades of this run; 0 leaves them out
+        trades of this run; too few for a verdict are left out
     size : float, default 0.01
         fraction of the account per trade
 
@@ -189,9 +189,9 @@ def promise_board(made: int, size: float = 0.01) -> pd.DataFrame:
     pd.DataFrame
         index: trades; needed per trade for 150 % and for 300 %, fraction of the position
     """
-    from cryptolab.systems.v3.document import needed_edge
+    from cryptolab.systems.v3.document import LEAST_TRADES, needed_edge
 
-    counts = [n for n in dict.fromkeys((made, 5000, 8000)) if n > 0]
+    counts = [n for n in dict.fromkeys((made, 5000, 8000)) if n >= LEAST_TRADES]
     needs = {n: {"150 %": needed_edge(1.5, n, size), "300 %": needed_edge(3.0, n, size)} for n in counts}
     return pd.DataFrame(needs).T.rename_axis("trades")
 
