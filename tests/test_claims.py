@@ -481,6 +481,7 @@ def test_stored_audit_keeps_its_promise():
     assert (lgb[lgb.leak].accuracy > 0.70).sum() >= 3
     assert len(tables["claims"]) == len(claims_table()) and set(tables["claims"].verdict) <= set(VERDICTS)
     assert tables["claims"].n["v9.direction.accuracy"] >= 5000
-    assert tables["claims"].verdict["v3.backtest.win_rate"] == "not yet measured"
+    of_v3 = tables["claims"].verdict[tables["claims"].index.str.startswith("v3.")]
+    assert len(of_v3) > 8 and not (of_v3 == "not yet measured").any()
     assert audit_module.find_study().is_file() and json.loads(path.read_text())["seconds"] < 900
     assert measurements("v9.price", "nothing", "x", {"mae": 1.0}, 5, "d")[0]["claim"] in tables["claims"].index
