@@ -8,7 +8,8 @@ from cryptolab.data import sample_market
 from cryptolab.models.boosting import ask_booster, fit_booster
 from cryptolab.models.distributed import fit_booster_on_cluster
 from cryptolab.runs.cluster import own_cluster
-from cryptolab.systems.v3.rows import v3_table
+from cryptolab.systems.v3.rows import v3_table, whole_rows
+from cryptolab.systems.v3.stored import open_stored
 from cryptolab.systems.v3.system import V3
 
 NAMES = [f"column_{i}" for i in range(6)]
@@ -97,6 +98,27 @@ def test_members_and_folds_are_tasks_of_the_cluster(client, tmp_path):
     sent.clear()
     V3(**small).fit_table(market, table, tmp_path, None, submit)  # what is finished is not sent again
     assert sent == []
+
+
+def test_boosters_of_many_rows_are_grown_by_all_workers_from_the_file(client, tmp_path):
+    market = sample_market("BTCUSDT", "15m", n=1_200, seed=3)
+    table, _ = whole_rows(v3_table(market))
+    table.to_parquet(tmp_path / "features.parquet", row_group_size=200)
+    small = {
+        "profile": "smoke", "members": "xgboost,catboost", "select": None, "target": 0.004, "stop": 0.003,
+        "timeout": 20, "threads": 1, "sizes": {"boost_rows": 1.0, "boost_columns": 1.0},
+    }
+    stored, sent = open_stored(tmp_path / "features.parquet", client, fewest=1), []
+
+    def submit(function, *arguments):
+        sent.append(arguments[0])
+        return client.submit(function, *arguments)
+
+    there = V3(**small).fit_table(market, table, None, None, submit, stored)
+    here = V3(**small).fit_table(market, table, None, None)
+    assert sent == [] and set(there.models_) == {"xgboost", "catboost"}  # CatBoost from the file, on this machine
+    one, other = (system.forecast_table(market, table)["p_event"].dropna() for system in (there, here))
+    assert np.corrcoef(one, other)[0, 1] > 0.95
 
 
 def test_a_task_that_fails_is_a_member_that_is_left_out(client):

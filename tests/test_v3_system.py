@@ -22,7 +22,8 @@ from cryptolab.systems.v3.bundle import check_bundle, verify_bundle
 from cryptolab.systems.v3.collect import collect_data, engineer_features
 from cryptolab.systems.v3.document import CHECKPOINT, run_steps
 from cryptolab.systems.v3.request import Request
-from cryptolab.systems.v3.rows import split_v3, v3_labels, v3_table
+from cryptolab.systems.v3.rows import split_v3, v3_labels, v3_table, whole_rows
+from cryptolab.systems.v3.stored import StoredTable, open_stored
 from cryptolab.systems.v3.system import V3
 
 SMALL = {
@@ -58,6 +59,31 @@ def test_parts_overlap_only_as_published():
     assert spread.min() < mixed.labels["t0"].iloc[mixed.parts["train"]].quantile(0.05)
     shares = {name: mixed.y[at].mean() for name, at in mixed.parts.items()}
     assert max(shares.values()) - min(shares.values()) < 0.02  # stratified
+
+
+def test_a_stack_from_the_file_is_the_stack_from_memory(tmp_path):
+    market = sample_market("BTCUSDT", "15m", n=2_000, seed=3)
+    small = SMALL | {"members": "lightgbm,catboost"}
+    whole, _ = whole_rows(v3_table(market))
+    whole.to_parquet(tmp_path / "features.parquet", row_group_size=300)
+    newest, asked = whole.iloc[-1_300:], []  # as with --rows: the file begins before the rows
+
+    class Watched(StoredTable):
+        def fit(self, name, *arguments):
+            asked.append(name)
+            return super().fit(name, *arguments)
+
+    source = Watched(**vars(open_stored(tmp_path / "features.parquet", fewest=1)))
+    one = V3(**small).fit_table(market, newest, log=None, stored=source)
+    other = V3(**small).fit_table(market, newest, log=None)
+    assert sorted(asked) == sorted(["lightgbm", "catboost"] * (1 + one.chosen_sizes()["folds"]))
+    for name in ("lightgbm", "catboost"):
+        assert np.abs(one.stack_.folds[name] - other.stack_.folds[name]).max() < 1e-3
+    said = [system.forecast_table(market, newest)["p_event"] for system in (one, other)]
+    assert np.abs(said[0] - said[1]).max() < 1e-3 and said[0].std() > 0.001
+    asked.clear()
+    V3(**small | {"variant": "published"}).fit_table(market, newest, log=None, stored=source)
+    assert asked == []  # its rows are drawn at random: not before the rows that stop it
 
 
 def test_labels_are_what_the_trade_did():

@@ -80,14 +80,14 @@ v3_app = typer.Typer(
 
 @contextlib.contextmanager
 def _elsewhere(scheduler, certificates):
-    "submit(function, *arguments) of a cluster, or None."
+    "The client of a cluster, or None."
     if scheduler is None:
         yield None
         return
     from cryptolab.runs.cluster import cluster_client
 
     with cluster_client(1, scheduler, certificates) as client:
-        yield client.submit
+        yield client
 
 # %% ../../nbs/95_cli/40_v3.ipynb #8c9f7825
 @v3_app.callback(invoke_without_command=True)
@@ -159,8 +159,8 @@ def run_command(
             plan, coins, timeframes, rows=rows, limit=limit, start=start, end=end, params=params,
         )
         check_writable(request.folder)
-        with _elsewhere(scheduler, certificates) as submit:
-            run_steps(request, step, resume, typer.echo, submit)
+        with _elsewhere(scheduler, certificates) as client:
+            run_steps(request, step, resume, typer.echo, client)
         if target:
             _upload(request, target, yes)
         typer.echo(shown_path(Path(request.folder)))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         LABELS, V3Rows, event_words, split_v3, v3_horizon, v3_labels, v3_table, whole_rows,
     )
     from cryptolab.systems.v3.members import MEMBERS, V3_PROFILES, V3_SIZE_NOTES, ask_member, fit_member
+    from cryptolab.systems.v3.stored import StoredTable, open_stored
     from cryptolab.systems.v3.fit import Stack, combine, forecast_folds, member_votes, train_stack
     from cryptolab.systems.v3.bundle import OnnxBundle, check_bundle, export_bundle, open_bundle, verify_bundle
     from cryptolab.systems.v3.request import COINS, V3_TIMEFRAMES, Request
@@ -29,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "system": ["GATES", "V3", "training_gates", "v3_orders", "v3_results"],
     "rows": ["LABELS", "V3Rows", "event_words", "split_v3", "v3_horizon", "v3_labels", "v3_table", "whole_rows"],
     "members": ["MEMBERS", "V3_PROFILES", "V3_SIZE_NOTES", "ask_member", "fit_member"],
+    "stored": ["StoredTable", "open_stored"],
     "fit": ["Stack", "combine", "forecast_folds", "member_votes", "train_stack"],
     "bundle": ["OnnxBundle", "check_bundle", "export_bundle", "open_bundle", "verify_bundle"],
     "request": ["COINS", "V3_TIMEFRAMES", "Request"],

@@ -9,7 +9,6 @@ __all__ = ['BACKTEST_GATES', 'STEPS', 'CHECKPOINT', 'trained_file', 'step_tables
 
 # %% ../../../nbs/70_systems/60_v3/95_document.ipynb #8c918bc8
 import shutil
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
@@ -25,6 +24,7 @@ from .bundle import check_bundle, export_bundle
 from .collect import collect_data, engineer_features
 from .request import Request, read_note, step_key
 from .rows import v3_labels
+from .stored import open_stored
 from .system import V3
 
 # %% ../../../nbs/70_systems/60_v3/95_document.ipynb #091c6369
@@ -95,7 +95,7 @@ def _once(request, name, entry, gates):
     return {"opened": "now", "tries": ledger.count(entry["fingerprint"])}
 
 # %% ../../../nbs/70_systems/60_v3/95_document.ipynb #07f448ef
-def train_ensemble(request: Request, log=print, submit: Callable | None = None) -> dict:
+def train_ensemble(request: Request, log=print, client=None) -> dict:
     """Step 3: models/ with metadata.json and its gates_passed.
 
     Parameters
@@ -104,8 +104,8 @@ def train_ensemble(request: Request, log=print, submit: Callable | None = None) 
         what is asked for
     log : default print
         receives progress lines; None for silence
-    submit : Callable | None, default None
-        submit(function, *arguments) runs a training elsewhere; None: here
+    client : default None
+        distributed.Client: members and folds are tasks of its workers; None: this machine
 
     Returns
     -------
@@ -127,7 +127,8 @@ def train_ensemble(request: Request, log=print, submit: Callable | None = None) 
     if log:
         log(f"training on {entry['symbol']} {entry['timeframe']}: {len(table):,} rows x {table.shape[1]} columns")
     work = request.path("models.work")
-    system.fit_table(candles, table, work, log, submit)
+    stored = open_stored(request.path("data", "features", entry["file"]), client)
+    system.fit_table(candles, table, work, log, submit=client and client.submit, stored=stored)
     found = system.results_
     told = {"fingerprint": system.fitted_["fingerprint"], "config": plain(system.shown_params()),
             "score": found["ensemble"]["auc"]}
@@ -396,13 +397,7 @@ def chosen_steps(step: int | None = None, resume: int | None = None) -> range:
     return range(step, step + 1) if step else range(resume or 1, 6)
 
 
-def run_steps(
-    request: Request,
-    step: int | None = None,
-    resume: int | None = None,
-    log=print,
-    submit: Callable | None = None,
-) -> dict:
+def run_steps(request: Request, step: int | None = None, resume: int | None = None, log=print, client=None) -> dict:
     """Run the document's steps; an interrupted run goes on where it was.
 
     Parameters
@@ -415,8 +410,8 @@ def run_steps(
         all steps from this one on
     log : default print
         receives progress lines; None for silence
-    submit : Callable | None, default None
-        runs a training elsewhere, see `train_ensemble`
+    client : default None
+        distributed.Client that trains, see `train_ensemble`; None: this machine
 
     Returns
     -------
@@ -430,7 +425,7 @@ def run_steps(
         for number in numbers:
             lines = _Log(request.path("logs", f"{number}_{STEPS[number - 1]}.log"), log)
             lines(f"step {number} of 5: {STEPS[number - 1]}")
-            more = {"submit": submit} if number == 3 else {}
+            more = {"client": client} if number == 3 else {}
             found = _WORK[number](request, lines, **more)
             note["results"][STEPS[number - 1]] = plain(found)
             note |= {"timestamp": datetime.now(UTC).isoformat(timespec="seconds"), "last_completed_step": number}

@@ -185,6 +185,7 @@ class V3(System):
         work: str | Path | None = None,
         log=print,
         submit=None,
+        stored=None,
     ) -> "V3":
         """The same from columns that are there already.
 
@@ -200,6 +201,8 @@ class V3(System):
             receives progress lines; None for silence
         submit : default None
             submit(function, *arguments) runs a training elsewhere, such as a Dask client's; None: here
+        stored : default None
+            StoredTable that has these columns, so that boosters of many rows read it part by part
 
         Returns
         -------
@@ -216,6 +219,7 @@ class V3(System):
         options = {"sizes": sizes, "seed": self.seed, "threads": self.threads, "engine": self.automl}
         self.stack_ = train_stack(
             rows, members, options, select=self.select, published=published, work=work, log=log, submit=submit,
+            stored=stored,
         )
         parts = {"train": rows.index("train"), "test": rows.index("test")}
         parts["val"] = rows.index("stop").union(rows.index("calibrate"))
