@@ -175,7 +175,9 @@ def claims_table(systems: tuple = SYSTEMS) -> pd.DataFrame:
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #6a21fc8d
 MEASURED = ("claim", "role", "subject", "value", "low", "high", "n", "data", "note")
 ROLES = ("system", "nothing", "baseline", "stand-in")
-VERDICTS = ("reproduced", "not reproduced", "beaten by doing nothing", "not yet measured", "not testable")
+VERDICTS = (
+    "reproduced", "undecided", "not reproduced", "beaten by doing nothing", "not yet measured", "not testable",
+)
 
 
 def _reaches(claim, low, high):
@@ -198,7 +200,9 @@ def _verdict(claim, system, nothing):
         return "not yet measured"
     if nothing is not None and _reaches(claim, nothing["value"], nothing["value"]):
         return "beaten by doing nothing"
-    return "reproduced" if _reaches(claim, system["low"], system["high"]) else "not reproduced"
+    if _reaches(claim, system["value"], system["value"]):
+        return "reproduced"
+    return "undecided" if _reaches(claim, system["low"], system["high"]) else "not reproduced"
 
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #e999510a
 _JUDGED = (
