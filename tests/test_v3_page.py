@@ -21,7 +21,7 @@ def reports(tmp_path_factory):
     out, made = tmp_path_factory.mktemp("reports"), {}
     for variant, symbol in (("honest", "BTCUSDT"), ("published", "ETHUSDT")):
         made[variant] = run_report(
-            symbol, "1h", "v3", limit=3000, profile="smoke", out=out,
+            symbol, "1h", "v3", limit=3800, profile="smoke", out=out,
             params={**FEW, "variant": variant, "select": 180 if variant == "honest" else None},
         )
     return made
