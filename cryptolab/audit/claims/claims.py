@@ -200,7 +200,9 @@ def _verdict(claim, system, nothing):
         return "not yet measured"
     if nothing is not None and _reaches(claim, nothing["value"], nothing["value"]):
         return "beaten by doing nothing"
-    if _reaches(claim, system["value"], system["value"]):
+    idle, worst = 0.0 if nothing is None else nothing["value"], system["low" if claim["better"] == "higher" else "high"]
+    apart = nothing is None or (worst > idle if claim["better"] == "higher" else worst < idle)
+    if apart and _reaches(claim, system["value"], system["value"]):
         return "reproduced"
     return "undecided" if _reaches(claim, system["low"], system["high"]) else "not reproduced"
 
