@@ -13,13 +13,13 @@ in benchmarks/results/batch.json; --jobs below 8 stores nothing.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from cryptolab.config import usable_cores
 from cryptolab.runs.batch import run_batch
 from cryptolab.runs.forkserver import ForkServer, modules_of
 from cryptolab.runs.worker import job_environment
@@ -29,7 +29,7 @@ from cryptolab.runs.report import find_template
 
 STORE = Path(__file__).parent / "results" / "batch.json"
 COINS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "DOGEUSDT", "XRPUSDT", "ADAUSDT", "BNBUSDT", "AVAXUSDT", "DOTUSDT")
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+CORES = usable_cores()
 
 
 def scaling(plan, home):

@@ -1715,6 +1715,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'cryptolab.config.load_settings': ('config.html#load_settings', 'cryptolab/config.py'),
                                   'cryptolab.config.one_of': ('config.html#one_of', 'cryptolab/config.py'),
                                   'cryptolab.config.seed_everything': ('config.html#seed_everything', 'cryptolab/config.py'),
+                                  'cryptolab.config.usable_cores': ('config.html#usable_cores', 'cryptolab/config.py'),
                                   'cryptolab.config.without_notes': ('config.html#without_notes', 'cryptolab/config.py')},
             'cryptolab.data.candle_table': { 'cryptolab.data.candle_table.Candles': ( '10_data/candle_table.html#candles',
                                                                                       'cryptolab/data/candle_table.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CryptolabError', 'DataError', 'SourceError', 'SettingsError', 'ModelError', 'Settings', 'one_of',
-           'check_choice', 'load_settings', 'without_notes', 'load_keras', 'seed_everything']
+           'check_choice', 'load_settings', 'without_notes', 'load_keras', 'seed_everything', 'usable_cores']
 
 # %% ../nbs/00_config.ipynb #f1e494e1
 import codecs
@@ -414,3 +414,14 @@ def seed_everything(seed: int, networks: bool = True) -> None:
 
             tf.config.experimental.enable_op_determinism()
             tf.get_logger().setLevel("ERROR")
+
+# %% ../nbs/00_config.ipynb #94aa65ee
+def usable_cores() -> int:
+    """Cores that this process may use.
+
+    Returns
+    -------
+    int
+        at least 1
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

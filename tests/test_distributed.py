@@ -59,6 +59,8 @@ def test_two_workers_answer_as_one_process(client, planted, name, settings, apar
     p = ask_booster(name, model, held_x)
     loss = -np.log(np.where(held_y > 0.5, p, 1 - p)).mean()
     assert loss == pytest.approx(history["val_loss"].min(), abs=1e-5)  # losses are those of all validation rows
+    again, _ = fit_booster_on_cluster(client, name, path, NAMES, y, FIT, val=STOP, **given)
+    np.testing.assert_allclose(ask_booster(name, again, x), ours, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])

@@ -131,7 +131,7 @@ def test_a_slice_costs_next_to_nothing(candles):
     bare = Candles(pd.DataFrame(candles.to_numpy(), candles.index, candles.columns))
     plain = pd.DataFrame(bare)
     for do in (lambda t: t.iloc[20:90], lambda t: t["close"], lambda t: t.copy()):
-        assert calls(do, plain) > 5 and calls(do, bare) - calls(do, plain) <= 8
+        assert calls(do, plain) > 5 and calls(do, bare) - calls(do, plain) <= 4
 
 
 # ---- how they look

@@ -7,14 +7,13 @@ __all__ = ['NUMBERS', 'sweep']
 
 # %% ../../nbs/60_backtest/70_sweep.ipynb #7e61aba0
 import itertools
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 
 from .orders import make_market
-from ..config import DataError, SettingsError
+from ..config import DataError, SettingsError, usable_cores
 from ..features.operators import kernel
 from ..labels.walk import NEVER, walk_in_turn
 
@@ -232,8 +231,7 @@ def sweep(
     def lines_of(signal):
         return _lines(market, signal, grid, costs, side=float(side), size=float(size), scale=scale)
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(jobs or cores) as pool:
+    with ThreadPoolExecutor(jobs or usable_cores()) as pool:
         lines = list(itertools.chain.from_iterable(pool.map(lines_of, signals)))
     table = pd.DataFrame(
         lines, columns=["signal" if thresholds is None else "threshold", *walks, "fee", "slippage", *NUMBERS],

@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 import cryptolab
-from ..config import CryptolabError, load_settings
+from ..config import CryptolabError, load_settings, usable_cores
 from ..files import check_writable, free_space
 from ..runs.processes import FILES_OF_A_REPORT, ended_words, open_files
 
@@ -45,7 +45,7 @@ def machine() -> dict:
     dict
         python, platform, cores (usable), memory_gb (usable), memory_free_gb; None where unknown
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     total = free = None
     if importlib.util.find_spec("psutil"):
         import psutil

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config import DataError, ModelError, one_of
+from ..config import DataError, ModelError, one_of, usable_cores
 from .stored import check_lightgbm, check_xgboost, model_errors, read_stored
 
 # %% ../../nbs/50_models/70_boosting.ipynb #bf46c86d
@@ -35,8 +35,7 @@ def thread_count(threads: int | None = None) -> int:
         threads of a learner, at least 1
     """
     given = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return threads or (int(given) if given.isdecimal() else 0) or cores or 1
+    return threads or (int(given) if given.isdecimal() else 0) or usable_cores()
 
 
 def booster_settings(name: str, sizes: dict, seed: int = 0, threads: int | None = None) -> dict:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...config import DataError
 from ...models.boosting import BOOSTERS, fit_booster
 from ...models.distributed import fit_booster_on_cluster
 from ...models.out_of_core import TableParts, parts_matrix
@@ -65,8 +66,8 @@ class StoredTable:
         options: dict,
         trees: int | None = None,
     ) -> tuple:
-        """Train one booster from the file; raises DataError for rows that are not numbers, ModelError for another
-        file.
+        """Train one booster from the file; DataError for rows that are not in it or no numbers, ModelError for
+        another.
 
         Parameters
         ----------
@@ -103,8 +104,15 @@ class StoredTable:
     def _outcomes(self, learn, stop):
         "An outcome for each row of the file, NaN for those that are not asked for."
         y = np.full(len(self.index), np.nan)
+        if stop is not None and learn.index[-1] >= stop.index[0]:
+            raise DataError("the rows that say when to stop come after the others", f"rows after {learn.index[-1]}",
+                            f"rows from {stop.index[0]} on", "cut the parts in time order")
         for part in (learn,) if stop is None else (learn, stop):
-            y[self.index.get_indexer(part.index)] = part.to_numpy(dtype="float64")
+            at = self.index.get_indexer(part.index)
+            if (at < 0).any():
+                found = f"{int((at < 0).sum())} of {len(at)} are not, such as {part.index[at < 0][0]}"
+                raise DataError(f"rows are not in {self.path}", "all of them", found, "run step 2 again")
+            y[at] = part.to_numpy(dtype="float64")
         return y
 
 
