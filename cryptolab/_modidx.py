@@ -266,6 +266,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'cryptolab/audit/claims/v3.py'),
                                            'cryptolab.audit.claims.v3._interval': ( '75_audit/70_claims/v3.html#_interval',
                                                                                     'cryptolab/audit/claims/v3.py'),
+                                           'cryptolab.audit.claims.v3._is_high': ( '75_audit/70_claims/v3.html#_is_high',
+                                                                                   'cryptolab/audit/claims/v3.py'),
                                            'cryptolab.audit.claims.v3._name': ( '75_audit/70_claims/v3.html#_name',
                                                                                 'cryptolab/audit/claims/v3.py'),
                                            'cryptolab.audit.claims.v3._published_rows': ( '75_audit/70_claims/v3.html#_published_rows',

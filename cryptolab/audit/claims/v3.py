@@ -156,6 +156,11 @@ def _account(candles, orders, costs):
     return backtest(candles, orders[_ORDERS], fee=fee, slippage=slippage, capital=10_000.0)
 
 
+def _is_high(p, share):
+    "Is a probability among the highest of the 30 days before it? Nothing later is looked at."
+    return p >= p.shift(1).rolling("30D", min_periods=50).quantile(1 - share)
+
+
 def account_measurements(
     candles: pd.DataFrame,
     forecast: pd.DataFrame,
@@ -199,8 +204,7 @@ def account_measurements(
     if len(result.trades) < LEAST_TRADES:
         silent, later = len(result.trades), p.reindex(val.union(test))
         for share in (0.1, 0.2, 0.3, 0.5):  # the first that gives enough trades, whatever they earn
-            level = later.shift(1).rolling("30D", min_periods=50).quantile(1 - share)
-            high = (later >= level).reindex(orders.index, fill_value=False)
+            high = _is_high(later, share).reindex(orders.index, fill_value=False)
             result = _account(few, orders.assign(action=high.astype("int64")), costs)
             if len(result.trades) >= LEAST_TRADES:
                 break
