@@ -61,13 +61,13 @@ def test_trials_obey_the_limits_and_take_turns(found):
 def test_the_lowest_loss_is_found_wherever_it_stands(monkeypatch):
     import cryptolab.models.flaml_engine as engine
 
-    read = engine._read_trials
+    read = engine.read_trials
 
     def told(path):
         trials, configs = read(path)
         return trials.assign(loss=[0.6, 0.5, 0.7]), configs
 
-    monkeypatch.setattr(engine, "_read_trials", told)
+    monkeypatch.setattr(engine, "read_trials", told)
     found = search_flaml(*planted(300), {**SIZES, "automl_trials": 3}, seed=1, threads=1)
     best = found["trials"].loc[1]
     library = "lightgbm" if best["learner"] == "lgbm" else "xgboost"
