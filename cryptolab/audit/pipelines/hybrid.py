@@ -96,7 +96,7 @@ def _fit(X, y, members, window, sizes, resample, seed, gap):
     "Scaler, resampling and members on training rows; the last sixth of them validates."
     from cryptolab.systems.hybrid.fit import repeated, resampled
     from cryptolab.systems.hybrid.members import PUBLISHED_WEIGHTS, ask_member
-    from cryptolab.systems.hybrid.rows import fit_standard
+    from cryptolab.validation.standard import fit_standard
 
     y, values = np.asarray(y, dtype="float64"), np.asarray(X, dtype="float32").reshape(len(X), window, -1)
     cut = len(X) - len(X) * 15 // 85

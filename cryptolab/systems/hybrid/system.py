@@ -27,9 +27,10 @@ from cryptolab.systems.hybrid.members import (
     HYBRID_PROFILES, HYBRID_SIZE_NOTES, MEMBERS, ask_member, member_files, read_member, write_member,
 )
 from cryptolab.systems.hybrid.rows import (
-    LABELS, HybridRows, Standard, hybrid_labels, hybrid_rows, hybrid_windows, scaled_rows,
+    LABELS, HybridRows, hybrid_labels, hybrid_rows, hybrid_windows, scaled_rows,
 )
 from .strategy import CryptoScalpingConfig, indicator_output, scalping_orders, technical_signals
+from ...validation.standard import Standard
 
 # %% ../../../nbs/70_systems/50_hybrid/90_system.ipynb #79fd3fb0
 class Hybrid(System):
