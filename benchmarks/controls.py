@@ -1,12 +1,14 @@
 """Does a pipeline keep quiet where nothing is, and from which edge on does it speak?
 
-python -m benchmarks.controls [null] [v9] [trading] [v3] [planted] [blind] [--jobs 2] [--data-dir FOLDER] [--only N]
+python -m benchmarks.controls [null] [v9] [trading] [v3] [ultimate] [planted] [blind]
+                              [--jobs 2] [--data-dir FOLDER] [--only N]
 
 null     LightGBM, walk-forward, on 200 generated markets, and on 60 flipped and 60 shuffled ones made from BTCUSDT 1h
 v9       V9 (profile smoke) on 40 generated markets
 trading  V2 (equally distant barriers) on 60 generated and 40 flipped markets, the hybrid ensemble (which side is
          touched) on 40 generated ones; smoke
 v3       V3 (three boosters, next close) on 40 generated markets, smoke
+ultimate Ultimate (one coin, next close) on 40 generated markets, smoke
 planted  LightGBM on planted edges of 0.5 to 6 points, 40 markets each: the minimum-detectable-edge curve
 blind    the same learner with all 46 columns of the last four candles, edges of 4 and 6 points, 40 markets each
 
@@ -29,6 +31,7 @@ import pandas as pd
 from cryptolab.data import load_candles
 from cryptolab.audit.controls import EDGES, control_code, controls, lightgbm_walk_forward, minimum_detectable_edge
 from cryptolab.audit.pipelines.hybrid import hybrid_control
+from cryptolab.audit.pipelines.ultimate import ultimate_control
 from cryptolab.audit.pipelines.v2 import v2_control
 from cryptolab.audit.pipelines.v3 import v3_control
 from cryptolab.features.sets.v9 import v9_feature_names
@@ -55,6 +58,7 @@ STUDIES = {  # study -> parts: name, system, markets, what
         ("Hybrid, garch", hybrid_control, 40, "garch"),
     ],
     "v3": [("V3 smoke, garch", v3_control, 40, "garch")],
+    "ultimate": [("Ultimate smoke, garch", ultimate_control, 40, "garch")],
     "planted": [("LightGBM", lightgbm_walk_forward, 40, EDGES)],
     "blind": [("LightGBM, 46 columns", BLIND, 40, (0.04, 0.06))],
 }
@@ -99,7 +103,7 @@ def power(curve):
 
 def main():
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_argument("studies", nargs="*", help="null, v9, trading, v3, planted, blind; all when none is named")
+    cli.add_argument("studies", nargs="*", help=", ".join(STUDIES) + "; all when none is named")
     cli.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     cli.add_argument(
         "--data-dir", default="../shared/data", help="folder with BTCUSDT_1h for the flipped and shuffled markets",

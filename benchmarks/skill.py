@@ -1,10 +1,11 @@
-"""Can V9 and V3 find what is there, and does V9 find nothing where nothing is?
+"""Can V9, V3 and Ultimate find what is there, and does V9 find nothing where nothing is?
 
-python -m benchmarks.skill [planted] [v3] [null] [rivals] [--data-dir FOLDER] [--profile quick] [--seeds 5]
+python -m benchmarks.skill [planted] [v3] [ultimate] [null] [rivals] [--data-dir FOLDER] [--profile quick] [--seeds 5]
 
 planted  a market with an edge of 0.15 (best possible accuracy 0.65): the direction model's accuracy per seed
 v3       the same market with 40,000 candles: accuracy of V3's stack (three boosters, next close) and of each member per
          seed; stack minus member as paired differences over the seeds
+ultimate the same 40,000 candles: accuracy of Ultimate's probability per seed, all tasks learned at once
 null     markets without direction: p-values of direction and price, volatility against the market's true sigma
 rivals   BTCUSDT 1h, 20,000 candles: AUC of V9, LightGBM and logistic regression on the same rows and features
 
@@ -30,6 +31,7 @@ from cryptolab.models.volatility import range_to_sigma
 from cryptolab.files import plain, write_json
 from cryptolab.systems.artefacts import library_code
 from cryptolab.audit.compare import compare
+from cryptolab.systems.ultimate.system import Ultimate
 from cryptolab.systems.v3.system import V3
 from cryptolab.systems.v9 import V9
 
@@ -138,15 +140,36 @@ def paired(seeds):
     return {"seeds": len(runs), "accuracy": stack.mean(), "best": np.mean([run["best"] for run in runs]), "paired": out}
 
 
-STUDIES = {"planted": (planted, 3), "v3": (planted_v3, 5), "null": (null, 5), "rivals": (rivals, 3)}
+def planted_ultimate(profile, seed, data_dir):
+    "Accuracy of Ultimate's probability where 0.65 is the best possible."
+    start, candles = time.perf_counter(), planted_market(edge=0.15, n=40_000, seed=seed)
+    system = Ultimate(profile=profile, seed=seed, threads=1).fit(candles, log=None)
+    test, found = system.rows("test"), system.results_
+    y = system.labels(candles)["direction"]["y"][test].to_numpy()
+    p = system.forecast(candles)["p_up"][test].to_numpy()
+    low, high = accuracy_interval((p > 0.5) == y)
+    truth = market_truth(candles)["true_p_up"][test].to_numpy()
+    return {
+        "n": len(test), "accuracy": float(((p > 0.5) == y).mean()), "low": low, "high": high,
+        "best": float(((truth > 0.5) == y).mean()), "auc": found["direction"]["roc_auc"],
+        "quantiles": {h: {k: v[k] for k in ("loss", "loss_training_quantiles")} for h, v in found["quantiles"].items()},
+        "regime": found["regime"], "best_epoch": system.histories_["network"].attrs["best_epoch"],
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+STUDIES = {
+    "planted": (planted, 3), "v3": (planted_v3, 5), "ultimate": (planted_ultimate, 3), "null": (null, 5),
+    "rivals": (rivals, 3),
+}
 
 
 def main():
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_argument("studies", nargs="*", help="planted, v3, null, rivals; all when none is named")
+    cli.add_argument("studies", nargs="*", help="planted, v3, ultimate, null, rivals; all when none is named")
     cli.add_argument("--data-dir", default="../shared/data", help="folder with BTCUSDT_1h for `rivals`")
     cli.add_argument("--profile", default="quick")
-    cli.add_argument("--seeds", type=int, help="how many seeds (default: 3, 5, 5, 3)")
+    cli.add_argument("--seeds", type=int, help="how many seeds (default: 3, 5, 3, 5, 3)")
     cli.add_argument("--force", action="store_true", help="compute finished seeds again")
     args = cli.parse_args()
     if unknown := set(args.studies) - set(STUDIES):

@@ -388,13 +388,16 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
             )
 
     def hybrid(candles, others, profile, seed):
-        from cryptolab.audit.claims.measurements import measurements
-
         assert len(candles) == 1200 + round(0.12 * 1200) and others is None and profile == "smoke"
         return measurements("hybrid.ensemble", "system", "hybrid (smoke)", {"roc_auc": (0.55, 0.52, 0.58)}, 180, "here")
 
     monkeypatch.setattr("cryptolab.systems.v9.system.V9", Toy)
+    def ultimate(candles, others, profile, seed):
+        assert len(candles) == 3000 and others is None and profile == "smoke"
+        return measurements("ultimate.backtest", "system", "Ultimate (smoke)", {"sharpe": (0.1, -1.0, 1.2)}, 60, "here")
+
     monkeypatch.setattr("cryptolab.audit.claims.hybrid.hybrid_measurements", hybrid)
+    monkeypatch.setattr("cryptolab.audit.claims.ultimate.ultimate_measurements", ultimate)
     result = audit({"candles": sample_market(n=3000)[OHLCV]}, **{**SMALL, "profile": "smoke"})
     claims = audit_tables(result)["claims"]
     assert set(claims.verdict) <= set(VERDICTS)
@@ -403,11 +406,13 @@ def test_audit_measures_v9_and_judges_it(tmp_path, monkeypatch):
         and claims.verdict["v9.price.mape"] == "beaten by doing nothing"
     )
     assert claims.subject["v9.direction.accuracy"] == "V9 (smoke)" and claims.n["v9.direction.accuracy"] > 250
-    assert set(claims.verdict[claims.system.isin(["v2", "v3", "ultimate"])]) == {"not yet measured", "not testable"}
+    assert set(claims.verdict[claims.system.isin(["v2", "v3"])]) == {"not yet measured", "not testable"}
     assert (
         claims.verdict["hybrid.ensemble.roc_auc"] == "not reproduced"
         and claims.subject["hybrid.ensemble.roc_auc"] == "hybrid (smoke)"
     )
+    assert claims.verdict["ultimate.backtest.sharpe"] in ("not reproduced", "beaten by doing nothing")
+    assert claims.subject["ultimate.backtest.sharpe"] == "Ultimate (smoke)"
     text = audit_text(result)
     assert "SMALLEST LEAK" in text and "v9.direction.accuracy" in text and len(claims_view(claims)) == len(claims)
 

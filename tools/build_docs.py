@@ -121,6 +121,10 @@ INNER = {  # rooms inside rooms
         "Claims",
         "What the documents claim of their systems, what of it can be true, and what is measured.",
     ),
+    "runs/study": (
+        "Study of the techniques",
+        "Every technique of Ultimate against the plain alternative on the same rows: arms, heads, search, verdicts.",
+    ),
     "reports/pages": (
         "Pages of the systems",
         "What the report of each system says and shows beyond what all reports have in common.",

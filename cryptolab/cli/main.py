@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'new_app', 'run_command', 'batch_command', 'leaderboard_command', 'predict_command',
            'certify_command', 'audit_command', 'certificates_command', 'doctor_command', 'settings_command',
-           'new_system_command', 'publish_command', 'hybrid_command', 'v3_command', 'main']
+           'new_system_command', 'publish_command', 'hybrid_command', 'v3_command', 'study_command', 'main']
 
 # %% ../../nbs/95_cli/90_main.ipynb #f2c2d096
 import json
@@ -424,6 +424,21 @@ def v3_command(context: typer.Context) -> None:
     from cryptolab.cli.v3 import v3_app
 
     v3_app(args=context.args, prog_name="cryptolab v3")
+
+
+@app.command("study", context_settings=_PASS_ON)
+def study_command(context: typer.Context) -> None:
+    """Does every technique of a system earn its place? `study ultimate`.
+
+    Parameters
+    ----------
+    context : typer.Context
+        holds the words behind `study`
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from cryptolab.cli.study import study_app
+
+    study_app(args=context.args, prog_name="cryptolab study")
 
 # %% ../../nbs/95_cli/90_main.ipynb #772ca2ae
 def main() -> None:

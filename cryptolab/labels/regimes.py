@@ -25,21 +25,22 @@ def usual_move(candles: pd.DataFrame, horizon: int = 1, window: int = 168, timef
     horizon : int, default 1
         candles of the move
     window : int, default 168
-        newest returns that tell how large moves are; a week of hours
+        newest candles whose returns tell how large moves are; a week of hours
     timeframe : str | None, default None
         length of a candle; None reads it from the candles
 
     Returns
     -------
     pd.Series
-        log return per horizon; NaN until `window` returns without a gap are known
+        log return per horizon; NaN where fewer than half of the returns are known
     """
     window, horizon = check_count("window", window), check_count("horizon", horizon)
     (close,) = price_arrays(candles, "close")
     run = segments(candles.index, check_clock(candles, timeframe)[0])
     move = np.full(len(close), np.nan)
     move[1:] = np.where(np.diff(run) == 0, np.diff(np.log(close)), np.nan)
-    return np.sqrt(horizon) * pd.Series(move, candles.index).rolling(window).std()
+    move = pd.Series(move, candles.index)
+    return np.sqrt(horizon) * move.rolling(window, min_periods=max(2, window // 2)).std()
 
 # %% ../../nbs/30_labels/40_regimes.ipynb #76a45d17
 def scaled_direction(

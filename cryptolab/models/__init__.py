@@ -32,6 +32,17 @@ if TYPE_CHECKING:
     from cryptolab.models.stacking import (
         calibrated, fit_calibration, fit_isotonic, fit_meta, fit_temperature, stacked, stacking_folds,
     )
+    from cryptolab.models.weights import read_variables, write_variables
+    from cryptolab.models.gradients import compiled, loss_gradients, value_and_gradients
+    from cryptolab.models.tft import TemporalFusionTransformer, quantile_loss
+    from cryptolab.models.graph_attention import (
+        GraphAttentionNetwork, edge_loss, edge_scores, lagged_graph, predict_edges,
+    )
+    from cryptolab.models.multi_task import (
+        MultiTaskLearningHead, UncertaintyWeights, check_labels, equal_weights, multi_task_losses,
+    )
+    from cryptolab.models.meta_learning import AdaptedModel, MetaLearningMAML
+    from cryptolab.models.continual import ContinualLearner, ReplayMemory, choose_importance
     from cryptolab.models.onnx_export import booster_to_onnx
     from cryptolab.models.onnx_network import network_to_onnx
     from cryptolab.models.onnx_graph import calibration_to_onnx, meta_to_onnx, stack_to_onnx
@@ -60,6 +71,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "stacking": [
         "calibrated", "fit_calibration", "fit_isotonic", "fit_meta", "fit_temperature", "stacked", "stacking_folds",
     ],
+    "weights": ["read_variables", "write_variables"],
+    "gradients": ["compiled", "loss_gradients", "value_and_gradients"],
+    "tft": ["TemporalFusionTransformer", "quantile_loss"],
+    "graph_attention": ["GraphAttentionNetwork", "edge_loss", "edge_scores", "lagged_graph", "predict_edges"],
+    "multi_task": [
+        "MultiTaskLearningHead", "UncertaintyWeights", "check_labels", "equal_weights", "multi_task_losses",
+    ],
+    "meta_learning": ["AdaptedModel", "MetaLearningMAML"],
+    "continual": ["ContinualLearner", "ReplayMemory", "choose_importance"],
     "onnx_export": ["booster_to_onnx"],
     "onnx_network": ["network_to_onnx"],
     "onnx_graph": ["calibration_to_onnx", "meta_to_onnx", "stack_to_onnx"],

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
         plot_price_error, plot_reliability, plot_rivals, plot_volatility,
     )
     from cryptolab.reports.trade_plots import plot_equity, plot_excursions, plot_months, plot_trades
+    from cryptolab.reports.panel_plots import (
+        graph_table, plot_attention, plot_fan, plot_graph, plot_importance, quantile_columns,
+    )
+    from cryptolab.reports.panel_scores import (
+        plot_quantile_calibration, plot_regimes, quantile_table, regime_table,
+    )
     from cryptolab.reports.render import notebook_body, render_html
     from cryptolab.reports.results import finding_markdown, read_result, system_result, write_results
     from cryptolab.reports.info_sheet import leakage_info_sheet, record_trial, system_info_sheet, text_table
@@ -34,6 +40,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "plot_learning_curves", "plot_price_error", "plot_reliability", "plot_rivals", "plot_volatility",
     ],
     "trade_plots": ["plot_equity", "plot_excursions", "plot_months", "plot_trades"],
+    "panel_plots": [
+        "graph_table", "plot_attention", "plot_fan", "plot_graph", "plot_importance", "quantile_columns",
+    ],
+    "panel_scores": ["plot_quantile_calibration", "plot_regimes", "quantile_table", "regime_table"],
     "render": ["notebook_body", "render_html"],
     "results": ["finding_markdown", "read_result", "system_result", "write_results"],
     "info_sheet": ["leakage_info_sheet", "record_trial", "system_info_sheet", "text_table"],

@@ -27,8 +27,9 @@ from .processes import allow_open_files
 # %% ../../nbs/85_runs/60_claims.ipynb #6e72b338
 _ROOMS = (
     "data", "features", "labels", "validation", "models", "evaluation", "backtest", "systems", "audit/steps",
-    "audit/pipeline", "audit/claims/measurements", "audit/claims/switches", "audit/claims/ablation", "audit/claims/v9",
-    "audit/claims/v2", "audit/claims/hybrid", "audit/claims/v3", "audit/claims/ultimate",
+    "audit/pipeline", "audit/claims/measurements", "audit/claims/accounts", "audit/claims/switches",
+    "audit/claims/ablation", "audit/claims/v9", "audit/claims/v2", "audit/claims/hybrid", "audit/claims/v3",
+    "audit/claims/ultimate",
 )
 
 
@@ -182,14 +183,18 @@ def _forecasts(tables, folds, profile, seed, steps, work, log):
 
 # %% ../../nbs/85_runs/60_claims.ipynb #f8c4f0ce
 def _trading_jobs(tables, rows, profile, seed):
-    "Claims of the systems that trade: V2 and V3 on 15-minute candles, the hybrid ensemble on V9's and on another coin."
-    from cryptolab.audit.claims import hybrid, v2, v3
+    "Claims of the systems that trade: hybrid ensemble and Ultimate with another coin, V2 and V3 on 15-minute candles."
+    from cryptolab.audit.claims import hybrid, ultimate, v2, v3
 
-    others = {"other": tables["other"]} if "other" in tables else None
+    other = tables.get("other")
+    others, coins = (None, None) if other is None else ({"other": other}, {other.attrs.get("symbol", "OTHER"): other})
     jobs = {
         f"hybrid system {profile} {seed}": lambda: hybrid.hybrid_measurements(
             tables["candles"].iloc[-rows:], others, profile, seed,
-        )
+        ),
+        f"ultimate system {profile} {seed}": lambda: ultimate.ultimate_measurements(
+            tables["candles"], coins, profile, seed,
+        ),
     }
     if "quarter" in tables:
         jobs[f"v2 system {profile} {seed}"] = lambda: v2.v2_measurements(tables["quarter"], profile, seed)

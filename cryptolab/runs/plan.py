@@ -179,7 +179,8 @@ def make_plan(symbols: list[str], timeframes: list[str], systems: list[str] = ("
 CODE = (
     "config", "files", "faces", "data", "features", "labels", "validation", "models", "evaluation", "backtest",
     "systems", "audit", "reports/escape", "reports/policy", "reports/plots", "reports/trade_plots", "reports/render",
-    "reports/results", "reports/info_sheet", "reports/explain_plots", "reports/pages",
+    "reports/results", "reports/info_sheet", "reports/explain_plots", "reports/panel_plots", "reports/panel_scores",
+    "reports/pages",
 )
 
 

@@ -147,7 +147,14 @@ def newest_forecast(
     candles = load_candles(
         symbol, timeframe, source=source, data_dir=data_dir, end=end, limit=limit, warmup=200, now=now,
     )
-    table = system.forecast(candles)
+    others = [name for name in getattr(system, "coins_", ()) if name != symbol.upper()]
+    pool = {
+        name: load_candles(
+            name, timeframe, source=source, data_dir=data_dir, end=end, limit=limit, warmup=200, now=now,
+        )
+        for name in others
+    }
+    table = system.forecast(candles, pool=pool) if others else system.forecast(candles)
     newest = len(table) and table.index[-1] == candles.index[-1]
     if not newest or ("p_up" in table and not math.isfinite(table["p_up"].iloc[-1])):
         last = table.index[-1] if len(table) else "no row at all"

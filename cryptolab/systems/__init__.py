@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cryptolab.systems.v2.system import V2
     from cryptolab.systems.hybrid.system import Hybrid
     from cryptolab.systems.v3.system import V3
+    from cryptolab.systems.ultimate.system import Ultimate
     from cryptolab.systems.classifier import ClassifierSystem
     from cryptolab.systems.registry import SYSTEMS, check_params, system_class
     from cryptolab.systems.base import System, fit_key, fit_or_fetch, fitted_facts
@@ -26,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "v2.system": ["V2"],
     "hybrid.system": ["Hybrid"],
     "v3.system": ["V3"],
+    "ultimate.system": ["Ultimate"],
     "classifier": ["ClassifierSystem"],
     "registry": ["SYSTEMS", "check_params", "system_class"],
     "base": ["System", "fit_key", "fit_or_fetch", "fitted_facts"],

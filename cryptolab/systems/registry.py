@@ -20,6 +20,7 @@ SYSTEMS = {
     "v2": "cryptolab.systems.v2.system:V2",
     "hybrid": "cryptolab.systems.hybrid.system:Hybrid",
     "v3": "cryptolab.systems.v3.system:V3",
+    "ultimate": "cryptolab.systems.ultimate.system:Ultimate",
 }  # name -> module:class
 
 

@@ -135,7 +135,8 @@ backtest | drawdown_reduction | 0.50 | 0.70 | not testable: the bot that it is c
 # cost | ratio | UL-03 | Expected Performance
 adaptation | speed_up | 100 | | not testable: the bot that it is compared with is not described
 # other | rows | UL-03 | Meta-Learning (MAML)
-adaptation | examples | | 10 | adaptation with ten rows against plain fine-tuning with the same ten
+adaptation | examples | | 10 | the smallest of 10, 50, 100 and 500 newest rows with which adapted heads beat unadapted \
+on the day after a change of regime; plain fine-tuning with the same rows beside them
 """
 
 # %% ../../../nbs/75_audit/70_claims/20_claims.ipynb #d866275c

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cryptolab.audit.pipelines.v2 import v2_control, v2_own_control, v2_pipeline
     from cryptolab.audit.pipelines.hybrid import direction_content, hybrid_control, hybrid_pipeline, mirrored
     from cryptolab.audit.pipelines.v3 import v3_control, v3_pipeline
+    from cryptolab.audit.pipelines.ultimate import ultimate_control, ultimate_pipeline
 
 # %% ../../../nbs/75_audit/50_pipelines/99_pipelines.ipynb #40d26de0
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
@@ -22,4 +23,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "v2": ["v2_control", "v2_own_control", "v2_pipeline"],
     "hybrid": ["direction_content", "hybrid_control", "hybrid_pipeline", "mirrored"],
     "v3": ["v3_control", "v3_pipeline"],
+    "ultimate": ["ultimate_control", "ultimate_pipeline"],
 })
