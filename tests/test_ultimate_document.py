@@ -417,6 +417,8 @@ def test_the_graph_hears_only_coins_that_are_there(used, market):
     both = {"BTCUSDT": used["data"], "ETHUSDT": market["ETH/USDT"].iloc[:-100]}
     alone = asyncio.run(used["ai"].predict(both, "BTCUSDT"))
     assert alone["absent"] == ["ETHUSDT"] and alone["listens_to"]["ETHUSDT"] == 0
+    table = pd.concat([table.iloc[-400:].assign(symbol=name) for name, table in market.items()])
+    assert not asyncio.run(used["ai"].predict(table, "BTCUSDT"))["absent"]
 
 
 def test_later_candles_decide_about_earlier_predictions(used, market):

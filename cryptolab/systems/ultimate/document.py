@@ -143,7 +143,7 @@ class UltimateTradingAI:
     def _read_now(self, data, name):
         "Newest candles; settles what they decide, and remembers them. Raises DataError for an unusable newest row."
         system = self._trained()
-        tables = read_tables(data, None if isinstance(data, Mapping) else [name], system.fitted_["timeframe"])
+        tables = read_tables(data, None, system.fitted_["timeframe"], nameless=name)
         if name not in tables:
             raise DataError(f"no candles of {name}", name, ", ".join(tables), "give its table")
         dropped = repairs(tables[name])
@@ -255,10 +255,7 @@ class UltimateTradingAI:
     def _adapt(self, recent, learning_rate):
         "Put a system with adapted heads in the place of the present one."
         system = self._trained()
-        alone = isinstance(recent, pd.DataFrame) and recent.attrs.get("symbol") is None
-        tables = read_tables(recent, None, system.fitted_["timeframe"])
-        if alone and list(tables) == ["COIN"]:
-            tables = {system.coins_[0]: tables["COIN"]}
+        tables = read_tables(recent, None, system.fitted_["timeframe"], nameless=system.coins_[0])
         lead = next((name for name in system.coins_ if name in tables), None)
         if lead is None:
             raise DataError("no coin of this model", ", ".join(system.coins_), ", ".join(tables), "give its candles")

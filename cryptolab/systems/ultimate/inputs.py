@@ -183,7 +183,7 @@ def symbol_of(name: str) -> str:
     return canonical_request(name, "1h")[0]
 
 
-def _frames(data, symbols):
+def _frames(data, symbols, nameless):
     "Symbol -> table as it came; raises DataError where that cannot be told."
     if isinstance(data, (str, Path)):
         data = read_raw(data).frame
@@ -200,7 +200,7 @@ def _frames(data, symbols):
             parts = [(symbol_of(name), part) for name, part in groups]
         else:
             own = data.attrs.get("symbol")
-            names = [symbol_of(own)] if own else symbols or ["COIN"]
+            names = [symbol_of(own)] if own else symbols or [nameless]
             if len(names) > 1:
                 found = f"one table for {', '.join(names)}"
                 raise DataError(
@@ -258,6 +258,7 @@ def read_tables(
     symbols: list | str | None = None,
     timeframe: str | None = None,
     now: str | pd.Timestamp | None = None,
+    nameless: str = "COIN",
 ) -> dict:
     """Clean candles of every coin, what was repaired counted in their attrs.
 
@@ -271,6 +272,8 @@ def read_tables(
         that they must have; None: that of the first coin
     now : str | pd.Timestamp | None, default None
         candles that had not closed then are dropped; None: the clock
+    nameless : str, default "COIN"
+        what a single table without a name is called
 
     Returns
     -------
@@ -284,7 +287,7 @@ def read_tables(
     """
     symbols = [symbols] if isinstance(symbols, str) else list(symbols or [])
     symbols = list(dict.fromkeys(map(symbol_of, symbols)))
-    frames, found = _frames(data, symbols), {}
+    frames, found = _frames(data, symbols, nameless), {}
     missing = [name for name in symbols if name not in frames]
     if missing:
         raise DataError(f"no candles of {', '.join(missing)}", ", ".join(symbols), ", ".join(frames), "add their rows")
