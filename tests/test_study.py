@@ -14,7 +14,7 @@ from cryptolab.runs.study.study import (
     COMPARISONS, STEPS, TECHNIQUES, needed_steps, run_study, study_candles, study_table, study_text, study_view,
 )
 from cryptolab.runs.study.verdict import judge_direction, judge_pairs, pair_arms, verdict_table
-from cryptolab.systems.ultimate.rows import LONGEST
+from cryptolab.systems.ultimate.panel import LONGEST
 
 HOURS = pd.date_range("2025-01-01", periods=400, freq="h", name="time")
 GRID = pd.MultiIndex.from_product([HOURS, ["BTC", "ETH"], [0, 1]], names=["time", "coin", "seed"]).to_frame(index=False)

@@ -14,7 +14,7 @@ import pytest
 
 from cryptolab.config import DataError, ModelError, SettingsError
 from cryptolab.data.market import sample_market
-from cryptolab.systems.ultimate import adapt, document, ensemble, evidence, fit, inputs, search, system, tune
+from cryptolab.systems.ultimate import adapt, document, ensemble, evidence, fit, inputs, search, system, training, tune
 
 KEYS = "action position_size confidence stop_loss_pct take_profit_pct market_regime predicted_volatility reasoning"
 REPORT = "prediction_accuracy sharpe_ratio num_predictions avg_confidence active_symbols device model_parameters"
@@ -259,7 +259,7 @@ def document_modules():
             module = types.ModuleType(name)
             vars(module).update(values)
             patch.setitem(sys.modules, name, module)
-        for module in (system, search):
+        for module in (training, search):
             patch.setattr(module, "SHORT", 10**9)  # no program is worth its building here
         matplotlib.use("Agg")
         yield

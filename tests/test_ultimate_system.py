@@ -143,3 +143,43 @@ def test_a_planted_rule_is_found_by_the_trees_that_choose_columns():
     market = planted_market(edge=0.3, n=3_000, seed=0)
     system = Ultimate(**SMOKE, sizes={"columns": 24}).fit(market, log=None)
     assert {"lower_shadow", "range_atr"} <= set(system.scaler_.chosen)
+
+
+def test_predict_gives_a_model_that_listens_its_other_coins(tmp_path):
+    from cryptolab.data import load_candles
+    from cryptolab.serving.forecast import newest_forecast
+
+    names = ("BTCUSDT", "ETHUSDT")
+    pair = {n: [load_candles(name, "1h", source="sample", limit=n, warmup=200) for name in names] for n in (900, 400)}
+    btc, eth = pair[900]
+    system = Ultimate(**SMOKE, pool="ETHUSDT").fit(btc, log=None, pool={"ETHUSDT": eth})
+    system.save(tmp_path / "model")
+    btc, eth = pair[400]  # what `newest_forecast` reads; the sample market of another length is another market
+    now = btc.index[-1] + pd.Timedelta("1h")
+    answer = newest_forecast("BTCUSDT", "1h", tmp_path / "model", source="sample", now=now)
+    both, alone = (float(system.forecast(btc, pool)["p_up"].iloc[-1]) for pool in ({"ETHUSDT": eth}, {}))
+    assert answer["p_up"] == pytest.approx(both, abs=1e-7)
+    assert abs(both - alone) > 1e-5
+
+
+def test_finished_heads_are_not_worse_where_they_were_chosen_and_leave_the_probability_alone(coins):
+    from cryptolab.systems.ultimate.network import TASK_ANSWERS, head_losses
+    from cryptolab.systems.ultimate.rows import ultimate_rows
+    from cryptolab.systems.ultimate.training import HeadTrainer, finish_heads, state_rows, train_network
+
+    sizes = {"epochs": 3, "patience": 3}
+    system = Ultimate(**SMOKE, sizes=sizes)
+    rows = ultimate_rows({"BTCUSDT": coins["BTCUSDT"]}, 6, select=8, threads=1)
+    network, _ = train_network(system, rows, log=None)
+    x, y = state_rows(network, rows, "stop")
+    trainer = HeadTrainer(network, network.base_losses(state_rows(network, rows, "train")[1]))
+    lost = [float(trainer.compute_loss(None, y, network.heads(x)))]
+    others = [w.copy() for v in (network.tft, network.up) for w in v.get_weights()]
+    finish_heads(network, rows, system.chosen_sizes() | {"epochs": 30, "rate": 0.02, "patience": 30}, log=None)
+    lost.append(float(trainer.compute_loss(None, y, network.heads(x))))
+    assert lost[1] < lost[0]
+    for before, after in zip(others, [w for v in (network.tft, network.up) for w in v.get_weights()]):
+        np.testing.assert_array_equal(before, after)
+    assert set(head_losses(tuple(TASK_ANSWERS), y, network.heads(x))[0]) == set(TASK_ANSWERS.values())
+    alone = Ultimate(**SMOKE, tasks="up", sizes=sizes)
+    assert finish_heads(train_network(alone, rows, log=None)[0], rows, sizes, log=None).empty

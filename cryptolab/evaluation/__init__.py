@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cryptolab.evaluation.conformal import (
         conformal_quantile, split_interval, AdaptiveInterval, price_interval, coverage_over_time, plot_coverage,
     )
+    from cryptolab.evaluation.quantiles import pinball_losses
     from cryptolab.evaluation.costs import (
         sign_position, gross_edge, units_traded, position_turnover, break_even, position_break_even, net_edge,
         buy_and_hold, random_entries, cost_comparison,
@@ -75,6 +76,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "conformal_quantile", "split_interval", "AdaptiveInterval", "price_interval", "coverage_over_time",
         "plot_coverage",
     ],
+    "quantiles": ["pinball_losses"],
     "costs": [
         "sign_position", "gross_edge", "units_traded", "position_turnover", "break_even", "position_break_even",
         "net_edge", "buy_and_hold", "random_entries", "cost_comparison",

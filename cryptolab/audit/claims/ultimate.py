@@ -69,7 +69,7 @@ def _tree_classes(candles, parts, seed):
     import lightgbm as lgb
 
     from cryptolab.features.registry import features
-    from cryptolab.systems.ultimate.rows import candle_columns
+    from cryptolab.systems.ultimate.panel import candle_columns
 
     x = features(candles, "ultimate", columns=candle_columns())
     train, val, test = (lgb.Dataset(x.loc[y.index].to_numpy("float32"), y.to_numpy()) for y in parts)

@@ -17,7 +17,7 @@ from ...config import one_of
 # %% ../../../nbs/75_audit/50_pipelines/50_ultimate.ipynb #18296573
 def _inputs(X, window, scaler, step):
     "What the network sees of some rows; a row's calendar follows from its time and the length of a candle."
-    from cryptolab.systems.ultimate.rows import calendar_inputs
+    from cryptolab.systems.ultimate.panel import calendar_inputs
 
     rows = np.asarray(X, dtype="float32").reshape(len(X) * window, -1)
     observed = scaler.transform(rows).reshape(len(X), 1, window, -1)
@@ -94,7 +94,7 @@ def ultimate_pipeline(
 
     def features(candles):
         from cryptolab.features.registry import features
-        from cryptolab.systems.ultimate.rows import candle_columns
+        from cryptolab.systems.ultimate.panel import candle_columns
 
         return rows_side_by_side(features(candles, "ultimate", columns=candle_columns()), window)
 

@@ -16,7 +16,8 @@ from ..info_sheet import PART_NAMES, span_text, system_info_sheet
 from ..panel_scores import quantile_table, regime_table
 from .system import comparison_result
 from ...systems.ultimate.network import QUANTILES
-from ...systems.ultimate.system import coin_answers, panel_of
+from ...systems.ultimate.system import panel_of
+from ...systems.ultimate.training import coin_answers
 from ...systems.ultimate.forecast import ask_network
 
 # %% ../../../nbs/80_reports/70_pages/50_ultimate.ipynb #cdc3b1a3

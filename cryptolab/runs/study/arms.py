@@ -19,10 +19,11 @@ from ...evaluation.baselines import lightgbm_baseline, logistic_baseline
 from ...evaluation.metrics import log_losses
 from ...models.calibration import calibrate, fit_sigmoid, log_odds
 from ...models.training import without_advice
-from ...systems.ultimate.forecast import ask_network
+from ...systems.ultimate.forecast import ask_network, network_states
 from ...systems.ultimate.network import TASKS
 from ...systems.ultimate.rows import UltimateRows, panel_inputs, ultimate_rows
-from ...systems.ultimate.system import Ultimate, train_network
+from ...systems.ultimate.system import Ultimate
+from ...systems.ultimate.training import finish_heads, train_network
 
 # %% ../../../nbs/85_runs/80_study/20_arms.ipynb #8a1c4277
 STUDY_SIZES = {
@@ -195,7 +196,9 @@ def network_arm(case: StudyCase, arm: str, tasks: tuple = ("up",), sizes: dict |
     params = {"graph": "none"} | params
     with without_advice(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Gradients do not exist")  # of the heads that learn nothing here
-        network, _ = train_network(case.system(sizes, tasks=tasks, **params), case.rows, None, case.log)
+        system = case.system(sizes, tasks=tasks, **params)
+        network, _ = train_network(system, case.rows, None, case.log)
+        finish_heads(network, case.rows, system.chosen_sizes(), case.seed, case.log)
     found = ask_network(network, case.rows.panel, case.judged, keep=("up", "volatility"))
     return network, loss_table(case, arm, {task: found[task][..., 0] for task in found if task in tasks})
 
@@ -217,9 +220,9 @@ def frozen_states(case: StudyCase, network) -> np.ndarray:
     """
     panel = case.rows.panel
     at = np.flatnonzero(panel.present.any(axis=0))
-    found = ask_network(lambda inputs: {"states": network.states(inputs)[0][:, :, 0]}, panel, at, keep=("states",))
-    out = np.zeros((len(panel.times), *found["states"].shape[1:]), dtype="float32")
-    out[at] = found["states"]
+    found = network_states(network, panel, at)
+    out = np.zeros((len(panel.times), *found.shape[1:]), dtype="float32")
+    out[at] = found
     return out
 
 # %% ../../../nbs/85_runs/80_study/20_arms.ipynb #fd4da0d0

@@ -17,7 +17,7 @@ from ...config import DataError, load_keras
 from ...evaluation.metrics import log_losses
 from ...models.continual import ContinualLearner, choose_importance
 from ...models.meta_learning import MetaLearningMAML
-from ...systems.ultimate.rows import LONGEST
+from ...systems.ultimate.panel import LONGEST
 
 # %% ../../../nbs/85_runs/80_study/30_heads.ipynb #cdb17aa1
 LOSSES = {"up": "binary_crossentropy", "volatility": "mse"}

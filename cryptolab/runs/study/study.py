@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EPISODE', 'COMPARISONS', 'TECHNIQUES', 'STEPS', 'Comparison', 'StudySteps', 'head_bench', 'needed_steps',
-           'judge_comparison', 'study_table', 'study_key', 'study_candles', 'run_study', 'stored_study',
-           'study_view', 'study_text']
+           'judge_comparison', 'study_table', 'study_key', 'study_candles', 'run_study', 'joined_studies',
+           'stored_study', 'study_view', 'study_text']
 
 # %% ../../../nbs/85_runs/80_study/90_study.ipynb #e02e64be
 import hashlib
@@ -26,7 +26,7 @@ from .heads import EXAMPLES, HeadBench, adaptation_arms, continual_arms
 from .search import search_sizes, tuned_settings
 from .verdict import judge_direction, judge_pairs, pair_arms, verdict_table
 from ...systems.ultimate.network import TASKS
-from ...systems.ultimate.rows import LONGEST
+from ...systems.ultimate.panel import LONGEST
 
 # %% ../../../nbs/85_runs/80_study/90_study.ipynb #9912485e
 EPISODE = 100  # rows that are judged after one adaptation
@@ -482,6 +482,41 @@ def _choices(losses):
         return []
     chosen = losses.dropna(subset="choice").groupby(["arm", "task", "choice"])["seed"].nunique()
     return chosen.reset_index().to_dict("records")
+
+# %% ../../../nbs/85_runs/80_study/90_study.ipynb #14a2efeb
+def joined_studies(stored: dict | None, result: dict) -> dict:
+    """A study of some techniques beside the rows that an earlier one found for the others.
+
+    Parameters
+    ----------
+    stored : dict | None
+        an earlier result of `run_study`
+    result : dict
+        a later one of the same candles and seeds; its techniques replace those of the earlier
+
+    Returns
+    -------
+    dict
+        the later one with the earlier one's other rows, corrected together; each row with the code that made it
+    """
+    rows = [row | {"code": row.get("code", result["code"])} for row in result["table"]]
+    if not stored:
+        return result | {"table": rows}
+    candles, found = stored["data"]["fingerprints"], result["data"]["fingerprints"]
+    if (candles, stored["seeds"]) != (found, result["seeds"]):
+        expected = f"{', '.join(candles)} as they were and {stored['seeds']} seeds"
+        other = f"{', '.join(found)} and {result['seeds']} seeds"
+        raise SettingsError("the stored study is another one", expected, other, "run all techniques again")
+    again = {row["group"] for row in rows}
+    kept = [row | {"code": row.get("code", stored["code"])} for row in stored["table"] if row["group"] not in again]
+    order = [(c.technique, c.rival) for c in COMPARISONS]
+    rows = sorted(kept + rows, key=lambda row: order.index((row["technique"], row["rival"])))
+    choices = {(row["arm"], row["task"], row["choice"]): row for row in stored["choices"] + result["choices"]}
+    return plain(result | {
+        "table": verdict_table(rows).to_dict("records"), "choices": list(choices.values()),
+        "steps": list(dict.fromkeys(stored["steps"] + result["steps"])),
+        "search": result["search"] or stored["search"],
+    })
 
 # %% ../../../nbs/85_runs/80_study/90_study.ipynb #3bd2ba2b
 def stored_study() -> Path | None:

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from cryptolab.systems.ultimate.system import Ultimate, coin_answers, forecast_table, panel_of, ultimate_results
-    from cryptolab.systems.ultimate.rows import (
-        Panel, PanelBatches, UltimateRows, candle_columns, coin_labels, make_panel, panel_inputs, panel_targets,
-        ultimate_rows,
+    from cryptolab.systems.ultimate.results import ultimate_results
+    from cryptolab.systems.ultimate.system import Ultimate, forecast_table, panel_of
+    from cryptolab.systems.ultimate.training import (
+        calibrate_coins, coin_answers, finish_heads, make_network, train_network,
     )
+    from cryptolab.systems.ultimate.panel import (
+        Panel, candle_columns, coin_labels, make_panel, panel_labels, panel_parts,
+    )
+    from cryptolab.systems.ultimate.columns import choose_columns, column_importance
+    from cryptolab.systems.ultimate.rows import PanelBatches, UltimateRows, panel_inputs, panel_targets, ultimate_rows
     from cryptolab.systems.ultimate.network import ULTIMATE_PROFILES, UltimateNetwork, uses_graph
     from cryptolab.systems.ultimate.forecast import ask_network, fit_calibration, forecast_columns, ultimate_orders
     from cryptolab.systems.ultimate.batches import (
@@ -36,11 +41,12 @@ if TYPE_CHECKING:
 
 # %% ../../../nbs/70_systems/70_ultimate/99_ultimate.ipynb #ulti0005
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "system": ["Ultimate", "coin_answers", "forecast_table", "panel_of", "ultimate_results"],
-    "rows": [
-        "Panel", "PanelBatches", "UltimateRows", "candle_columns", "coin_labels", "make_panel", "panel_inputs",
-        "panel_targets", "ultimate_rows",
-    ],
+    "system": ["Ultimate", "forecast_table", "panel_of"],
+    "panel": ["Panel", "candle_columns", "coin_labels", "make_panel", "panel_labels", "panel_parts"],
+    "columns": ["choose_columns", "column_importance"],
+    "rows": ["PanelBatches", "UltimateRows", "panel_inputs", "panel_targets", "ultimate_rows"],
+    "training": ["calibrate_coins", "coin_answers", "finish_heads", "make_network", "train_network"],
+    "results": ["ultimate_results"],
     "network": ["ULTIMATE_PROFILES", "UltimateNetwork", "uses_graph"],
     "forecast": ["ask_network", "fit_calibration", "forecast_columns", "ultimate_orders"],
     "batches": [

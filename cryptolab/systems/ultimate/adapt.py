@@ -23,15 +23,14 @@ from ...models.multi_task import MultiTaskLearningHead, multi_task_losses
 from ...models.tft_blocks import Linear
 from ...models.training import without_advice
 from ...models.weights import read_variables, write_variables
-from .forecast import moments_at_once
-from .rows import LONGEST, coin_labels, outcome_times, panel_inputs
-from .system import WARM, Ultimate, make_network, panel_of
+from .forecast import network_states
+from .network import TASK_ANSWERS
+from .panel import LONGEST, coin_labels, outcome_times
+from .system import WARM, Ultimate, panel_of
+from .training import make_network
 
 # %% ../../../nbs/70_systems/70_ultimate/91_adapt.ipynb #527db93a
-HEADS = {
-    "up": "up", "direction": "price_direction", "volatility": "volatility", "regime": "market_regime",
-    "size": "position_size",
-}  # label -> answer
+HEADS = {"up": "up"} | TASK_ANSWERS  # label -> answer
 
 
 class HeadModel(KerasModel):
@@ -201,15 +200,6 @@ class HeadRows:
         return self.states[rows], {name: values[rows] for name, values in self.labels.items()}
 
 
-def _states(network, panel, at):
-    "The states of the nearest horizon, (len(at), coins, hidden)."
-    size, parts = moments_at_once(panel, network.settings["sizes"]["selection"]), []
-    with without_advice():
-        for start in range(0, len(at), size):
-            parts.append(np.asarray(network.states(panel_inputs(panel, at[start : start + size]))[0][:, :, 0]))
-    return np.concatenate(parts)
-
-
 def head_rows(
     system: Ultimate,
     candles: pd.DataFrame,
@@ -255,7 +245,7 @@ def head_rows(
         expected = f"more than {WARM + system.window} candles without a gap"
         raise DataError("no row to adapt to", expected, f"{len(candles)} candles", "give more candles")
     at = np.unique(moment)
-    states = _states(system.models_["network"], panel, at)[np.searchsorted(at, moment), coin]
+    states = network_states(system.models_["network"], panel, at)[np.searchsorted(at, moment), coin]
     found = {name: np.stack([table[name] for table in labels])[coin, moment].astype("float32") for name in HEADS}
     regime = np.stack([table["regime_now"] for table in labels])[coin, moment].astype(int)
     times = outcome_times(panel.times, max(LONGEST, *horizons)).iloc[moment].reset_index(drop=True)

@@ -32,7 +32,8 @@ from .forecast import ask_network, ultimate_orders
 from .inputs import check_config, own_keys, read_config, read_tables, repairs, symbol_of
 from .network import QUANTILES
 from .search import search_sizes
-from .system import WARM, Ultimate, coin_answers, forecast_table, panel_of
+from .system import Ultimate, WARM, forecast_table, panel_of
+from .training import coin_answers
 
 # %% ../../../nbs/70_systems/70_ultimate/95_document.ipynb #37a1d70a
 _LOG = logging.getLogger("cryptolab.systems.ultimate.document")

@@ -16,7 +16,7 @@ from ...evaluation.significance import LEAST_TRADES
 from ...labels import next_direction
 from ...models.calibration import calibrate
 from .forecast import ask_network
-from .rows import KNOWN
+from .panel import KNOWN
 from .system import Ultimate, panel_of
 
 # %% ../../../nbs/70_systems/70_ultimate/92_evidence.ipynb #68b868af

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from .rows import panel_inputs, panel_targets, ultimate_rows
-from .system import SHORT, Ultimate, make_network
+from .system import Ultimate
+from .training import SHORT, make_network
 from .tune import HyperparameterOptimizer
 
 # %% ../../../nbs/70_systems/70_ultimate/92_search.ipynb #8e873458
