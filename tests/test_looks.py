@@ -258,8 +258,10 @@ def boards():
 
 
 SAID = [
-    ("more than luck", "not distinguishable from guessing"), ("better than flat", "not distinguishably different than"),
-    ("better than repeating", "as good as repeating"), ("better than the base rate", "worse than the base rate"),
+    ("points against always saying", "points against always saying"),
+    ("better than everything that costs nothing", "the same answers as flat"),
+    ("better than everything that costs nothing", "the same answers as persistence"),
+    ("better than the base rate", "worse than the base rate"),
     ("More often right than majority", "than none of them"), ("basis points per candle", "basis points per candle"),
     ("noise is beaten", "none is shown to beat noise"),
 ]

@@ -10,8 +10,10 @@ from statsmodels.stats.multitest import multipletests
 from cryptolab.config import DataError, SettingsError
 from cryptolab.data import planted_market
 from cryptolab.evaluation import baselines
-from cryptolab.evaluation.comparison import direction_comparison, finding
+from cryptolab.evaluation.comparison import direction_comparison
 from cryptolab.evaluation.costs import cost_comparison, sign_position
+from cryptolab.evaluation.proof import proof_text
+from cryptolab.files import plain
 from cryptolab.audit.leaks.audit import DETECTORS, TAXONOMY
 from cryptolab.evaluation.rivals import baseline_forecasts, best_methods, rival_comparison, rival_words
 from cryptolab.labels import natr_future, next_direction, next_log_return
@@ -74,23 +76,20 @@ def test_the_sentence_names_edge_uncertainty_and_cost(market):
     y, forecasts = market
     rng = np.random.default_rng(2)
     returns = (2 * y - 1) * rng.exponential(0.002, len(y))
-    direction = direction_comparison(y, forecasts, 1, returns)
-    volatility = pd.DataFrame(
-        {"qlike": [0.1, 0.2], "r2": [0.5, 0.4], "skill": [0.5, 0.0], "skill_low": [0.4, 0.0], "skill_high": [0.6, 0.0]},
-        index=["V9", "persistence"],
-    )
-    price = pd.DataFrame({"mase": [1.0], "mase_low": [0.99], "mase_high": [1.01]}, index=["V9"])
-    rivals, costs = rival_comparison(y, forecasts), cost_comparison(
-        returns, {"model": sign_position(forecasts["model"])},
-    )
-    text = finding(direction, volatility, price, 0.0015, rivals=rivals, costs=costs)
+    rivals = rival_comparison(y, forecasts)
+    costs = cost_comparison(returns, {"model": sign_position(forecasts["model"])})
+    result = {"direction": direction_comparison(y, forecasts, 1, returns), "rivals": rivals, "costs": costs,
+              "cost_per_side": 0.0015}
+    text = proof_text(plain(result))
     for part in (
-        f"{rivals.edge_low['majority']:+.1f} to {rivals.edge_high['majority']:+.1f}",
-        f"{costs.break_even_bp.iloc[0]:.1f} per side", "less than the stated 15", "after costs -",
+        f"{rivals.edge['majority']:+.1f} points ({rivals.edge_low['majority']:+.1f} to ".split(" (")[0],
+        f"{costs.break_even_bp.iloc[0]:.1f} per side", "less than the stated 15", "Economically nil: after costs −",
     ):
         assert part in text
-    flat = direction_comparison(y, {"model": np.full(len(y), 0.5), "majority": forecasts["majority"]}, 1, returns)
-    assert "never takes a position" in finding(flat, volatility, price, 0.0015)
+    flat = {"model": np.full(len(y), 0.5), "majority": forecasts["majority"]}
+    result |= {"direction": direction_comparison(y, flat, 1, returns), "rivals": rival_comparison(y, flat)}
+    result["costs"] = cost_comparison(returns, {"model": sign_position(flat["model"])})
+    assert "never takes a position" in proof_text(plain(result))
 
 
 def test_every_type_of_leakage_has_a_detector():

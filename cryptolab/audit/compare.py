@@ -15,9 +15,11 @@ import pandas as pd
 from ..config import DataError, SettingsError
 from ..data.market import market_truth
 from ..evaluation import baselines, rivals
-from ..evaluation.comparison import direction_comparison, finding, price_comparison, volatility_comparison
+from ..evaluation.comparison import direction_comparison, price_comparison, volatility_comparison
 from ..evaluation.costs import cost_comparison, sign_position
 from ..evaluation.events import auc_difference, event_comparison
+from ..evaluation.proof import UNITS, proof_text, proofs_of
+from ..files import plain
 
 # %% ../../nbs/75_audit/12_compare.ipynb #3bee7104
 PARTS = ("train", "val", "test")
@@ -239,24 +241,35 @@ class Comparison:
     def __repr__(self):
         return self.finding()
 
+    def facts(self) -> dict:
+        """What a result keeps of the comparison.
+
+        Returns
+        -------
+        dict
+            boards, event (the first), events (all), trading, cost_per_side: as `result.json` has them
+        """
+        from cryptolab.backtest.stats import trading_facts
+
+        names = ("direction", "rivals", "costs", "volatility", "price")
+        found = {"cost_per_side": self.cost} | {name: self.boards[name] for name in names if name in self.boards}
+        events = [_event_facts(self, target) for target in self.rows if f"{target}, rivals" in self.boards]
+        found |= {"event": events[0], "events": events} if events else {}
+        if self.account is not None:
+            found["trading"] = trading_facts(self.account, self.boards["trading"])
+        return found
+
     def finding(self) -> str:
-        """What the tables show, in words.
+        """What the tables show, in words, by the rule of `cryptolab.evaluation.proof`.
 
         Returns
         -------
         str
             plain sentences
         """
-        from cryptolab.backtest.stats import trading_words
-
-        b, words = self.boards, []
-        if "direction" in b:
-            found = b["direction"], b.get("volatility"), b.get("price")
-            words.append(finding(*found, self.cost, rivals=b["rivals"], costs=b["costs"]))
-        words += [_event_words(self, target) for target in self.rows if f"{target}, rivals" in b]
-        if "trading" in b:
-            words.append(trading_words(b["trading"], self.name))
-        return " ".join(words)
+        found = plain(self.facts())
+        others = [answer.sentence() for event in found.get("events", [])[1:] for answer in proofs_of({"event": event})]
+        return " ".join([proof_text(found), *others])
 
     def _repr_html_(self):
         "Finding and tables, for a notebook."
@@ -271,7 +284,7 @@ class Comparison:
         return f"<p><b>{html.escape(head)}</b></p><p>{html.escape(self.finding())}</p>{tables}"
 
     def plot(self):
-        """Every difference to a rival with its 95 % interval; what crosses zero is not shown to be better or worse.
+        """Every difference to a rival with its interval for all questions; what crosses zero shows nothing.
 
         Returns
         -------
@@ -386,33 +399,21 @@ def _true_probability(candles):
         return None
 
 # %% ../../nbs/75_audit/12_compare.ipynb #b21f73b4
-def _event_words(case, target):
-    "Two sentences about an event."
-    board, over = case.boards[target], case.boards[f"{target}, rivals"]
-    mine = board.iloc[0]
-    event = case.forecast.attrs.get("event", "the event")
-    words = (
-        f"{target.capitalize()} ({event}): AUC {mine.roc_auc:.3f} ({mine.auc_low:.3f} to {mine.auc_high:.3f}) on "
-        f"{int(mine.n):,} rows; it happened in {board.attrs['happened']:.1%}. "
-    )
-    best = over["value"].idxmin()
-    row = over.loc[best]
-    verdict = "better" if row.low > 0 else "worse" if row.high < 0 else "not distinguishable"
-    return words + (
-        f"Against the strongest rival, {best}: {row.value:+.3f} ({row.low:+.3f} to {row.high:+.3f}), {verdict}."
-    )
+def _event_facts(case, target):
+    "One event as a result keeps it."
+    board = case.boards[target]
+    return {
+        "name": f"{target}: {case.forecast.attrs.get('event', 'the event')}", "methods": board,
+        "over": case.boards[f"{target}, rivals"], "n": int(board["n"].iloc[0]),
+        **{name: board.attrs[name] for name in ("base_rate", "happened")},
+    }
 
 # %% ../../nbs/75_audit/12_compare.ipynb #a104914d
 def _differences(case):
-    "Title -> table (rival, value, low, high) of differences; above zero the system is better."
-    found = {}
-    if "rivals" in case.boards:
-        table = case.boards["rivals"][["edge", "edge_low", "edge_high"]]
-        found["points of accuracy ahead of"] = table.set_axis(["value", "low", "high"], axis=1)
-    for target in case.rows:
-        if f"{target}, rivals" in case.boards:
-            found[f"{target}: AUC ahead of"] = case.boards[f"{target}, rivals"][["value", "low", "high"]]
-    if "volatility" in case.boards:
-        table = case.boards["volatility"][["skill", "skill_low", "skill_high"]].drop(index="persistence")
-        found["share of persistence's QLIKE removed by"] = table.set_axis(["value", "low", "high"], axis=1)
-    return found
+    "Title -> table (rival; value, low, high) of differences, as in the finding; above zero: better."
+    found = plain(case.facts())
+    answers = proofs_of(found) + [answer for e in found.get("events", [])[1:] for answer in proofs_of({"event": e})]
+    return {
+        f"{answer.question}: {UNITS[answer.question]} ahead of" + f" ({answer.remark})" * (answer.question == "Event"):
+        pd.DataFrame(answer.over).T.astype("float64") for answer in answers if answer.over
+    }

@@ -39,8 +39,12 @@ if TYPE_CHECKING:
         sign_position, gross_edge, units_traded, position_turnover, break_even, position_break_even, net_edge,
         buy_and_hold, random_entries, cost_comparison,
     )
+    from cryptolab.evaluation.proof import (
+        Proof, difference_facts, p_text, page_verdict, proof_level, proof_text, proofs_of, prove, rival_name,
+        trust_words,
+    )
     from cryptolab.evaluation.comparison import (
-        sign_strategy, direction_comparison, volatility_comparison, price_comparison, finding,
+        sign_strategy, direction_comparison, volatility_comparison, price_comparison, edge_words,
     )
     from cryptolab.evaluation.rivals import (
         baseline_forecasts, direction_baselines, volatility_baselines, rival_comparison, rival_words, best_methods,
@@ -81,8 +85,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "sign_position", "gross_edge", "units_traded", "position_turnover", "break_even", "position_break_even",
         "net_edge", "buy_and_hold", "random_entries", "cost_comparison",
     ],
+    "proof": [
+        "Proof", "difference_facts", "p_text", "page_verdict", "proof_level", "proof_text", "proofs_of",
+        "prove", "rival_name", "trust_words",
+    ],
     "comparison": [
-        "sign_strategy", "direction_comparison", "volatility_comparison", "price_comparison", "finding",
+        "sign_strategy", "direction_comparison", "volatility_comparison", "price_comparison", "edge_words",
     ],
     "rivals": [
         "baseline_forecasts", "direction_baselines", "volatility_baselines", "rival_comparison", "rival_words",

@@ -204,6 +204,12 @@ class Column:
 # %% ../../nbs/80_reports/52_leaderboard_columns.ipynb #61377d5b
 _DIRECTION = [
     Column(
+        "Verdict",
+        "the words of the report's tiles, by the rule of one standard of proof: about the next close or the event, "
+        "beneath it about volatility, price and trading",
+        "verdict", lambda r: r.verdict, lambda r: r.verdict_others, largest_first=False,
+    ),
+    Column(
         "Edge", "points of accuracy over the majority class, with its 95 % interval", "edge",
         lambda r: fixed(r.edge, "{:+.1f}"), lambda r: interval(r.edge_low, r.edge_high),
     ),

@@ -11,6 +11,8 @@ import re
 
 from scipy import stats
 
+from ..evaluation.proof import proofs_of
+
 # %% ../../nbs/80_reports/58_leaderboard_rows.ipynb #ce9d48ab
 def value_at(result: dict, *path):
     """A value deep inside a result.
@@ -247,6 +249,14 @@ def _names(folder):
     return dict(zip(("symbol", "timeframe", "system"), parts.groups() if parts else (folder, "", "")))
 
 
+def _verdict(result):
+    "The words of the report's tiles: that of the first question, and the others; empty where nothing was judged."
+    proofs = proofs_of(result)
+    words = [f"{proof.mark} {proof.word}" for proof in proofs]
+    others = [f"{proof.question}: {word}" for proof, word in zip(proofs[1:], words[1:])]
+    return {"verdict": words[0] if words else "", "verdict_others": "\n".join(others)}
+
+
 def result_row(result: dict, folder: str) -> dict:
     """One result as a row of the leaderboard.
 
@@ -273,4 +283,5 @@ def result_row(result: dict, folder: str) -> dict:
         "folder": folder,
     }
     named["profile"] = text_at(result, "params", "profile")
+    named |= _verdict(result)
     return named | measured | _trading(result) | _forecasts(result) | _trust(result) | rest

@@ -449,7 +449,7 @@ def plot_accuracy_bars(
     rows,
     base: float,
     best: float | None = None,
-    title: str = "Direction: an interval right of the dashed line beats the base rate",
+    title: str = "Direction: each accuracy with its own 95 % interval; dashed: the base rate",
 ):
     """Accuracy per method, with intervals.
 
@@ -461,7 +461,7 @@ def plot_accuracy_bars(
         accuracy of always guessing the majority, fraction
     best : float | None, default None
         best possible accuracy (generated markets), fraction
-    title : str, default "Direction: an interval right of the dashed line beats the base rate"
+    title : str, default "Direction: each accuracy with its own 95 % interval; dashed: the base rate"
         of the chart
 
     Returns

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..config import DataError
 from ..audit.leaks.audit import DETECTORS
+from ..evaluation.proof import page_verdict, proofs_of
 from ..files import plain, write_json
 from .escape import escape_markdown
 from ..systems.artefacts import library_code, package_versions
@@ -59,7 +60,7 @@ def system_result(
     quality : pd.DataFrame
         data-quality table
     finding : str
-        plain sentences at the top of the report
+        further sentences at the top of the report, behind the answers of `proofs_of`
     cost : float
         fee + slippage per side, fraction
     run : dict
@@ -78,9 +79,10 @@ def system_result(
     dict
         JSON-able
     """
-    return plain(
+    result = plain(
         {
             "system": system.name, "symbol": origin["symbol"], "timeframe": origin["timeframe"], "finding": finding,
+            "verdict": {}, "proof": [],
             "cost_per_side": cost, "data": origin, "quality": quality.to_dict("records"),
             "params": system.shown_params(), "rows": system.counts_, "parts": system.edges_, **more,
             "versions": package_versions(), "code": library_code(),
@@ -89,6 +91,10 @@ def system_result(
             **({} if trials is None else {"trials": trials}), "run": run,
         }
     )
+    answers = proofs_of(result)
+    result |= {"verdict": page_verdict(result, answers), "proof": plain([answer.to_dict() for answer in answers])}
+    result["finding"] = " ".join([answer.sentence() for answer in answers] + [finding] * bool(finding))
+    return result
 
 # %% ../../nbs/80_reports/30_results.ipynb #23d9ba22
 def finding_markdown(result: dict) -> str:

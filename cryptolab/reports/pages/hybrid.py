@@ -76,7 +76,7 @@ def event_finding(
     e, v, w = comparison.loc["ensemble"], comparison.loc["volatility alone"], which_way.iloc[2]
     auc = _range(e, 1, ".3f", "auc_low", "auc_high")
     return (
-        f"Event: that {event} happened in {comparison.attrs['happened']:.1%} of {int(e.n):,} test rows."
+        f"Vote: that {event} happened in {comparison.attrs['happened']:.1%} of {int(e.n):,} test rows."
         f" The vote ranks them with an AUC of {e.roc_auc:.3f} ({auc}); three measures of volatility alone reach"
         f" {v.roc_auc:.3f}, and the ensemble {_lead_verdict(over_volatility, 'adds nothing visible')}"
         f" ({over_volatility['value']:+.3f}, {_range(over_volatility)}, p = {over_volatility['p_value']:.2f})."

@@ -84,14 +84,6 @@ def system_sheet(
     return system_info_sheet(system, origin, forecasts, fitted, certificate, leaks, trials=trials)
 
 
-def _event_facts(judged, target):
-    "One event as the leaderboard reads it."
-    return {
-        "name": f"{target}: {judged.forecast.attrs.get('event', '')}", "methods": judged.boards[target],
-        "over": judged.boards[f"{target}, rivals"],
-    }
-
-
 def comparison_result(
     system,
     judged,
@@ -128,14 +120,6 @@ def comparison_result(
     dict
         JSON-able
     """
-    from cryptolab.backtest.stats import trading_facts
-
-    boards = {name: judged.boards[name] for name in ("direction", "rivals", "costs", "volatility", "price")
-              if name in judged.boards}
-    events = [target for target in judged.rows if f"{target}, rivals" in judged.boards]
-    more = {"event": _event_facts(judged, events[0])} if events else {}
-    if judged.account is not None:
-        more["trading"] = trading_facts(judged.account, judged.boards["trading"])
-    if rules is not None:
-        more["rules"] = rules["verdict"].to_dict()
-    return system_result(system, origin, quality, judged.finding(), cost, run, **proof, **boards, **more)
+    more = {} if rules is None else {"rules": rules["verdict"].to_dict()}
+    facts = {name: table for name, table in judged.facts().items() if name not in ("events", "cost_per_side")}
+    return system_result(system, origin, quality, "", cost, run, **proof, **facts, **more)

@@ -261,20 +261,16 @@ def bounce_finding(comparison: pd.DataFrame, event: str) -> str:
     Returns
     -------
     str
-        one or two sentences
+        one or two sentences; the verdict stands with the answers of `evaluation.proof`
     """
     row, a = comparison.iloc[0], comparison.attrs
     words = (
         f"Bounce: of {int(row.n):,} test candidates {a['happened']:.1%} reached their target"
         f" ({event}; training rows {a['base_rate']:.1%}). AUC {row.roc_auc:.3f}"
         f" (95 % interval {row.auc_low:.3f} to {row.auc_high:.3f}), Brier skill over the base rate"
-        f" {row.brier_skill:+.2%} ({row.skill_low:+.2%} to {row.skill_high:+.2%}): "
+        f" {row.brier_skill:+.2%} ({row.skill_low:+.2%} to {row.skill_high:+.2%})."
     )
-    if not (row.p_auc < 0.01 and row.auc_low > 0.5):
-        return words + "not distinguishable from guessing."
-    return words + (
-        "more than luck; look for a leak before believing it." if row.roc_auc > 0.6 else "a little more than luck."
-    )
+    return words + (" So high an AUC asks for a search for leaks." if row.auc_low > 0.6 else "")
 
 # %% ../../../nbs/80_reports/70_pages/20_v2.ipynb #5da3b898
 def _percent(x):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WARNING', 'gate_board', 'best_member', 'gain_board', 'gain_words', 'promise_board', 'market_offer',
-           'promise_words', 'other_variant', 'leak_words', 'gate_words', 'rival_words', 'tiles_html',
-           'chart_data', 'v3_info_sheet', 'v3_result']
+           'promise_words', 'other_variant', 'leak_words', 'gate_words', 'chart_data', 'v3_info_sheet',
+           'v3_result']
 
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #04b8d7f3
 import html
@@ -348,63 +348,7 @@ def gate_words(
         f" {g.constant['ece']:.3f}."
     )
 
-# %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #93d6e7b1
-def rival_words(judged, target: str) -> str:
-    """The strongest rival and the account, in words.
-
-    Parameters
-    ----------
-    judged
-        `Comparison` of the system
-    target : str
-        event | direction
-
-    Returns
-    -------
-    str
-        what `compare` and the account show
-    """
-    from cryptolab.backtest.stats import trading_words
-
-    over = judged.boards.get(f"{target}, rivals")
-    if over is None:
-        return judged.finding()
-    row = over.loc[over["value"].idxmin()]
-    rival = judged.boards[target]["roc_auc"][row.name]
-    words = (
-        f"Rivals: against the strongest, {row.name} with an AUC of {rival:.3f}: AUC of the stack"
-        f" {row['value']:+.3f} beside it ({_told(row, 'not distinguishable')})."
-    )
-    return words + (f" {trading_words(judged.boards['trading'])}" if "trading" in judged.boards else "")
-
 # %% ../../../nbs/80_reports/70_pages/40_v3.ipynb #6fa42e91
-def _tile(name, value, note, bad=False):
-    "One number, what it is and what it is held against."
-    color = "#c01c28" if bad else "var(--ink, inherit)"
-    return (
-        '<div style="flex:1 1 8.5rem;border:1px solid var(--line,#ccc);border-radius:6px;padding:.5rem .7rem">'
-        f'<div style="font-size:.85rem;opacity:.75">{html.escape(name)}</div>'
-        f'<div style="font-size:1.45rem;font-weight:600;color:{color}">{html.escape(value)}</div>'
-        f'<div style="font-size:.8rem;opacity:.75">{html.escape(note)}</div></div>'
-    )
-
-
-def tiles_html(tiles: list) -> str:
-    """Numbers at a glance, as many in a row as there is room for.
-
-    Parameters
-    ----------
-    tiles : list
-        (name, value, note) or (name, value, note, True for bad news)
-
-    Returns
-    -------
-    str
-        HTML
-    """
-    return f'<div style="display:flex;flex-wrap:wrap;gap:.6rem">{"".join(_tile(*tile) for tile in tiles)}</div>'
-
-
 def chart_data(figure) -> dict:
     """A chart as data, so that it can be shown now and replaced later.
 

@@ -8,7 +8,6 @@ __all__ = ['v9_info_sheet', 'v9_result']
 # %% ../../../nbs/80_reports/70_pages/10_v9.ipynb #1a886f19
 import pandas as pd
 
-from ...evaluation.comparison import finding
 from ..info_sheet import PART_NAMES, span_text, system_info_sheet
 from ..results import system_result
 
@@ -91,7 +90,7 @@ def v9_result(
     quality : pd.DataFrame
         as in `system_result`
     boards : dict
-        direction, volatility, next_sigma, price: comparisons, the model first; rivals, costs, other tables
+        direction, rivals, costs, volatility, next_sigma, price, trading: the model first; other tables
     coverage : dict
         of `interval_coverage` on the test rows
     cost : float
@@ -106,16 +105,11 @@ def v9_result(
     dict
         JSON-able
     """
-    sentences = finding(
-        boards["direction"], boards["volatility"], boards["price"], cost, rivals=boards.get("rivals"),
-        costs=boards.get("costs"),
-    )
-    sentences += " " + boards["trading"]["words"] if "trading" in boards else ""
     more = {
         "ensemble": system.ensemble_,
         "best_epoch": {name: h.attrs["best_epoch"] for name, h in system.histories_.items()}, **boards,
     }
     return system_result(
-        system, origin, quality, sentences, cost, run, **proof, **more,
+        system, origin, quality, "", cost, run, **proof, **more,
         interval={"stated": system.coverage, **coverage},
     )

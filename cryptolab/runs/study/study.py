@@ -515,7 +515,7 @@ def joined_studies(stored: dict | None, result: dict) -> dict:
     return plain(result | {
         "table": verdict_table(rows).to_dict("records"), "choices": list(choices.values()),
         "steps": list(dict.fromkeys(stored["steps"] + result["steps"])),
-        "search": result["search"] or stored["search"],
+        "search": result["search"] or stored["search"], "command": stored["command"], "again": result["command"],
     })
 
 # %% ../../../nbs/85_runs/80_study/90_study.ipynb #3bd2ba2b
