@@ -143,7 +143,7 @@ def _target_rows(target, y, a, b, horizon, settings):
         "Brier (%)": _loss_row((y - a) ** 2, (y - b) ** 2, horizon, settings),
     }
 
-# %% ../../nbs/85_runs/14_compare.ipynb #133801e9
+# %% ../../nbs/85_runs/14_compare.ipynb #5145b611
 class PairedDifferences(HeadedTable):
     "Two runs on the same rows: a line per measure, positive where B is better."
 
@@ -173,16 +173,20 @@ def _verdict(row):
     return "not distinguishable"
 
 
+_A, _B = ["y A", "forecast A"], ["y B", "forecast B"]
+
+
 def _common(target, a, b):
     "Outcome and both forecasts on the rows that both have; or why there are none."
     columns = [f"{target}.y", f"{target}.forecast"]
-    both = a[columns].dropna().join(b[columns].dropna(), how="inner", lsuffix=" A", rsuffix=" B")
+    one, other = (table[columns].dropna().set_axis(names, axis=1) for table, names in ((a, _A), (b, _B)))
+    both = one.join(other, how="inner")
     if len(both) < _FEWEST:
         return None, f"{target}: {len(both)} common test rows, {_FEWEST} are needed"
-    apart = int((~np.isclose(both[f"{columns[0]} A"], both[f"{columns[0]} B"], rtol=1e-9, atol=0)).sum())
+    apart = int((~np.isclose(both["y A"], both["y B"], rtol=1e-9, atol=0)).sum())
     if apart:
         return None, f"{target}: other outcomes in {apart} of {len(both)} rows, so these are other candles or labels"
-    return (both[f"{name}"].to_numpy() for name in (f"{columns[0]} A", f"{columns[1]} A", f"{columns[1]} B")), ""
+    return [both[name].to_numpy() for name in (*_A, _B[1])], ""
 
 
 def paired_differences(a: pd.DataFrame, b: pd.DataFrame, n_samples: int = 1000, seed: int = 0) -> PairedDifferences:

@@ -38,7 +38,7 @@ def metric_values(result: dict, path: str = "") -> Iterator[tuple]:
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             yield name[:250], float(value)
 
-# %% ../../nbs/85_runs/16_mlflow_export.ipynb #4abb10d7
+# %% ../../nbs/85_runs/16_mlflow_export.ipynb #7d51ee1b
 _PLACES = ("data_dir", "template", "params")
 _FILES = ("result.json", "report.html", "plotly.min.js", "forecasts.parquet", "training.log")
 
@@ -66,11 +66,11 @@ def run_params(run: Run) -> dict:
 def _tags(run, result):
     "What a run is, as tags."
     facts = {key: run.record.get(key) for key in ("candles", "fingerprint", "code", "version", "previous")}
-    tags = {f"cryptolab.{k}": str(v)[:500] for k, v in facts.items() if v}
+    tags = {f"cryptolab-{k}": str(v)[:500] for k, v in facts.items() if v}
     finding = str(result.get("finding") or "")[:4_000]
-    return tags | {"cryptolab.run": run.id, "cryptolab.name": run.name, "mlflow.note.content": finding}
+    return tags | {"cryptolab-run": run.id, "cryptolab-name": run.name, "mlflow.note.content": finding}
 
-# %% ../../nbs/85_runs/16_mlflow_export.ipynb #1356da0b
+# %% ../../nbs/85_runs/16_mlflow_export.ipynb #2cc04455
 def load_mlflow():
     """MLflow, if it is installed.
 
@@ -106,7 +106,7 @@ def _send(client, mlflow, run, experiment):
     result, kinds = read_outcome(run.folder), mlflow.entities
     there = client.get_experiment_by_name(experiment)
     number = there.experiment_id if there else client.create_experiment(experiment)
-    same = f"tags.`cryptolab.run` = '{run.id}' and attributes.status = 'FINISHED'"
+    same = f"tags.`cryptolab-run` = '{run.id}' and attributes.status = 'FINISHED'"
     for sent in client.search_runs([number], filter_string=same, max_results=1):
         return sent.info.run_id
     began = int(1000 * run.started.timestamp())

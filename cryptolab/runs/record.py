@@ -64,7 +64,7 @@ def report_code() -> str:
     """
     return library_code(CODE)
 
-# %% ../../nbs/85_runs/06_record.ipynb #94fa4622
+# %% ../../nbs/85_runs/06_record.ipynb #ef410fc9
 RUN = "run.json"
 
 
@@ -91,7 +91,7 @@ def begin_record(name: str, inputs: dict, template: Path, candles: str, ledger: 
     """
     known = {k: v for k, v in inputs.items() if not (k == "data_dir" and inputs["source"] == "sample")}
     return {
-        "format": 1, "name": name, "started": datetime.now(UTC).isoformat(timespec="seconds"), "inputs": known,
+        "format": 1, "name": name, "started": datetime.now(UTC).isoformat(timespec="milliseconds"), "inputs": known,
         "candles": candles, "template": template_sum(template), "own": own_sum(inputs["system"]),
         "code": report_code(), "version": cryptolab.__version__,
         "ledger": ledger.stat().st_size if ledger and ledger.is_file() else 0,
@@ -158,7 +158,7 @@ def read_outcome(folder: str | Path) -> dict:
     except (OSError, ValueError, RecursionError):
         return {}
 
-# %% ../../nbs/85_runs/06_record.ipynb #ceb6d9ac
+# %% ../../nbs/85_runs/06_record.ipynb #d41f105c
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}(-\d{1,4})?")
 
 
@@ -168,7 +168,7 @@ def _without_record(folder):
     there = result.is_file()
     when = datetime.fromtimestamp((result if there else folder).stat().st_mtime, UTC)
     ending = file_sum(result)[:8] if there else "0" * 8
-    started = when.isoformat(timespec="seconds")
+    started = when.isoformat(timespec="milliseconds")
     return {"id": f"{when:%Y%m%d-%H%M%S}-{ending}", "started": started, "inputs": {}, "format": 0}
 
 
