@@ -69,7 +69,7 @@ def run_command(
 ) -> None:
     "Make the report of one system for one symbol and timeframe; print its path. The run before is kept."
     with readable_errors(debug):
-        from cryptolab.runs.kept import find_run
+        from cryptolab.runs.kept import kept_runs
         from cryptolab.runs.mlflow_export import export_run, load_mlflow
         from cryptolab.runs.report import parse_params, run_report
 
@@ -89,12 +89,12 @@ def run_command(
                 params=parse_params(asked), start=start, end=end, fee=plan.fee, slippage=plan.slippage,
                 template=template, progress=progress,
             )
-        run = find_run(folder.name, folder.parent)
-        typer.echo(f"done in {time.monotonic() - began:.0f} s: run {run.id}", err=True)
+        made = next((run for run in kept_runs(folder.parent, folder.name) if run.newest), None)
+        typer.echo(f"done in {time.monotonic() - began:.0f} s{f': run {made.id}' if made else ''}", err=True)
         report = folder / "report.html"
         typer.echo(shown_path(report))
         if mlflow:
-            typer.echo(f"MLflow run {export_run(run, mlflow)}", err=True)
+            typer.echo(f"MLflow run {export_run(made, mlflow)}", err=True)
         if open_it:
             typer.launch(report.as_uri())
 
