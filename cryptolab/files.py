@@ -301,7 +301,17 @@ def write_json(path: str | Path, value) -> Path:
     return write_whole(path, json.dumps(value, indent=1, allow_nan=False))
 
 # %% ../nbs/01_files.ipynb #ccbf379c
-def swap_in(partial: Path, target: Path) -> None:
+def _put_away(old, shelf):
+    "Move a replaced folder to where `shelf` says, on the same disk; remove it where it says nowhere."
+    place = shelf and shelf(old)
+    if place:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(old, place)
+    else:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def swap_in(partial: Path, target: Path, shelf: Callable | None = None) -> None:
     """Put a finished folder in the place of another one.
 
     Parameters
@@ -310,6 +320,8 @@ def swap_in(partial: Path, target: Path) -> None:
         the finished folder, on the same disk
     target : Path
         its place; a folder that is there already is replaced
+    shelf : Callable | None, default None
+        replaced folder -> where it is kept, or None; without it nothing is kept
 
     Returns
     -------
@@ -325,10 +337,11 @@ def swap_in(partial: Path, target: Path) -> None:
         if old.exists():
             os.rename(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        _put_away(old, shelf)
 
 
-def sweep(target: Path, locked: bool = True) -> None:
+def sweep(target: Path, locked: bool = True, shelf: Callable | None = None, last: str = "") -> None:
     """Clear away what a killed process left; put an old folder back that was moved aside and not replaced.
 
     Parameters
@@ -337,14 +350,20 @@ def sweep(target: Path, locked: bool = True) -> None:
         the place of a folder
     locked : bool, default True
         whether this process holds the lock; without it only leftovers older than a day are removed
+    shelf : Callable | None, default None
+        as in `swap_in`
+    last : str, default ""
+        file that is written last: a hidden folder that has it is complete and takes its place
     """
     for old in target.parent.glob(f".{target.name}.old-*"):
         if not target.exists():
             os.rename(old, target)
-    for kind in ("partial", "old"):
+    for kind in ("old", "partial"):
         for left in target.parent.glob(f".{target.name}.{kind}-*"):
-            if locked or time.time() - left.stat().st_mtime > 86_400:
-                shutil.rmtree(left, ignore_errors=True)
+            if kind == "partial" and locked and last and (left / last).is_file():
+                swap_in(left, target, shelf)
+            elif locked or time.time() - left.stat().st_mtime > 86_400:
+                _put_away(left, shelf if kind == "old" else None)
 
 # %% ../nbs/01_files.ipynb #9de7790e
 @contextmanager

@@ -90,7 +90,7 @@ def rich(tmp_path_factory):
 def test_folder_is_complete_and_nothing_else_is_left(rich):
     folder, _ = rich
     assert names(folder.parent) == ["BTCUSDT-1h-rich", "plotly.min.js"]
-    assert names(folder) == ["plotly.min.js", "report.html", "report.ipynb", "result.json"]
+    assert names(folder) == ["plotly.min.js", "report.html", "report.ipynb", "result.json", "run.json"]
     assert folder.is_absolute() and (folder / "plotly.min.js").samefile(folder.parent / "plotly.min.js")
 
 
@@ -370,7 +370,7 @@ def test_error_of_a_cell_is_told_kindly_and_the_old_report_stays(tmp_path):
     kept = Path(caught.value.notebook).read_text()
     assert "Traceback" in kept and "partial" not in json.dumps([c["source"] for c in json.loads(kept)["cells"]])
     run_report("BTCUSDT", "1h", "mine", out=tmp_path / "out", template=good, params={"a": 2})
-    assert names(tmp_path / "out") == ["BTCUSDT-1h-mine"], "success removes the notebook of the failure"
+    assert names(tmp_path / "out") == [".runs", "BTCUSDT-1h-mine"], "success removes the notebook of the failure"
     assert json.loads((folder / "result.json").read_text())["params"] == {"a": 2}
 
 

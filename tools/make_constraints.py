@@ -62,7 +62,7 @@ def compile_pins(which: str) -> str:  # newest | oldest | s3
             fixed.writelines(f"{k}=={v}\n" for k, v in (lower_bounds(project) | COMPANIONS).items())
         fixed.flush()
         return resolved(
-            "pyproject.toml", "--extra", "dev", "--extra", "lab", "--extra", "h2o",
+            "pyproject.toml", "--extra", "dev", "--extra", "lab", "--extra", "h2o", "--extra", "mlflow",
             *(["--extra", "peers", "--extra", "docs"] if which == "newest" else []), "-c", fixed.name,
         )
 

@@ -17,6 +17,7 @@ from ..audit.leaks.audit import DETECTORS
 from ..evaluation.proof import page_verdict, proofs_of
 from ..files import plain, write_json
 from .escape import escape_markdown
+from .forecasts import judged_forecasts, write_forecasts
 from ..systems.artefacts import library_code, package_versions
 
 # %% ../../nbs/80_reports/30_results.ipynb #dfe52b55
@@ -122,7 +123,7 @@ def finding_markdown(result: dict) -> str:
     return f"**{symbol} {timeframe}**, {d['candles']:,} candles {dates} ({note}).\n\n{points}"
 
 # %% ../../nbs/80_reports/30_results.ipynb #093e9fdb
-def write_results(out: str | Path, system, result: dict) -> None:
+def write_results(out: str | Path, system, result: dict, candles: pd.DataFrame | None = None) -> None:
     """Write the files of a run next to its page.
 
     Parameters
@@ -133,6 +134,8 @@ def write_results(out: str | Path, system, result: dict) -> None:
         fitted system with `results_` and `save`
     result : dict
         of `system_result`; its `system` names the file of the metrics
+    candles : pd.DataFrame | None, default None
+        candles of the fit: the forecasts of the test rows are stored too
 
     Returns
     -------
@@ -143,6 +146,8 @@ def write_results(out: str | Path, system, result: dict) -> None:
     out.mkdir(parents=True, exist_ok=True)
     system.save(out / "model")
     (out / "training.log").write_bytes((out / "model" / "training.log").read_bytes())
+    if candles is not None:
+        write_forecasts(out, judged_forecasts(system, candles))
     write_json(out / f"{result['system']}_results.json", plain(system.results_))
     write_json(out / "result.json", result)
 

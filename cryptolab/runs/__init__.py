@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from cryptolab.runs.batch import BatchStatus, batch_text, run_batch
     from cryptolab.runs.cluster import make_certificates, read_certificates, visible_gpus
     from cryptolab.runs.claims import run_audit
+    from cryptolab.runs.record import read_run_record
+    from cryptolab.runs.kept import find_run, kept_runs, prunable_runs, remove_run
+    from cryptolab.runs.verify import verify_run
+    from cryptolab.runs.compare import compare_runs
+    from cryptolab.runs.mlflow_export import export_run
 
 # %% ../../nbs/85_runs/99_runs.ipynb #f3e3729e
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
@@ -34,4 +39,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "batch": ["BatchStatus", "batch_text", "run_batch"],
     "cluster": ["make_certificates", "read_certificates", "visible_gpus"],
     "claims": ["run_audit"],
+    "record": ["read_run_record"],
+    "kept": ["find_run", "kept_runs", "prunable_runs", "remove_run"],
+    "verify": ["verify_run"],
+    "compare": ["compare_runs"],
+    "mlflow_export": ["export_run"],
 })

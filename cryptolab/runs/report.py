@@ -26,7 +26,9 @@ from cryptolab.files import (
 from cryptolab.runs.execute import (
     ReportError, execute_template, kernel_class, kernel_environment, remove_hidden_paths, told,
 )
+from .kept import kept_runs, shelf_of
 from .processes import allow_open_files
+from .record import RUN, begin_record, finish_record
 from ..systems.own import own_file
 from ..systems.registry import SYSTEMS, check_params, system_class
 
@@ -228,7 +230,7 @@ def check_inputs(values: dict, system: str, template: str | Path | None) -> tupl
 
 
 # a report that lost some of its files is still a report, and is made again
-_OURS = ("report.html", "report.ipynb", "result.json", "job.json", "claims.json")
+_OURS = ("report.html", "report.ipynb", "result.json", "job.json", "claims.json", RUN)
 
 
 def check_target(out: Path, target: Path) -> None:
@@ -359,7 +361,7 @@ def run_report(
     finish: Callable | None = None,
     candles: str | None = None,
 ) -> Path:
-    """Execute the report notebook of a system and put the result in place, all or nothing.
+    """Execute the report notebook of a system and put the result in place, all or nothing; the run before is kept.
 
     Parameters
     ----------
@@ -414,6 +416,7 @@ def run_report(
     ReportError
         if the notebook fails
     """
+    given = template and str(Path(template).absolute())
     values = {k: v for k, v in locals().items() if k in _CONTRACT and k != "out"}
     system = str(system).strip().lower()
     values.update(params=dict(params or {}), data_dir=str(data_dir))
@@ -426,22 +429,25 @@ def run_report(
     target, partial = out / name, out / f".{name}.partial-{os.getpid()}"
     check_target(out, target)
     _absolute_paths(values)
-    candles or find_candles(values)
+    candles = candles or find_candles(values)
     key = json.dumps([values, system, str(template), cryptolab.__version__], sort_keys=True, default=str)
     work = out / ".work" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     kept = out / f"{name}.failed.ipynb"
     paths = {"out": str(partial), "work": str(work)}
     asked = _parameter_names(template)
-    paths |= {"ledger": str(out / "trials.jsonl")} if "ledger" in asked else {}
+    ledger, shelf = out / "trials.jsonl" if "ledger" in asked else None, shelf_of(target)
+    paths |= {"ledger": str(ledger)} if ledger else {}
     paths |= {"system": system} if "system" in asked else {}
     with full_disk_told(out), termination_raises(), only_one(out / ".work" / f"{name}.lock") as locked:
-        sweep(target, locked)
+        sweep(target, locked, shelf, last=RUN)
+        record = begin_record(name, {**values, "system": system, "template": given}, template, candles, ledger)
         try:
             partial.mkdir(), work.mkdir(exist_ok=True)
             _make(template, partial, {**values, **paths}, shown, kept, progress, kernels=kernels or kernel_class)
             if finish:
                 finish(partial)
-            swap_in(partial, target)
+            finish_record(record, partial, target, {run.id for run in kept_runs(out, name)})
+            swap_in(partial, target, shelf)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             remove_empty(work)

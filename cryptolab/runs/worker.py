@@ -21,7 +21,9 @@ from .forkserver import ForkServer, answer_of, failed, modules_of
 from .kernel import CAN_FORK, make_report
 from .plan import Job, job_key, read_record
 from .execute import kernel_environment
+from .kept import shelf_of
 from .processes import last_words
+from .record import RUN
 
 # %% ../../nbs/85_runs/40_worker.ipynb #83c3e0dc
 _THREADS = (
@@ -104,7 +106,7 @@ def _server(env, modules):
 def _clear(out, job):
     "Remove the hidden folder of a process that was killed, unless another process is at this report."
     with contextlib.suppress(SettingsError, OSError), only_one(out / ".work" / f"{job.name}.lock") as locked:
-        sweep(out / job.name, locked)
+        sweep(out / job.name, locked, shelf_of(out / job.name), last=RUN)
 
 # %% ../../nbs/85_runs/40_worker.ipynb #39d0db0d
 def run_job(
