@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .escape import escape_html
 
-# %% ../../nbs/80_reports/16_charts.ipynb #0bbe1036
+# %% ../../nbs/80_reports/16_charts.ipynb #592bae26
 _CHART_LINK = re.compile(r"<(?=\s*/?\s*a\b)", re.I)
 _FORMAT = re.compile(r"</?(?:b|i|em|strong|sub|sup|span)\b[^>]*>", re.I)  # what plotly takes for format, not for text
 
@@ -48,9 +48,10 @@ def _caption(layout):
     if not text and not below:
         return "", 0
     margin = layout["margin"] = dict(layout.get("margin") or {})
-    saved = 26 + 19 * (1 + len(re.findall("<br", str(title.get("text"))))) - 10  # as `plots.apply_layout` reserves it
-    saved = max(0, min(saved, margin.get("t", 100) - 10))
-    margin["t"] = margin.get("t", 100) - saved
+    top = margin.get("t", 100)
+    saved = 16 + 19 * (1 + len(re.findall("<br", str(title.get("text")))))  # as `plots.apply_layout` reserves it
+    saved = max(0, min(saved, top - 10)) if "t" in margin else 70
+    margin["t"] = top - saved
     small = f" <small>{escape_html(below)}</small>" if below else ""
     return f"<figcaption>{escape_html(text)}{small}</figcaption>", saved
 
@@ -219,12 +220,13 @@ function recolour(value, least) {
 }
 """
 
-# %% ../../nbs/80_reports/16_charts.ipynb #c60f67f3
+# %% ../../nbs/80_reports/16_charts.ipynb #a9da8661
 _DRAW = """
 const dark = matchMedia("(prefers-color-scheme: dark)"), narrow = matchMedia("(max-width: 600px)");
 const unwanted = ["sendChartToCloud", "sendDataToCloud", "editInChartStudio", "downloadJson", "lasso2d", "select2d",
                   "zoomIn2d", "zoomOut2d"];
 const okabe = ["#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9"], clear = "rgba(0,0,0,0)";
+const over = {orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom"};
 const drawn = new Map();
 let printing = false;
 function dressed(layout) {
@@ -235,7 +237,8 @@ function dressed(layout) {
   for (const name of ["xaxis", "yaxis"]) { base[name] = base[name] || {}; layout[name] = layout[name] || {}; }
   for (const holder of [base, layout]) {
     for (const name of Object.keys(holder).filter(key => /^[xy]axis[0-9]*$/.test(key))) {
-      Object.assign(holder[name], {gridcolor: line, zerolinecolor: line, linecolor: line, tickcolor: line});
+      Object.assign(holder[name], {gridcolor: line, zerolinecolor: line, linecolor: line, tickcolor: line,
+                                   automargin: true});
     }
   }
   layout.colorway = (layout.colorway || okabe).map(c => readable(c, 3));
@@ -246,14 +249,15 @@ function dressed(layout) {
   return Object.assign(layout, {autosize: true, paper_bgcolor: clear, plot_bgcolor: clear});
 }
 function fitted(layout) {
-  const margin = layout.margin = Object.assign({}, layout.margin);
+  const margin = layout.margin = Object.assign({l: 8, r: 14, b: 8}, layout.margin), legend = layout.legend;
+  if (legend.x === undefined && legend.y === undefined && !legend.orientation) Object.assign(legend, over);
   if (printing) Object.assign(layout, {autosize: false, width: 680});
   if (!narrow.matches || printing) return layout;
   const above = (layout.annotations || []).some(a => a.yanchor === "bottom" || / domain$/.test(a.yref));
-  margin.l = Math.min(margin.l === undefined ? 80 : margin.l, 48); margin.r = 12;
-  if (layout.showlegend !== false && !above) margin.t = Math.min(margin.t === undefined ? 100 : margin.t, 14);
-  Object.assign(layout.legend, {orientation: "h", xref: "paper", x: 0, xanchor: "left",
-                                yref: "container", y: 0, yanchor: "bottom"});
+  Object.assign(margin, {l: Math.min(margin.l, 8), r: Math.min(margin.r, 12)});
+  if (layout.showlegend !== false && !above) margin.t = Math.min(margin.t === undefined ? 30 : margin.t, 14);
+  Object.assign(legend, {orientation: "h", xref: "container", x: 0, xanchor: "left",
+                         yref: "container", y: 0, yanchor: "bottom"});
   return layout;
 }
 function differ(holder) {
@@ -277,9 +281,12 @@ async function draw(holder) {
   await Plotly.newPlot(holder, {data: figure.data, layout: layout, frames: figure.frames, config: config});
   const legend = holder.querySelector(".legend .bg");
   if (legend && narrow.matches && !printing) {
-    const taller = height + Math.max(0, legend.getBoundingClientRect().height - 24);
+    const bottom = part => part.getBoundingClientRect().bottom, room = bottom(legend) - legend.getBoundingClientRect().top;
+    const plots = Math.max(...Array.from(holder.querySelectorAll(".nsewdrag")).map(bottom));
+    const lowest = Math.max(plots, ...Array.from(holder.querySelectorAll(".xtick text, .infolayer [class*=xtitle]")).map(bottom));
+    const under = lowest - plots + room + 10, taller = height + room;
     holder.style.height = taller + "px";
-    await Plotly.relayout(holder, {height: taller});
+    await Plotly.relayout(holder, {height: taller, "margin.b": under});
   }
   await differ(holder);
   holder.on("plotly_relayout", () => differ(holder));
