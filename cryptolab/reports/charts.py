@@ -154,11 +154,13 @@ def unpacked(element: str, most: int = 30_000_000) -> bytes | None:
         return None
     return script if unpack.eof and not unpack.unused_data and packed[3] == 0 else None  # 3: no name, no comment
 
-# %% ../../nbs/80_reports/16_charts.ipynb #b61d318a
+# %% ../../nbs/80_reports/16_charts.ipynb #8401d34e
 _UNPACK = """
 const own = document.currentScript, packed = own.previousElementSibling;
 const sorry = (holders, text) => {
-  for (const holder of holders) { holder.textContent = text; holder.style.height = "auto"; holder.className += " sorry"; }
+  for (const holder of holders) {
+    holder.textContent = text; holder.style.height = "auto"; holder.className += " sorry";
+  }
 };
 async function library() {
   const bytes = Uint8Array.from(atob(packed.textContent), c => c.charCodeAt(0));
@@ -176,7 +178,7 @@ async function library() {
 }
 """
 
-# %% ../../nbs/80_reports/16_charts.ipynb #e14cd63e
+# %% ../../nbs/80_reports/16_charts.ipynb #fe7cb371
 _COLORS = """
 const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const pen = document.createElement("canvas").getContext("2d");
@@ -198,9 +200,9 @@ function readable(text, least) {
   if (low > 244) return written(page, alpha);
   if (alpha < 0.5) return text;
   if (high < 64 && high - low < 24) return written(parts(css("--ink")), alpha);
-  const end = light(page) > 0.2 ? 0 : 255;
+  const end = light(page) > 0.2 ? 0 : 255, enough = end ? Math.max(least, 4.5) : least;
   let mixed = c;
-  for (let k = 1; k <= 20 && contrast(mixed, page) < least; k++) {
+  for (let k = 1; k <= 20 && contrast(mixed, page) < enough; k++) {
     mixed = c.map(v => Math.round(v + (end - v) * k / 20));
   }
   return written(mixed, alpha);
@@ -220,7 +222,7 @@ function recolour(value, least) {
 }
 """
 
-# %% ../../nbs/80_reports/16_charts.ipynb #a9da8661
+# %% ../../nbs/80_reports/16_charts.ipynb #eceea69f
 _DRAW = """
 const dark = matchMedia("(prefers-color-scheme: dark)"), narrow = matchMedia("(max-width: 600px)");
 const unwanted = ["sendChartToCloud", "sendDataToCloud", "editInChartStudio", "downloadJson", "lasso2d", "select2d",
@@ -281,10 +283,10 @@ async function draw(holder) {
   await Plotly.newPlot(holder, {data: figure.data, layout: layout, frames: figure.frames, config: config});
   const legend = holder.querySelector(".legend .bg");
   if (legend && narrow.matches && !printing) {
-    const bottom = part => part.getBoundingClientRect().bottom, room = bottom(legend) - legend.getBoundingClientRect().top;
-    const plots = Math.max(...Array.from(holder.querySelectorAll(".nsewdrag")).map(bottom));
-    const lowest = Math.max(plots, ...Array.from(holder.querySelectorAll(".xtick text, .infolayer [class*=xtitle]")).map(bottom));
-    const under = lowest - plots + room + 10, taller = height + room;
+    const bottom = part => part.getBoundingClientRect().bottom;
+    const lowest = query => Math.max(...Array.from(holder.querySelectorAll(query), bottom));
+    const plots = lowest(".nsewdrag"), words = Math.max(plots, lowest(".xtick text, .infolayer [class*=xtitle]"));
+    const room = legend.getBoundingClientRect().height, under = words - plots + room + 10, taller = height + room;
     holder.style.height = taller + "px";
     await Plotly.relayout(holder, {height: taller, "margin.b": under});
   }
