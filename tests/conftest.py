@@ -139,9 +139,10 @@ def policy_problems(page: PageElements) -> list:
     problems += [f"{source} in img-src" for source in rules["img-src"] if source not in ("data:", "blob:")]
     needed = set()
     for attrs, code in page.scripts:
-        if attrs.get("type") != "application/json":
+        if attrs.get("type") not in ("application/json", "application/octet-stream"):  # these are data, and not run
             sha = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-            needed.add(f"'nonce-{attrs.get('nonce')}'" if "src" in attrs else f"'sha256-{sha}'")
+            needed |= {f"'nonce-{attrs['nonce']}'"} if "nonce" in attrs else set()
+            needed.add("no script may come from a file" if "src" in attrs else f"'sha256-{sha}'")
     if needed != (allowed := set(rules["script-src"]) - {"'none'"}):
         problems.append(f"scripts {sorted(needed)}, allowed {sorted(allowed)}")
     return problems

@@ -1,6 +1,7 @@
 """Publishing: listed before uploaded, one commit, nothing altered, no token and no private folder anywhere; and the
 notebook for many coins on Colab."""
 import base64
+import gzip
 import io
 import json
 import os
@@ -24,6 +25,7 @@ from cryptolab.config import DataError, ModelError, SettingsError, SourceError
 from cryptolab.reports.model_card import model_card
 from cryptolab.reports.render import output_html, render_html
 from cryptolab.cli.main import publish_command
+from cryptolab.runs import secret_scan
 from cryptolab.runs.publish import publication, publish, publish_text
 from cryptolab.systems.artefacts import write_manifest
 
@@ -420,6 +422,32 @@ def test_sums_pictures_models_and_paths_raise_no_alarm(run):
     (run / "report.html").write_text(page)
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", run)
     assert {"plotly.min.js", "model/volatility.json"} <= set(publish(run, REPO, api=Untouchable())["files"])
+
+
+def chart_page(run):
+    "A page with a chart, as a report has it, and the packed library in it."
+    figure = {"data": [{"y": [1, 2]}], "layout": {}}
+    output = {"output_type": "display_data", "metadata": {}, "data": {"application/vnd.plotly.v1+json": figure}}
+    cell = {"cell_type": "code", "metadata": {}, "source": "", "outputs": [output]}
+    return render_html({"cells": [cell], "metadata": {}, "nbformat": 4}, run / "report.html")
+
+
+def test_the_library_packed_in_a_page_is_known_and_published_unchanged(run, monkeypatch):
+    page = chart_page(run)
+    searched = []
+    monkeypatch.setattr(secret_scan, "_texts", lambda name, content, real=secret_scan._texts: (
+        searched.append((name, len(text))) or (where, text) for where, text in real(name, content)
+    ))
+    assert "report.html" in publish(run, REPO, api=Untouchable())["files"]
+    assert max(size for name, size in searched if name == "report.html") < 100_000, "plotly was searched as text"
+    assert publication(run, REPO)["report.html"] == page.read_bytes()
+
+
+def test_a_secret_packed_in_the_place_of_the_library_is_found(run):
+    page = chart_page(run)
+    packed = base64.b64encode(gzip.compress(f"a = 1\nkey = '{PLANTED['GitHub Token']}'".encode())).decode()
+    page.write_text(re.sub(r'(octet-stream" id="plotly">)[^<]+', rf"\g<1>{packed}", page.read_text()))
+    refused(run, "GitHub Token", "report.html, packed script", 2, PLANTED["GitHub Token"])
 
 
 def test_without_the_scanner_nothing_is_published(run, monkeypatch):

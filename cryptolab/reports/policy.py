@@ -34,7 +34,7 @@ def content_policy(*scripts: str, nonce: str | None = None) -> str:
     *scripts : str
         code of the inline scripts of the page, each to the letter
     nonce : str | None, default None
-        of the script files of the page; None: it has none
+        of the script that the page unpacks; None: it has none
 
     Returns
     -------

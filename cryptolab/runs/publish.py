@@ -13,11 +13,12 @@ import re
 from pathlib import Path
 
 from ..config import ModelError, SettingsError, SourceError
+from ..reports.charts import page_parts
 from ..reports.escape import printable
 from .secret_scan import check_secrets, own_secrets, regular_file
 
 # %% ../../nbs/85_runs/70_publish.ipynb #14c88c7f
-# the first three must be there
+# the first three must be there; the last one is what a page of an earlier version loads
 _REPORT = ("report.html", "report.ipynb", "result.json", "training.log", "plotly.min.js")
 
 
@@ -39,12 +40,14 @@ def _forms(folder):
 
 
 def _without(text, folders):
-    "A text in which only the last part of these folders is left."
+    "A text in which only the last part of these folders is left; a packed library stays as it is."
+    parts = page_parts(text)
     for folder in folders:
         for form in _forms(folder):
             last = re.split(r"[/\\]+", form.rstrip("/\\"))[-1] or "data"
-            text = re.sub(rf"(?<![\w/<.-]){re.escape(form)}(?![\w-])", lambda _, last=last: last, text)
-    return text
+            found = re.compile(rf"(?<![\w/<.-]){re.escape(form)}(?![\w-])")
+            parts[::2] = [found.sub(lambda _, last=last: last, part) for part in parts[::2]]
+    return "".join(parts)
 
 # %% ../../nbs/85_runs/70_publish.ipynb #a48cded6
 def _model_files(folder):

@@ -15,6 +15,7 @@ import zlib
 from pathlib import Path
 
 from ..config import ModelError, SettingsError, SourceError
+from ..reports.charts import installed_plotly, page_parts, unpacked
 
 # %% ../../nbs/85_runs/65_secret_scan.ipynb #df66c977
 _MORE = {
@@ -76,8 +77,16 @@ def _written(name, text):
 
 
 def _texts(name, content):
-    "The texts of a file by where they stand: the file itself, and the members of an archive."
-    yield name, content.decode("utf-8" if _is_utf8(content) else "latin-1")
+    "The texts of a file by where they stand: the file itself, a library packed in a page, the members of an archive."
+    text = content.decode("utf-8" if _is_utf8(content) else "latin-1")
+    parts = page_parts(text) if name.endswith(".html") else [text]
+    scripts = [unpacked(part) for part in parts[1::2]]
+    for k, script in enumerate(scripts):
+        if script == installed_plotly():
+            parts[2 * k + 1] = ""
+        elif script is not None:
+            yield f"{name}, packed script", script.decode("latin-1")
+    yield name, "".join(parts)
     if zipfile.is_zipfile(io.BytesIO(content)):
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -167,12 +176,8 @@ def own_secrets() -> list:
 
 # %% ../../nbs/85_runs/65_secret_scan.ipynb #34b1bc27
 def _is_plotly(name, content):
-    "Whether this is the installed plotly's own script, five megabytes that everybody can read already."
-    if Path(name).name != "plotly.min.js":
-        return False
-    import plotly
-
-    return content == (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes()
+    "Whether this is the installed plotly's own script, which lay beside each page in earlier versions."
+    return Path(name).name == "plotly.min.js" and content == installed_plotly()
 
 
 def _check_own(name, content):
