@@ -283,12 +283,9 @@ async function draw(holder) {
   await Plotly.newPlot(holder, {data: figure.data, layout: layout, frames: figure.frames, config: config});
   const legend = holder.querySelector(".legend .bg");
   if (legend && narrow.matches && !printing) {
-    const bottom = part => part.getBoundingClientRect().bottom;
-    const lowest = query => Math.max(...Array.from(holder.querySelectorAll(query), bottom));
-    const plots = lowest(".nsewdrag"), words = Math.max(plots, lowest(".xtick text, .infolayer [class*=xtitle]"));
-    const room = legend.getBoundingClientRect().height, under = words - plots + room + 10, taller = height + room;
+    const taller = height + legend.getBoundingClientRect().height;
     holder.style.height = taller + "px";
-    await Plotly.relayout(holder, {height: taller, "margin.b": under});
+    await Plotly.relayout(holder, {height: taller});
   }
   await differ(holder);
   holder.on("plotly_relayout", () => differ(holder));
