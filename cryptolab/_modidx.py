@@ -4238,7 +4238,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                              'cryptolab.reports.forecasts.write_forecasts': ( '80_reports/forecasts.html#write_forecasts',
                                                                                               'cryptolab/reports/forecasts.py')},
             'cryptolab.reports.head': { 'cryptolab.reports.head._bar': ('80_reports/head.html#_bar', 'cryptolab/reports/head.py'),
-                                        'cryptolab.reports.head._score': ('80_reports/head.html#_score', 'cryptolab/reports/head.py'),
                                         'cryptolab.reports.head._tile': ('80_reports/head.html#_tile', 'cryptolab/reports/head.py'),
                                         'cryptolab.reports.head.forest_html': ( '80_reports/head.html#forest_html',
                                                                                 'cryptolab/reports/head.py'),

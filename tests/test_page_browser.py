@@ -302,3 +302,74 @@ def test_on_paper_the_page_is_light_and_short(page, browser):
     browser.run("dispatchEvent(new Event('beforeprint'))")
     assert browser.run("getComputedStyle(document.querySelector('.plot .ytick text')).fill") == "rgb(29, 35, 48)"
     assert browser.run(f"(b => b[2] - b[0])({BOX}('.main-svg'))") == 680
+
+
+CONTRAST = """(() => {
+  const numbers = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map(c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const back = e => {
+    for (; e; e = e.parentElement) {
+      const c = numbers(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] > 0) return c;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  for (const e of document.querySelectorAll(".cl-head *")) {
+    const own = Array.from(e.childNodes).some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || e.tagName === "STYLE") continue;
+    const [a, b] = [light(numbers(getComputedStyle(e).color)), light(back(e))];
+    found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.className + " " + e.textContent.slice(0, 30)]);
+  }
+  return found.sort((x, y) => x[0] - y[0]);
+})()"""
+
+
+@pytest.fixture(scope="module")
+def headed_page(tmp_path_factory):
+    "A page that begins with the head of a result which has every tone."
+    from cryptolab.reports.head import head_html
+
+    board = {"V9": {"n": 1491, "accuracy": 0.55}, "majority": {"accuracy": 0.51}, "reversal": {"accuracy": 0.52}}
+    over = {name: {"edge": 4.0, "edge_low": 2.0, "edge_high": 6.0} for name in ("majority", "reversal")}
+    ahead = {"ahead": 0.2, "ahead_low": 0.15, "ahead_high": 0.25, "qlike": 0.3}
+    behind = {"ahead": -0.1, "ahead_low": -0.12, "ahead_high": -0.08, "qlike": 0.2}
+    level = {"ahead": 0.0007, "ahead_low": 0.0004, "ahead_high": 0.001, "mase": 1.0, "mape": 0.00401}
+    result = {
+        "system": "v9", "symbol": "BTCUSDT", "timeframe": "1h", "params": {"profile": "quick"}, "cost_per_side": 0.0015,
+        "data": {"candles": 10_000, "last": "2025-06-30 23:00:00"}, "direction": board, "rivals": over,
+        "costs": {"V9": {"net_bp": 3.0}},
+        "volatility": {"V9": {"n": 1491, "qlike": 0.24}, "persistence": ahead, "GARCH(1,1)": behind, "HAR": ahead},
+        "price": {"V9": {"n": 1491, "mase": 0.9993, "mape": 0.004}, "persistence": level},
+        "trading": {"summary": {"trades": {"value": 2}, "total_return": {"value": 0.004, "reference": -0.02}}},
+        "leaks": {"detectors": 10, "found": []}, "certificate": {"columns": 46, "passed": 46},
+    }
+    head = new_code_cell("", outputs=[new_output("display_data", {"text/html": head_html(result)})])
+    head["metadata"]["tags"] = ["page-head"]
+    sections = [new_markdown_cell(f"## Section {k}\n\nText.") for k in range(8)]
+    book = new_notebook(cells=[*sections, head])
+    return render_html(json.loads(json.dumps(book)), tmp_path_factory.mktemp("head") / "report.html")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_verdict_and_four_tiles_are_seen_at_once(browser, headed_page, width, scheme):
+    browser.open(headed_page.as_uri(), width, scheme=scheme)
+    edges = browser.run(
+        "Array.from(document.querySelectorAll('.cl-head h1, .verdict, .tile')).map(e => e.getBoundingClientRect())"
+        ".map(r => [r.top, r.bottom, r.left, r.right])"
+    )
+    assert len(edges) == 6
+    for top, bottom, left, right in edges:
+        assert 0 <= top < bottom <= 900 and 0 <= left < right <= width
+    words = browser.run("Array.from(document.querySelectorAll('.tile .word')).map(e => e.textContent.trim())")
+    assert words == ["✓ Better", "↓ Beaten by GARCH(1,1)", "≈ Economically nil", "… Too few trades"]
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    contrast, where = browser.run(CONTRAST)[0]
+    assert contrast >= 4.5, (contrast, where)
+    assert browser.complaints() == []
+    bars = browser.run("Array.from(document.querySelectorAll('.track i')).map(e => e.getBoundingClientRect().width)")
+    assert len(bars) == 6 and min(bars) > 0

@@ -288,6 +288,13 @@ def audit_command(
         list[str] | None,
         typer.Option("--only", metavar="SWITCH", help="a switch of the ablation; repeatable; default: all"),
     ] = None,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--again", metavar="SYSTEM",
+            help="measure only this document's claims again, the rest as stored (hybrid, ultimate, v2, v3); repeatable",
+        ),
+    ] = None,
     no_render: Annotated[bool, typer.Option("--no-render", help="store the numbers without the page")] = False,
     debug: Debug = False,
 ) -> None:
@@ -306,7 +313,7 @@ def audit_command(
             render=not no_render, command=" ".join(["cryptolab", *sys.argv[1:]]),
             log=lambda text: progress("line", text, 0, None), progress=progress, rows=rows, windows=windows,
             seeds=seeds, folds=folds, profile="none" if profile == "none" else plan.profile, seed=seed,
-            switches=only or None,
+            switches=only or None, again=again,
         )
     typer.echo(audit_text(result) + "\n")
     typer.echo(shown_path(folder))

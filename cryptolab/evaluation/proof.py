@@ -6,7 +6,7 @@
 __all__ = ['ALPHA', 'POWER', 'PLAIN', 'CHEAP', 'UNITS', 'WORDS', 'MARKS', 'difference_facts', 'Proof', 'rival_name',
            'p_text', 'proof_level', 'prove', 'proofs_of', 'proof_text', 'trust_words', 'page_verdict']
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #05a62ffd
+# %% ../../nbs/55_evaluation/75_proof.ipynb #8167e4eb
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from scipy import stats
 from ..config import DataError, SettingsError
 from .significance import LEAST_TRADES
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #3304522f
+# %% ../../nbs/55_evaluation/75_proof.ipynb #ecf67dcd
 ALPHA, POWER = 0.05, 0.8
 PLAIN = {
     "Direction": "majority", "Event": "base rate", "Volatility": "persistence", "Price": "persistence",
@@ -32,7 +32,7 @@ CHEAP = {
 }  # question -> rivals that cost nothing; a system's own parts and other systems are not among them
 UNITS = {"Direction": "points", "Event": "points of AUC", "Volatility": "%", "Price": "%", "Trading": "bp a candle"}
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #15ebf845
+# %% ../../nbs/55_evaluation/75_proof.ipynb #c54a2629
 def difference_facts(value: float, low: float, high: float, questions: int = 1) -> dict:
     """What a difference says when it is one of several.
 
@@ -63,7 +63,7 @@ def difference_facts(value: float, low: float, high: float, questions: int = 1) 
         "reach": float((wide + stats.norm.ppf(POWER)) * error), "sign": int(low > 0) - int(high < 0),
     }
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #446b2ced
+# %% ../../nbs/55_evaluation/75_proof.ipynb #435dfb05
 WORDS = {
     "better": "Better", "equal": "No better than {best}", "beaten": "Beaten by {best}", "none": "Not shown",
     "worse": "Worse than {plain}", "few": "Too few trades", "silent": "No trade", "nil": "Economically nil",
@@ -211,7 +211,7 @@ class Proof:
             words.append(f"Economically nil: after costs {_signed(self.net_bp, '')} basis points a candle are left.")
         return " ".join([*words, self.remark]).strip()
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #fa716b1c
+# %% ../../nbs/55_evaluation/75_proof.ipynb #8ffb87a3
 _NAMES = {
     "majority": "the majority class", "base rate": "the base rate", "reversal": "betting on a reversal",
     "last move": "repeating the last move", "buy and hold": "buying and holding", "drift": "the average move",
@@ -263,7 +263,7 @@ def p_text(p: float) -> str:
     """
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #925fdace
+# %% ../../nbs/55_evaluation/75_proof.ipynb #bd8ef0da
 def _verdict_words(proof):
     "The verdict with its differences."
     unit, plain, best = UNITS[proof.question], rival_name(proof.plain), rival_name(proof.best)
@@ -285,7 +285,7 @@ def _verdict_words(proof):
         return f"better than everything that costs nothing: {first}; {second}, {p_text(strongest['p'])}"
     return f"better than {plain} ({first}, {p_text(facts['p'])}), but not distinguishable from {best}: {second}"
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #a1135213
+# %% ../../nbs/55_evaluation/75_proof.ipynb #0694d91b
 def proof_level(over: dict, plain: str) -> tuple:
     """The word for the signs of two differences.
 
@@ -351,7 +351,7 @@ def prove(question: str, over: pd.DataFrame, n: int, questions: int = 1, **more)
     level, best = proof_level(facts, plain)
     return Proof(question, level, int(n), facts, best, questions=questions, **more)
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #bb6a8d0e
+# %% ../../nbs/55_evaluation/75_proof.ipynb #5415d6a5
 def _over_rows(table, names, question, columns):
     "Rows of the cheap rivals as value, low, high; empty where the numbers are not there."
     rows = {name: [_number(table, name, column) for column in columns] for name in names}
@@ -422,7 +422,8 @@ def _event_case(result):
     rows = 100 * _over_rows(over | rate, CHEAP["Event"], "Event", tuple(names))
     rivals = {name: _number(board, name, "roc_auc") for name in rows.index} | {"base rate": 0.5}
     facts = {"n": _number(own, "n"), "value": _number(own, "roc_auc"), "rivals": rivals}
-    return rows.dropna(subset="value"), facts | {"remark": f"The event: {event['name']}." if event.get("name") else ""}
+    facts["remark"] = f"The event is “{event['name']}”." if event.get("name") else ""
+    return rows.dropna(subset="value"), facts
 
 
 def _loss_case(result, name, question, score):
@@ -471,7 +472,7 @@ _CASES = {
     "Trading": _trading_case,
 }
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #472824d9
+# %% ../../nbs/55_evaluation/75_proof.ipynb #aa300829
 def proofs_of(result: dict) -> list:
     """The answers of a report.
 
@@ -522,7 +523,7 @@ def proof_text(result: dict) -> str:
     """
     return " ".join(proof.sentence() for proof in proofs_of(result))
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #15aabda6
+# %% ../../nbs/55_evaluation/75_proof.ipynb #700768f6
 def trust_words(result: dict) -> tuple:
     """Whether the numbers can be trusted: certificate and search for leaks.
 

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['SYSTEM_NAMES', 'page_title', 'tiles_html', 'forest_html', 'head_html']
 
-# %% ../../nbs/80_reports/35_head.ipynb #f11356c8
+# %% ../../nbs/80_reports/35_head.ipynb #68edf6a8
 import math
 
 from ..evaluation.proof import UNITS, page_verdict, proofs_of, rival_name
 from .escape import escape_html
+from .tables import number_text
 
-# %% ../../nbs/80_reports/35_head.ipynb #28228934
+# %% ../../nbs/80_reports/35_head.ipynb #57dc2be3
 SYSTEM_NAMES = {"v9": "V9", "v2": "V2", "hybrid": "Hybrid", "v3": "V3 Ultimate", "ultimate": "Ultimate"}
 
 
@@ -34,25 +35,18 @@ def page_title(result: dict) -> str:
     parts.append(f"{data['candles']:,} candles to {str(data['last'])[:10]}")
     return " · ".join(parts)
 
-# %% ../../nbs/80_reports/35_head.ipynb #25ddd2ee
+# %% ../../nbs/80_reports/35_head.ipynb #dd98ea44
 _SCORES = {
-    "Direction": ("{:.1%}", "right"), "Event": ("{:.3f}", "AUC"), "Volatility": ("{:.3f}", "QLIKE"),
-    "Price": ("{:.4f}", "error, last close 1"), "Trading": ("{:+.1%}", "after costs"),
-}
-
-
-def _score(question, value):
-    "A score as text; a dash where there is none."
-    if value is None or not math.isfinite(value):
-        return "–"
-    return _SCORES[question][0].format(value).replace("-", "−")
+    "Direction": ("share", "right"), "Event": ("fine", "AUC"), "Volatility": ("fine", "QLIKE"),
+    "Price": ("finest", "error, last close 1"), "Trading": ("change", "after costs"),
+}  # format of the value, what it is
 
 
 def _tile(question, proof):
     "One tile as HTML."
     if proof is None:
         return f'<div class="tile open"><b>{question}</b><span class="word">– not forecast</span></div>'
-    own, rival = _score(question, proof.value), _score(question, proof.rival_value)
+    own, rival = (number_text(value, _SCORES[question][0]) for value in (proof.value, proof.rival_value))
     name = rival_name(proof.best or proof.plain)
     of = "trades" if question == "Trading" else "test candles"
     if question == "Trading" and proof.level in ("silent", "few"):
@@ -85,7 +79,7 @@ def tiles_html(proofs: list) -> str:
     tiles = [_tile(question, by.get(question)) for question in (first, "Volatility", "Price", "Trading")]
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
-# %% ../../nbs/80_reports/35_head.ipynb #b0efec55
+# %% ../../nbs/80_reports/35_head.ipynb #6384e386
 def _bar(facts, reach, unit):
     "One difference with its interval."
     word = {1: "good", 0: "open", -1: "bad"}[facts["sign"]]
@@ -140,7 +134,7 @@ def forest_html(proofs: list) -> str:
     )
     return f'<div class="forest">{"".join(parts)}</div><p class="note">{note}</p>'
 
-# %% ../../nbs/80_reports/35_head.ipynb #7594fe15
+# %% ../../nbs/80_reports/35_head.ipynb #4c43165d
 _STYLE = """
 .cl-head{--good:#1a7f37;--bad:#c01c28;--fair:#8a5a00;--open:#57606a;--face:#f5f7fa;--edge:#d7dce4;
 font-size:1rem;line-height:1.4}

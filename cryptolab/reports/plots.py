@@ -250,7 +250,7 @@ def plot_volatility(
     forecast=None,
     baselines: dict | None = None,
     max_points: int = 500,
-    title: str = "Volatility: the blue line should follow the black one better than the baselines do",
+    title: str = "Volatility: the blue line should follow what happened better than the baselines do",
 ):
     """Forecast and actual volatility over time.
 
@@ -266,7 +266,7 @@ def plot_volatility(
         name -> forecast, fraction
     max_points : int, default 500
         rows drawn at most
-    title : str, default "Volatility: the blue line should follow the black one better than the baselines do"
+    title : str, default "Volatility: the blue line should follow what happened better than the baselines do"
         of the chart
 
     Returns

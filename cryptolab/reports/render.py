@@ -298,12 +298,7 @@ def _scripts(body):
     return elements, content_policy(*codes, nonce=nonce)
 
 
-def render_html(
-    notebook: dict | str | Path,
-    html_path: str | Path,
-    title: str = "Report",
-    shared: str | Path | None = None,
-) -> Path:
+def render_html(notebook: dict | str | Path, html_path: str | Path, title: str = "Report") -> Path:
     """Write an executed notebook as one HTML page that needs no network and no other file.
 
     Parameters
@@ -314,8 +309,6 @@ def render_html(
         the page to write; nothing else is written
     title : str, default "Report"
         title of the browser window
-    shared : str | Path | None, default None
-        not used any more; it goes with the last caller that names it
 
     Returns
     -------

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'COLUMNS', 'ROWS', 'number_text', 'label_text', 'tidy']
 
-# %% ../../nbs/80_reports/28_tables.ipynb #eee0a7e1
+# %% ../../nbs/80_reports/28_tables.ipynb #b19460b8
 import math
 import numbers
 import re
@@ -13,7 +13,7 @@ import re
 import numpy as np
 import pandas as pd
 
-# %% ../../nbs/80_reports/28_tables.ipynb #97c4ef63
+# %% ../../nbs/80_reports/28_tables.ipynb #214ad5ae
 def _p(value):
     "A p-value."
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
@@ -58,7 +58,7 @@ def number_text(value, form: str = "plain") -> str:
         return FORMATS[form](float(value)).replace("-", "−") if math.isfinite(value) else "–"
     return str(value) or "–"
 
-# %% ../../nbs/80_reports/28_tables.ipynb #5fbb35bf
+# %% ../../nbs/80_reports/28_tables.ipynb #6ac8ed4a
 COLUMNS = {
     "n": ("rows", "count"), "accuracy": ("right", "share"), "p_majority": ("p, no better than the majority class", "p"),
     "roc_auc": ("AUC", "fine"), "brier_skill": ("Brier skill", "change"), "ece": ("calibration error", "fine"),
@@ -76,6 +76,7 @@ COLUMNS = {
     "p_value": ("p", "p"), "coverage": ("inside", "share"), "value": ("value", "plain"), "mean": ("mean", "fine"),
     "p_auc": ("p, AUC one half", "p"), "reference_kind": ("the reference is", "plain"), "count": ("count", "count"),
     "trades": ("trades", "count"), "net": ("after costs", "change"), "reference": ("reference", "plain"),
+    "total": ("return", "change"), "expectancy": ("per trade", "cost"), "break_even": ("break-even cost", "cost"),
 }
 _ENDS = {"roc_auc": "auc", "brier_skill": "skill", "gross_bp": "gross", "break_even_bp": "break_even", "value": ""}
 ROWS = {
@@ -149,9 +150,12 @@ def tidy(table: pd.DataFrame, columns: tuple | list | None = None, forms: dict |
         by_row = [ROWS.get(str(row), form) if name in ("value", "reference") else form for row in table.index]
         if ends.get(name):
             bounds = (table[end] for end in ends[name])
-            shown[label] = [_cell(*cell) for cell in zip(table[name], *bounds, by_row)]
+            cells = [_cell(*cell) for cell in zip(table[name], *bounds, by_row)]
         else:
-            shown[label] = [number_text(x, f) for x, f in zip(table[name], by_row)]
+            cells = [number_text(x, f) for x, f in zip(table[name], by_row)]
+        shown[label] = [
+            cell if isinstance(x, str) else cell.replace(" ", "\u00a0") for x, cell in zip(table[name], cells)
+        ]
     index = table.index
     if index.nlevels == 1 and not isinstance(index, pd.DatetimeIndex):
         index = index.map(label_text).rename(None if index.name is None else label_text(index.name))

@@ -380,8 +380,9 @@ def audit_again(stored: dict, tables: dict, systems: tuple, log: Callable | None
             "the stored audit saw other candles", "the same candles", "others: " + ", ".join(differ or prints),
             "run the whole audit",
         )
-    trading = _trading_jobs(tables, sizes["rows"] + sizes["more"], sizes["profile"], sizes["seed"])
-    jobs = _base_jobs(tables, sizes["seed"]) | trading
+    jobs = _base_jobs(tables, sizes["seed"])
+    if sizes["profile"] != "none":
+        jobs |= _trading_jobs(tables, sizes["rows"] + sizes["more"], sizes["profile"], sizes["seed"])
     code, fresh, share = audit_key(), [], stored["exits"]
     for part, job in jobs.items():
         if part.split()[0] in systems:
@@ -460,7 +461,7 @@ def render_audit(result: dict, out: str | Path = "reports", progress: Callable |
                 encoding="utf-8",
             )
             notebook = remove_hidden_paths(partial / "report.ipynb", {"command": result.get("command")}, study.name)
-            render_html(notebook, partial / "report.html", "Audit of the claims", shared=out)
+            render_html(notebook, partial / "report.html", "Audit of the claims")
             swap_in(partial, target)
         except Exception as e:
             error = told(e, partial)
@@ -481,6 +482,7 @@ def run_audit(
     command: str | None = None,
     log: Callable | None = print,
     progress: Callable | None = None,
+    again: tuple | list | None = None,
     **sizes,
 ) -> tuple:
     """Load, measure, store, render; finished steps are kept in `out`/.work until all is done.
@@ -507,6 +509,8 @@ def run_audit(
         told the progress
     progress : Callable | None, default None
         of the rendering
+    again : tuple | list | None, default None
+        documents whose claims alone are measured again; the rest as stored
     **sizes
         rows, windows, seeds, profile, folds, more, seed, switches: of `audit`
 
@@ -515,15 +519,23 @@ def run_audit(
     tuple
         (result, folder)
     """
+    from cryptolab.reports.pages.claims import stored_audit
     from cryptolab.runs.report import check_target
 
     out = Path(out).absolute()
     work = out / ".work" / "audit"
     allow_open_files(), check_target(out, out / "claims"), render and find_study()  # what may fail fails at once
-    result = {
-        **audit(load_tables(symbol, timeframe, source, data_dir, limit, log), work=work, log=log, **sizes),
-        "command": command,
-    }
+    tables = load_tables(symbol, timeframe, source, data_dir, limit, log)
+    if again:
+        places = [out / "claims" / "claims.json", stored_audit()]
+        newest = next((path for path in places if path and path.is_file()), None)
+        if newest is None:
+            raise SettingsError("there is no earlier audit", "claims.json", "none", "run the whole audit first")
+        stored = json.loads(newest.read_text(encoding="utf-8"))
+        result = audit_again(stored, tables, tuple(again), log)
+        result["again"]["command"] = command
+    else:
+        result = {**audit(tables, work=work, log=log, **sizes), "command": command}
     if render:
         folder = render_audit(result, out, progress)
     else:

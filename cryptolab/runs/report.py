@@ -330,7 +330,7 @@ def _make(template, partial, values, shown, kept, progress, kernels):
         error = told(e, partial, kept, shown, template.name)
         raise error from (None if error is e else e)
     title = f"{values['symbol']} {values['timeframe']} – {shown['system']}"
-    render_html(notebook, partial / "report.html", title, shared=partial.parent)
+    render_html(notebook, partial / "report.html", title)
 
 
 def _absolute_paths(values):
