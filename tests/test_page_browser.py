@@ -371,5 +371,5 @@ def test_verdict_and_four_tiles_are_seen_at_once(browser, headed_page, width, sc
     contrast, where = browser.run(CONTRAST)[0]
     assert contrast >= 4.5, (contrast, where)
     assert browser.complaints() == []
-    bars = browser.run("Array.from(document.querySelectorAll('.track i')).map(e => e.getBoundingClientRect().width)")
+    bars = browser.run("Array.from(document.querySelectorAll('.track .bar')).map(e => e.getBoundingClientRect().width)")
     assert len(bars) == 6 and min(bars) > 0

@@ -53,7 +53,7 @@ def instant(monkeypatch):
     monkeypatch.setattr("cryptolab.runs.report.execute_template", execute)
     monkeypatch.setattr("cryptolab.runs.report.remove_hidden_paths", lambda *parts: None)
     monkeypatch.setattr(
-        "cryptolab.reports.render.render_html", lambda book, path, title, shared: path.write_text(f"<p>{title}"),
+        "cryptolab.reports.render.render_html", lambda book, path, title: path.write_text(f"<p>{title}"),
     )
     return state
 

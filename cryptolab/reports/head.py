@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['SYSTEM_NAMES', 'page_title', 'tiles_html', 'forest_html', 'head_html']
 
-# %% ../../nbs/80_reports/35_head.ipynb #68edf6a8
+# %% ../../nbs/80_reports/35_head.ipynb #e697fbea
 import math
 
 from ..evaluation.proof import UNITS, page_verdict, proofs_of, rival_name
 from .escape import escape_html
 from .tables import number_text
 
-# %% ../../nbs/80_reports/35_head.ipynb #57dc2be3
+# %% ../../nbs/80_reports/35_head.ipynb #e502eaef
 SYSTEM_NAMES = {"v9": "V9", "v2": "V2", "hybrid": "Hybrid", "v3": "V3 Ultimate", "ultimate": "Ultimate"}
 
 
@@ -35,7 +35,7 @@ def page_title(result: dict) -> str:
     parts.append(f"{data['candles']:,} candles to {str(data['last'])[:10]}")
     return " · ".join(parts)
 
-# %% ../../nbs/80_reports/35_head.ipynb #dd98ea44
+# %% ../../nbs/80_reports/35_head.ipynb #1068a12f
 _SCORES = {
     "Direction": ("share", "right"), "Event": ("fine", "AUC"), "Volatility": ("fine", "QLIKE"),
     "Price": ("finest", "error, last close 1"), "Trading": ("change", "after costs"),
@@ -79,7 +79,7 @@ def tiles_html(proofs: list) -> str:
     tiles = [_tile(question, by.get(question)) for question in (first, "Volatility", "Price", "Trading")]
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
-# %% ../../nbs/80_reports/35_head.ipynb #6384e386
+# %% ../../nbs/80_reports/35_head.ipynb #2a5936c3
 def _bar(facts, reach, unit):
     "One difference with its interval."
     word = {1: "good", 0: "open", -1: "bad"}[facts["sign"]]
@@ -87,15 +87,15 @@ def _bar(facts, reach, unit):
     text = f"{facts['value']:+.2f}".replace("-", "−")
     if math.isfinite(facts["low"]):
         low, high = (50 + 50 * facts[end] / reach for end in ("low", "high"))
-        line = f'<i style="left:{low:.1f}%;width:{max(high - low, 0.4):.1f}%"></i>'
+        line = f'<i class="bar" style="left:{low:.1f}%;width:{max(high - low, 0.4):.1f}%"></i>'
         text += f" ({facts['low']:+.2f} to {facts['high']:+.2f})".replace("-", "−")
         if facts["low"] == facts["high"] == 0:
-            mark = f'<span class="track {word}"><u></u><s style="left:50%"></s></span>'
+            mark = f'<span class="track {word}"><i class="zero"></i><i class="dot" style="left:50%"></i></span>'
             return f'{mark}<span class="number">the same answers</span>'
     else:
         line = ""
     return (
-        f'<span class="track {word}"><u></u>{line}<s style="left:{at:.1f}%"></s></span>'
+        f'<span class="track {word}"><i class="zero"></i>{line}<i class="dot" style="left:{at:.1f}%"></i></span>'
         f'<span class="number">{text} {unit}</span>'
     )
 
@@ -134,7 +134,7 @@ def forest_html(proofs: list) -> str:
     )
     return f'<div class="forest">{"".join(parts)}</div><p class="note">{note}</p>'
 
-# %% ../../nbs/80_reports/35_head.ipynb #4c43165d
+# %% ../../nbs/80_reports/35_head.ipynb #89605666
 _STYLE = """
 .cl-head{--good:#1a7f37;--bad:#c01c28;--fair:#8a5a00;--open:#57606a;--face:#f5f7fa;--edge:#d7dce4;
 font-size:1rem;line-height:1.4}
@@ -155,16 +155,16 @@ padding:.45em .6em;display:flex;flex-direction:column;gap:.1em;min-width:0}
 align-items:center;margin:.9em 0 .2em;font-size:.88rem}
 .cl-head .row{display:contents} .cl-head .question{grid-column:1/-1;margin-top:.5em}
 .cl-head .track{position:relative;height:1.1em;background:var(--face);border-radius:3px;overflow:hidden}
-.cl-head .track u{position:absolute;left:50%;top:0;bottom:0;border-left:1px dashed var(--open)}
-.cl-head .track i{position:absolute;top:.42em;height:.26em;background:var(--tone);border-radius:2px}
-.cl-head .track s{position:absolute;top:.25em;width:.6em;height:.6em;margin-left:-.3em;border-radius:50%;
+.cl-head .zero{position:absolute;left:50%;top:0;bottom:0;border-left:1px dashed var(--open)}
+.cl-head .bar{position:absolute;top:.42em;height:.26em;background:var(--tone);border-radius:2px}
+.cl-head .dot{position:absolute;top:.25em;width:.6em;height:.6em;margin-left:-.3em;border-radius:50%;
 background:var(--tone)}
 .cl-head .number{font-variant-numeric:tabular-nums;text-align:right;white-space:nowrap}
 .cl-head .note{font-size:.85rem;color:var(--open);margin:.3em 0 1em;max-width:none}
 @media(max-width:600px){.cl-head h1{font-size:1.2rem} .cl-head .tiles{grid-template-columns:1fr 1fr;gap:.4rem}
 .cl-head .forest{display:block;font-size:.82rem} .cl-head .question{display:block;margin-top:.9em}
 .cl-head .row{display:grid;grid-template-columns:1fr max-content;margin:.35em 0} .cl-head .number{order:2}
-.cl-head .track{order:3;grid-column:1/-1;height:.8em} .cl-head .track i{top:.27em} .cl-head .track s{top:.1em}}
+.cl-head .track{order:3;grid-column:1/-1;height:.8em} .cl-head .bar{top:.27em} .cl-head .dot{top:.1em}}
 """
 
 

@@ -22,9 +22,9 @@ from ..systems.own import own_sum
 # %% ../../nbs/85_runs/06_record.ipynb #e37fb418
 CODE = (
     "config", "files", "faces", "data", "features", "labels", "validation", "models", "evaluation", "backtest",
-    "systems", "audit", "reports/escape", "reports/policy", "reports/plots", "reports/trade_plots", "reports/render",
-    "reports/results", "reports/forecasts", "reports/info_sheet", "reports/explain_plots", "reports/panel_plots",
-    "reports/panel_scores", "reports/pages",
+    "systems", "audit", "reports/escape", "reports/policy", "reports/plots", "reports/trade_plots", "reports/charts",
+    "reports/sections", "reports/render", "reports/head", "reports/tables", "reports/results", "reports/forecasts",
+    "reports/info_sheet", "reports/explain_plots", "reports/panel_plots", "reports/panel_scores", "reports/pages",
 )
 
 
