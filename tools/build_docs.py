@@ -6,6 +6,7 @@ contains one of the texts, for a quick look. The folder is replaced in whole, an
 without broken links.
 """
 import argparse
+import functools
 import importlib
 import inspect
 import json
@@ -649,12 +650,18 @@ def settings(files: Path) -> dict:  # of Sphinx
     }
 
 
+@functools.cache
+def way(target: str, folder: str) -> str:  # relative address
+    "From the pages of a folder to another page: the side bar of every page asks for the same ones."
+    return os.path.relpath(target, folder)
+
+
 def navigation(tree: str, page: str) -> str:  # HTML
     "The side bar's tree, made for the first page, as another page shows it: its own links, and itself marked."
     def link(match):
-        return 'href="#"' if match[1] == f"{page}.html" else f'href="{os.path.relpath(match[1], Path(page).parent)}"'
+        return 'href="#"' if match[1] == f"{page}.html" else f'href="{way(match[1], folder)}"'
 
-    parts, own = page.split("/"), re.escape(page)
+    parts, own, folder = page.split("/"), re.escape(page), str(Path(page).parent)
     above = "|".join([re.escape("/".join([*parts[:n], "index"])) for n in range(1, len(parts))] or ["(?!)"])
     item, rest = '<li class="([^"]*)">', r'reference internal" href="(?:{})\.html">)'
     tree = re.sub(f'{item}(<a class=")({rest.format(own)}', r'<li class="\1 current current-page">\2current \3', tree)
@@ -663,12 +670,14 @@ def navigation(tree: str, page: str) -> str:  # HTML
     return re.sub(r'href="([^"#]+)"', link, tree)
 
 
-def share_navigation(app) -> None:
-    "Let the theme make its tree once: it would spend a third of the build on making it for each page."
+def share_work(app) -> None:
+    "Let the theme make its tree once, a third of the build otherwise, and the index of words stem each word once."
     made = []
 
     def before(app, page, template, context, doctree):
         if not made:
+            language = app.builder.indexer.lang
+            language.stem = functools.cache(language.stem)
             made.append(app.builder._get_local_toctree("index", collapse=False, titles_only=True, includehidden=True))
         context["toctree"] = lambda **options: made[0]
 
@@ -702,7 +711,7 @@ def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's
                 stage, None, html, Path(work) / "doctrees", "html", settings(files), status=None, warning=told,
                 parallel=1,
             )
-            share_navigation(app)
+            share_work(app)
             app.build()
             told.seek(0)
             said = re.sub(r"\x1b\[[0-9;]*m", "", told.read()).replace(str(stage), "").strip()

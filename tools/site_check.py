@@ -1,5 +1,6 @@
 """What must hold for a built site: every internal link leads somewhere, nothing is fetched from a network, every page
 says something."""
+import functools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,6 +10,11 @@ LOADED = {
     ("img", "src"), ("script", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"), ("video", "src"),
     ("audio", "src"), ("object", "data"),
 }
+# Tags that tell nothing here, nearly all of a page with coloured code: reading each would take most of the time.
+DULL = re.compile(
+    r'<(?:a|span|li|ul|ol|div|pre|code|em|strong|table|thead|tbody|tr|th|td|dl|dt|dd)(?: class="[^"<>]*")?>'
+    r"|</(?:a|span|li|ul|ol|div|pre|code|em|strong|table|thead|tbody|tr|th|td|dl|dt|dd|label|h1|h2|h3)>"
+)
 MADE = {"genindex.html", "search.html", "py-modindex.html"}  # pages without text of their own
 
 
@@ -19,7 +25,7 @@ class PageFacts(HTMLParser):
         super().__init__()
         self.links, self.anchors, self.loaded, self.prose, self.titles = [], set(), [], "", 0
         self._paragraph = self._article = 0
-        self.feed(text)
+        self.feed(DULL.sub("", text))
 
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
@@ -48,6 +54,12 @@ def check_site(folder: Path) -> list:  # one line per problem, empty when all is
     folder = Path(folder).resolve()
     pages = {path: PageFacts(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))}
     problems = []
+
+    @functools.cache
+    def there(folder, target):  # the side bar of every page asks for every other page
+        file = (folder / unquote(target)).resolve()
+        return file if file.is_file() else None
+
     for path, facts in pages.items():
         name = path.relative_to(folder)
         for target in facts.loaded:
@@ -57,8 +69,8 @@ def check_site(folder: Path) -> list:  # one line per problem, empty when all is
             parts = urlsplit(target)
             if parts.scheme or parts.netloc:
                 continue
-            file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if not file.is_file():
+            file = there(path.parent, parts.path) if parts.path else path
+            if file is None:
                 problems.append(f"{name}: {target} does not exist")
             elif parts.fragment and file in pages and unquote(parts.fragment) not in pages[file].anchors:
                 problems.append(f"{name}: {target} names a place that does not exist")
