@@ -178,3 +178,15 @@ def test_differences_that_cannot_be_judged_are_refused():
         prove("Direction", over, 10)
     with pytest.raises(DataError, match="nan"):
         prove("Direction", pd.DataFrame({"value": [np.nan], "low": [0.0], "high": [1.0]}, ["majority"]), 10)
+
+
+def test_units_are_those_of_the_words():
+    "Shares of a loss are percent, areas under the curve hundredths, accuracies points, accounts basis points."
+    ranges = proofs_of(BASE | losses("volatility", "qlike", persistence=SMALL))[0]
+    assert ranges.over["persistence"]["value"] == pytest.approx(10.0) and "+10.0 % (" in ranges.sentence()
+    own = {"n": 900, "roc_auc": 0.56, "auc_low": 0.53, "auc_high": 0.59}
+    over = {"volatility alone": {"value": 0.02, "low": 0.01, "high": 0.03}}
+    event = proofs_of(BASE | {"event": {"name": "target first", "methods": {"V2": own}, "over": over}})[0]
+    assert event.over["base rate"]["value"] == pytest.approx(6.0) and event.best == "volatility alone"
+    assert event.over["volatility alone"]["value"] == pytest.approx(2.0) and "“target first”" in event.sentence()
+    assert "+4.0 points (" in proofs_of(BASE | direction(majority=SURE))[0].sentence()
