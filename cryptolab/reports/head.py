@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['SYSTEM_NAMES', 'page_title', 'tiles_html', 'forest_html', 'head_html']
 
-# %% ../../nbs/80_reports/35_head.ipynb #e697fbea
+# %% ../../nbs/80_reports/35_head.ipynb #6923b381
 import math
 
 from ..evaluation.proof import UNITS, page_verdict, proofs_of, rival_name
 from .escape import escape_html
 from .tables import number_text
 
-# %% ../../nbs/80_reports/35_head.ipynb #e502eaef
+# %% ../../nbs/80_reports/35_head.ipynb #425c9f9a
 SYSTEM_NAMES = {"v9": "V9", "v2": "V2", "hybrid": "Hybrid", "v3": "V3 Ultimate", "ultimate": "Ultimate"}
 
 
@@ -35,7 +35,7 @@ def page_title(result: dict) -> str:
     parts.append(f"{data['candles']:,} candles to {str(data['last'])[:10]}")
     return " · ".join(parts)
 
-# %% ../../nbs/80_reports/35_head.ipynb #1068a12f
+# %% ../../nbs/80_reports/35_head.ipynb #d10ec138
 _SCORES = {
     "Direction": ("share", "right"), "Event": ("fine", "AUC"), "Volatility": ("fine", "QLIKE"),
     "Price": ("finest", "error, last close 1"), "Trading": ("change", "after costs"),
@@ -79,7 +79,7 @@ def tiles_html(proofs: list) -> str:
     tiles = [_tile(question, by.get(question)) for question in (first, "Volatility", "Price", "Trading")]
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
-# %% ../../nbs/80_reports/35_head.ipynb #2a5936c3
+# %% ../../nbs/80_reports/35_head.ipynb #8baceb7a
 def _bar(facts, reach, unit):
     "One difference with its interval."
     word = {1: "good", 0: "open", -1: "bad"}[facts["sign"]]
@@ -134,13 +134,13 @@ def forest_html(proofs: list) -> str:
     )
     return f'<div class="forest">{"".join(parts)}</div><p class="note">{note}</p>'
 
-# %% ../../nbs/80_reports/35_head.ipynb #89605666
+# %% ../../nbs/80_reports/35_head.ipynb #75721ecc
 _STYLE = """
 .cl-head{--good:#1a7f37;--bad:#c01c28;--fair:#8a5a00;--open:#57606a;--face:#f5f7fa;--edge:#d7dce4;
 font-size:1rem;line-height:1.4}
 @media(prefers-color-scheme:dark){.cl-head{--good:#57c46b;--bad:#ff8a80;--fair:#e6b450;--open:#a3acba;--face:#1e222a;
 --edge:#3a4150}}
-.cl-head h1{font-size:1.5rem;line-height:1.25;margin:.3em 0 .5em}
+.cl-head .title{font-size:1.5rem;font-weight:700;line-height:1.25;margin:.3em 0 .5em}
 .cl-head .verdict{border-left:6px solid var(--tone);background:var(--face);padding:.55em .8em;margin:0 0 .7em;
 border-radius:4px}
 .cl-head .verdict b{color:var(--tone)} .cl-head .verdict p{margin:.1em 0;max-width:none}
@@ -161,20 +161,22 @@ align-items:center;margin:.9em 0 .2em;font-size:.88rem}
 background:var(--tone)}
 .cl-head .number{font-variant-numeric:tabular-nums;text-align:right;white-space:nowrap}
 .cl-head .note{font-size:.85rem;color:var(--open);margin:.3em 0 1em;max-width:none}
-@media(max-width:600px){.cl-head h1{font-size:1.2rem} .cl-head .tiles{grid-template-columns:1fr 1fr;gap:.4rem}
+@media(max-width:600px){.cl-head .title{font-size:1.2rem} .cl-head .tiles{grid-template-columns:1fr 1fr;gap:.4rem}
 .cl-head .forest{display:block;font-size:.82rem} .cl-head .question{display:block;margin-top:.9em}
 .cl-head .row{display:grid;grid-template-columns:1fr max-content;margin:.35em 0} .cl-head .number{order:2}
 .cl-head .track{order:3;grid-column:1/-1;height:.8em} .cl-head .bar{top:.27em} .cl-head .dot{top:.1em}}
 """
 
 
-def head_html(result: dict) -> str:
+def head_html(result: dict, heading: str = "h1") -> str:
     """Title, verdict, tiles and picture of a result.
 
     Parameters
     ----------
     result : dict
         a result.json
+    heading : str, default "h1"
+        element of the title; "p" inside a page that has a title already
 
     Returns
     -------
@@ -186,6 +188,7 @@ def head_html(result: dict) -> str:
     lines = (("Found", verdict["found"]), ("Trust", verdict["trust"]), ("Trade", verdict["trade"]))
     bar = "".join(f"<p><b>{name}:</b> {escape_html(text)}.</p>" for name, text in lines)
     return (
-        f'<div class="cl-head"><style>{_STYLE}</style><h1>{escape_html(page_title(result))}</h1>'
+        f'<div class="cl-head"><style>{_STYLE}</style><{heading} class="title">'
+        f'{escape_html(page_title(result))}</{heading}>'
         f'<div class="verdict {verdict["tone"]}">{bar}</div>{tiles_html(proofs)}{forest_html(proofs)}</div>'
     )
