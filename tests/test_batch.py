@@ -120,7 +120,7 @@ def test_key_follows_notebook_code_parameters_and_candles(tmp_path, monkeypatch)
     nbformat.write(book, mine)
     assert job_key(ask()) != first
     (mine).write_bytes((moved / "toy.ipynb").read_bytes())
-    monkeypatch.setattr(plan, "_code", lambda: "other code")
+    monkeypatch.setattr(plan, "report_code", lambda: "other code")
     assert job_key(ask()) != first
 
 

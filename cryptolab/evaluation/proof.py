@@ -6,18 +6,17 @@
 __all__ = ['ALPHA', 'POWER', 'PLAIN', 'CHEAP', 'UNITS', 'WORDS', 'MARKS', 'difference_facts', 'Proof', 'rival_name',
            'p_text', 'proof_level', 'prove', 'proofs_of', 'proof_text', 'trust_words', 'page_verdict']
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #8167e4eb
+# %% ../../nbs/55_evaluation/75_proof.ipynb #53427fac
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 from scipy import stats
 
 from ..config import DataError, SettingsError
 from .significance import LEAST_TRADES
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #ecf67dcd
+# %% ../../nbs/55_evaluation/75_proof.ipynb #09bdf6b0
 ALPHA, POWER = 0.05, 0.8
 PLAIN = {
     "Direction": "majority", "Event": "base rate", "Volatility": "persistence", "Price": "persistence",
@@ -32,7 +31,7 @@ CHEAP = {
 }  # question -> rivals that cost nothing; a system's own parts and other systems are not among them
 UNITS = {"Direction": "points", "Event": "points of AUC", "Volatility": "%", "Price": "%", "Trading": "bp a candle"}
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #c54a2629
+# %% ../../nbs/55_evaluation/75_proof.ipynb #56325fb8
 def difference_facts(value: float, low: float, high: float, questions: int = 1) -> dict:
     """What a difference says when it is one of several.
 
@@ -63,7 +62,7 @@ def difference_facts(value: float, low: float, high: float, questions: int = 1) 
         "reach": float((wide + stats.norm.ppf(POWER)) * error), "sign": int(low > 0) - int(high < 0),
     }
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #435dfb05
+# %% ../../nbs/55_evaluation/75_proof.ipynb #b1524a46
 WORDS = {
     "better": "Better", "equal": "No better than {best}", "beaten": "Beaten by {best}", "none": "Not shown",
     "worse": "Worse than {plain}", "few": "Too few trades", "silent": "No trade", "nil": "Economically nil",
@@ -211,7 +210,7 @@ class Proof:
             words.append(f"Economically nil: after costs {_signed(self.net_bp, '')} basis points a candle are left.")
         return " ".join([*words, self.remark]).strip()
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #8ffb87a3
+# %% ../../nbs/55_evaluation/75_proof.ipynb #308c0a82
 _NAMES = {
     "majority": "the majority class", "base rate": "the base rate", "reversal": "betting on a reversal",
     "last move": "repeating the last move", "buy and hold": "buying and holding", "drift": "the average move",
@@ -263,7 +262,7 @@ def p_text(p: float) -> str:
     """
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #bd8ef0da
+# %% ../../nbs/55_evaluation/75_proof.ipynb #f282cb9d
 def _verdict_words(proof):
     "The verdict with its differences."
     unit, plain, best = UNITS[proof.question], rival_name(proof.plain), rival_name(proof.best)
@@ -285,7 +284,7 @@ def _verdict_words(proof):
         return f"better than everything that costs nothing: {first}; {second}, {p_text(strongest['p'])}"
     return f"better than {plain} ({first}, {p_text(facts['p'])}), but not distinguishable from {best}: {second}"
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #0694d91b
+# %% ../../nbs/55_evaluation/75_proof.ipynb #494c7e99
 def proof_level(over: dict, plain: str) -> tuple:
     """The word for the signs of two differences.
 
@@ -351,7 +350,7 @@ def prove(question: str, over: pd.DataFrame, n: int, questions: int = 1, **more)
     level, best = proof_level(facts, plain)
     return Proof(question, level, int(n), facts, best, questions=questions, **more)
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #5415d6a5
+# %% ../../nbs/55_evaluation/75_proof.ipynb #9103c15d
 def _over_rows(table, names, question, columns):
     "Rows of the cheap rivals as value, low, high; empty where the numbers are not there."
     rows = {name: [_number(table, name, column) for column in columns] for name in names}
@@ -472,7 +471,7 @@ _CASES = {
     "Trading": _trading_case,
 }
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #aa300829
+# %% ../../nbs/55_evaluation/75_proof.ipynb #5800a19a
 def proofs_of(result: dict) -> list:
     """The answers of a report.
 
@@ -523,7 +522,7 @@ def proof_text(result: dict) -> str:
     """
     return " ".join(proof.sentence() for proof in proofs_of(result))
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #700768f6
+# %% ../../nbs/55_evaluation/75_proof.ipynb #2606f70d
 def trust_words(result: dict) -> tuple:
     """Whether the numbers can be trusted: certificate and search for leaks.
 
