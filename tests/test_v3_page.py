@@ -75,7 +75,7 @@ def test_the_page_is_clean_and_opens_with_tiles_and_a_picture(reports, page_prob
         html = (folder / "report.html").read_text()
         assert page_problems(html) == []
         head = html[html.index("What was found</") : html.index('id="The-candles"')]
-        assert "AUC of the stack" in head and 'class="plot"' in head
+        assert html.count('<div class="tile ') == 4 and 'class="plot"' in head
 
 
 # ---- the parts
