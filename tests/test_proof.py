@@ -55,6 +55,12 @@ RESULTS = {
     "found, costs eat it": (direction(-9.0, majority=SURE, LightGBM=SURE), "better", True, "Economically nil"),
     "found, LightGBM has it too": (direction(2.0, majority=SURE, LightGBM=NOISE), "equal", False, "from LightGBM"),
     "found, LightGBM is better": (direction(2.0, majority=SURE, LightGBM=LOSS), "beaten", False, "beaten by LightGBM"),
+    "a rival that is not beaten": (
+        direction(2.0, majority=SURE, LightGBM=(1.0, 0.5, 1.5), reversal=(2.0, -1.0, 5.0)), "equal", False,
+        "a reversal"),
+    "a rival that is better, if only just": (
+        direction(2.0, majority=SURE, LightGBM=(-0.5, -0.6, -0.4), reversal=(-1.0, -5.0, 3.0)), "beaten", False,
+        "beaten by LightGBM"),
     "nothing found": (direction(majority=NOISE, LightGBM=NOISE), "none", False, "would have been seen"),
     "nothing found, a rival is better": (direction(majority=NOISE, reversal=LOSS), "beaten", False, "a reversal"),
     "worse than guessing": (direction(majority=LOSS), "worse", False, "worse than the majority class"),
@@ -139,7 +145,7 @@ def test_own_parts_and_other_systems_are_no_cheap_rivals():
 
 
 @pytest.mark.parametrize("name, tone, words", [
-    ("found, LightGBM is better", "fair", "some skill, and all of it costs nothing elsewhere: direction (beaten by"),
+    ("found, LightGBM is better", "fair", "some skill, none of it worth having: direction (beaten by"),
     ("nothing found, a rival is better", "open", "nothing that guessing does not have"),
     ("found, costs eat it", "fair", "direction (economically nil)"),
     ("better than HAR", "good", "better than everything that costs nothing: volatility"),

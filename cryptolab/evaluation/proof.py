@@ -6,7 +6,7 @@
 __all__ = ['ALPHA', 'POWER', 'PLAIN', 'CHEAP', 'UNITS', 'WORDS', 'MARKS', 'difference_facts', 'Proof', 'rival_name',
            'p_text', 'proof_level', 'prove', 'proofs_of', 'proof_text', 'trust_words', 'page_verdict']
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #53427fac
+# %% ../../nbs/55_evaluation/75_proof.ipynb #ecf10b9a
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy import stats
 from ..config import DataError, SettingsError
 from .significance import LEAST_TRADES
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #09bdf6b0
+# %% ../../nbs/55_evaluation/75_proof.ipynb #fa3306ce
 ALPHA, POWER = 0.05, 0.8
 PLAIN = {
     "Direction": "majority", "Event": "base rate", "Volatility": "persistence", "Price": "persistence",
@@ -31,7 +31,7 @@ CHEAP = {
 }  # question -> rivals that cost nothing; a system's own parts and other systems are not among them
 UNITS = {"Direction": "points", "Event": "points of AUC", "Volatility": "%", "Price": "%", "Trading": "bp a candle"}
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #56325fb8
+# %% ../../nbs/55_evaluation/75_proof.ipynb #8c427127
 def difference_facts(value: float, low: float, high: float, questions: int = 1) -> dict:
     """What a difference says when it is one of several.
 
@@ -62,7 +62,7 @@ def difference_facts(value: float, low: float, high: float, questions: int = 1) 
         "reach": float((wide + stats.norm.ppf(POWER)) * error), "sign": int(low > 0) - int(high < 0),
     }
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #b1524a46
+# %% ../../nbs/55_evaluation/75_proof.ipynb #8be95bc1
 WORDS = {
     "better": "Better", "equal": "No better than {best}", "beaten": "Beaten by {best}", "none": "Not shown",
     "worse": "Worse than {plain}", "few": "Too few trades", "silent": "No trade", "nil": "Economically nil",
@@ -85,7 +85,7 @@ class Proof:
     n : int
         test rows, or trades
     over : dict
-        rival -> `difference_facts`, the strongest first
+        rival -> `difference_facts`, in the order of the differences
     best : str, default ""
         the strongest rival; empty where there is no difference
     value : float, default np.nan
@@ -210,7 +210,7 @@ class Proof:
             words.append(f"Economically nil: after costs {_signed(self.net_bp, '')} basis points a candle are left.")
         return " ".join([*words, self.remark]).strip()
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #308c0a82
+# %% ../../nbs/55_evaluation/75_proof.ipynb #c1f7d3e4
 _NAMES = {
     "majority": "the majority class", "base rate": "the base rate", "reversal": "betting on a reversal",
     "last move": "repeating the last move", "buy and hold": "buying and holding", "drift": "the average move",
@@ -262,7 +262,7 @@ def p_text(p: float) -> str:
     """
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #f282cb9d
+# %% ../../nbs/55_evaluation/75_proof.ipynb #c21c7705
 def _verdict_words(proof):
     "The verdict with its differences."
     unit, plain, best = UNITS[proof.question], rival_name(proof.plain), rival_name(proof.best)
@@ -284,9 +284,9 @@ def _verdict_words(proof):
         return f"better than everything that costs nothing: {first}; {second}, {p_text(strongest['p'])}"
     return f"better than {plain} ({first}, {p_text(facts['p'])}), but not distinguishable from {best}: {second}"
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #494c7e99
+# %% ../../nbs/55_evaluation/75_proof.ipynb #53806e65
 def proof_level(over: dict, plain: str) -> tuple:
-    """The word for the signs of two differences.
+    """The word for the signs; the best rival is one that is better, else one that is not beaten, else the nearest.
 
     Parameters
     ----------
@@ -300,7 +300,7 @@ def proof_level(over: dict, plain: str) -> tuple:
     tuple
         (level, name of the best rival)
     """
-    best = min(over, key=lambda name: (over[name]["value"], name != plain))
+    best = min(over, key=lambda name: (over[name]["sign"], over[name]["value"], name != plain))
     to_plain, to_best = over[plain]["sign"], over[best]["sign"]
     if to_plain < 0:
         return "worse", best
@@ -346,11 +346,11 @@ def prove(question: str, over: pd.DataFrame, n: int, questions: int = 1, **more)
     facts = {
         str(name): difference_facts(*(float(row[k]) for k in ("value", "low", "high")), questions)
         for name, row in over.sort_values("value", kind="stable").iterrows()
-    }
+    }  # from the rival that is furthest ahead
     level, best = proof_level(facts, plain)
     return Proof(question, level, int(n), facts, best, questions=questions, **more)
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #9103c15d
+# %% ../../nbs/55_evaluation/75_proof.ipynb #980e09c0
 def _over_rows(table, names, question, columns):
     "Rows of the cheap rivals as value, low, high; empty where the numbers are not there."
     rows = {name: [_number(table, name, column) for column in columns] for name in names}
@@ -471,7 +471,7 @@ _CASES = {
     "Trading": _trading_case,
 }
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #5800a19a
+# %% ../../nbs/55_evaluation/75_proof.ipynb #777fae99
 def proofs_of(result: dict) -> list:
     """The answers of a report.
 
@@ -522,7 +522,7 @@ def proof_text(result: dict) -> str:
     """
     return " ".join(proof.sentence() for proof in proofs_of(result))
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #2606f70d
+# %% ../../nbs/55_evaluation/75_proof.ipynb #c8c495b4
 def trust_words(result: dict) -> tuple:
     """Whether the numbers can be trusted: certificate and search for leaks.
 
@@ -575,7 +575,7 @@ def page_verdict(result: dict, proofs: list | None = None) -> dict:
     if better:
         found = "better than everything that costs nothing: " + ", ".join(better)
     elif same:
-        found = "some skill, and all of it costs nothing elsewhere: " + ", ".join(same)
+        found = "some skill, none of it worth having: " + ", ".join(same)
     else:
         found = "nothing that guessing does not have" if skill else "nothing was measured"
     trading = next((p for p in proofs if p.question == "Trading"), None)
