@@ -15,7 +15,7 @@ import pandas as pd
 from ..config import DataError, SettingsError
 from ..data.display import HeadedTable
 from ..evaluation.metrics import log_losses, qlike_loss
-from ..evaluation.multiple import holm, mcnemar
+from ..evaluation.proof import difference_facts
 from ..evaluation.rivals import rival_comparison
 from ..evaluation.significance import skill
 from ..reports.forecasts import FORECASTS, judged_forecasts, read_forecasts
@@ -96,35 +96,28 @@ def run_forecasts(run: Run) -> pd.DataFrame:
     return judged_forecasts(system_class(inputs["system"]).load(run.folder / "model"), candles)
 
 # %% ../../nbs/85_runs/14_compare.ipynb #95b82c8d
-_POWER = 1.96 + 0.84  # two-sided at 5 %, found in 80 % of the cases
 _FEWEST = 40  # rows
 
 
-def _row(n, scores, value, ends, p):
-    "One line of the table; `scores` are those of A and B."
-    smallest = _POWER * (ends[1] - ends[0]) / (2 * 1.96)
-    return {
-        "n": n, "A": scores[0], "B": scores[1], "difference": value, "low": ends[0], "high": ends[1],
-        "smallest": smallest or np.nan, "p": min(1.0, p),
-    }
+def _row(n, scores, value, ends):
+    "One line of the table, with the 95 % interval of this line alone; `scores` are those of A and B."
+    return {"n": n, "A": scores[0], "B": scores[1], "difference": value, "low": ends[0], "high": ends[1]}
 
 
 def _loss_row(loss_a, loss_b, horizon, settings):
     "How much of A's loss B removes, in percent."
     if np.array_equal(loss_a, loss_b):
-        return _row(len(loss_a), (loss_a.mean(), loss_b.mean()), 0.0, (0.0, 0.0), 1.0)
+        return _row(len(loss_a), (loss_a.mean(), loss_b.mean()), 0.0, (0.0, 0.0))
     found = skill(loss_b, loss_a, horizon, **settings)
-    p = 2 * min(found["p_value"], 1 - found["p_value"])
     ends = 100 * found["low"], 100 * found["high"]
-    return _row(found["n"], (loss_a.mean(), loss_b.mean()), 100 * found["skill"], ends, p)
+    return _row(found["n"], (loss_a.mean(), loss_b.mean()), 100 * found["skill"], ends)
 
 
 def _accuracy_row(y, a, b, settings):
     "By how many points B is right more often."
     found = rival_comparison(y, {"B": b, "A": a}, **settings).loc["A"]
-    p = 2 * min(found["p_mcnemar"], mcnemar(y, a, b)["p_better"])
     scores = [100 * float(((side > 0.5) == (y == 1)).mean()) for side in (a, b)]
-    return _row(len(y), scores, found["edge"], (found["edge_low"], found["edge_high"]), p)
+    return _row(len(y), scores, found["edge"], (found["edge_low"], found["edge_high"]))
 
 
 def _target_rows(target, y, a, b, horizon, settings):
@@ -164,13 +157,14 @@ class PairedDifferences(HeadedTable):
         return f"{'; '.join(told) or 'Not distinguishable'} (on {rows} common test rows, {len(self)} measures)"
 
 
-def _verdict(row):
-    "A line in two words."
-    if row["difference"] == 0 and row["low"] == row["high"] == 0:
-        return "the same"
-    if row["p_holm"] < 0.05 and (row["low"] > 0 or row["high"] < 0):
-        return "B better" if row["difference"] > 0 else "A better"
-    return "not distinguishable"
+def _judged(row, questions):
+    "A line by the rule of `difference_facts`: its interval for all lines together, p, reach and two words."
+    facts = difference_facts(row["difference"], row["low"], row["high"], questions)
+    verdict = {1: "B better", 0: "not distinguishable", -1: "A better"}[facts["sign"]]
+    if facts["low"] == facts["high"] == 0:
+        facts["reach"], verdict = np.nan, "the same"
+    names = {"low": facts["low"], "high": facts["high"], "smallest": facts["reach"], "p": facts["p"]}
+    return row | names | {"verdict": verdict}
 
 
 _A, _B = ["y A", "forecast A"], ["y B", "forecast B"]
@@ -206,7 +200,7 @@ def paired_differences(a: pd.DataFrame, b: pd.DataFrame, n_samples: int = 1000, 
     Returns
     -------
     PairedDifferences
-        n, A, B, difference, low, high, smallest, p, p_holm, verdict; attrs: notes
+        n, A, B, difference, low, high, smallest, p, verdict; attrs: notes
 
     Raises
     ------
@@ -230,9 +224,8 @@ def paired_differences(a: pd.DataFrame, b: pd.DataFrame, n_samples: int = 1000, 
             "these runs cannot be compared row by row", "the same target on common test rows",
             "; ".join(notes) or "no forecasts", "compare runs of one symbol and timeframe whose test rows overlap",
         )
-    table = pd.DataFrame(rows).T.rename_axis("measure").astype({"n": int})
-    table["p_holm"] = holm(table["p"])["p_holm"].to_numpy()
-    table["verdict"] = [_verdict(row) for _, row in table.iterrows()]
+    judged = {name: _judged(row, len(rows)) for name, row in rows.items()}
+    table = pd.DataFrame.from_dict(judged, orient="index").rename_axis("measure")
     table.attrs["notes"] = notes
     return PairedDifferences(table)
 
@@ -270,7 +263,7 @@ class RunDifferences:
             lines
         """
         shown = self.inputs.map(lambda v: f"{v}"[:40]) if len(self.inputs) else None
-        short = self.table.drop(columns="p").round(3)
+        short = self.table.round(3)
         worst = self.table["smallest"].dropna()
         lines = [f"A {self.a.id}  {self.a.name}", f"B {self.b.id}  {self.b.name}", ""]
         lines += ["the inputs are the same" if shown is None else shown.to_string(), ""]
