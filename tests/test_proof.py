@@ -123,6 +123,11 @@ def test_more_questions_ask_for_more():
     assert proofs_of(two)[0].over["majority"]["p"] == pytest.approx(2 * proofs_of(one)[0].over["majority"]["p"])
 
 
+@pytest.mark.parametrize("asked, questions", [(account(80), 2), (account(80, shadow=True), 1), (account(2), 1)])
+def test_an_account_that_is_not_judged_is_no_question(asked, questions):
+    assert {proof.questions for proof in proofs_of(BASE | direction(majority=SURE) | asked)} == {questions}
+
+
 def test_an_interval_for_all_questions_holds_as_often_as_it_says():
     rng = np.random.default_rng(0)
     values, wrong = rng.normal(size=(4_000, 4)), 0

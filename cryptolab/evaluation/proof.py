@@ -6,7 +6,7 @@
 __all__ = ['ALPHA', 'POWER', 'PLAIN', 'CHEAP', 'UNITS', 'WORDS', 'MARKS', 'difference_facts', 'Proof', 'rival_name',
            'p_text', 'proof_level', 'prove', 'proofs_of', 'proof_text', 'trust_words', 'page_verdict']
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #ecf10b9a
+# %% ../../nbs/55_evaluation/75_proof.ipynb #324fa641
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy import stats
 from ..config import DataError, SettingsError
 from .significance import LEAST_TRADES
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #fa3306ce
+# %% ../../nbs/55_evaluation/75_proof.ipynb #d4e965fd
 ALPHA, POWER = 0.05, 0.8
 PLAIN = {
     "Direction": "majority", "Event": "base rate", "Volatility": "persistence", "Price": "persistence",
@@ -31,7 +31,7 @@ CHEAP = {
 }  # question -> rivals that cost nothing; a system's own parts and other systems are not among them
 UNITS = {"Direction": "points", "Event": "points of AUC", "Volatility": "%", "Price": "%", "Trading": "bp a candle"}
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #8c427127
+# %% ../../nbs/55_evaluation/75_proof.ipynb #374da777
 def difference_facts(value: float, low: float, high: float, questions: int = 1) -> dict:
     """What a difference says when it is one of several.
 
@@ -62,7 +62,7 @@ def difference_facts(value: float, low: float, high: float, questions: int = 1) 
         "reach": float((wide + stats.norm.ppf(POWER)) * error), "sign": int(low > 0) - int(high < 0),
     }
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #8be95bc1
+# %% ../../nbs/55_evaluation/75_proof.ipynb #16989497
 WORDS = {
     "better": "Better", "equal": "No better than {best}", "beaten": "Beaten by {best}", "none": "Not shown",
     "worse": "Worse than {plain}", "few": "Too few trades", "silent": "No trade", "nil": "Economically nil",
@@ -210,7 +210,7 @@ class Proof:
             words.append(f"Economically nil: after costs {_signed(self.net_bp, '')} basis points a candle are left.")
         return " ".join([*words, self.remark]).strip()
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #c1f7d3e4
+# %% ../../nbs/55_evaluation/75_proof.ipynb #db6fc58d
 _NAMES = {
     "majority": "the majority class", "base rate": "the base rate", "reversal": "betting on a reversal",
     "last move": "repeating the last move", "buy and hold": "buying and holding", "drift": "the average move",
@@ -262,7 +262,7 @@ def p_text(p: float) -> str:
     """
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #c21c7705
+# %% ../../nbs/55_evaluation/75_proof.ipynb #48c218ac
 def _verdict_words(proof):
     "The verdict with its differences."
     unit, plain, best = UNITS[proof.question], rival_name(proof.plain), rival_name(proof.best)
@@ -284,7 +284,7 @@ def _verdict_words(proof):
         return f"better than everything that costs nothing: {first}; {second}, {p_text(strongest['p'])}"
     return f"better than {plain} ({first}, {p_text(facts['p'])}), but not distinguishable from {best}: {second}"
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #53806e65
+# %% ../../nbs/55_evaluation/75_proof.ipynb #8a0576ba
 def proof_level(over: dict, plain: str) -> tuple:
     """The word for the signs; the best rival is one that is better, else one that is not beaten, else the nearest.
 
@@ -350,7 +350,7 @@ def prove(question: str, over: pd.DataFrame, n: int, questions: int = 1, **more)
     level, best = proof_level(facts, plain)
     return Proof(question, level, int(n), facts, best, questions=questions, **more)
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #980e09c0
+# %% ../../nbs/55_evaluation/75_proof.ipynb #1cf56c58
 def _over_rows(table, names, question, columns):
     "Rows of the cheap rivals as value, low, high; empty where the numbers are not there."
     rows = {name: [_number(table, name, column) for column in columns] for name in names}
@@ -471,7 +471,7 @@ _CASES = {
     "Trading": _trading_case,
 }
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #777fae99
+# %% ../../nbs/55_evaluation/75_proof.ipynb #a4a13019
 def proofs_of(result: dict) -> list:
     """The answers of a report.
 
@@ -490,7 +490,9 @@ def proofs_of(result: dict) -> list:
         question: (rows, facts) for question, (rows, facts) in cases.items()
         if np.isfinite(facts["n"]) and (len(rows) or question == "Trading")
     }
-    judged = [q for q, (rows, facts) in asked.items() if q != "Trading" or len(rows) and facts["n"] >= LEAST_TRADES]
+    traded = [len(rows) and facts["n"] >= LEAST_TRADES and not facts["shadow"] for q, (rows, facts) in asked.items()
+              if q == "Trading"]
+    judged = [q for q in asked if q != "Trading" or all(traded)]
     found = []
     for question, (rows, facts) in asked.items():
         rivals, luck, shadow = facts.pop("rivals"), facts.pop("luck", 0.0), facts.pop("shadow", False)
@@ -522,7 +524,7 @@ def proof_text(result: dict) -> str:
     """
     return " ".join(proof.sentence() for proof in proofs_of(result))
 
-# %% ../../nbs/55_evaluation/75_proof.ipynb #c8c495b4
+# %% ../../nbs/55_evaluation/75_proof.ipynb #640a5fd8
 def trust_words(result: dict) -> tuple:
     """Whether the numbers can be trusted: certificate and search for leaks.
 
