@@ -8,6 +8,7 @@ v3       the same market with 40,000 candles: accuracy of V3's stack (three boos
 ultimate the same 40,000 candles: accuracy of Ultimate's probability per seed, all tasks learned at once
 null     markets without direction: p-values of direction and price, volatility against the market's true sigma
 rivals   BTCUSDT 1h, 20,000 candles: AUC of V9, LightGBM and logistic regression on the same rows and features
+walk     every coin of a folder walked forward: see `python -m benchmarks.skill walk --help` (stored in walk.json)
 
 Results are stored in benchmarks/results/skill.json, with the command that made each; finished seeds are not computed
 again unless the library's fitting code has changed (--force computes all).
@@ -15,6 +16,7 @@ again unless the library's fitting code has changed (--force computes all).
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -34,6 +36,8 @@ from cryptolab.audit.compare import compare
 from cryptolab.systems.ultimate.system import Ultimate
 from cryptolab.systems.v3.system import V3
 from cryptolab.systems.v9 import V9
+
+from . import walk
 
 HERE = Path(__file__).parent
 STORE = HERE / "results" / "skill.json"
@@ -165,6 +169,8 @@ STUDIES = {
 
 
 def main():
+    if sys.argv[1:2] == ["walk"]:
+        return walk.main(sys.argv[2:])
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("studies", nargs="*", help="planted, v3, ultimate, null, rivals; all when none is named")
     cli.add_argument("--data-dir", default="../shared/data", help="folder with BTCUSDT_1h for `rivals`")

@@ -173,7 +173,7 @@ class FeatureSet:
 # %% ../../nbs/20_features/30_registry.ipynb #02d17a59
 SET_MODULES = {
     "v9": "v9", "v9_published": "v9", "v2": "v2", "v2_published": "v2", "hybrid": "hybrid", "v3": "v3",
-    "ultimate": "ultimate", "ta": "ta",
+    "ultimate": "ultimate", "reference": "reference", "ta": "ta",
 }
 _SETS = {"user": FeatureSet("user")}
 
@@ -184,7 +184,7 @@ def feature_set(name: str | FeatureSet) -> FeatureSet:
     Parameters
     ----------
     name : str | FeatureSet
-        v9 | v9_published | v2 | hybrid | v3 | ultimate | ta | user, or a set of your own
+        v9 | v2 | hybrid | v3 | ultimate | reference | ta | user, or your own
 
     Returns
     -------
@@ -489,7 +489,7 @@ def features(
     candles : pd.DataFrame
         candle table with open, high, low, close, volume
     set : str | FeatureSet, default "v9"
-        v9 | v9_published | v2 | hybrid | v3 | ultimate | ta | user, or a set of your own
+        v9 | v2 | hybrid | v3 | ultimate | reference | ta | user, or your own
     context : dict | None, default None
         tables by kind, e.g. funding, onchain: see `cryptolab.features.context`
     dtype : str, default "float32"

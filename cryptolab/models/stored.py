@@ -474,7 +474,7 @@ def _numbers(text, kind):
     return np.array(text.split(), dtype=kind)
 
 # %% ../../nbs/50_models/15_stored.ipynb #d0a7001f
-def check_lightgbm(text: str, what: str | Path = "the model") -> str:
+def check_lightgbm(text: str, what: str | Path = "the model", objective: str = "binary sigmoid:1") -> str:
     """Read the trees of a LightGBM text before LightGBM does.
 
     Parameters
@@ -483,6 +483,8 @@ def check_lightgbm(text: str, what: str | Path = "the model") -> str:
         LightGBM's text
     what : str | Path, default "the model"
         for the message
+    objective : str, default "binary sigmoid:1"
+        what the trees were made for, as LightGBM writes it
 
     Returns
     -------
@@ -499,8 +501,8 @@ def check_lightgbm(text: str, what: str | Path = "the model") -> str:
         facts = _lines(head.removeprefix("tree\n"))
         columns = _count(facts["max_feature_idx"]) + 1
         single = facts["num_class"] == facts["num_tree_per_iteration"] == "1"
-        if not head.startswith("tree\n") or not single or facts["objective"] != "binary sigmoid:1" or "Tree=" in tail:
-            _refuse(what, "trees of one output, binary sigmoid:1", f"{facts['num_class']} of {facts['objective'][:40]}")
+        if not head.startswith("tree\n") or not single or facts["objective"] != objective or "Tree=" in tail:
+            _refuse(what, f"trees of one output, {objective}", f"{facts['num_class']} of {facts['objective'][:40]}")
         settings = tail.partition("\nparameters:\n")[2].partition("\nend of parameters")[0]
         if not re.fullmatch(r'(\[[a-z0-9_]+: [^\n"\\\]]*\]\n)*', settings):
             _refuse(what, "parameters as [name: value]", "other lines")

@@ -236,7 +236,12 @@ def trees_to_text(trees: Trees) -> str:
     return trees.booster.model_to_string(num_iteration=trees.best)
 
 
-def trees_from_text(text: str, calibration: tuple = (1.0, 0.0), names: list | None = None) -> Trees:
+def trees_from_text(
+    text: str,
+    calibration: tuple = (1.0, 0.0),
+    names: list | None = None,
+    objective: str = "binary sigmoid:1",
+) -> Trees:
     """A model from its text.
 
     Parameters
@@ -247,6 +252,8 @@ def trees_from_text(text: str, calibration: tuple = (1.0, 0.0), names: list | No
         as fitted
     names : list | None, default None
         columns the text must have been made for; None accepts any
+    objective : str, default "binary sigmoid:1"
+        what the trees were made for, as LightGBM writes it
 
     Returns
     -------
@@ -260,7 +267,7 @@ def trees_from_text(text: str, calibration: tuple = (1.0, 0.0), names: list | No
     import lightgbm as lgb
 
     with model_errors("the LightGBM text"):
-        booster = lgb.Booster(model_str=check_lightgbm(text, "the LightGBM text"))
+        booster = lgb.Booster(model_str=check_lightgbm(text, "the LightGBM text", objective))
     found = booster.feature_name()
     if names is not None and found != list(names):
         raise ModelError(

@@ -13,7 +13,10 @@ from .escape import escape_html
 from .tables import number_text
 
 # %% ../../nbs/80_reports/35_head.ipynb #425c9f9a
-SYSTEM_NAMES = {"v9": "V9", "v2": "V2", "hybrid": "Hybrid", "v3": "V3 Ultimate", "ultimate": "Ultimate"}
+SYSTEM_NAMES = {
+    "v9": "V9", "v2": "V2", "hybrid": "Hybrid", "v3": "V3 Ultimate", "ultimate": "Ultimate",
+    "reference": "Reference",
+}
 
 
 def page_title(result: dict) -> str:

@@ -141,7 +141,8 @@ def find_template(system: str) -> Path:
     places = [home.parent / "nbs" / "templates", home / "reports" / "templates"]
     if own and (own.parent / f"{system}_report.ipynb").is_file():
         return own.parent / f"{system}_report.ipynb"
-    for name, place in itertools.product([system, *(["system"] if own else [])], places):
+    general = ["system"] if own or system in SYSTEMS else []
+    for name, place in itertools.product([system, *general], places):
         if (place / f"{name}.ipynb").is_file():
             return place / f"{name}.ipynb"
     there = sorted({f.stem for place in places for f in place.glob("*.ipynb")})

@@ -21,6 +21,7 @@ SYSTEMS = {
     "hybrid": "cryptolab.systems.hybrid.system:Hybrid",
     "v3": "cryptolab.systems.v3.system:V3",
     "ultimate": "cryptolab.systems.ultimate.system:Ultimate",
+    "reference": "cryptolab.systems.reference.system:Reference",
 }  # name -> module:class
 
 
