@@ -23,12 +23,12 @@ PLAIN = {
     "Trading": "staying out",
 }
 CHEAP = {
-    "Direction": ("majority", "last move", "reversal", "logistic regression", "LightGBM"),
+    "Direction": ("majority", "last move", "reversal", "logistic regression", "LightGBM", "Reference"),
     "Event": ("base rate", "volatility alone", "logistic regression", "LightGBM"),
-    "Volatility": ("persistence", "EWMA", "HAR", "log-HAR, season", "GARCH(1,1)"),
+    "Volatility": ("persistence", "EWMA", "HAR", "log-HAR, season", "GARCH(1,1)", "Reference"),
     "Price": ("persistence", "drift"),
     "Trading": ("staying out", "buy and hold"),
-}  # question -> rivals that cost nothing; a system's own parts and other systems are not among them
+}  # question -> rivals that cost nothing, and the reference system; a system's own parts and others are not among them
 UNITS = {"Direction": "points", "Event": "points of AUC", "Volatility": "%", "Price": "%", "Trading": "bp a candle"}
 
 # %% ../../nbs/55_evaluation/75_proof.ipynb #374da777
@@ -214,6 +214,7 @@ class Proof:
 _NAMES = {
     "majority": "the majority class", "base rate": "the base rate", "reversal": "betting on a reversal",
     "last move": "repeating the last move", "buy and hold": "buying and holding", "drift": "the average move",
+    "Reference": "the reference system",
 }
 
 
