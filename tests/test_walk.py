@@ -339,3 +339,57 @@ def test_a_fold_that_cannot_be_learned_is_left_out_with_its_reason(market):
     assert walk.left_out_ == {2: "one class only"} and len(walk.folds) == 2
     with pytest.raises(DataError, match="no fold could be judged"):
         walk_forward(Refuses(), with_prices(market, market.index, 1e3), "60d", "15d", 3, log=None)
+
+
+# ---- V9 stacked on the reference
+
+@pytest.fixture(scope="module")
+def stacked():
+    from cryptolab.systems.v9 import V9
+
+    candles = sample_market(n=2_000)
+    sizes = {"direction_epochs": 1, "price_epochs": 1, "trees": 10}
+    return V9(profile="smoke", threads=1, stack="reference", sizes=sizes).fit(candles, log=None), candles
+
+
+def test_a_stacked_v9_comes_back_whole_and_sees_no_future(tmp_path, stacked):
+    from cryptolab.systems.v9 import V9
+
+    system, candles = stacked
+    table, cut = system.forecast(candles), candles.index[1_800]
+    assert min(system.stack_.network, system.stack_.trees) >= 0 and 0 <= system.stack_.share <= 1
+    folder = system.save(tmp_path / "model")
+    again = V9.load(folder)
+    pd.testing.assert_frame_equal(again.forecast(candles), table, check_exact=True)
+    later = with_prices(candles, candles.index > cut, 3.0)
+    pd.testing.assert_frame_equal(again.forecast(later).loc[:cut], table.loc[:cut], check_exact=True)
+    (folder / "stack_v9.json").write_text((folder / "stack_v9.json").read_text().replace("share", "shore"))
+    with pytest.raises(ModelError, match="stack_v9.json"):
+        V9.load(folder)
+
+
+def test_what_it_says_is_the_weighed_answer_of_both(stacked):
+    from cryptolab.models.calibration import log_odds
+
+    system, candles = stacked
+    both, theirs = system.forecast(candles), system.reference_.forecast(candles)
+    stack, system.stack_ = system.stack_, None
+    try:
+        alone = system.forecast(candles)
+    finally:
+        system.stack_ = stack
+    common = alone.index.intersection(theirs.index)
+    p, q = (log_odds(table["p_up"][common]) for table in (alone, theirs))
+    z = stack.intercept + stack.network * p + stack.trees * q
+    np.testing.assert_allclose(both["p_up"][common], 1 / (1 + np.exp(-z)), rtol=1e-9)
+    before = alone.index.difference(theirs.index)  # the reference needs a longer memory
+    assert len(before) and both["p_up"][before].equals(alone["p_up"][before])
+    log = stack.share * np.log(alone["natr"][common]) + (1 - stack.share) * np.log(theirs["natr"][common])
+    np.testing.assert_allclose(both["natr"][common], stack.factor * np.exp(log), rtol=1e-9)
+
+
+def test_the_reference_learned_nothing_of_the_rows_that_v9_was_chosen_on(stacked):
+    system, _ = stacked
+    ours, theirs = (one.rows("val", "volatility") for one in (system, system.reference_))
+    assert system.reference_.rows("train", "volatility")[-1] < ours[0] and theirs[0] >= ours[0]
+    assert system.reference_.rows("test", "direction")[0] == system.rows("test", "direction")[0]

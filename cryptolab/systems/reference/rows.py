@@ -6,7 +6,7 @@
 __all__ = ['RANGES', 'VOLATILITY', 'VOL_TARGETS', 'direction_names', 'reference_labels', 'known_columns',
            'ReferenceRows', 'reference_rows']
 
-# %% ../../../nbs/70_systems/29_reference/10_rows.ipynb #99e1c6f1
+# %% ../../../nbs/70_systems/29_reference/10_rows.ipynb #0a8c924c
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from ... import labels, validation
 from ...config import DataError, SettingsError
 
-# %% ../../../nbs/70_systems/29_reference/10_rows.ipynb #95461511
+# %% ../../../nbs/70_systems/29_reference/10_rows.ipynb #652a5c2d
 RANGES = ("level", *(f"har_{k}" for k in (1, 2, 3, 6, 12, 24, 48, 72, 336, 504)))  # what log-HAR reads
 VOLATILITY = (
     *RANGES[1:], "range", "return_1", "volume_24", "volume_168", "volume_6", "unit_3", "unit_6", "unit_24", "unit_504",
@@ -83,7 +83,7 @@ def known_columns(candles: pd.DataFrame) -> pd.DataFrame:
     table = table if until is None else table[table.index >= pd.Timestamp(until)]
     return table[np.isfinite(table.to_numpy()).all(axis=1)]
 
-# %% ../../../nbs/70_systems/29_reference/10_rows.ipynb #16a657f5
+# %% ../../../nbs/70_systems/29_reference/10_rows.ipynb #3ab759d7
 @dataclass
 class ReferenceRows:
     """Columns and outcomes of this coin in three parts, and of other coins.
@@ -144,7 +144,7 @@ def reference_rows(
     candles: pd.DataFrame,
     vol_target: str = "natr_future",
     fractions: tuple = (0.70, 0.15, 0.15),
-    test_start: str | None = None,
+    test_start: str | tuple | None = None,
     timeframe: str | None = None,
     pool: dict | None = None,
 ) -> ReferenceRows:
@@ -158,8 +158,8 @@ def reference_rows(
         natr_future | natr_next
     fractions : tuple, default (0.70, 0.15, 0.15)
         train, validation, test
-    test_start : str | None, default None
-        first time of a test decision; None takes the last fraction
+    test_start : str | tuple | None, default None
+        first time of a test decision, or both borders; None: by fractions
     timeframe : str | None, default None
         None reads it from the candles
     pool : dict | None, default None
@@ -187,7 +187,9 @@ def reference_rows(
         )
     common = tables["direction"].loc[columns.index]
     common = common[common["y"].notna()]
-    borders, parts, purged = validation.split_borders(common["t0"], fractions, test_start), {}, {}
+    given = isinstance(test_start, tuple)
+    borders = test_start if given else validation.split_borders(common["t0"], fractions, test_start)
+    parts, purged = {}, {}
     for target, table in tables.items():
         mine = table.loc[common.index]
         mine = mine[mine["y"].notna() & (mine["y"] > 0 if target == "volatility" else True)]

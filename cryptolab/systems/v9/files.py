@@ -7,6 +7,7 @@ __all__ = ['NETWORKS', 'READ', 'uncompiled', 'load_part', 'write_part', 'read_pa
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #7031ac2e
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from ...config import ModelError, load_keras
@@ -152,6 +153,9 @@ def write_v9(system, folder: Path) -> dict:
     _write_json(folder / "ensemble_v9.json", system.ensemble_)
     _write_json(folder / "v9_results.json", system.results_)
     (folder / "training.log").write_text(_training_log(system))
+    if getattr(system, "stack_", None) is not None:
+        system.reference_.save(folder / "reference")
+        _write_json(folder / "stack_v9.json", asdict(system.stack_))
     return {"features": system.scaler_.names}
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #d262ebd3
@@ -166,6 +170,27 @@ def _check_features(folder, stored, names):
             f"{folder} was made for another feature set", f"{len(names)} features: {names[:3]}…",
             f"{len(stored)}: {stored[:3]}…", "train again with this library version",
         )
+
+
+def _read_stack(system, folder, manifest):
+    "The reference system and the weights of a stacked V9; nothing for V9 alone."
+    if system.stack != "reference":
+        return None, None
+    from cryptolab.systems.reference.system import Reference
+    from cryptolab.systems.v9.stack import Stack
+
+    inner = [f"reference/{name}" for name in ("direction.txt", "volatility.txt", "reference.json")]
+    artefacts.check_listed(folder, manifest, ("stack_v9.json", *inner))
+    facts = json.loads(read_stored(folder / "stack_v9.json"))
+    stack = Stack(**{name: float(facts[name]) for name in ("intercept", "network", "trees", "share", "factor")})
+    check_numbers(*asdict(stack).values())
+    reference = Reference.load(folder / "reference")
+    if reference.fitted_["timeframe"] != system.fitted_["timeframe"] or reference.vol_target != system.vol_target:
+        raise ModelError(
+            f"{folder / 'reference'} belongs to another model", f"{system.fitted_['timeframe']}, {system.vol_target}",
+            f"{reference.fitted_['timeframe']}, {reference.vol_target}", "train again",
+        )
+    return reference, stack
 
 
 def read_v9(system, folder: Path, manifest: dict) -> None:
@@ -200,6 +225,7 @@ def read_v9(system, folder: Path, manifest: dict) -> None:
     files = {**NETWORKS, "volatility": "volatility_model_v9.json"}
     shape = system.window, len(names)
     system.models_ = {name: load_part(folder / file, shape) for name, file in files.items()}
+    system.reference_, system.stack_ = _read_stack(system, folder, manifest)
     for name in NETWORKS:
         if not system.models_[name].name.startswith((name, "functional")):
             raise ModelError(

@@ -109,6 +109,8 @@ class Rows:
         part -> (first, last) decision row
     pool : dict, default dict()
         label -> (window numbers, y) of other coins, learned from in addition to the training part
+    borders : tuple, default ()
+        first decision time of validation and of test
     """
 
     windows: validation.Windows
@@ -117,6 +119,7 @@ class Rows:
     counts: dict
     edges: dict
     pool: dict = field(default_factory=dict)
+    borders: tuple = ()
 
     def starts(self, numbers: np.ndarray):
         """Positions of windows in the view (first row of each window).
@@ -207,7 +210,7 @@ def prepare_rows(
         "out_of_range": {part: scaler.out_of_range(windows.values[r]) for part, r in rows.items()},
     }
     edges = {p: tuple(str(windows.index[n[i]]) for i in (0, -1)) for p, (n, _) in parts["direction"].items()}
-    return Rows(scaled, scaler, parts, counts, edges)
+    return Rows(scaled, scaler, parts, counts, edges, borders=borders)
 
 # %% ../../../nbs/70_systems/30_v9/10_rows.ipynb #5c93a589
 def with_pool(
