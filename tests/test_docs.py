@@ -9,6 +9,9 @@ from pathlib import Path
 import build_docs
 import pytest
 import site_check
+import site_commands
+import site_landing
+from site_examples import Lesson
 
 ROOT = Path(__file__).parents[1]
 BROWSER = next(
@@ -87,7 +90,7 @@ def test_names_imported_from_elsewhere_are_links():
 @pytest.mark.parametrize("source, tags, shown", [
     ("#| export\ndef f(): pass", ["export"], "def f(): pass"),
     ("#| export\nimport os\nfrom a import (\n    b,\n    "
-     "c,\n)", ["export", "hide-input"], "import os\nfrom a import (\n    b,\n    c,\n)"),
+     "c,\n)", ["export", "plumbing", "hide-input"], "import os\nfrom a import (\n    b,\n    c,\n)"),
     ("#| echo: false\nf()", ["remove-input"], "f()"),
     ("import os\nos.getcwd()", [], "import os\nos.getcwd()"),
 ])
@@ -123,7 +126,7 @@ def test_outputs_are_drawn_or_left_out():
 def test_links_between_notebooks_become_links_between_pages(tmp_path):
     pages = build_docs.site_pages()
     links = build_docs.Links(pages, tmp_path / "stage", tmp_path / "files")
-    start, rolling = (next(p for p in pages if p.name == name) for name in ("index", "features/rolling"))
+    start, rolling = (next(p for p in pages if p.name == name) for name in ("overview", "features/rolling"))
     assert links(start, "[a study](studies/certificates.ipynb)") == "[a study](studies/certificates.ipynb)"
     assert links(start, "[`tests/`](../tests)") == "`tests/`"
     assert (
@@ -178,6 +181,120 @@ def test_another_folder_is_not_replaced(tmp_path):
     with pytest.raises(build_docs.SiteError, match="not a site"):
         build_docs.build(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+
+
+# ---- the reference comes first, with an example cut from the lesson
+
+CELLS = [  # as a notebook: (number, source, kind, outputs)
+    (1, "import numpy as np", "example", []),
+    (2, "_SMALL = 3\ndef twice(x):\n    return 2 * x", "export", []),
+    (3, "def _inner(x):\n    return x", "export", []),
+    (4, "assert twice(1) == 2", "example", []),
+    (5, "table = {}\ntable['a'] = np.arange(3)\nother = 5\nmade = twice(table['a'])\nprint(made)", "example",
+     [{"output_type": "stream", "name": "stdout", "text": "[0 2 4]\n"}]),
+    (6, "_inner(twice(1))", "example", []),
+    (7, "class Ready:\n    pass", "export", []),
+    (8, "@patch\ndef go(self: Ready):\n    pass", "export", []),
+]
+
+
+def test_an_example_has_what_it_needs_and_no_more():
+    code, cell, last = Lesson("some.place", ["twice"], [c[:3] for c in CELLS]).example("twice")
+    assert code.splitlines() == [
+        "import numpy as np", "from cryptolab.some.place import twice", "", "table = {}", "table['a'] = np.arange(3)",
+        "made = twice(table['a'])", "print(made)",
+    ] and (cell, last) == (5, True), "with what changes the table, without the other name, and not the bare assertion"
+    assert Lesson("some.place", ["twice", "Ready"], [c[:3] for c in CELLS]).example("Ready") is None
+    private = [c[:3] for c in CELLS if c[0] in (1, 2, 3, 6)]
+    assert Lesson("some.place", ["twice"], private).example("twice") is None, "nobody else can call a private name"
+
+
+def test_an_example_brings_the_file_that_it_reads():
+    cells = [
+        (1, "import tempfile\nfrom pathlib import Path", "example"),
+        (2, "def count(path):\n    return len(path.read_text())", "export"),
+        (3, "home = Path(tempfile.mkdtemp())\npath = home / 'a.txt'\npath.write_text('four')", "example"),
+        (4, "count(path)", "example"),
+    ]
+    code, *_ = Lesson("some.place", ["count"], cells).example("count")
+    assert "path.write_text('four')" in code
+
+
+def test_examples_of_the_reference_run_by_themselves():
+    found = []
+    for name in ("features.rolling", "labels.targets", "evaluation.metrics", "validation.splitters"):
+        page = next(p for p in build_docs.site_pages() if p.module == name)
+        text = "\n".join(c["source"] for c in build_docs.page_notebook(page, lambda page, text: text)["cells"])
+        found += re.findall(r"\*\*Example\*\*\n\n```python\n(.*?)\n```", text, re.S)
+    assert len(found) >= 25
+    for code in dict.fromkeys(found):
+        exec(code, {})
+
+
+def test_a_page_of_a_module_begins_with_its_reference():
+    page = next(p for p in build_docs.site_pages() if p.name == "features/rolling")
+    cells = build_docs.page_notebook(page, lambda page, text: text)["cells"]
+    heads = [c["source"].split("\n")[0] for c in cells if c["source"].startswith("#") and c["cell_type"] == "markdown"]
+    assert heads[:3] == ["# Rolling windows", "## Reference", "## Lesson"]
+    text = "\n".join(c["source"] for c in cells if c["cell_type"] == "markdown")
+    for number in re.findall(r'data-cell="cell-(\d+)"', text):
+        assert any(f"at-{number}" in c["metadata"].get("tags", []) for c in cells), "the source is on the page"
+    assert text.index("After this notebook") > text.index("## Lesson"), "the text below the title belongs to the lesson"
+
+
+@pytest.mark.parametrize("source, plumbing", [
+    ("def _one(): pass\n\ndef _two(): pass", True), ("import os\nfrom a import b", True), ("_LIMIT = 3", True),
+    ("def _one(): pass\n\ndef two(): pass", False), ("LIMIT: int = 3", False), ("class Table: pass", False),
+    ("@patch\ndef fit(self: V9): pass", False),
+])
+def test_what_the_search_leaves_out(source, plumbing):
+    made = build_docs.page_cell({"cell_type": "code", "source": f"#| export\n{source}", "outputs": []}, str)
+    assert ("plumbing" in made["metadata"]["tags"]) == plumbing
+    shown = build_docs.page_cell({"cell_type": "code", "source": source, "outputs": []}, str)
+    assert "plumbing" not in shown["metadata"]["tags"], "examples are found"
+
+
+# ---- pages that are made from the program
+
+def test_the_page_of_commands_has_every_command_and_option():
+    import importlib
+    import pkgutil
+
+    import typer
+
+    import cryptolab.cli as room
+
+    text, found = site_commands.commands_page(), dict(site_commands.commands(site_commands.program()))
+    assert len(found) > 25 and "cryptolab runs verify" in found
+    for path, command in found.items():
+        section = re.search(rf"^##+ {path}\n(.*?)(?=^##|\Z)", text, re.M | re.S)[1]
+        for param in command.params:
+            names = [param.opts[0]] if param.param_type_name == "option" else []
+            assert all(f"`{name}`" in section or name == "--help" for name in names), (path, names)
+            assert "---" not in (getattr(param, "help", "") or "") and "----------" not in section
+    shown = {id(c.callback) for c in found.values()}
+    for module in pkgutil.iter_modules(room.__path__):  # programs of their own, imported when they are called
+        for app in vars(importlib.import_module(f"cryptolab.cli.{module.name}")).values():
+            if isinstance(app, typer.Typer):
+                names = [c.name or c.callback.__name__ for c in app.registered_commands if not c.hidden]
+                assert all(any(path.split()[-1] == name for path in found) for name in names), (module.name, names)
+    assert shown
+
+
+def test_the_cards_name_commands_and_pages_that_exist():
+    import cryptolab as cl
+
+    pages, found = {p.name for p in build_docs.site_pages()}, dict(site_commands.commands(site_commands.program()))
+    assert len(site_landing.CARDS) == 5
+    for card in site_landing.CARDS:
+        assert card.page in pages and len(card.text) < 130
+        if name := re.match(r"cl\.(\w+)\(", card.command):
+            assert callable(getattr(cl, name[1]))
+            continue
+        words = card.command.split()
+        path = next(" ".join(words[:n]) for n in (3, 2) if " ".join(words[:n]) in found)
+        known = {option for param in found[path].params for option in param.opts}
+        assert not {word for word in words if word.startswith("--")} - known
 
 
 # ---- the check of a built site finds what it is for
@@ -272,6 +389,9 @@ def test_charts_are_drawn_without_a_network(site, width):
 def test_search_works_from_the_file_system(site):
     page, console = opened((site / "search.html").as_uri() + "?q=embargo")
     assert "validation/splitters.html" in page and 'class="context"' in page and console == []
+    page, _ = opened((site / "search.html").as_uri() + "?q=_wilder_start")
+    index = (site / "searchindex.js").read_text()
+    assert "_wilder" not in index and "ShuffledHalfDay" not in index and "shuffledhalfday" not in index
     page, _ = opened((site / "search.html").as_uri() + "?q=sample_market")
     assert "data/market.html#cryptolab.data.market.sample_market" in page
 
