@@ -1,4 +1,5 @@
 """The documentation site: what it is made of, what its checks find, and the whole of it in a browser."""
+import ast
 import json
 import re
 import shutil
@@ -252,6 +253,57 @@ def test_what_the_search_leaves_out(source, plumbing):
     assert ("plumbing" in made["metadata"]["tags"]) == plumbing
     shown = build_docs.page_cell({"cell_type": "code", "source": source, "outputs": []}, str)
     assert "plumbing" not in shown["metadata"]["tags"], "examples are found"
+
+
+# ---- pages with words and numbers
+
+def study(name):
+    "A notebook of the studies."
+    return json.loads((ROOT / "nbs" / "studies" / f"{name}.ipynb").read_text())
+
+
+def test_every_word_of_the_glossary_has_a_module_which_has_it():
+    pages = {f"cryptolab.{p.module}".removesuffix(".__init__") for p in build_docs.site_pages() if p.module}
+    text = "\n".join("".join(c["source"]) for c in study("glossary")["cells"])
+    found = re.findall(r"^- \*\*(.+?)\*\*: (.+) `(cryptolab[\w.]*)`$", text, re.M)
+    words = [word for word, _, _ in found]
+    assert len(found) == text.count("\n- ") >= 90 and words == list(dict.fromkeys(words))
+    assert {word: where for word, _, where in found if where not in pages} == {}
+    asked = "AUC QLIKE embargo purging HAR persistence reach proof walk-forward".split() + [
+        "base rate", "economically nil", "conformal interval",
+    ]
+    assert set(asked) <= set(words)
+    for word, meaning, _ in found:
+        assert 1 <= len(re.findall(r"[.?](?= |$)", re.sub(r"\be\.g\.|et al\.", "", meaning))) <= 3, word
+    from cryptolab.audit.leaks.audit import DETECTORS
+
+    assert {word.removeprefix("leak: ") for word in words if word.startswith("leak: ")} == set(DETECTORS.index)
+
+
+@pytest.mark.parametrize("name", ["benchmarks", "documents"])
+def test_stored_tables_are_those_of_the_stored_results(name, monkeypatch):
+    monkeypatch.chdir(ROOT / "nbs")
+    names, compared = {}, 0
+    for cell in study(name)["cells"]:
+        if cell["cell_type"] == "code":
+            source, outputs = "".join(cell["source"]), cell["outputs"]
+            if not outputs:
+                exec(source, names)
+                continue
+            tree = ast.parse(source)
+            exec(compile(ast.Module(tree.body[:-1], []), name, "exec"), names)
+            shown = eval(compile(ast.Expression(tree.body[-1].value), name, "eval"), names)
+            assert shown.data == "".join(outputs[0]["data"]["text/markdown"]), f"store the outputs of {name}.ipynb anew"
+            compared += 1
+    assert compared >= 5
+
+
+def test_every_stored_result_stands_on_the_page_of_benchmarks():
+    text = json.dumps(study("benchmarks"))
+    assert not [p.name for p in (ROOT / "benchmarks" / "results").glob("*.json") if p.name not in text]
+    code = "\n".join("".join(c["source"]) for c in study("benchmarks")["cells"] if c["cell_type"] == "code")
+    used = set(re.findall(r'(?:stored\(|results / )"(\w+\.json)"', code))
+    assert used == {p.name for p in (ROOT / "benchmarks" / "results").glob("*.json")}
 
 
 # ---- pages that are made from the program
