@@ -20,6 +20,7 @@ from pathlib import Path
 
 from site_check import check_site
 from site_commands import commands_page
+from site_gallery import gallery_page
 from site_landing import landing_page
 from site_reference import reference
 from tree import ROOT
@@ -457,16 +458,16 @@ def chapter(folder: str, inside: list, pages: dict, lines: dict) -> str:  # mark
 
 
 TREES = (
-    ("Learn", ("overview", "tutorials", "colab")), ("Reference", ("commands", *ROOMS)),
+    ("Learn", ("overview", "gallery", "tutorials", "colab")), ("Reference", ("commands", *ROOMS)),
     ("Findings", ("studies", "report")),
 )
 
 
-def start_trees(parts: list) -> str:  # markdown
+def start_trees(parts: set) -> str:  # markdown
     "The contents of the whole site, for the side bar."
     trees = []
     for caption, names in TREES:
-        ways = {"overview": "Overview <overview>", "commands": "commands"}
+        ways = {"overview": "Overview <overview>", "commands": "commands", "gallery": "gallery"}
         inside = [ways.get(name, f"{name}/index") for name in names if name in parts]
         if caption == "Reference" and "package" in parts:
             inside.insert(1, "package")
@@ -499,7 +500,11 @@ def stage_site(pages: list, stage: Path, files: Path) -> dict:  # {page: (title,
             path.write_text(content, encoding="utf-8")
     (stage / "commands.md").write_text(commands_page(), encoding="utf-8")
     lines["commands"] = ("All commands", "Every command with its options.")
-    parts = sorted({p.part or p.name for p in pages} | {"commands"})
+    parts = {p.part or p.name for p in pages} | {"commands"}
+    if gallery := gallery_page(files):
+        (stage / "gallery.md").write_text(gallery, encoding="utf-8")
+        lines["gallery"] = ("Gallery", "Real quick reports with their verdicts.")
+        parts.add("gallery")
     (stage / "index.md").write_text(landing_page(chosen) + start_trees(parts), encoding="utf-8")
     for folder, inside in chapters(pages).items():
         text = chapter(folder, inside, {p.name: p for p in pages}, lines)
