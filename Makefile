@@ -77,6 +77,7 @@ lab: setup  ## open the notebooks in JupyterLab
 
 export: .venv/.dev-stamp  ## write cryptolab/ from the notebooks and clean the notebooks
 	@$(BIN)/python tools/export.py
+	@$(BIN)/python tools/badges.py
 	@$(BIN)/nbdev-clean
 	@if [ -d colab ]; then $(BIN)/nbdev-clean --fname colab; fi
 

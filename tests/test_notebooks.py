@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import badges
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -89,9 +90,28 @@ def test_what_is_checked_after_a_notebook_can_fail(tmp_path):
         run_notebook(tmp_path / "a.ipynb", after="assert x == 2")
 
 
-def test_tutorials_are_numbered_and_open_in_colab():
+def test_tutorials_are_numbered():
     tutorials = sorted((NBS / "tutorials").glob("*.ipynb"))
     assert [p.name[:2] for p in tutorials] == [f"{n:02}" for n in range(1, len(tutorials) + 1)] and len(tutorials) >= 7
     for path in tutorials:
         first = "".join(json.loads(path.read_text())["cells"][0]["source"])
-        assert "colab.research.google.com" in first and f"# {int(path.name[:2])} " in first, path.name
+        assert f"# {int(path.name[:2])} " in first, path.name
+
+
+def test_a_badge_only_where_the_repository_is_known(tmp_path):
+    assert badges.outdated() == {}, "run `python tools/badges.py`"
+    (tmp_path / "colab").mkdir()
+    plain = (Path(badges.ROOT) / "colab" / "v9.ipynb").read_text()
+    (tmp_path / "colab" / "v9.ipynb").write_text(plain)
+    project = '[project]\nname = "x"\n[tool.nbdev]\nbranch = "trunk"\n'
+    (tmp_path / "pyproject.toml").write_text(project)
+    assert badges.repository(tmp_path) is None
+    project = project.replace("[tool", '[project.urls]\nRepository = "https://github.com/some-one/a.lab"\n[tool')
+    (tmp_path / "pyproject.toml").write_text(project)
+    made = badges.outdated(tmp_path)[tmp_path / "colab" / "v9.ipynb"]
+    assert "https://colab.research.google.com/github/some-one/a.lab/blob/trunk/colab/v9.ipynb" in made
+    assert 'install_from = \\"git+https://github.com/some-one/a.lab\\"' in made
+    assert badges.with_badge(made, "colab/v9.ipynb", None) == badges.with_badge(plain, "colab/v9.ipynb", None)
+    book = json.loads(plain)
+    first = next("".join(c["source"]) for c in book["cells"] if c["cell_type"] == "code")
+    assert re.fullmatch(r'install_from = "[^"]*"  # .+', first), "Run all needs one variable, and it comes first"
