@@ -8,9 +8,11 @@ import tempfile
 from pathlib import Path
 
 import build_docs
+import make_gallery
 import pytest
 import site_check
 import site_commands
+import site_gallery
 import site_landing
 from site_examples import Lesson
 
@@ -349,6 +351,58 @@ def test_the_cards_name_commands_and_pages_that_exist():
         assert not {word for word in words if word.startswith("--")} - known
 
 
+def test_the_gallery_is_light_and_names_commands_that_exist():
+    found = site_gallery.entries()
+    assert len(found) >= 2
+    known = {o for p in dict(site_commands.commands(site_commands.program()))["cryptolab run"].params for o in p.opts}
+    for one in found:
+        picture = site_gallery.STORED / f"{one['name']}.webp"
+        assert picture.read_bytes()[8:12] == b"WEBP" and picture.stat().st_size <= make_gallery.LARGEST == 150_000
+        assert all(one[key] for key in ("found", "trust", "trade", "candles", "last", "version"))
+        words = one["command"].split()
+        assert words[:2] == ["cryptolab", "run"] and "smoke" not in words
+        assert {word for word in words if word.startswith("--")} <= known
+    assert {p.stem for p in site_gallery.STORED.glob("*.webp")} == {one["name"] for one in found}
+
+
+def test_the_gallery_opens_whole_reports_only_where_the_very_run_is(tmp_path):
+    one = site_gallery.entries()[0]
+    folder = tmp_path / "reports" / one["name"]
+    folder.mkdir(parents=True)
+    (folder / "report.html").write_text("<h1>Whole</h1>")
+    shown = []
+    for number, run in enumerate([None, "another", one["run"]]):
+        if run:
+            (folder / "run.json").write_text(json.dumps({"id": run}))
+        files = tmp_path / f"files{number}"
+        page = site_gallery.gallery_page(files, reports=tmp_path / "reports")
+        assert one["command"] in page and (files / "gallery" / f"{one['name']}.webp").exists()
+        shown.append(f'href="reports/{one["name"]}.html"' in page and (files / "reports").exists())
+    assert shown == [False, False, True]
+    assert site_gallery.gallery_page(tmp_path, stored=tmp_path / "nothing") == ""
+
+
+def test_only_finished_reports_get_into_the_gallery(tmp_path):
+    run = {"id": "1", "version": "0.1.0", "inputs": {
+        "symbol": "A", "timeframe": "1h", "system": "v9", "profile": "quick", "source": "local", "limit": 5,
+        "start": None, "end": "2025-01-01", "params": {"dropout": 0.2}, "data_dir": "/home/somebody",
+    }}
+    result = {"verdict": {"found": "f", "trust": "t", "trade": "n"}, "data": {"candles": 5, "last": "2025-01-01 00:00"}}
+    assert make_gallery.facts(tmp_path) is None
+    for name, content in (("run", run), ("result", result)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert make_gallery.facts(tmp_path) is None, "no page"
+    (tmp_path / "report.html").write_text("")
+    found = make_gallery.facts(tmp_path)
+    assert found["command"] == (
+        "cryptolab run A 1h --system v9 --source local --profile quick --limit 5 --end 2025-01-01 --set dropout=0.2 "
+        "--data-dir path/to/candles"
+    ) and "somebody" not in json.dumps(found)
+    run["inputs"]["profile"] = "smoke"
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert make_gallery.facts(tmp_path) is None, "a smoke finds nothing and shows nothing"
+
+
 # ---- the check of a built site finds what it is for
 
 GOOD = "<h1 id='a'>A</h1><article><p>One two three four five six seven eight nine ten eleven twelve.</p></article>"
@@ -405,10 +459,10 @@ def site(tmp_path_factory):
     return folder
 
 
-def opened(address, width=1280):
+def opened(address, width=1280, flags=()):
     "The page as the browser made it, and what it wrote to its console."
     with tempfile.TemporaryDirectory() as profile:
-        command = [BROWSER, *QUIET, f"--user-data-dir={profile}", f"--window-size={width},1000", address]
+        command = [BROWSER, *QUIET, *flags, f"--user-data-dir={profile}", f"--window-size={width},1000", address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
@@ -434,6 +488,42 @@ def test_charts_are_drawn_without_a_network(site, width):
         and page.count('class="main-svg"') >= charts
         and console == []
     )
+
+
+FRAMES = """<body><script>for (const page of %s) {
+  const frame = document.createElement("iframe");
+  frame.style = "width: 390px; height: 800px";
+  frame.src = page;
+  frame.onload = () => setTimeout(() => {
+    const found = document.createElement("p");
+    found.textContent = `${page} is ${frame.contentDocument.documentElement.scrollWidth} wide;`;
+    document.body.append(found);
+  }, 300);
+  document.body.append(frame);
+}</script>"""
+
+
+@pytest.mark.slow
+@needs_browser
+def test_no_page_scrolls_sideways_on_a_phone(site, tmp_path):
+    names = ["index", "commands", "gallery", "studies/benchmarks", "studies/documents", "studies/glossary",
+             "evaluation/proof", "systems/v9/system", "tutorials/02_own_coin", "report/v9"]
+    pages = [(site / f"{name}.html").as_uri() for name in names]
+    (tmp_path / "frames.html").write_text(FRAMES % json.dumps(pages))
+    page, _ = opened((tmp_path / "frames.html").as_uri(), flags=("--allow-file-access-from-files",))
+    wide = dict(re.findall(r"/docs/(\S+)\.html is (\d+) wide;", page))
+    assert set(wide) == set(names) and {name: width for name, width in wide.items() if int(width) > 390} == {}
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_fold_of_the_reference_shows_the_source_below(site, tmp_path):
+    opens = 'frame.contentDocument.querySelector("details.source").open = true; '
+    script = FRAMES.replace("setTimeout(() => {\n", "setTimeout(() => {\n" + opens + "}, 100) && setTimeout(() => {\n")
+    script = script.replace("scrollWidth} wide", 'querySelector("details.source .highlight").textContent.length} wide')
+    (tmp_path / "frames.html").write_text(script % json.dumps([(site / "features" / "rolling.html").as_uri()]))
+    page, _ = opened((tmp_path / "frames.html").as_uri(), flags=("--allow-file-access-from-files",))
+    assert int(re.search(r"rolling\.html is (\d+) wide;", page)[1]) > 40
 
 
 @pytest.mark.slow

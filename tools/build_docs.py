@@ -532,6 +532,7 @@ def settings(files: Path) -> dict:  # of Sphinx
         "python_maximum_signature_line_length": 90, "templates_path": [], "html_domain_indices": False,
         "toc_object_entries": False, "pygments_style": "default", "mathjax_path": "", "exclude_patterns": ["_build"],
         "suppress_warnings": ["config.cache"],
+        "smartquotes_action": "q",  # two dashes before an option stay two
     }
 
 

@@ -116,5 +116,5 @@ def commands_page() -> str:  # markdown
     lines = ["| command | |", "| --- | --- |"]
     for path, command in found[1:]:
         first = as_text(without_sections(command.help).split("\n\n")[0])
-        lines.append(f"| [`{path}`](#{path.replace(' ', '-')}) | {first} |")
+        lines.append(f"| [`{path.partition(' ')[2]}`](#{path.replace(' ', '-')}) | {first} |")
     return "\n".join([INTRO, *lines, "", *(command_text(*one) for one in found)])

@@ -192,11 +192,12 @@ def one_name(module, name: str, shown: Shown | None = None, flags: str = "") -> 
     more = "\n\n".join(filter(None, [shown.example(name), shown.source(name)])) if shown else ""
     if callable(value) and hasattr(value, "__name__"):
         return entry("function", name, value, inspect.getdoc(value), more, flags)
-    text = repr(value) if isinstance(value, (str, int, float, tuple, list, dict, set)) else ""
+    text = repr(value) if isinstance(value, (str, int, float, tuple, list, dict)) else ""
+    text = "" if re.search(r"<\w[^>]* at 0x|<(?:class|function) ", text) else text[:300] + "…" * (len(text) > 300)
     return entry(
         "data", name, None, "",
         "\n\n".join(filter(None, [
-            f"`{text}`" if text and len(text) <= 100 and "`" not in text else "A value of the module.", more,
+            f"```text\n{text}\n```" if text and "```" not in text else "A value of the module.", more,
         ])), flags,
     )
 
@@ -206,6 +207,7 @@ def reference(module: str, cells: list | None = None, flags: str = "") -> list: 
     dotted = f"cryptolab.{module}".removesuffix(".__init__")
     found = importlib.import_module(dotted)
     names, entries, others = list(getattr(found, "__all__", [])), [], []
+    names.sort(key=lambda name: not callable(getattr(found, name)))  # values last, else in the order of the lesson
     shown = Shown(module, names, cells) if cells else None
     defined = Path(inspect.getfile(found)).read_text(encoding="utf-8")
     for name in names:
