@@ -296,7 +296,7 @@ def page_cell(cell: dict, link, folded: bool = False, at: int | None = None) -> 
         tags.append(f"at-{at}")
     if known.get("echo", "").lower() == "false" or known.get("code-fold") == "hide":
         tags.append("remove-input")
-    elif folded or only_imports(source):
+    elif folded or only_imports(source) or source.startswith("install_from = "):
         tags.append("hide-input")
     outputs = [shown for output in cell.get("outputs", []) if (shown := page_output(output))]
     return {
@@ -505,7 +505,7 @@ def stage_site(pages: list, stage: Path, files: Path) -> dict:  # {page: (title,
         (stage / "gallery.md").write_text(gallery, encoding="utf-8")
         lines["gallery"] = ("Gallery", "Real quick reports with their verdicts.")
         parts.add("gallery")
-    (stage / "index.md").write_text(landing_page(chosen) + start_trees(parts), encoding="utf-8")
+    (stage / "index.md").write_text(f"{landing_page(chosen)}\n\n{start_trees(parts)}", encoding="utf-8")
     for folder, inside in chapters(pages).items():
         text = chapter(folder, inside, {p.name: p for p in pages}, lines)
         (stage / folder / "index.md").write_text(text, encoding="utf-8")

@@ -39,7 +39,8 @@ def facts(folder: Path) -> dict | None:  # None: no finished report, or one of t
         return None
     data, verdict = result["data"], result["verdict"]
     asked = run["inputs"]
-    title = f"{asked['symbol']} {asked['timeframe']} · {asked['system']} · {asked['profile']}"
+    system = asked["system"].upper() if len(asked["system"]) == 2 else asked["system"].capitalize()
+    title = f"{asked['symbol']} {asked['timeframe']} · {system} · {asked['profile']}"
     return {
         "name": folder.name, "title": title, "found": verdict["found"], "trust": verdict["trust"],
         "trade": verdict["trade"], "candles": data.get("candles"), "last": str(data.get("last", ""))[:10],
