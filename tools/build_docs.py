@@ -96,6 +96,10 @@ INNER = {  # rooms inside rooms
         "Certificates of features",
         "The proof that a column knows nothing of the future, and the faults that the proof finds.",
     ),
+    "systems/reference": (
+        "Reference",
+        "What a competent person would use instead, on the same rows: the system that the others are measured against.",
+    ),
     "systems/v9": ("V9", "The system V9 in the order in which it is built: rows, ensemble, files, and the whole."),
     "systems/v2": (
         "V2",
