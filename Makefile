@@ -1,7 +1,7 @@
 # Everything a user or a developer runs. `make help` lists it.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup report check test test-oldest lab export readme screenshot bench-skill bench-features bench-zoo bench-controls bench-batch bench-backtest fuzz docs docs-quarto constraints clean
+.PHONY: help setup report check test test-oldest lab export readme screenshot gallery bench-skill bench-features bench-zoo bench-controls bench-batch bench-backtest fuzz docs docs-quarto constraints clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -77,6 +77,7 @@ lab: setup  ## open the notebooks in JupyterLab
 
 export: .venv/.dev-stamp  ## write cryptolab/ from the notebooks and clean the notebooks
 	@$(BIN)/python tools/export.py
+	@$(BIN)/python tools/badges.py
 	@$(BIN)/nbdev-clean
 	@if [ -d colab ]; then $(BIN)/nbdev-clean --fname colab; fi
 
@@ -85,6 +86,9 @@ readme: .venv/.dev-stamp  ## write README.md from nbs/index.ipynb
 
 screenshot: .venv/.dev-stamp  ## picture of reports/BTCUSDT-1h-v9 for the README (needs chromium)
 	@$(BIN)/python tools/screenshot.py
+
+gallery: .venv/.dev-stamp  ## pictures of the reports in OUT= (default: reports) for the gallery of the site (needs chromium)
+	@$(BIN)/python tools/make_gallery.py $(call given,OUT)
 
 bench-skill: .venv/.dev-stamp  ## V9 on planted and null markets and beside LightGBM; stored in benchmarks/results (DATA_DIR= real candles)
 	@$(BIN)/python -m benchmarks.skill $(call option,DATA_DIR,--data-dir)

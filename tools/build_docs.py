@@ -7,8 +7,6 @@ without broken links.
 """
 import argparse
 import functools
-import importlib
-import inspect
 import json
 import os
 import re
@@ -21,6 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from site_check import check_site
+from site_commands import commands_page
+from site_gallery import gallery_page
+from site_landing import landing_page
+from site_reference import reference
 from tree import ROOT
 
 sys.path.insert(0, str(ROOT))
@@ -94,6 +96,10 @@ INNER = {  # rooms inside rooms
         "Certificates of features",
         "The proof that a column knows nothing of the future, and the faults that the proof finds.",
     ),
+    "systems/reference": (
+        "Reference",
+        "What a competent person would use instead, on the same rows: the system that the others are measured against.",
+    ),
     "systems/v9": ("V9", "The system V9 in the order in which it is built: rows, ensemble, files, and the whole."),
     "systems/v2": (
         "V2",
@@ -151,6 +157,14 @@ PARTS = {
 }
 
 
+SPECIMENS = {  # leaky pipelines and their clean doubles: nobody who searches for a function should find these
+    f"audit/zoo/{name}" for name in ("leaky_tables", "clean_tables", "leaky_fits", "clean_fits")
+}
+
+
+WORKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 class SiteError(Exception):
     "What is wrong, one line per problem."
 
@@ -187,7 +201,7 @@ def exported_module(path: Path) -> str:  # dotted, without the library's name; e
 
 def site_pages(root: Path = ROOT) -> list:  # pages in reading order
     "The notebooks of the site."
-    nbs, pages = root / "nbs", [Page(root / "nbs" / "index.ipynb", "index")]
+    nbs, pages = root / "nbs", [Page(root / "nbs" / "index.ipynb", "overview")]
     rooms = [p for p in nbs.rglob("[0-9]*.ipynb") if all(part[:1].isdigit() for part in p.relative_to(nbs).parts)]
     for path in sorted(rooms):
         parts = (module := exported_module(path)).split(".")
@@ -263,8 +277,14 @@ def page_output(output: dict) -> dict | None:  # the output as the site shows it
     return {"output_type": "display_data", "data": data, "metadata": {}}
 
 
-def page_cell(cell: dict, link, folded: bool = False) -> dict | None:  # as the site shows it; None to leave it out
-    "One cell without directives, tagged for the builder."
+def is_plumbing(source: str) -> bool:
+    "Whether a cell defines nothing that others may use: private names or none."
+    names = re.findall(r"^(?:async )?(?:def|class) (\w+)|^(\w+)(?:: [^=\n]+)? = ", source, re.M)
+    return all(name.startswith("_") for pair in names for name in pair if name)
+
+
+def page_cell(cell: dict, link, folded: bool = False, at: int | None = None) -> dict | None:  # None to leave it out
+    "One cell as the site shows it: without directives, tagged for the builder; `at` is its number in the notebook."
     if cell["cell_type"] == "markdown":
         source = link(BADGE.sub("", cell["source"]).strip())
         return {"cell_type": "markdown", "metadata": {}, "source": source} if source else None
@@ -274,9 +294,13 @@ def page_cell(cell: dict, link, folded: bool = False) -> dict | None:  # as the 
     if "default_exp" in known and not source or "hide" in known or not source.strip():
         return None
     tags = ["export"] if {"export", "exporti", "exports"} & set(known) else []
+    if tags and is_plumbing(source):
+        tags.append("plumbing")
+    if at is not None:
+        tags.append(f"at-{at}")
     if known.get("echo", "").lower() == "false" or known.get("code-fold") == "hide":
         tags.append("remove-input")
-    elif folded or only_imports(source):
+    elif folded or only_imports(source) or source.startswith("install_from = "):
         tags.append("hide-input")
     outputs = [shown for output in cell.get("outputs", []) if (shown := page_output(output))]
     return {
@@ -345,20 +369,42 @@ def source_line(page: Page, book: dict) -> dict:  # a markdown cell
         f'<p class="source">Notebook <a href="{up}/notebooks/{page.name}.ipynb" '
         f'download>{page.path.relative_to(ROOT)}</a>{colab} · {about}</p>'
     )
+    if page.module:
+        text += '\n\n<p class="switch"><a href="#reference">Reference</a><a href="#lesson">Lesson</a></p>'
     return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def reference_first(page: Page, book: dict, cells: list) -> list:  # the cells of the page
+    "Title, then what the module offers, then the lesson that it is exported from."
+    found = []
+    for number, cell in enumerate(book["cells"]):
+        if cell["cell_type"] == "code":
+            known, source = directives(cell["source"])
+            kind = "export" if {"export", "exporti", "exports"} & set(known) else "example"
+            kind = "" if known.get("eval", "").lower() == "false" else kind
+            found.append((number, source, kind, cell.get("outputs", [])))
+    about = reference(page.module, found, ":no-index:\n" if page.name in SPECIMENS else "")
+    if not about:
+        return cells
+    head = re.match(r"(# .+\n*(?:>.*\n*)*)([\s\S]*)", cells[0]["source"])
+    texts = [head[1] if head else cells[0]["source"], cells[1]["source"], *about, "## Lesson", head[2] if head else ""]
+    made = [{"cell_type": "markdown", "metadata": {}, "source": text} for text in texts if text.strip()]
+    return made + cells[2:]
 
 
 def page_notebook(page: Page, links: Links) -> dict:  # notebook for the builder
     "One notebook, ready for the site."
     book = read_notebook(page.path)
     cells = [
-        made for cell in book["cells"]
-        if (made := page_cell(cell, lambda text: links(page, text), page.part == "report"))
+        made for number, cell in enumerate(book["cells"])
+        if (made := page_cell(
+            cell, lambda text: links(page, text), page.part == "report", number if page.module else None,
+        ))
     ]
-    if page.name != "index":
+    if page.name != "overview":
         cells.insert(1, source_line(page, book))
     if page.module:
-        cells += [{"cell_type": "markdown", "metadata": {}, "source": text} for text in reference(page.module)]
+        cells = reference_first(page, book, cells)
     if any('class="plot"' in o.get("data", {}).get("text/html", "") for c in cells for o in c.get("outputs", [])):
         up = os.path.relpath("_static", Path(page.name).parent)
         scripts = (
@@ -373,173 +419,6 @@ def page_notebook(page: Page, links: Links) -> dict:  # notebook for the builder
         "language_info": {"name": "python"},
     }
     return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
-
-
-# ---- the reference at the end of a module's page
-
-def plain_text(text: str) -> str:  # markdown that shows the text as it is; `code` stays code
-    "Escape what markdown would take for itself."
-    parts = re.split(r"(`[^`]+`)", re.sub(r"\s+", " ", text))
-    return "".join(
-        part.replace("|", "\\|") if i % 2 else re.sub(r"([\\`*_\[\]<>$|{}#~])", r"\\\1", part)
-        for i, part in enumerate(parts)
-    )
-
-
-def short(value) -> str:  # Python as one would write it
-    "A default value or an annotation in few characters."
-    if isinstance(value, type) or inspect.isroutine(value):
-        return value.__name__
-    text = re.sub(
-        r"\b(?:pathlib|pandas|numpy|collections\.abc|typing|pd|np)\.(?:core\.\w+\.)?", "",
-        str(value) if "[" in str(type(value)) or "Union" in type(value).__name__ else repr(value),
-    )
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def split_docstring(text: str | None) -> tuple:  # summary, {section: [(first line, rest)]}
-    "A numpydoc docstring: what stands before its sections, and their entries."
-    summary, *parts = re.split(r"^(\w+)\n-{3,}\n", f"{inspect.cleandoc(text or '')}\n", flags=re.M)
-    found = {}
-    for title, body in zip(parts[::2], parts[1::2]):
-        entries = re.findall(r"^(\S.*)\n((?:(?: .*)?\n)*)", body, re.M)
-        found[title] = [(head, re.sub(r"\s+", " ", rest).strip()) for head, rest in entries]
-    return summary.strip(), found
-
-
-def parameters(function, text: str | None = None) -> list:  # (name, kind, default text or None, type, comment) each
-    "The parameters of a function as its docstring explains them; what it returns and raises comes last."
-    signature, (_, found) = inspect.signature(function), split_docstring(text)
-    comments = {head.partition(" : ")[0].lstrip("*"): rest for head, rest in found.get("Parameters", [])}
-    empty, rows = inspect.Parameter.empty, []
-
-    def noted(note):
-        return "" if note is empty else note if isinstance(note, str) else short(note)
-
-    for name, parameter in signature.parameters.items():
-        if name in ("self", "cls"):
-            continue
-        note, comment = parameter.annotation, comments.get(name, "")
-        if extra := getattr(note, "__metadata__", ()):
-            comment, note = comment or getattr(extra[0], "help", "") or "", note.__origin__
-        default = None if parameter.default is empty else short(parameter.default)
-        rows.append((name, parameter.kind, default, noted(note), comment))
-    note = noted(signature.return_annotation)
-    for title in ("Returns", "Yields"):
-        for head, rest in found.get(title, []):  # without a type the whole entry is the comment
-            rows.append((title.lower(), None, None, note, rest if note else f"{head} {rest}".strip()))
-    if note and not inspect.isclass(function) and not {"Returns", "Yields"} & set(found):
-        rows.append(("returns", None, None, note, ""))
-    rows += [("raises", None, None, head, rest) for head, rest in found.get("Raises", [])]
-    return rows
-
-
-def signature(rows: list) -> str:  # "(x, *, y=1)"
-    "The signature without annotations; the table below has them."
-    P, parts, star = inspect.Parameter, [], False
-    for name, kind, default, *_ in rows:
-        if kind is None:  # what it returns
-            continue
-        if kind is P.KEYWORD_ONLY and not star:
-            parts.append("*")
-        star = star or kind in (P.VAR_POSITIONAL, P.KEYWORD_ONLY)
-        mark = {P.VAR_POSITIONAL: "*", P.VAR_KEYWORD: "**"}.get(kind, "")
-        parts.append(f"{mark}{name}" + ("" if default is None else f"={default}"))
-    return f"({', '.join(parts)})"
-
-
-def parameter_table(rows: list) -> str:  # markdown
-    "Names, types and comments as a table; the column of types only where there are any."
-    typed = any(row[3] for row in rows)
-    lines = [["parameter", "type", "meaning"], ["---"] * 3]
-    for name, kind, _, note, comment in rows:
-        note = note.replace("|", "\\|")
-        lines.append([f"*{name}*" if kind is None else f"`{name}`", f"`{note}`" if note else "", plain_text(comment)])
-    return "\n".join(f"| {' | '.join(line if typed else [line[0], line[2]])} |" for line in lines) if rows else ""
-
-
-def entry(kind: str, name: str, function, text: str, more: str = "", flags: str = "") -> str:  # markdown
-    "One function, class or method in the language of the site's builder."
-    rows = parameters(function, text) if function is not None else []
-    head = f"{name}{signature(rows) if function is not None else ''}"
-    fence = "`" * (6 if more else 4)
-    body = "\n\n".join(filter(None, [plain_text(split_docstring(text)[0]), parameter_table(rows), more]))
-    return f"{fence}{{py:{kind}}} {head}\n{flags}\n{body}\n{fence}"
-
-
-def property_entry(name: str, value: property) -> str:  # markdown
-    "A property, with what it gives."
-    text = inspect.getdoc(value)
-    rows = [row for row in parameters(value.fget, text) if row[4]]
-    return entry("property", name, None, text, parameter_table(rows))
-
-
-def class_entry(cls) -> str:  # markdown
-    "A class, its parameters and its public methods."
-    from dataclasses import is_dataclass
-
-    methods = []
-    for name, value in vars(cls).items():
-        function = getattr(value, "__func__", value)
-        if name.startswith("_") and name != "__call__":
-            continue
-        if isinstance(value, property):
-            methods.append(property_entry(name, value))
-        elif inspect.isfunction(function):
-            flag = (
-                ":staticmethod:\n"
-                if isinstance(value, staticmethod)
-                else ":classmethod:\n"
-                if isinstance(value, classmethod)
-                else ""
-            )
-            methods.append(entry("method", name, function, inspect.getdoc(function), flags=flag))
-    own = set(vars(cls))
-    for base in cls.__mro__[1:]:
-        if base.__module__.startswith("cryptolab"):
-            names = ", ".join(
-                f"`{name}`" for name in vars(base)
-                if not name.startswith("_") and name not in own and callable(getattr(base, name))
-            )
-            own |= set(vars(base))
-            methods.append(f"From {{py:obj}}`{base.__module__}.{base.__name__}`: {names}.")
-    init = vars(cls).get("__init__")
-    made = cls if is_dataclass(cls) else init if inspect.isfunction(init) else None
-    text = inspect.getdoc(cls) or ""
-    if init and "Parameters" not in split_docstring(text)[1]:  # an error has them in its constructor
-        text += "\n\n" + (inspect.getdoc(init) or "")
-    return entry("class", cls.__name__, made, text, "\n\n".join(methods))
-
-
-def one_name(module, name: str) -> str:  # markdown
-    "One name that a module defines."
-    value = getattr(module, name)
-    if inspect.isclass(value):
-        return class_entry(value)
-    if callable(value) and hasattr(value, "__name__"):
-        return entry("function", name, value, inspect.getdoc(value))
-    shown = repr(value) if isinstance(value, (str, int, float, tuple, list, dict, set)) else ""
-    return entry(
-        "data", name, None, "",
-        f"`{shown}`" if shown and len(shown) <= 100 and "`" not in shown else "A value of the module; see above.",
-    )
-
-
-def reference(module: str) -> list:  # markdown cells
-    "What a module exports, with the comments of every parameter."
-    dotted = f"cryptolab.{module}".removesuffix(".__init__")
-    found = importlib.import_module(dotted)
-    names, cells, others = list(getattr(found, "__all__", [])), [], []
-    defined = Path(inspect.getfile(found)).read_text(encoding="utf-8")
-    for name in names:
-        own = re.search(rf"^(?:def|class) {name}\b|^{name}\b.*=|^[\w, ]*\b{name}\b[\w, ]*=", defined, re.M)
-        (cells if own else others).append(one_name(found, name) if own else name)
-    if not cells and not others:
-        return []
-    intro = f"## Reference\n\nWhat `from {dotted} import …` offers."
-    if others:
-        intro += " From other modules, for convenience: " + ", ".join(f"{{py:obj}}`{name}`" for name in others) + "."
-    return [f"{intro}\n\n```{{py:currentmodule}} {dotted}\n```", *cells]
 
 
 # ---- chapters
@@ -582,20 +461,23 @@ def chapter(folder: str, inside: list, pages: dict, lines: dict) -> str:  # mark
     return "\n".join([f"# {title}", "", text, "", *heads, *rows, "", "```{toctree}", ":hidden:", "", tree, "```", ""])
 
 
-def start_trees(parts: list) -> dict:  # a markdown cell
+TREES = (
+    ("Learn", ("overview", "gallery", "tutorials", "colab")), ("Reference", ("commands", *ROOMS)),
+    ("Findings", ("studies", "report")),
+)
+
+
+def start_trees(parts: set) -> str:  # markdown
     "The contents of the whole site, for the side bar."
     trees = []
-    for caption, names in (("Learn", ("tutorials", "colab")), ("Library", ROOMS), ("Findings", ("studies", "report"))):
-        inside = [f"{name}/index" for name in names if name in parts]
-        if caption == "Library" and "package" in parts:
-            inside.insert(0, "package")
+    for caption, names in TREES:
+        ways = {"overview": "Overview <overview>", "commands": "commands", "gallery": "gallery"}
+        inside = [ways.get(name, f"{name}/index") for name in names if name in parts]
+        if caption == "Reference" and "package" in parts:
+            inside.insert(1, "package")
         if inside:
             trees.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *inside, "```"]))
-    text = (
-        "## All names\n\nThe {ref}`index <genindex>` lists every function and class; the search field finds words in "
-        "all pages.\n\n"
-    )
-    return {"cell_type": "markdown", "metadata": {}, "id": "contents", "source": text + "\n\n".join(trees)}
+    return "\n\n".join(trees)
 
 
 def without_links(text: str, page: Page, chosen: set) -> str:  # the page's notebook as text
@@ -613,8 +495,6 @@ def stage_site(pages: list, stage: Path, files: Path) -> dict:  # {page: (title,
     for page in pages:
         lines[page.name] = title_and_line(read_notebook(page.path), page.name)
         book = page_notebook(page, links)
-        if page.name == "index":
-            book["cells"].append(start_trees(sorted({p.part or p.name for p in pages})))
         text = json.dumps(book)
         if len(chosen) < len(links.by_path):
             text = without_links(text, page, chosen)
@@ -622,6 +502,14 @@ def stage_site(pages: list, stage: Path, files: Path) -> dict:  # {page: (title,
             path = folder / f"{page.name}.ipynb"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
+    (stage / "commands.md").write_text(commands_page(), encoding="utf-8")
+    lines["commands"] = ("All commands", "Every command with its options.")
+    parts = {p.part or p.name for p in pages} | {"commands"}
+    if gallery := gallery_page(files):
+        (stage / "gallery.md").write_text(gallery, encoding="utf-8")
+        lines["gallery"] = ("Gallery", "Real quick reports with their verdicts.")
+        parts.add("gallery")
+    (stage / "index.md").write_text(f"{landing_page(chosen)}\n\n{start_trees(parts)}", encoding="utf-8")
     for folder, inside in chapters(pages).items():
         text = chapter(folder, inside, {p.name: p for p in pages}, lines)
         (stage / folder / "index.md").write_text(text, encoding="utf-8")
@@ -643,10 +531,12 @@ def settings(files: Path) -> dict:  # of Sphinx
         "html_theme": "furo", "html_title": f"cryptolab {cryptolab.__version__}", "html_show_sphinx": False,
         "html_show_copyright": False, "html_copy_source": False, "html_show_sourcelink": False,
         "html_extra_path": [str(files)], "html_static_path": [str(ASSETS / "static")], "html_css_files": ["site.css"],
-        "html_js_files": ["summaries.js", "search.js"], "html_math_renderer": "mathml", "add_module_names": False,
+        "html_js_files": ["summaries.js", "search.js", "source.js"], "html_math_renderer": "mathml",
+        "add_module_names": False,
         "python_maximum_signature_line_length": 90, "templates_path": [], "html_domain_indices": False,
         "toc_object_entries": False, "pygments_style": "default", "mathjax_path": "", "exclude_patterns": ["_build"],
         "suppress_warnings": ["config.cache"],
+        "smartquotes_action": "q",  # two dashes before an option stay two
     }
 
 
@@ -670,6 +560,22 @@ def navigation(tree: str, page: str) -> str:  # HTML
     return re.sub(r'href="([^"#]+)"', link, tree)
 
 
+def mark_cells(app, doctree) -> None:
+    "Cells get the anchors that the reference names; plumbing and specimens are kept out of the search."
+    from docutils import nodes
+
+    for cell in doctree.findall(nodes.container):
+        for tag in [name for name in cell["classes"] if name.startswith("tag_")]:
+            if tag.startswith("tag_at-"):
+                cell["ids"].append(f"cell-{tag.removeprefix('tag_at-')}")
+            elif tag == "tag_plumbing":
+                cell["classes"].append("no-search")
+    if app.env.docname in SPECIMENS:
+        for node in doctree.findall(lambda x: isinstance(x, nodes.Element) and isinstance(x.parent, nodes.section)):
+            if not isinstance(node, (nodes.title, nodes.section)):
+                node["classes"].append("no-search")
+
+
 def share_work(app) -> None:
     "Let the theme make its tree once, a third of the build otherwise, and the index of words stem each word once."
     made = []
@@ -684,6 +590,17 @@ def share_work(app) -> None:
     def after(app, page, template, context, doctree):
         context["furo_navigation_tree"] = navigation(context["furo_navigation_tree"], page)
 
+    bridge, formatters = app.builder.highlighter, {}
+    fresh = bridge.get_formatter
+
+    def formatter(**options):  # a style sheet is made for every block of code otherwise
+        key = repr(sorted(options.items()))
+        if key not in formatters:
+            formatters[key] = fresh(**options)
+        return formatters[key]
+
+    bridge.get_formatter = formatter
+    app.connect("doctree-read", mark_cells)
     app.connect("html-page-context", before, priority=400)  # the theme's own handler has 500
     app.connect("html-page-context", after, priority=600)
 
@@ -696,7 +613,7 @@ def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-    pages = [p for p in site_pages() if not only or p.name == "index" or any(text in p.name for text in only)]
+    pages = [p for p in site_pages() if not only or any(text in p.name for text in only)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".docs-") as work:
         stage, files, html = (Path(work) / name for name in ("source", "files", "html"))
@@ -709,7 +626,7 @@ def build(out: Path, only: list | None = None, log=print) -> Path:  # the site's
             warnings.simplefilter("ignore", PendingDeprecationWarning)
             app = Sphinx(
                 stage, None, html, Path(work) / "doctrees", "html", settings(files), status=None, warning=told,
-                parallel=1,
+                parallel=WORKERS,
             )
             share_work(app)
             app.build()

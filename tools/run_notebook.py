@@ -78,7 +78,7 @@ def _error(cell, error):
     return f"{cell}\n" + "".join(text[:1] + traceback.format_list(frames[first:]) + text[-1:])
 
 
-def _child(answers, path, package, cwd, env):
+def _child(answers, path, package, cwd, env, before, after):
     "The life of the process of a notebook: a message before each cell, and one at the end: number of cells, problem."
     gc.freeze()  # what the server imported is never garbage, and looking through it would copy its pages
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -93,8 +93,10 @@ def _child(answers, path, package, cwd, env):
     try:
         where = f"{path.name}: the exported library cannot be imported"
         shell, cells = _shell(modules), len(read_nb(path).cells)
-        for number, source in runnable:
-            where = f"{path.name}, cell {number} of {cells}\n\n{source}\n"
+        around = [("what comes before", before), *runnable, ("what is checked afterwards", after)]
+        for number, source in [cell for cell in around if cell[1]]:
+            number = f"cell {number} of {cells}" if isinstance(number, int) else number
+            where = f"{path.name}, {number}\n\n{source}\n"
             answers.send(where)
             done = shell.run_cell(source, store_history=True)
             if error := done.error_before_exec or done.error_in_exec:
@@ -110,6 +112,8 @@ def run_notebook(
     package: str = "cryptolab",  # the library it exports to
     cwd: Path | None = None,  # working folder; the notebook's own when None
     timeout: int = 900,  # seconds one cell may take
+    before: str = "",  # code to run before the first cell
+    after: str = "",  # code to run behind the last cell, which sees the notebook's names
 ) -> int:  # number of cells run; raises NotebookError
     "Run the examples of one notebook in a process of its own."
     path = Path(path).resolve()
@@ -119,7 +123,7 @@ def run_notebook(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     env = os.environ | {"MPLBACKEND": "Agg"}
     receiving, sending = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(sending, path, package, str(cwd or path.parent), env))
+    child = context.Process(target=_child, args=(sending, path, package, str(cwd or path.parent), env, before, after))
     child.start()
     sending.close()
     answer, cell = None, f"{path.name}\n"
