@@ -284,6 +284,50 @@ def test_a_typo_in_a_symbol_is_found_before_anything_starts(cli, nothing_starts,
     assert not (tmp_path / "reports").exists()
 
 
+@pytest.fixture
+def hours(tmp_path):
+    "Options for a folder with three hundred hours of BTCUSDT."
+    from cryptolab.data import sample_market
+
+    (tmp_path / "candles").mkdir()
+    sample_market("BTCUSDT", "1h", n=300).reset_index().to_csv(tmp_path / "candles" / "BTCUSDT_1h.csv", index=False)
+    return ["--source", "local", "--data-dir", tmp_path / "candles"]
+
+
+@pytest.mark.parametrize("given, words", [
+    (["--start", "2030-01-01"], "no candle in the stretch"), (["--end", "2001-01-01"], "no candle in the stretch"),
+    (["--limit", "50"], "50 candles are too few"), (["--start", "2024-12-30"], "48 candles are too few"),
+    (["--start", "2024-02-01", "--end", "2024-01-01"], "`start` must be before `end`"),
+], ids=lambda value: value if isinstance(value, str) else " ".join(value))
+def test_a_stretch_that_a_file_does_not_have_is_found_before_anything_starts(cli, nothing_starts, hours, given, words):
+    for command in (["run", "BTCUSDT", "1h"], ["batch", "--symbols", "BTCUSDT", "--timeframes", "1h"]):
+        code, output, errors = cli(*command, *hours, *given)
+        assert (code, output) == (1, "") and words in errors and "what to do: " in errors
+        there = "BTCUSDT_1h.csv with 300 candles from 2024-12-19 12:00 to 2024-12-31 23:00 UTC"
+        assert words.startswith("`") or there in errors
+    assert not Path("reports").exists()
+
+
+def test_what_is_wrong_with_a_file_is_found_before_anything_starts(cli, nothing_starts, hours):
+    path = hours[-1] / "BTCUSDT_1h.csv"
+    path.write_text(path.read_text().replace("2024-12-20 00:00", "yesterday", 1))
+    code, output, errors = cli("run", "BTCUSDT", "1h", *hours)
+    assert (code, output) == (1, "") and "is not a time" in errors and "yesterday" in errors
+
+
+def test_a_longer_timeframe_than_the_file_has_begins(cli, nothing_starts, hours):
+    with pytest.raises(AssertionError, match="work began"):
+        cli("run", "BTCUSDT", "1h", *hours)
+    code, _, errors = cli("run", "BTCUSDT", "2h", *hours)
+    assert code == 1 and "150 candles are too few" in errors  # of two hours each
+    code, _, errors = cli("run", "BTCUSDT", "30m", *hours)
+    assert code == 1 and "BTCUSDT in 1h (1h: 300 candles from 2024-12-19 12:00 to 2024-12-31 23:00 UTC)" in errors
+
+
+def test_a_system_that_is_nearly_right_is_named(cli, nothing_starts):
+    assert "did you mean `hybrid`?" in cli("run", "--system", "hybird")[2]
+
+
 UNUSABLE = {
     "file": "is a file", "file/out": "a file", "loop": "leads back to itself", "loop/out": "leads back to itself",
     "dangling": "broken link", "x" * 5000: "too long", "y" * 300: "too long", "/proc/out": "cannot be written",

@@ -161,11 +161,14 @@ def newest_forecast(
     import pandas as pd
     from cryptolab.config import DataError
     from cryptolab.data import load_candles
+    from cryptolab.data.local import find_finer_file
     from cryptolab.data.timegrid import timeframe_delta, utc_time
 
     delta = timeframe_delta(timeframe)
     end = None if now is None else utc_time(now, "now")  # looking back: what came later does not exist yet
     now = pd.Timestamp.now("UTC") if now is None else end
+    if source == "local":
+        find_finer_file(data_dir, symbol, timeframe)  # before the libraries of a network are loaded
     system = _saved_class(folder).load(folder)
     limit = max(_HISTORY, 3 * getattr(system, "window", 0))
     candles = load_candles(
