@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CryptolabError', 'DataError', 'SourceError', 'SettingsError', 'ModelError', 'Settings', 'one_of',
-           'check_choice', 'load_settings', 'without_notes', 'load_keras', 'seed_everything', 'usable_cores']
+           'check_choice', 'setting_origins', 'load_settings', 'without_notes', 'load_keras',
+           'seed_everything', 'usable_cores']
 
 # %% ../nbs/00_config.ipynb #f1e494e1
 import codecs
@@ -298,6 +299,28 @@ def _read_plan(path):
     return values
 
 # %% ../nbs/00_config.ipynb #423c6002
+def setting_origins(path: str | Path = "settings.ini") -> dict:
+    """Where each setting of a plan comes from.
+
+    Parameters
+    ----------
+    path : str | Path, default "settings.ini"
+        the plan file; the defaults apply when the default path does not exist
+
+    Returns
+    -------
+    dict
+        key -> the file (absolute) or "default"
+
+    Raises
+    ------
+    SettingsError
+        as `load_settings` does
+    """
+    given = _read_plan(Path(path)) if os.path.lexists(path) else {}
+    return {f.name: str(Path(path).absolute()) if f.name in given else "default" for f in fields(Settings)}
+
+
 def load_settings(path: str | Path = "settings.ini", **overrides) -> Settings:
     """Read the research plan and apply overrides.
 

@@ -244,7 +244,7 @@ def test_command(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(
-        app, ["certify", "--set", "v9", "--limit", "500", "--json", "c.json", "--markdown", "--all"],
+        app, ["certify", "--set", "v9", "--limit", "500", "--save", "c.json", "--markdown", "--all"],
     )
     assert done.exit_code == 0 and "| rsi_14 |" in done.output
     assert json.loads((tmp_path / "c.json").read_text())[0]["columns"][0]["verdict"] == "pass"

@@ -284,6 +284,50 @@ def test_a_typo_in_a_symbol_is_found_before_anything_starts(cli, nothing_starts,
     assert not (tmp_path / "reports").exists()
 
 
+@pytest.fixture
+def hours(tmp_path):
+    "Options for a folder with three hundred hours of BTCUSDT."
+    from cryptolab.data import sample_market
+
+    (tmp_path / "candles").mkdir()
+    sample_market("BTCUSDT", "1h", n=300).reset_index().to_csv(tmp_path / "candles" / "BTCUSDT_1h.csv", index=False)
+    return ["--source", "local", "--data-dir", tmp_path / "candles"]
+
+
+@pytest.mark.parametrize("given, words", [
+    (["--start", "2030-01-01"], "no candle in the stretch"), (["--end", "2001-01-01"], "no candle in the stretch"),
+    (["--limit", "50"], "50 candles are too few"), (["--start", "2024-12-30"], "48 candles are too few"),
+    (["--start", "2024-02-01", "--end", "2024-01-01"], "`start` must be before `end`"),
+], ids=lambda value: value if isinstance(value, str) else " ".join(value))
+def test_a_stretch_that_a_file_does_not_have_is_found_before_anything_starts(cli, nothing_starts, hours, given, words):
+    for command in (["run", "BTCUSDT", "1h"], ["batch", "--symbols", "BTCUSDT", "--timeframes", "1h"]):
+        code, output, errors = cli(*command, *hours, *given)
+        assert (code, output) == (1, "") and words in errors and "what to do: " in errors
+        there = "BTCUSDT_1h.csv with 300 candles from 2024-12-19 12:00 to 2024-12-31 23:00 UTC"
+        assert words.startswith("`") or there in errors
+    assert not Path("reports").exists()
+
+
+def test_what_is_wrong_with_a_file_is_found_before_anything_starts(cli, nothing_starts, hours):
+    path = hours[-1] / "BTCUSDT_1h.csv"
+    path.write_text(path.read_text().replace("2024-12-20 00:00", "yesterday", 1))
+    code, output, errors = cli("run", "BTCUSDT", "1h", *hours)
+    assert (code, output) == (1, "") and "is not a time" in errors and "yesterday" in errors
+
+
+def test_a_longer_timeframe_than_the_file_has_begins(cli, nothing_starts, hours):
+    with pytest.raises(AssertionError, match="work began"):
+        cli("run", "BTCUSDT", "1h", *hours)
+    code, _, errors = cli("run", "BTCUSDT", "2h", *hours)
+    assert code == 1 and "150 candles are too few" in errors  # of two hours each
+    code, _, errors = cli("run", "BTCUSDT", "30m", *hours)
+    assert code == 1 and "BTCUSDT in 1h (1h: 300 candles from 2024-12-19 12:00 to 2024-12-31 23:00 UTC)" in errors
+
+
+def test_a_system_that_is_nearly_right_is_named(cli, nothing_starts):
+    assert "did you mean `hybrid`?" in cli("run", "--system", "hybird")[2]
+
+
 UNUSABLE = {
     "file": "is a file", "file/out": "a file", "loop": "leads back to itself", "loop/out": "leads back to itself",
     "dangling": "broken link", "x" * 5000: "too long", "y" * 300: "too long", "/proc/out": "cannot be written",
@@ -387,7 +431,8 @@ def stand_in(monkeypatch, tmp_path):
 
 
 def test_predict_prints_one_json_object(cli, stand_in):
-    code, output, _ = cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-21T20:30")
+    words = ("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-21T20:30")
+    code, output, _ = cli(*words, "--json")
     answer = json.loads(output)
     assert code == 0
     assert (answer["open_time"], answer["known_at"]) == ("2024-05-21T19:00:00+00:00", "2024-05-21T20:00:00+00:00")
@@ -403,7 +448,7 @@ def test_predict_prints_one_json_object(cli, stand_in):
 
 
 def test_predict_says_when_it_is_too_late(cli, stand_in):
-    answer = json.loads(cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-22")[1])
+    answer = json.loads(cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-22", "--json")[1])
     assert answer["staleness"] == {"seconds": 4 * 3600.0, "candles": 4, "stale": True}
 
 
@@ -422,7 +467,8 @@ def test_predict_of_a_system_that_trades(cli, stand_in, monkeypatch):
     fake = types.ModuleType("cryptolab.systems.v2.system")
     fake.V2 = types.SimpleNamespace(load=lambda f: types.SimpleNamespace(forecast=lambda c: table))
     monkeypatch.setitem(sys.modules, "cryptolab.systems.v2.system", fake)
-    code, output, _ = cli("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-21T20:30")
+    words = ("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-21T20:30")
+    code, output, _ = cli(*words, "--json")
     answer = json.loads(output)
     assert code == 0 and (answer["action"], answer["reason"], answer["p_event"], answer["event"]) == (
         -1,
@@ -467,3 +513,192 @@ def test_predict_refuses_what_it_cannot_know(cli, stand_in, tmp_path):
     assert code == 1 and output == "" and "no forecast for the newest candle" in errors
     code, _, errors = cli("predict", "BTCUSDT", "1h", "--model", tmp_path)
     assert code == 1 and errors.startswith(ModelError.__name__) and "not a model folder" in errors
+
+
+# ---- one idiom for all commands
+
+ORDER = """--system --variant --profile --set --template --source --data-dir --start --end --limit --seed --out --open
+    --json --quiet --debug --help""".split()
+
+
+def leaves(command=None, name=()):
+    "Every command that does something: (words, options in their order, arguments)."
+    from typer.main import get_command
+
+    from cryptolab.cli.hybrid import hybrid_app
+    from cryptolab.cli.main import app
+
+    command = command or get_command(app)
+    children = dict(getattr(command, "commands", {}))
+    if name == ("hybrid",):
+        children = get_command(hybrid_app).commands
+    if not children or getattr(command, "invoke_without_command", False) and name:
+        yield name, [p for p in command.params if p.param_type_name == "option"]
+    for word, child in children.items():
+        yield from leaves(child, (*name, word))
+
+
+def test_options_have_one_name_one_help_and_one_order():
+    found, texts = dict(leaves()), {}
+    assert {("run",), ("data", "ls"), ("runs", "verify"), ("v3",), ("v3", "verify"), ("hybrid", "train")} <= set(found)
+    for name, options in found.items():
+        names = [option.opts[0] for option in options]
+        known = [ORDER.index(word) for word in names if word in ORDER]
+        assert known == sorted(known) or name[0] == "hybrid", (name, names)
+        assert "--debug" in names or name[0] == "hybrid", name  # whose options are those of its document
+        for option in options:
+            if option.opts[0] in ("--json", "--quiet", "--debug", "--set", "--data-dir") and name[:1] not in (
+                ("hybrid",), ("certify",),
+            ):
+                texts.setdefault(option.opts[0], set()).add((option.help, tuple(option.opts)))
+    assert {word: len(said) for word, said in texts.items()} == dict.fromkeys(texts, 1)
+
+
+@pytest.mark.parametrize("words", [
+    "run", "batch", "data", "data ls", "runs", "runs ls", "v3", "v3 verify", "study ultimate", "hybrid train", "new",
+])
+def test_help_is_everywhere(cli, words):
+    code, output, _ = cli(*words.split(), "-h")
+    assert code == 0 and "Usage:" in output and words in output and "--help" in output and "-h" in output
+
+
+@pytest.mark.parametrize("line, words", [
+    ("cryptolab ru", {"run", "runs"}), ("cryptolab runs ver", {"verify"}), ("cryptolab run --source l", {"local"}),
+    ("cryptolab predict BTCUSDT 1", {"1m", "15m", "1h", "12h", "1d", "1w"}),
+    ("cryptolab run --system h", {"hybrid"}),
+])
+def test_the_shell_completes_commands_options_and_names(cli, line, words):
+    from typer.testing import CliRunner
+
+    from cryptolab.cli.main import app
+
+    asked = {"_CRYPTOLAB_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+    shown = CliRunner().invoke(app, [], env=asked, prog_name="cryptolab").stdout
+    found = {entry.split('"')[0].strip("\\'") for entry in shown.split('"')[1::2]}
+    assert words <= {word.split(":")[0] for entry in found for word in entry.split()}, shown
+
+
+def test_a_folder_of_candles_without_a_source_is_a_local_one(cli, asked, tmp_path):
+    cli("run", "BTCUSDT", "1h", "--data-dir", "candles")
+    cli("run", "BTCUSDT", "1h", "--data-dir", "candles", "--source", "hub")
+    Path("settings.ini").write_text("[data]\nsource = exchange\n")
+    cli("run", "BTCUSDT", "1h", "--data-dir", "candles")
+    assert [call["source"] for call in asked] == ["local", "hub", "exchange"]
+
+
+def test_settings_say_which_file_they_come_from(cli, tmp_path):
+    Path("settings.ini").write_text("[data]\nlimit = 777\n")
+    code, output, _ = cli("settings")
+    given, defaults = output.split("# defaults of cryptolab\n")
+    assert code == 0 and given == f"# from {tmp_path / 'settings.ini'}\nlimit = 777\n" and "seed = 0\n" in defaults
+    told = json.loads(cli("settings", "--json")[1])
+    assert told["limit"] == {"value": 777, "from": str(tmp_path / "settings.ini")}
+    assert told["symbols"] == {"value": ["BTCUSDT"], "from": "default"}
+
+
+# ---- the end of a run
+
+def finished(folder):
+    "A report whose volatility forecast is beaten by HAR."
+    rows = {
+        "V9": {"n": 1491, "qlike": 0.234},
+        "persistence": {"qlike": 0.30, "ahead": 0.22, "ahead_low": 0.15, "ahead_high": 0.29},
+        "HAR": {"qlike": 0.217, "ahead": -0.08, "ahead_low": -0.11, "ahead_high": -0.05},
+    }
+    result = {
+        "system": "v9", "symbol": "BTCUSDT", "timeframe": "1h", "params": {"profile": "quick"}, "volatility": rows,
+        "data": {"candles": 10_000, "last": "2025-06-30 23:00:00+00:00"},
+        "leaks": {"detectors": 10, "found": []}, "certificate": {"columns": 46, "passed": 46},
+    }
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result))
+    run = {"id": "20260101-120000-0123abcd", "started": "2026-01-01T12:00:00+00:00", "format": 1, "inputs": {}}
+    (folder / "run.json").write_text(json.dumps(run))
+    return result
+
+
+def test_a_run_ends_with_five_lines_of_the_page(cli, asked, tmp_path):
+    from cryptolab.evaluation.proof import page_verdict
+
+    result = finished(tmp_path / "reports" / "BTCUSDT-1h-v9")
+    verdict = page_verdict(result)
+    code, output, errors = cli("run", "BTCUSDT", "1h")
+    assert code == 0 and output.strip() == str(Path("reports/BTCUSDT-1h-v9/report.html"))
+    lines = errors.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["found", "numbers", "trust", "page", "next"]
+    assert verdict["found"] in lines[0] and verdict["trade"] in lines[0] and verdict["trust"] in lines[2]
+    assert "Volatility 0.234 QLIKE (HAR 0.217)" in lines[1]
+    assert "runs open 20260101-120000-0123abcd" in lines[4] and "runs verify 20260101-120000-0123abcd" in lines[4]
+
+
+def test_a_run_for_programs(cli, asked, tmp_path):
+    code, output, errors = cli("run", "BTCUSDT", "1h", "--quiet")
+    assert (code, output.strip(), errors) == (0, str(Path("reports/BTCUSDT-1h-v9/report.html")), "")
+    finished(tmp_path / "reports" / "BTCUSDT-1h-v9")
+    code, output, errors = cli("run", "BTCUSDT", "1h", "--json")
+    said = json.loads(output)
+    assert (code, errors) == (0, "") and said["run"] == "20260101-120000-0123abcd"
+    assert said["verdict"]["tone"] == "fair" and said["proofs"][0]["best"] == "HAR" and said["page"].endswith(".html")
+
+
+def test_predict_as_text_tells_the_verdict(cli, stand_in):
+    finished(stand_in.folder.parent / "kept")
+    (stand_in.folder.parent / "result.json").write_text((stand_in.folder.parent / "kept/result.json").read_text())
+    words = ("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-22")
+    code, output, _ = cli(*words)
+    lines = {line.split()[0]: line for line in output.splitlines()}
+    assert code == 0 and "opened 2024-05-21 19:00 UTC, close 100" in lines["candle"]
+    assert "55.0%" in lines["up"] and "100.1 (99 to 101.2)" in lines["price"]
+    assert "beaten by HAR" in lines["found"] and "trade it: no" in lines["found"]
+    assert "4 candles old: too late" in lines["age"]
+    (stand_in.folder.parent / "result.json").unlink()
+    assert "nothing is known about its skill" in cli(*words)[1]
+
+
+# ---- candles by hand
+
+def test_data_lists_checks_and_converts(cli, hours):
+    folder = hours[-1]
+    path = folder / "BTCUSDT_1h.csv"
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([*rows[:10], *rows[12:], rows[20]]) + "\n")  # two missing, one twice
+    listed = json.loads(cli("data", "ls", folder, "--json")[1])
+    assert [(f["symbol"], f["timeframe"], f["rows"], f["gaps"], f["missing"]) for f in listed] == [
+        ("BTCUSDT", "1h", 298, 1, 2),
+    ]
+    line = "BTCUSDT_1h.csv  BTCUSDT  1h  298   2024-12-19 12:00  2024-12-31 23:00  1     2"
+    assert line in cli("data", "ls", folder)[1]
+    told = json.loads(cli("data", "check", path, "--json")[1])
+    counts = {line["check"]: line["count"] for line in told["checks"]}
+    assert (counts["duplicates"], counts["missing candles"]) == (1, 2)
+    assert "298 candles from 2024-12-19 12:00 to 2024-12-31 23:00 UTC; " in cli("data", "check", path)[1]
+    for name in ("new.parquet", "new.feather", "BTC_USDT-1h.json"):
+        code, output, _ = cli("data", "convert", path, folder / name)
+        assert code == 0 and output.strip() == str(Path("candles") / name)
+        assert json.loads(cli("data", "check", folder / name, "--json")[1])["timeframe"] == "1h"
+    assert len(json.loads((folder / "BTC_USDT-1h.json").read_text())) == 298
+    assert cli("data", "convert", path, folder / "four.csv", "--timeframe", "4h")[0] == 0
+    made = json.loads(cli("data", "check", folder / "four.csv", "--json")[1])
+    assert made["timeframe"] == "4h" and json.loads(cli("data", "ls", folder, "--json")[1])[-1]["rows"] == 298
+    for words, told in (
+        (("convert", path, folder / "new.feather"), "exists"), (("convert", path, folder / "a.xls"), "this ending"),
+        (("check", folder / "none.csv"), "what to do"), (("ls", folder / "none"), "is no folder"),
+    ):
+        code, _, errors = cli("data", *words)
+        assert code == 1 and told in errors, errors
+
+
+def test_data_download_goes_on_where_it_stopped(cli, monkeypatch, tmp_path):
+    from test_sources import FakeExchange
+
+    from cryptolab.data import exchange
+
+    fake = FakeExchange()
+    monkeypatch.setattr(exchange, "open_exchange", lambda name: name if not isinstance(name, str) else fake)
+    words = ("data", "download", "BTCUSDT", "1h", "--source", "exchange", "--data-dir", tmp_path / "store")
+    code, output, errors = cli(*words, "--limit", 10)
+    assert code == 0 and output.strip().endswith(".parquet") and "candles, up to" in errors
+    assert Path(output.strip()).is_file()
+    said = json.loads(cli(*words, "--limit", 12, "--json", "--quiet")[1])
+    assert said["rows"] == 12 and said["file"].endswith(output.strip())
+    assert "did you mean" in cli("data", "download", "BTCUSDT", "1h", "--source", "hubb")[2]

@@ -163,6 +163,45 @@ def test_errors_tell_what_exists(tmp_path):
         assert all(w in str(error.value) for w in words), str(error.value)
 
 
+def test_a_finer_file_answers_and_nothing_is_known_early(tmp_path):
+    table = made_up(240, start="2024-01-01 01:00").drop(pd.Timestamp("2024-01-04 14:00", tz="UTC"))
+    klines(table).to_csv(tmp_path / "BTCUSDT_1h.csv", index=False)
+    touch(tmp_path, "BTCUSDT_15m.csv", "BTCUSDT_3d.csv")  # hours come first, and neither is opened
+    got = load_candles("BTCUSDT", "4h", data_dir=tmp_path)
+    whole = table.loc["2024-01-01 04:00":"2024-01-10 23:00"]
+    assert got.index[0] == whole.index[0] and (got.index.hour % 4 == 0).all() and got.attrs["timeframe"] == "4h"
+    lost = table.loc["2024-01-04 12:00":"2024-01-04 15:00"]
+    np.testing.assert_allclose(got["volume"].sum(), whole["volume"].sum() - lost["volume"].sum())
+    for opened, candle in got.iterrows():
+        hours = table.loc[opened : opened + pd.Timedelta("3h")]
+        assert len(hours) == 4 and (candle["open"], candle["close"]) == (hours["open"].iloc[0], hours["close"].iloc[-1])
+        assert (candle["high"], candle["low"]) == (hours["high"].max(), hours["low"].min())
+    lines = {line["check"]: line for line in got.attrs["quality"]}
+    made = lines["4h candles made of 1h candles"]
+    assert made["count"] == len(got) == 58
+    assert made["action"] == "only whole ones; 3 incomplete dropped, 2 of them at the ends"
+    assert (lines["gaps"]["count"], lines["missing candles"]["count"]) == (1, 1)
+    cut = table.index[100]  # the past is the same whatever comes later
+    changed = table.copy()
+    changed.loc[cut:] *= 1.001
+    klines(changed).to_csv(tmp_path / "BTCUSDT_1h.csv", index=False)
+    known = got.index + pd.Timedelta("4h") <= cut
+    same_candles(load_candles("BTCUSDT", "4h", data_dir=tmp_path).loc[got.index[known]], got[known])
+
+
+def test_a_finer_file_by_itself(tmp_path):
+    path = tmp_path / "my notes.csv"
+    klines(made_up(48)).to_csv(path, index=False)
+    assert len(load_candles("BTCUSDT", "2h", data_dir=path)) == 24
+    with pytest.raises(DataError, match="make no whole 1w candle"):
+        load_candles("BTCUSDT", "1w", data_dir=path)
+    with pytest.raises(DataError, match="another timeframe"):
+        load_candles("BTCUSDT", "30m", data_dir=path)
+    klines(made_up(48)).to_csv(tmp_path / "ETHUSDT_1h.csv", index=False)
+    with pytest.raises(SourceError, match="1h: 48 candles from 2024-01-01 00:00 to 2024-01-02 23:00 UTC"):
+        load_candles("ETHUSDT", "5m", data_dir=tmp_path)
+
+
 def test_missing_and_empty_places(tmp_path):
     with pytest.raises(SourceError, match="does not exist"):
         load_candles("BTCUSDT", "1h", data_dir=tmp_path / "nowhere")

@@ -241,7 +241,7 @@ def test_predict_prints_the_newest_forecast_and_needs_no_training_data(folder, f
 
     from cryptolab.cli.main import app
 
-    done = CliRunner().invoke(app, ["predict", "BTCUSDT", "1h", "--model", str(folder), "--source", "sample"])
+    done = CliRunner().invoke(app, ["predict", "BTCUSDT", "1h", "--model", str(folder), "--source", "sample", "--json"])
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     assert 0 < said["p_up"] < 1 and said["lower"] < said["price"] < said["upper"]

@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['Symbol', 'AnyTimeframe', 'Timeframe', 'Source', 'DataDir', 'Debug', 'Profile', 'Limit', 'Seed', 'Sets',
-           'Start', 'End', 'Template', 'Cost', 'readable_errors', 'PlainProgress', 'RichProgress',
-           'show_progress', 'split_list', 'shown_path']
+           'Start', 'End', 'Template', 'Cost', 'Out', 'AsJson', 'Quiet', 'Open', 'readable_errors',
+           'PlainProgress', 'RichProgress', 'NoProgress', 'show_progress', 'complete', 'split_list',
+           'shown_path', 'new_group', 'print_json', 'asked_plan', 'table_text']
 
 # %% ../../nbs/95_cli/10_common.ipynb #35d8b05b
+import json
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..config import CryptolabError
-from ..files import full_disk
+from ..config import CryptolabError, Settings, load_settings
+from ..files import full_disk, plain
 
 # %% ../../nbs/95_cli/10_common.ipynb #bb374410
 def _file_error(error):
@@ -116,23 +119,66 @@ class RichProgress:
             self.bar.update(self.task, completed=done, total=total, **({"description": text} if text else {}))
 
 
-def show_progress():
+class NoProgress(PlainProgress):
+    "No progress at all."
+
+    def __call__(self, kind, text, done, total):
+        pass
+
+
+def show_progress(quiet: bool = False):
     """Progress for where the error stream leads: a moving line on a terminal, plain lines in a file or a pipe.
+
+    Parameters
+    ----------
+    quiet : bool, default False
+        show nothing
 
     Returns
     -------
     context manager; what it yields is called as progress(kind, text, done, total)
     """
-    return RichProgress() if sys.stderr.isatty() else PlainProgress()
+    return NoProgress() if quiet else RichProgress() if sys.stderr.isatty() else PlainProgress()
 
 # %% ../../nbs/95_cli/10_common.ipynb #f6fd3243
+def complete(*names: str) -> Callable:
+    """Completion of an option whose values are known.
+
+    Parameters
+    ----------
+    *names : str
+        values of an option
+
+    Returns
+    -------
+    Callable
+        what typer asks with the beginning of a word
+    """
+
+    def begun(incomplete: str):
+        "Values that begin like this."
+        return [name for name in names if name.startswith(incomplete)]
+
+    return begun
+
+
+_frames = complete(*"1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 1w".split())
+_sources, _profiles = complete("sample", "local", "hub", "exchange"), complete("full", "quick", "smoke")
+
 Symbol = Annotated[str, typer.Argument(help="such as BTCUSDT")]
-AnyTimeframe = Annotated[str, typer.Argument(help="such as 1h")]
-Timeframe = Annotated[str, typer.Argument(help="such as 1h: 1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 1w")]
-Source = Annotated[str | None, typer.Option(help="sample | local | hub | exchange")]
+AnyTimeframe = Annotated[str, typer.Argument(help="such as 1h", autocompletion=_frames)]
+Timeframe = Annotated[
+    str, typer.Argument(help="such as 1h: 1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 1w", autocompletion=_frames),
+]
+Source = Annotated[str | None, typer.Option(help="sample | local | hub | exchange", autocompletion=_sources)]
 DataDir = Annotated[str | None, typer.Option(help="folder or file of candles (local); cache folder (hub, exchange)")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
-Profile = Annotated[str | None, typer.Option(help="full (the document's sizes) | quick (for CPUs) | smoke (for tests)")]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        help="full (the document's sizes) | quick (for CPUs) | smoke (for tests)", autocompletion=_profiles,
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="newest candles to use")]
 Seed = Annotated[int | None, typer.Option(help="seed of every random choice")]
 Sets = Annotated[
@@ -142,6 +188,10 @@ Start = Annotated[str | None, typer.Option(help="first time to use, such as 2024
 End = Annotated[str | None, typer.Option(help="end of the time to use")]
 Template = Annotated[str | None, typer.Option(help="a report notebook of your own")]
 Cost = Annotated[float, typer.Option(help="fraction per side")]
+Out = Annotated[str | None, typer.Option(help="folder of the reports; default: settings.ini")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the answer")]
+Open = Annotated[bool, typer.Option("--open", help="open it in the browser")]
 
 # %% ../../nbs/95_cli/10_common.ipynb #5316b4b9
 def split_list(text: str | None) -> tuple | None:
@@ -174,3 +224,85 @@ def shown_path(path: Path) -> Path:
         relative where it lies under the current folder
     """
     return path.relative_to(Path.cwd()) if Path.cwd() in path.parents else path
+
+
+def new_group(name: str, help: str, **more) -> typer.Typer:
+    """A command that has commands of its own: `-h` as everywhere, no tracebacks for the user's mistakes.
+
+    Parameters
+    ----------
+    name : str
+        such as runs
+    help : str
+        one line
+    **more
+        further arguments of `typer.Typer`
+
+    Returns
+    -------
+    typer.Typer
+        without commands
+    """
+    return typer.Typer(**{
+        "name": name, "help": help, "no_args_is_help": True, "pretty_exceptions_enable": False,
+        "add_completion": False, "context_settings": {"help_option_names": ["-h", "--help"]}, **more,
+    })
+
+
+def print_json(value) -> None:
+    """The answer of a command for programs; what is no number is null.
+
+    Parameters
+    ----------
+    value
+        anything that `files.plain` can write
+
+    Returns
+    -------
+    None
+        nothing; one JSON object or list on the normal output
+    """
+    typer.echo(json.dumps(plain(value), indent=2, allow_nan=False))
+
+
+def asked_plan(source: str | None = None, data_dir: str | None = None, **given) -> Settings:
+    """The plan of a command.
+
+    Parameters
+    ----------
+    source : str | None, default None
+        given on the command line
+    data_dir : str | None, default None
+        given on the command line
+    **given
+        further settings, as `load_settings` takes them
+
+    Returns
+    -------
+    Settings
+        the plan file with what was given; a folder of candles without a source is a local one
+    """
+    plan = load_settings(source=source, data_dir=data_dir, **given)
+    if data_dir is not None and source is None and plan.source == "sample":
+        return load_settings(source="local", data_dir=data_dir, **given)
+    return plan
+
+
+def table_text(head: list, rows: list) -> str:
+    """A table for a terminal.
+
+    Parameters
+    ----------
+    head : list
+        names of the columns
+    rows : list
+        lists of cells; None is shown as a dash
+
+    Returns
+    -------
+    str
+        aligned lines
+    """
+    lines = [list(head), *(["–" if cell is None else str(cell).replace("\n", " ") for cell in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in lines)

@@ -16,7 +16,7 @@ import pandas as pd
 import typer
 
 from ..config import DataError, SettingsError, check_choice
-from .common import Cost, Seed, Source, readable_errors
+from .common import Cost, Seed, Source, new_group, readable_errors
 from ..files import whole_file
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #d9b5aa15
@@ -314,10 +314,7 @@ def evaluate_ensemble(
     return "\n".join(text)
 
 # %% ../../nbs/95_cli/30_hybrid.ipynb #8ecf7729
-hybrid_app = typer.Typer(
-    name="hybrid", no_args_is_help=True, help="The hybrid ensemble: make data, train, judge, backtest, train anew.",
-    pretty_exceptions_enable=False, add_completion=False,
-)
+hybrid_app = new_group("hybrid", "The hybrid ensemble: make data, train, judge, backtest, train anew.")
 _Model = Annotated[str, typer.Option(help="model folder (a name ending in .pkl stands for the folder without it)")]
 _DataDir = Annotated[str, typer.Option(help="folder of candles, or cache")]
 _Profile = Annotated[str, typer.Option(help="full | quick | smoke")]

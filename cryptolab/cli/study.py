@@ -15,15 +15,14 @@ from typing import Annotated
 
 import typer
 
-from .common import DataDir, Debug, Limit, Source, readable_errors, shown_path, split_list
-from ..config import SettingsError, load_settings
+from cryptolab.cli.common import (
+    DataDir, Debug, Limit, Source, asked_plan, new_group, readable_errors, shown_path, split_list,
+)
+from ..config import SettingsError
 from ..files import check_writable
 
 # %% ../../nbs/95_cli/50_study.ipynb #f9144d2f
-study_app = typer.Typer(
-    name="study", help="Does every technique of a system earn its place?", pretty_exceptions_enable=False,
-    add_completion=False, no_args_is_help=True,
-)
+study_app = new_group("study", "Does every technique of a system earn its place?")
 
 
 @study_app.callback()
@@ -37,17 +36,17 @@ def ultimate_command(
         str, typer.Option(metavar="A,B", help="coins of the panel; the first sets the clock"),
     ] = "BTCUSDT,ETHUSDT,SOLUSDT",
     timeframe: Annotated[str, typer.Option(help="such as 1h")] = "1h",
-    source: Source = None,
-    data_dir: DataDir = None,
-    limit: Limit = 12_000,
     seeds: Annotated[int, typer.Option(min=1, help="networks per arm; two seeds or more tell how much is luck")] = 2,
     techniques: Annotated[
         str | None, typer.Option(metavar="A,B", help="tft | width | graph | tasks | weights | maml | ewc | search"),
     ] = None,
-    profile: Annotated[str, typer.Option(help="quick (for CPUs) | smoke (for tests)")] = "quick",
     trials: Annotated[int | None, typer.Option(min=1, help="trials of the search; default: by profile")] = None,
-    out: Annotated[str | None, typer.Option(help="folder for earns_its_place.json; default: settings.ini")] = None,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="use the steps that are finished")] = True,
+    profile: Annotated[str, typer.Option(help="quick (for CPUs) | smoke (for tests)")] = "quick",
+    source: Source = None,
+    data_dir: DataDir = None,
+    limit: Limit = 12_000,
+    out: Annotated[str | None, typer.Option(help="folder for earns_its_place.json; default: settings.ini")] = None,
     debug: Debug = False,
 ) -> None:
     "Compare every technique of Ultimate with the plain alternative; print the verdicts."
@@ -58,7 +57,7 @@ def ultimate_command(
 
         if profile not in STUDY_SIZES:
             raise SettingsError("unknown profile of a study", " | ".join(STUDY_SIZES), profile, "choose one of them")
-        plan = load_settings(source=source or ("local" if data_dir else None), data_dir=data_dir, out=out)
+        plan = asked_plan(source=source, data_dir=data_dir, out=out)
         folder = Path(plan.out).absolute()
         check_writable(folder)
         work, store = folder / ".work" / "study", folder / "earns_its_place.json"

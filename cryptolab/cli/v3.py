@@ -13,8 +13,10 @@ from typing import Annotated
 
 import typer
 
-from .common import DataDir, Debug, End, Limit, Profile, Seed, Sets, Source, Start, readable_errors
-from .common import shown_path, split_list
+from cryptolab.cli.common import (
+    DataDir, Debug, End, Limit, Profile, Seed, Sets, Source, Start, asked_plan, new_group, readable_errors, shown_path,
+    split_list,
+)
 from ..config import load_settings
 from ..files import check_writable
 
@@ -72,9 +74,9 @@ def v3_request(
     )
 
 # %% ../../nbs/95_cli/40_v3.ipynb #4ec8be36
-v3_app = typer.Typer(
-    name="v3", help="V3 Ultimate: data, features, training, backtest, export; a run that was killed is called again.",
-    pretty_exceptions_enable=False, add_completion=False,
+v3_app = new_group(
+    "v3", "V3 Ultimate: data, features, training, backtest, export; a run that was killed is called again.",
+    no_args_is_help=False,
 )
 
 
@@ -100,14 +102,14 @@ def run_command(
         str | None, typer.Option(metavar="A,B", help="the shortest is trained on; default: 1m,5m,15m,1h,4h,1d"),
     ] = None,
     rows: Annotated[int | None, typer.Option(help="newest rows that are trained on; default: by profile")] = None,
+    profile: Profile = None,
+    sets: Sets = None,
     source: Source = None,
     data_dir: DataDir = None,
-    profile: Profile = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    sets: Sets = None,
     start: Start = None,
     end: End = None,
+    limit: Limit = None,
+    seed: Seed = None,
     out: Annotated[str | None, typer.Option(help="folder that gets the folder v3_ultimate")] = None,
     scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="a running Dask scheduler")] = None,
     certificates: Annotated[str | None, typer.Option(metavar="FOLDER", help="for a scheduler at tls://…")] = None,
@@ -128,14 +130,14 @@ def run_command(
     coins : Annotated[str | None, typer.Option(metavar="A,B", help="the first is trained on; default: ten")], default …
     timeframes
     rows : Annotated[int | None, typer.Option(help="newest rows that are trained on; default: by profile")], default …
+    profile : Profile, default None
+    sets : Sets, default None
     source : Source, default None
     data_dir : DataDir, default None
-    profile : Profile, default None
-    limit : Limit, default None
-    seed : Seed, default None
-    sets : Sets, default None
     start : Start, default None
     end : End, default None
+    limit : Limit, default None
+    seed : Seed, default None
     out : Annotated[str | None, typer.Option(help="folder that gets the folder v3_ultimate")], default None
     scheduler : Annotated[str | None, typer.Option(metavar="ADDRESS", help="a running Dask scheduler")], default None
     certificates : Annotated[str | None, typer.Option(metavar="FOLDER", help="for a scheduler at tls://…")], default …
@@ -152,7 +154,7 @@ def run_command(
         from cryptolab.systems.v3.document import run_steps
         from cryptolab.systems.v3.system import V3
 
-        plan = load_settings(source=source, data_dir=data_dir, profile=profile, seed=seed, out=out)
+        plan = asked_plan(source=source, data_dir=data_dir, profile=profile, seed=seed, out=out)
         params = parse_params(sets or [])
         check_params(V3, {key: value for key, value in params.items() if key != "timeframe"})
         request = v3_request(

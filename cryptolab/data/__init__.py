@@ -27,7 +27,7 @@ from .hub import load_hub
 from .local import canonical_request, find_candle_file, load_local
 from .market import TRUTH_COLUMNS, market_truth, null_market, planted_market, sample_market
 from .readers import read_candles
-from .timegrid import utc_time
+from .timegrid import time_range, utc_time
 
 # %% ../../nbs/10_data/90_data.ipynb #1996f4a4
 _all_ = [
@@ -56,7 +56,8 @@ def _stretch(candles, start, end, limit, warmup):
         a = candles.attrs
         raise DataError(
             f"{a['symbol']} {a['timeframe']} from {a['source']}: no candle in the stretch asked for",
-            f"candles from {start or 'the beginning'} to {end or 'the end'}", f"candles from {index[0]} to {index[-1]}",
+            f"candles from {start or 'the beginning'} to {end or 'the end'}",
+            f"{len(index):,} candles from {index[0]} to {index[-1]}",
             "choose start and end inside the range that exists",
         )
     first = low if limit is None else max(low, high - limit)
@@ -198,11 +199,8 @@ def load_candles(
     """
     source = _checked_source(source, options)
     symbol, timeframe = canonical_request(symbol, timeframe)
-    times = {"start": start, "end": end, "now": now}
-    start, end, now = (None if time is None else utc_time(time, name) for name, time in times.items())
+    (start, end), now = time_range(start, end), None if now is None else utc_time(now, "now")
     limit, warmup, seed = _count(limit, "limit", 1), _count(warmup, "warmup", 0), _count(seed, "seed", 0)
-    if start is not None and end is not None and start >= end:
-        raise SettingsError("`start` must be before `end`", f"a start before {end}", start, "exchange or correct them")
     if source == "sample":
         candles = load_sample(
             symbol, timeframe, start=start, end=end, limit=limit, warmup=warmup, seed=seed, **options,

@@ -383,6 +383,15 @@ def _reduced(values, column, start, end):
         return values[start if column == "open" else end - 1]
     return {"high": np.maximum, "low": np.minimum}.get(column, np.add).reduceat(values, start)
 
+
+def _made_of(target, source, whole, index):
+    "The line of the quality table about candles that were put together."
+    kept, ends = int(whole.sum()), int((~whole[[0, -1]]).sum()) if len(whole) > 1 else 0
+    lost = int((~whole).sum())
+    action = f"only whole ones; {lost:,} incomplete dropped, {ends} of them at the ends"
+    note = f"first {index[whole][0]:%Y-%m-%d %H:%M}" if kept else ""
+    return {"check": f"{target} candles made of {source} candles", "count": kept, "example": note, "action": action}
+
 # %% ../../nbs/10_data/10_candles.ipynb #afe1d7aa
 def resample_candles(candles: pd.DataFrame, timeframe: str) -> Candles:
     """Combine candles to a higher timeframe; weeks start on Monday.
@@ -422,8 +431,10 @@ def resample_candles(candles: pd.DataFrame, timeframe: str) -> Candles:
     data = {c: _reduced(table[c].to_numpy(), c, start, end)[whole] for c in columns}
     out = Candles(data, index=index[whole])
     action = f"dropped: not all {large // small} candles of {source} exist"
-    line = _record("incomplete higher candles", ~whole, index, action)
-    quality = [r for r in candles.attrs.get("quality") or [] if r["check"] != line["check"]] + [line]
+    lines = [_record("incomplete higher candles", ~whole, index, action), _made_of(target, source, whole, index)]
+    _count_gaps(out, large, lines)
+    replaced = {line["check"] for line in lines}
+    quality = [r for r in candles.attrs.get("quality") or [] if r["check"] not in replaced] + lines
     kept = {k: v for k, v in candles.attrs.items() if k not in ("unclosed", "fingerprint")}
     out.attrs = {**kept, "timeframe": target, "quality": quality}
     return out

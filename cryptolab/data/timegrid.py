@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIMEFRAMES', 'MONDAY', 'canonical_timeframe', 'timeframe_delta', 'timeframe_ns', 'index_ns', 'until_close',
-           'utc_time', 'utc_index', 'infer_timeframe', 'segments', 'find_gaps']
+           'utc_time', 'time_range', 'span_text', 'utc_index', 'infer_timeframe', 'segments', 'find_gaps']
 
 # %% ../../nbs/10_data/07_timegrid.ipynb #0ce6ac9f
 import re
@@ -156,6 +156,49 @@ def utc_time(value: object, name: str = "time") -> pd.Timestamp:
         example = "a date such as 2024-01-31 or a time such as 2024-01-31T12:00"
         raise SettingsError(f"`{name}` is not a time", example, repr(value), f"correct `{name}`")
     return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
+
+
+def time_range(start: object = None, end: object = None) -> tuple:
+    """A stretch of time.
+
+    Parameters
+    ----------
+    start : object, default None
+        first time wanted, as `utc_time` reads it; None: no bound
+    end : object, default None
+        end of the time wanted (exclusive); None: no bound
+
+    Returns
+    -------
+    tuple
+        (start, end) in UTC or None
+
+    Raises
+    ------
+    SettingsError
+        for what is no time or no stretch
+    """
+    start, end = (None if time is None else utc_time(time, name) for name, time in (("start", start), ("end", end)))
+    if start is not None and end is not None and start >= end:
+        raise SettingsError("`start` must be before `end`", f"a start before {end}", start, "exchange or correct them")
+    return start, end
+
+
+def span_text(times: pd.DatetimeIndex) -> str:
+    """How many candles there are from when to when.
+
+    Parameters
+    ----------
+    times : pd.DatetimeIndex
+        open times, at least one, in any order
+
+    Returns
+    -------
+    str
+        such as "48 candles from 2024-01-01 00:00 to 2024-01-02 23:00 UTC"
+    """
+    first, last = (f"{time:%Y-%m-%d %H:%M}" for time in (times.min(), times.max()))
+    return f"{len(times):,} candle{'s' * (len(times) != 1)} from {first} to {last} UTC"
 
 
 def utc_index(times) -> pd.DatetimeIndex:

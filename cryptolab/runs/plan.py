@@ -9,13 +9,14 @@ __all__ = ['RECORD', 'Job', 'candle_identity', 'make_plan', 'job_key', 'make_rec
 import hashlib
 import itertools
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..config import CryptolabError, SettingsError
+from ..config import CryptolabError, DataError, SettingsError
 from ..files import file_sum
 from .record import CODE, report_code, template_sum
-from .report import check_inputs, find_candles, find_template, report_name
+from .report import LEAST_CANDLES, check_inputs, check_stretch, find_candles, find_template, report_name
 from ..systems.registry import SYSTEMS
 from ..systems.own import own_sum
 
@@ -108,8 +109,12 @@ def candle_identity(job: Job) -> str:
 def _mistake(job):
     "What is wrong with one job, in one line, and its identity: (None, identity) or (text, None)."
     try:
-        check_inputs(job.arguments(), job.system, job.template)
-        return None, candle_identity(job)
+        values = job.arguments()
+        check_inputs(values, job.system, job.template)
+        identity = candle_identity(job)
+        with suppress(DataError):  # a damaged file fails its own report, not the plan
+            check_stretch(values, LEAST_CANDLES if job.template is None and job.system in SYSTEMS else 1)
+        return None, identity
     except CryptolabError as e:
         hints = [f"found {e.found}" if e.found is not None else "", e.remedy or ""]
         return "; ".join(filter(None, [e.what, *hints])).replace("\n", " "), None
