@@ -5159,6 +5159,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'cryptolab/runs/report.py'),
                                        'cryptolab.runs.report.check_template': ( '85_runs/report.html#check_template',
                                                                                  'cryptolab/runs/report.py'),
+                                       'cryptolab.runs.report.check_walk': ('85_runs/report.html#check_walk', 'cryptolab/runs/report.py'),
                                        'cryptolab.runs.report.find_candles': ( '85_runs/report.html#find_candles',
                                                                                'cryptolab/runs/report.py'),
                                        'cryptolab.runs.report.find_template': ( '85_runs/report.html#find_template',

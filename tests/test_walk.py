@@ -393,3 +393,36 @@ def test_the_reference_learned_nothing_of_the_rows_that_v9_was_chosen_on(stacked
     ours, theirs = (one.rows("val", "volatility") for one in (system, system.reference_))
     assert system.reference_.rows("train", "volatility")[-1] < ours[0] and theirs[0] >= ours[0]
     assert system.reference_.rows("test", "direction")[0] == system.rows("test", "direction")[0]
+
+
+# ---- the page and the command
+
+def test_the_title_says_that_it_was_a_walk():
+    from cryptolab.reports.head import page_title
+
+    data = {"candles": 9, "last": "2025-06-30"}
+    result = {"system": "v9", "symbol": "A", "timeframe": "1h", "data": data, "walk": {"folds": 3}}
+    assert "walk forward, 3 folds" in page_title(result) and "walk" not in page_title(result | {"walk": {}})
+
+
+@pytest.mark.parametrize("walk, system, says", [
+    ({"train": "3x"}, "v9", "no length of time"), ({"stop": "90d"}, "v9", "no such setting"),
+    ({"folds": 0}, "v9", "folds"), ({"since": "soon"}, "v9", "since"), ({}, "none", "unknown system"),
+])
+def test_a_walk_that_cannot_work_is_refused_before_anything_is_loaded(walk, system, says):
+    from cryptolab.runs.report import check_walk
+
+    with pytest.raises(CryptolabError, match=says):
+        check_walk(system, walk)
+
+
+def test_the_name_of_a_walk_is_not_that_of_the_report():
+    from cryptolab.runs.report import check_inputs, find_template
+
+    values = dict(
+        symbol="BTCUSDT", timeframe="1h", source="sample", data_dir="data", profile="smoke", limit=3_000, seed=0,
+        fee=0.001, slippage=0.0005, start=None, end=None, params={},
+    )
+    names = [check_inputs(dict(values, **more), "reference", None) for more in ({}, {"walk": {"train": "60d"}})]
+    assert names[0] == ("BTCUSDT-1h-reference", find_template("system"))
+    assert names[1] == ("BTCUSDT-1h-reference-walk", find_template("walk"))

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ from .data import data_app
 from .runs import runs_app
 from .study import study_app
 from .v3 import v3_app
-from ..config import check_choice, load_settings, setting_origins
+from ..config import SettingsError, check_choice, load_settings, setting_origins
 from ..files import check_writable, write_json
 
 # %% ../../nbs/95_cli/90_main.ipynb #c412b9f6
@@ -62,6 +63,17 @@ def run_command(
     profile: Profile = None,
     sets: Sets = None,
     template: Template = None,
+    walk: Annotated[
+        bool, typer.Option("--walk-forward", help="refit on a schedule and judge every stretch by the model before it"),
+    ] = False,
+    train: Annotated[
+        str | None, typer.Option(metavar="TIME", help="training stretch of a walk; default 1y (profile full: 3y)"),
+    ] = None,
+    step: Annotated[str, typer.Option(metavar="TIME", help="judged stretch of a walk")] = "90d",
+    folds: Annotated[int | None, typer.Option(help="stretches of a walk; default: at most 8")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="DATE", help="first judged time of a walk; default: from the end back"),
+    ] = None,
     source: Source = None,
     data_dir: DataDir = None,
     start: Start = None,
@@ -91,13 +103,21 @@ def run_command(
         )
         symbol, timeframe = symbol or plan.symbols[0], timeframe or plan.timeframes[0]
         asked = [*(sets or []), *([] if variant is None else [f"variant={variant}"])]
+        stretch = train or ("3y" if plan.profile == "full" else "1y")
+        way = {"train": stretch, "step": step, "folds": folds, "since": since}
+        asked_for = {"--train": train, "--folds": folds, "--since": since}
+        if not walk and (given := [name for name, value in asked_for.items() if value is not None]):
+            what = f"{given[0]} belongs to a walk"
+            raise SettingsError(what, "--walk-forward with it", "one fit", "add --walk-forward, or leave it out")
+        if walk and limit is None:  # a walk needs years, not the newest candles
+            plan = replace(plan, limit=45_000 if plan.source == "sample" else 1_000_000)
         began = time.monotonic()
         with show_progress(quiet) as progress:
             folder = run_report(
                 symbol, timeframe, system=next(iter(split_list(plan.system)), ""), source=plan.source,
                 data_dir=plan.data_dir, profile=plan.profile, limit=plan.limit, seed=plan.seed, out=plan.out,
                 params=parse_params(asked), start=start, end=end, fee=plan.fee, slippage=plan.slippage,
-                template=template, progress=progress,
+                template=template, progress=progress, walk=way if walk else None,
             )
         made = next((run for run in kept_runs(folder.parent, folder.name) if run.newest), None)
         facts = run_facts(folder, made.id if made else None, time.monotonic() - began)

@@ -35,6 +35,8 @@ def page_title(result: dict) -> str:
     data, name = result["data"], str(result["system"])
     parts = [f"{result['symbol']} {result['timeframe']}", SYSTEM_NAMES.get(name, name)]
     parts += [str(p) for p in [(result.get("params") or {}).get("profile")] if p]
+    if folds := (result.get("walk") or {}).get("folds"):
+        parts.insert(2, f"walk forward, {folds} fold{'s' * (folds != 1)}")
     parts.append(f"{data['candles']:,} candles to {str(data['last'])[:10]}")
     return " · ".join(parts)
 

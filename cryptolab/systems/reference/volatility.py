@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HarLine', 'fit_har_line', 'RangeModel', 'tree_settings', 'fit_trees', 'fit_ranges', 'level_factor']
 
-# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #3dcc2275
+# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #cf9d022a
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from ...config import DataError
 from ...models.trees import Trees
 from .rows import RANGES, VOLATILITY
 
-# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #04b3d4c4
+# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #c19ff80d
 def _season(columns, seasons):
     "0/1 columns: each hour and weekday but the first of each."
     steps = [columns[name].to_numpy() == value for name, values in seasons.items() for value in values]
@@ -90,7 +90,7 @@ def fit_har_line(columns: pd.DataFrame, y: np.ndarray) -> HarLine:
     ridge = 1e-9 * len(x) * np.eye(len(gram))
     return HarLine(seasons, np.linalg.solve(gram + ridge, x.T @ target).tolist())
 
-# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #667828eb
+# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #c78473ec
 @dataclass
 class RangeModel:
     """Line, trees on its residual, and the factor of the level.
@@ -98,6 +98,7 @@ class RangeModel:
     Parameters
     ----------
     line : HarLine
+        log-HAR with season
     trees : Trees
         of the residual, columns VOLATILITY
     factor : float, default 1.0
@@ -139,6 +140,7 @@ def tree_settings(sizes: dict, rows: int, objective: str, seed: int = 0, threads
     objective : str
         binary | regression
     seed : int, default 0
+        of row and column sampling
     threads : int | None, default None
         None: all cores
 
@@ -176,6 +178,7 @@ def fit_trees(
     objective : str
         binary | regression
     seed : int, default 0
+        of row and column sampling
     threads : int | None, default None
         None: all cores
     """
@@ -207,6 +210,7 @@ def fit_ranges(
     sizes : dict
         of `fit_trees`
     seed : int, default 0
+        of row and column sampling
     threads : int | None, default None
         None: all cores
 
