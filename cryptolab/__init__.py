@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cryptolab.backtest import backtest
     from cryptolab.data import load_candles, read_candles, sample_market
     from cryptolab.features import certify, features
+    from cryptolab.reports.tear_sheet import tearsheet
     from cryptolab.systems import V2, V3, V9, ClassifierSystem, Hybrid
 
 # %% ../nbs/99_cryptolab.ipynb #3e7d485b
@@ -40,6 +41,7 @@ __getattr__, _names, __all__ = lazy_loader.attach(
         "audit.check": ["check_system"],
         "audit.leaks.audit": ["audit_pipeline"],
         "audit.pipeline": ["Pipeline"],
+        "reports.tear_sheet": ["tearsheet"],
     },
 )
 

@@ -232,7 +232,7 @@ def test_the_page_is_read_from_the_top(page, browser):
     order = browser.run("Array.from(document.querySelector('main').children).map(e => e.className || e.tagName)")
     assert order[:3] == ["P", "contents", "H1"] and order[-1] == "FOOTER"
     assert browser.run("Array.from(document.querySelectorAll('nav a')).map(a => a.textContent)") == [
-        "Accuracy", "Table", "Training", "Price",
+        "Accuracy", "Table", "Price", "Training",  # what is folded comes last
     ]
     text = browser.run("document.body.innerText")
     assert "1 warning, in report.ipynb" in text and "FutureWarning" not in text and "Empty" not in text
@@ -373,3 +373,105 @@ def test_verdict_and_four_tiles_are_seen_at_once(browser, headed_page, width, sc
     assert browser.complaints() == []
     bars = browser.run("Array.from(document.querySelectorAll('.track .bar')).map(e => e.getBoundingClientRect().width)")
     assert len(bars) == 6 and min(bars) > 0
+
+
+# ---- the tear sheet
+
+@pytest.fixture(scope="module")
+def accounts():
+    "Three accounts on five years of days: many trades, one, none; the first with a rival and a month without candles."
+    import numpy as np
+    import pandas as pd
+
+    from cryptolab.backtest import backtest
+
+    times = pd.date_range("2019-01-01", "2024-12-31", freq="D", tz="UTC", name="open_time")
+    times = times[(times < "2021-03-01") | (times >= "2021-05-01")]
+    close = 100 * np.exp(np.random.default_rng(0).normal(0, 0.03, len(times)).cumsum())
+    before = np.r_[100, close[:-1]]
+    prices = {"open": before, "high": np.maximum(before, close), "low": np.minimum(before, close), "close": close}
+    candles = pd.DataFrame(prices | {"volume": 1.0}, times)
+    rows = pd.Series(np.arange(len(candles)), candles.index)
+    every = rows % 9 == 0
+    made = [backtest(candles, orders, timeout=4, timeframe="1d") for orders in (every, rows == 50, rows < 0)]
+    return [*made, backtest(candles, every, timeout=4, size=0.5, timeframe="1d")]
+
+
+@pytest.fixture(scope="module")
+def sheets(accounts, tmp_path_factory):
+    "The sheets of the three."
+    import cryptolab as cl
+
+    many, once, never, half = accounts
+    folder = tmp_path_factory.mktemp("sheets")
+    return [
+        cl.tearsheet(many, folder / "many.html", {"half the size": half, "a <b>tag": half.equity}, "averages"),
+        cl.tearsheet(once, folder / "once.html"), cl.tearsheet(never, folder / "never.html"),
+    ]
+
+
+ALL_CONTRAST = CONTRAST.replace(
+    """      if (c.length < 4 || c[3] > 0) return c;
+    }
+    return [255, 255, 255];""", """      if (c.length < 4 || c[3] === 1) return over.reduceRight((b, [r, g, x, a]) =>
+        [r, g, x].map((v, k) => a * v + (1 - a) * b[k]), c.slice(0, 3));
+      if (c[3] > 0) over.push(c);
+    }
+    return [255, 255, 255];""").replace("const back = e => {", "const back = e => { const over = [];")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_a_tear_sheet_fits_and_is_readable(browser, sheets, width, scheme):
+    for sheet in sheets:
+        browser.open(sheet.as_uri(), width, scheme=scheme)
+        assert browser.run(OVERFLOW) <= 0 and browser.complaints() == []
+        contrast, where = browser.run(ALL_CONTRAST)[0]
+        assert contrast >= 4.5, (contrast, where)
+        assert browser.run("document.querySelector('.verdict').getBoundingClientRect().bottom") < 900
+        lines = browser.run("Array.from(document.querySelectorAll('.area svg'), e => e.getBoundingClientRect().width)")
+        assert len(lines) == 2 and min(lines) > 0.6 * min(width, 800)
+        text = browser.run("document.body.innerText").lower()
+        assert "\\xa0" not in text and "_" not in text and not {"nan", "inf", "none", "null"} & set(text.split())
+    assert browser.run("document.scripts.length") == 0
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_tear_sheet_is_one_light_page_on_paper(browser, sheets, number):
+    browser.open(sheets[number].as_uri(), scheme="dark")
+    printed = base64.b64decode(browser.ask("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
+    assert printed.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.ask("Emulation.setEmulatedMedia", media="print", features=dark)
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("getComputedStyle(document.querySelector('.verdict')).backgroundColor") == "rgb(245, 247, 250)"
+    browser.ask("Emulation.setEmulatedMedia", media="", features=dark)
+
+
+def test_a_tear_sheet_says_what_may_be_concluded(sheets, accounts):
+    many, once, never = (sheet.read_text() for sheet in sheets)
+    assert "a &lt;b&gt;tag" in many and "not checked for leaks" in many and "no verdict" not in many
+    assert "<td></td>" in many and "earlier year" not in many
+    assert "1 trade, too few for a verdict" in once and "nothing was traded" in never
+    assert once.count("no verdict") >= 4 and never.count("no verdict") >= 4
+    facts = {
+        "system": "v2", "symbol": "X", "timeframe": "1d", "data": {"candles": 9, "last": "2024-12-31"},
+        "leaks": {"detectors": 10, "found": ["peeks"]},
+    }
+    from cryptolab.reports.tear_sheet import sheet_html
+
+    told = sheet_html(accounts[0], facts=facts)
+    assert "1 leak found: do not believe these numbers" in told and 'class="verdict bad"' in told
+
+
+def test_a_pdf_needs_a_browser_and_says_so(accounts, tmp_path, monkeypatch):
+    import cryptolab as cl
+    from cryptolab.config import CryptolabError
+    from cryptolab.reports import printing
+
+    written = cl.tearsheet(accounts[1], tmp_path / "once.pdf")
+    assert len(re.findall(rb"/Type\s*/Page\b", written.read_bytes())) == 1
+    monkeypatch.setattr(printing, "find_browser", lambda: None)
+    with pytest.raises(CryptolabError, match="install Chromium; or write the page as .html"):
+        cl.tearsheet(accounts[1], tmp_path / "none.pdf")
+    assert [p.name for p in tmp_path.iterdir()] == ["once.pdf"]

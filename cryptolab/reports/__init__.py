@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cryptolab.reports.leaderboard_columns import COLUMNS, Column
     from cryptolab.reports.leaderboard_page import leaderboard_html
     from cryptolab.reports.leaderboard_rows import result_row
+    from cryptolab.reports.tear_sheet import tearsheet
 
 # %% ../../nbs/80_reports/99_reports.ipynb #98fdc3a1
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
@@ -50,4 +51,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "leaderboard_columns": ["COLUMNS", "Column"],
     "leaderboard_page": ["leaderboard_html"],
     "leaderboard_rows": ["result_row"],
+    "tear_sheet": ["tearsheet"],
 })

@@ -201,6 +201,7 @@ def _arranged(notebook):
     sections = make_sections([piece for piece in pieces if "page-head" not in piece.tags])
     if not head and sections and not sections[0].anchor:
         head = [sections[0].pieces.pop(0).html]
+    sections.sort(key=lambda section: section.fold)  # the story first, then what is folded
     parts = ["\n".join(head), contents_html(sections), "\n".join(map(section_html, sections))]
     return [part for part in parts if part.strip()], warnings
 
@@ -262,7 +263,9 @@ details pre{white-space:pre;max-height:28rem;overflow:auto}
 .error pre{border-left:4px solid var(--bad)}
 footer{margin-top:3rem;border-top:1px solid var(--line);font-size:.9rem;color:var(--soft)}
 footer td{text-align:left;word-break:break-word}
-@media(max-width:600px){main{padding:.5rem .8rem 3rem}h1{font-size:1.45rem}body{font-size:15px}
+@media(max-width:600px){.scroll>table{width:max-content} .scroll td,.scroll th{max-width:13rem}
+.scroll tbody th{position:sticky;left:0;background:var(--back);max-width:8rem}
+main{padding:.5rem .8rem 3rem}h1{font-size:1.45rem}body{font-size:15px}
 .result{display:block;margin:0 0 0 1.1em}.modebar{display:none!important}}
 @page{margin:14mm}
 @media print{main{max-width:none;padding:0}.contents,.log,nav,footer details,.modebar{display:none!important}

@@ -98,6 +98,12 @@ def system_result(
     return result
 
 # %% ../../nbs/80_reports/30_results.ipynb #23d9ba22
+def _readable(text):
+    "Sentences with real minus signs, and names without underscores."
+    text = re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+    return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda name: name[0].replace("_", " "), text)
+
+
 def finding_markdown(result: dict) -> str:
     """The plain sentences at the top of a report.
 
@@ -112,7 +118,7 @@ def finding_markdown(result: dict) -> str:
         bullet points of Markdown, and a line on the data; whatever the result says is shown as text
     """
     points = re.sub(
-        r"(?:^|(?<=[.!?]) )([A-Z][A-Za-z0-9 ]{1,30}): ", r"\n- **\1:** ", escape_markdown(result["finding"]),
+        r"(?:^|(?<=[.!?]) )([A-Z][A-Za-z0-9 ]{1,30}): ", r"\n- **\1:** ", escape_markdown(_readable(result["finding"])),
     ).strip()
     d = result["data"]
     dates = f"from {d['first'][:10]} to {d['last'][:10]}"

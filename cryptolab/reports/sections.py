@@ -169,6 +169,14 @@ def _has_content(section):
     return any(text.strip() for text in shown)
 
 # %% ../../nbs/80_reports/17_sections.ipynb #746f03a8
+def _first_sentence(pieces):
+    "The first sentence of the text of a section that printed nothing."
+    found = next((re.search(r"<p>(.*?)</p>", piece.html, re.S) for piece in pieces if piece.is_text), None)
+    text = html.unescape(re.sub(r"<[^>]+>", "", found[1])) if found else ""
+    sentence = re.split(r"(?<=[.:?!])\s", " ".join(text.split()), maxsplit=1)[0]
+    return textwrap.shorten(sentence.removesuffix(":"), 160, placeholder=" …")
+
+
 def section_html(section: Section) -> str:
     """A section, folded where its heading says so.
 
@@ -194,6 +202,8 @@ def section_html(section: Section) -> str:
         result = f' <span class="result">{html.escape(short, quote=False)}</span>'
         if short == " ".join(line.split()):
             bodies[said] = section.pieces[said].rest
+    elif text := _first_sentence(section.pieces):
+        result = f' <span class="result">{html.escape(text, quote=False)}</span>'
     body = "\n".join(part for part in bodies if part.strip())
     summary = f'<summary><span class="title">{section.title}</span>{result}</summary>'
     return f'<details class="section" id="{section.anchor}">{summary}\n{body}</details>'

@@ -204,11 +204,13 @@ def plot_months(equity, title: str = "Month by month: a single month should not 
     import plotly.graph_objects as go
 
     table = monthly_returns(equity if isinstance(equity, pd.Series) else equity.equity).T
-    shades, names = table.to_numpy(), [*"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), "year"]
+    names = np.array([*"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), "year"])
+    seen = table.notna().any(axis=1).to_numpy()
+    shades, names = table[seen].to_numpy(), names[seen].tolist()
     most = float(np.nanmax(np.abs(shades[:-1]))) or 1e-9
     text = [["" if np.isnan(v) else f"{100 * v:+.1f}".replace("-", "−") for v in row] for row in shades]
     # the year is text only
-    shades = np.where(np.arange(13)[:, None] == 12, np.where(np.isnan(shades), np.nan, 0.0), shades)
+    shades = np.where(np.arange(len(names))[:, None] == len(names) - 1, np.where(np.isnan(shades), np.nan, 0.0), shades)
     colors = [[0, OTHER_COLORS[0]], [0.5, "#FFFFFF"], [1, BLUE]]
     fig = go.Figure(
         go.Heatmap(
@@ -219,7 +221,7 @@ def plot_months(equity, title: str = "Month by month: a single month should not 
     )
     fig.update_xaxes(side="top", type="category", showgrid=False)
     fig.update_yaxes(autorange="reversed", showgrid=False)
-    fig = apply_layout(fig, f"{title} (percent)", 420).update_layout(hovermode=False)
+    fig = apply_layout(fig, f"{title} (percent)", 135 + 22 * len(names)).update_layout(hovermode=False)
     return fig.update_layout(margin_t=fig.layout.margin.t + 20)
 
 # %% ../../nbs/80_reports/11_trade_plots.ipynb #3719622e

@@ -24,7 +24,8 @@ CODE = (
     "config", "files", "faces", "data", "features", "labels", "validation", "models", "evaluation", "backtest",
     "systems", "audit", "reports/escape", "reports/policy", "reports/plots", "reports/trade_plots", "reports/charts",
     "reports/sections", "reports/render", "reports/head", "reports/tables", "reports/results", "reports/forecasts",
-    "reports/info_sheet", "reports/explain_plots", "reports/panel_plots", "reports/panel_scores", "reports/pages",
+    "reports/static_plots", "reports/printing", "reports/tear_sheet", "reports/info_sheet",
+    "reports/explain_plots", "reports/panel_plots", "reports/panel_scores", "reports/pages",
 )
 
 
