@@ -249,7 +249,7 @@ img{display:block;background:#fff;border-radius:6px;padding:.4rem}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums;border:0;margin:.5em 0}
 main>table,.section>table{display:block;overflow-x:auto}
 th,td{padding:.3em .7em;border:0;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
-th{color:var(--soft);font-weight:600} tbody th,td:first-child,th:first-child{text-align:left}
+th{color:var(--soft);font-weight:600} tbody th,td:first-child,table thead th:first-child{text-align:left}
 tbody tr:hover{background:var(--tint)}
 .chart{margin:1.4em 0;padding:0;border:0}
 .chart figcaption{font-size:1rem;font-weight:600;line-height:1.35;text-align:left;margin:0 0 .3em}
@@ -263,7 +263,7 @@ details pre{white-space:pre;max-height:28rem;overflow:auto}
 .error pre{border-left:4px solid var(--bad)}
 footer{margin-top:3rem;border-top:1px solid var(--line);font-size:.9rem;color:var(--soft)}
 footer td{text-align:left;word-break:break-word}
-@media(max-width:600px){.scroll>table{width:max-content} .scroll td,.scroll th{max-width:13rem}
+@media(max-width:600px){.scroll>table{width:max-content} .scroll td,.scroll th{max-width:13rem;overflow-wrap:normal}
 .scroll tbody th{position:sticky;left:0;background:var(--back);max-width:8rem}
 main{padding:.5rem .8rem 3rem}h1{font-size:1.45rem}body{font-size:15px}
 .result{display:block;margin:0 0 0 1.1em}.modebar{display:none!important}}

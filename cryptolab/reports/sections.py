@@ -194,7 +194,7 @@ def section_html(section: Section) -> str:
     if not section.fold:
         head = [f'<h2 id="{section.anchor}">{section.title}</h2>'] if section.anchor else []
         return "\n".join(part for part in [*head, *bodies] if part.strip())
-    said = next((k for k, piece in enumerate(section.pieces) if piece.line), None)
+    said = next((k for k, piece in enumerate(section.pieces) if re.search(r"\w", piece.line)), None)
     result = ""
     if said is not None:
         line = section.pieces[said].line

@@ -168,7 +168,8 @@ def tidy(table: pd.DataFrame, columns: tuple | list | None = None, forms: dict |
     for name in columns or [name for name in table.columns if name not in inside]:
         label, form = COLUMNS.get(name, (label_text(name), "plain"))
         form = (forms or {}).get(name, form)
-        by_row = [ROWS.get(str(row), form) if name in ("value", "reference") else form for row in table.index]
+        one_unit = name in COLUMNS and name not in ("value", "reference") or name in (forms or {})
+        by_row = [form if one_unit else ROWS.get(str(row), form) for row in table.index]
         if ends.get(name):
             bounds = (table[end] for end in ends[name])
             cells = [_cell(*cell) for cell in zip(table[name], *bounds, by_row)]
