@@ -84,7 +84,7 @@ export: .venv/.dev-stamp  ## write cryptolab/ from the notebooks and clean the n
 readme: .venv/.dev-stamp  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/make_readme.py
 
-screenshot: .venv/.dev-stamp  ## picture of reports/BTCUSDT-1h-v9 for the README (needs chromium)
+screenshot: .venv/.dev-stamp  ## the README picture of the run in reports/BTCUSDT-1h-v9, drawn by the code as it is (needs chromium)
 	@$(BIN)/python tools/screenshot.py
 
 gallery: .venv/.dev-stamp  ## pictures of the reports in OUT= (default: reports) for the gallery of the site (needs chromium)

@@ -114,9 +114,11 @@ ASKED = """jupyterlab papermill nbdev pandas numpy matplotlib plotly tensorflow 
 COMMANDS = {"jupyterlab": "jupyter lab", "nbdev": "nbdev-clean"}  # used by their commands rather than by import
 
 
-def readme_packages():
-    "The table of packages in the README: name -> cell that says where it is used."
-    section = (ROOT / "README.md").read_text().split("## Packages it stands on\n")[1].split("\n## ")[0]
+def listed_packages():
+    "The table of packages on the page for contributors: name -> cell that says where it is used."
+    cells = json.loads((ROOT / "nbs" / "studies" / "contributing.ipynb").read_text())["cells"]
+    text = "\n\n".join("".join(cell["source"]) for cell in cells)
+    section = text.split("## Packages it stands on\n")[1].split("\n## ")[0]
     return dict(re.findall(r"^\| `([^`]+)` \|[^|]+\| (.+) \|$", section, re.M))
 
 
@@ -141,14 +143,14 @@ def code_at(where):
 
 
 @pytest.mark.parametrize("package", ASKED)
-def test_each_package_is_required_and_used_where_the_readme_says(package):
+def test_each_package_is_required_and_used_where_the_page_says(package):
     asked = canonicalize_name(package)
     texts = [*PROJECT["dependencies"], *(t for extra in EXTRAS.values() for t in extra)]
     assert asked in requirements(*texts), "pyproject.toml requires it nowhere"
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     conda = [d for d in listed if isinstance(d, str)] + [p for d in listed if isinstance(d, dict) for p in d["pip"]]
     assert asked in requirements(*(d for d in conda if d != "-e .")), "environment.yml does not name it"
-    where = readme_packages()[package]
+    where = listed_packages()[package]
     if target := re.fullmatch(r"`make ([a-z-]+)`", where):
         recipe = re.search(rf"^{target[1]}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
         assert COMMANDS[package] in recipe
@@ -157,8 +159,8 @@ def test_each_package_is_required_and_used_where_the_readme_says(package):
         assert module in imported_by(code_at(where)), f"{where} does not import {module}"
 
 
-def test_the_readme_lists_just_these_packages():
-    assert sorted(readme_packages()) == sorted(ASKED)
+def test_the_page_lists_just_these_packages():
+    assert sorted(listed_packages()) == sorted(ASKED)
 
 
 # ---- what a user meets first
