@@ -647,8 +647,8 @@ def test_predict_as_text_tells_the_verdict(cli, stand_in):
     words = ("predict", "BTCUSDT", "1h", "--model", stand_in.folder, "--now", "2024-05-22")
     code, output, _ = cli(*words)
     lines = {line.split()[0]: line for line in output.splitlines()}
-    assert code == 0 and "opened 2024-05-21 19:00 UTC, close 100" in lines["candle"]
-    assert "55.0%" in lines["up"] and "100.1 (99 to 101.2)" in lines["price"]
+    assert code == 0 and "opened 2024-05-21 19:00 UTC, close 100.00" in lines["candle"]
+    assert "55.0%" in lines["up"] and "100.10 (99.00 to 101.20)" in lines["price"]
     assert "beaten by HAR" in lines["found"] and "trade it: no" in lines["found"]
     assert "4 candles old: too late" in lines["age"]
     (stand_in.folder.parent / "result.json").unlink()

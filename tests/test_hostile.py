@@ -26,8 +26,9 @@ import numpy as np
 import pytest
 
 SEED = int(os.environ.get("CRYPTOLAB_SEED") or datetime.date.today().strftime("%Y%m%d"))
-WHOLE = {"v2": 150, "hybrid": 120, "v9": 60}  # random alterations of the whole corpus, beside all written ones
-DAILY = {"v2": (70, 60), "hybrid": (14, 16), "v9": (6, 6)}  # written and random ones per run, drawn by the date
+# random alterations of the whole corpus, beside all written ones; v9-newest is the reader of `cryptolab predict`
+WHOLE = {"v2": 150, "hybrid": 120, "v9": 60, "v9-newest": 60}
+DAILY = {"v2": (70, 60), "hybrid": (14, 16), "v9": (6, 6), "v9-newest": (8, 8)}  # written and random, drawn by the date
 DEEP, DIGITS = "[" * 5000 + "]" * 5000, "9" * 5000
 GROWTH, SECONDS = 700 << 20, 60  # bytes and seconds that a case may take
 WORDS = (b"null", b"-7", b"1e999", b'"x"', b"[" * 3000, b"9" * 5000, b"NaN", b"\x00", b"\n\n")
@@ -813,13 +814,15 @@ def attack(home, name, written=None, n=0, seed=0, twins=False):
     from cryptolab.data.market import sample_market
 
     home.mkdir(parents=True, exist_ok=True)
-    cls, good = good_model(home, name)
+    system, _, newest = name.partition("-")
+    cls, good = good_model(home, system)
+    cls = cls.for_newest if newest else cls
     marker, altered = home.absolute() / f"marker-{name}", home / f"altered-{name}"
     candles = sample_market(n=1_500).iloc[-500:]
-    foreign = sorted(good_model(home, name, 1)[1].glob("*.*")) if twins else []
+    foreign = sorted(good_model(home, system, 1)[1].glob("*.*")) if twins else []
     wanted = cls.load(good).forecast(candles)
     limit_memory()
-    cases = list(written_cases(name, good, marker))
+    cases = list(written_cases(system, good, marker))
     if written is not None and written < len(cases):
         chosen = np.random.default_rng(seed).choice(len(cases), written, replace=False)
         cases = [cases[k] for k in sorted(chosen)]

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -246,6 +248,25 @@ def test_predict_prints_the_newest_forecast_and_needs_no_training_data(folder, f
     said = json.loads(done.stdout)
     assert 0 < said["p_up"] < 1 and said["lower"] < said["price"] < said["upper"]
     assert set(said["ensemble_output"]) == {"direction", "volatility", "price"}
+
+
+def test_the_newest_forecast_needs_no_tensorflow_and_is_the_same(folder, fitted, candles):
+    code = (
+        "import sys; from cryptolab.serving.forecast import newest_forecast as ask\n"
+        f"said = ask('BTCUSDT', '1h', {str(folder)!r}, 'sample')\n"
+        "heavy = [m for m in ('tensorflow', 'keras', 'plotly', 'papermill') if m in sys.modules]\n"
+        "print(heavy, said['p_up'], said['mu'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded, up, mu = done.stdout.rpartition("] ")[0] + "]", *done.stdout.split()[-2:]
+    assert loaded == "[]", done.stderr
+    row = fitted.forecast(load_candles("BTCUSDT", "1h", source="sample", limit=400, warmup=200)).iloc[-1]
+    np.testing.assert_allclose([float(up), float(mu)], row[["p_up", "mu"]].astype(float), rtol=1e-5, atol=1e-9)
+    light = V9.for_newest.load(folder)
+    assert len(light.forecast(candles)) == 1
+    whole, theirs = light.forecast(candles, newest=None), fitted.forecast(candles)
+    np.testing.assert_allclose(whole[["p_up", "natr"]], theirs[["p_up", "natr"]], rtol=0, atol=3e-7)
+    np.testing.assert_allclose(whole["price_return"], theirs["price_return"], rtol=0, atol=1e-8)
 
 
 def test_windows_that_leave_a_part_without_rows_are_refused(candles):

@@ -119,8 +119,14 @@ class RichProgress:
             self.bar.update(self.task, completed=done, total=total, **({"description": text} if text else {}))
 
 
-class NoProgress(PlainProgress):
+class NoProgress:
     "No progress at all."
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
 
     def __call__(self, kind, text, done, total):
         pass

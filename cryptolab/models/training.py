@@ -160,7 +160,7 @@ def predict_network(model, view: np.ndarray, positions: np.ndarray, batch_size: 
     Parameters
     ----------
     model
-        trained keras model
+        trained keras model, or `models.forward.PlainNetwork`
     view : np.ndarray
         (rows, window, features) view
     positions : np.ndarray
@@ -175,7 +175,8 @@ def predict_network(model, view: np.ndarray, positions: np.ndarray, batch_size: 
     """
     if len(positions) == 0:
         return np.empty(0)
-    forward, pieces = _forward(model), range(0, len(positions), batch_size)
+    forward = model if getattr(model, "in_numpy", False) else _forward(model)
+    pieces = range(0, len(positions), batch_size)
     with without_advice():
         parts = [forward(np.ascontiguousarray(view[positions[at : at + batch_size]])) for at in pieces]
     return np.concatenate([np.asarray(part, dtype="float64")[:, 0] for part in parts])

@@ -170,7 +170,8 @@ def newest_forecast(
     now = pd.Timestamp.now("UTC") if now is None else end
     if source == "local":
         find_finer_file(data_dir, symbol, timeframe)  # before the libraries of a network are loaded
-    system = _saved_class(folder).load(folder)
+    cls = _saved_class(folder)
+    system = getattr(cls, "for_newest", cls).load(folder)  # some systems load faster for one forecast
     limit = max(_HISTORY, 3 * getattr(system, "window", 0))
     candles = load_candles(
         symbol, timeframe, source=source, data_dir=data_dir, end=end, limit=limit, warmup=200, now=now,
@@ -216,11 +217,13 @@ def forecast_text(answer: dict) -> str:
     def number(key, form):
         return "–" if answer.get(key) is None else format(answer[key], form)
 
+    money = ",.2f" if answer["close"] >= 1 else ".6g"
     candle, age = answer["open_time"][:16].replace("T", " "), answer["staleness"]
-    lines = [("candle", f"{answer['symbol']} {answer['timeframe']} opened {candle} UTC, close {answer['close']:,.6g}")]
+    market = f"{answer['symbol']} {answer['timeframe']}"
+    lines = [("candle", f"{market} opened {candle} UTC, close {answer['close']:{money}}")]
     if "p_up" in answer:
         lines.append(("up", f"{number('p_up', '.1%')} for the candle until {answer['forecast_until'][:16]}"))
-        lines.append(("price", f"{number('price', ',.6g')} ({number('lower', ',.6g')} to {number('upper', ',.6g')})"))
+        lines.append(("price", f"{number('price', money)} ({number('lower', money)} to {number('upper', money)})"))
         lines.append(("volatility", f"{number('sigma', '.2%')} of the price, one standard deviation"))
     if "action" in answer:
         word = {1: "buy", 0: "nothing", -1: "sell"}.get(answer["action"], answer["action"])

@@ -32,7 +32,17 @@ def uncompiled(model):
     return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
-def load_part(path: Path, shape: tuple | None = None):
+def _plain_network(path, shape):
+    "A stored network in NumPy, or in Keras where NumPy does not know one of its layers."
+    from cryptolab.models.forward import NotCovered, PlainNetwork
+
+    try:
+        return PlainNetwork(path, shape)
+    except NotCovered:
+        return read_network(path, shape)
+
+
+def load_part(path: Path, shape: tuple | None = None, light: bool = False):
     """A stored network or tree model; neither format can run code, and its content is checked first.
 
     Parameters
@@ -41,10 +51,12 @@ def load_part(path: Path, shape: tuple | None = None):
         .keras or .json
     shape : tuple | None, default None
         (window, features) of the system; None accepts any
+    light : bool, default False
+        networks in NumPy where that is possible: they forecast, and do nothing else
 
     Returns
     -------
-    keras model or XGBRegressor
+    keras model, PlainNetwork or XGBRegressor
 
     Raises
     ------
@@ -59,7 +71,7 @@ def load_part(path: Path, shape: tuple | None = None):
         with model_errors(path):
             model.load_model(path)
         return model
-    return read_network(path, shape)
+    return _plain_network(path, shape) if light else read_network(path, shape)
 
 # %% ../../../nbs/70_systems/30_v9/30_files.ipynb #55efb296
 def write_part(folder: str | Path, model) -> None:
@@ -193,7 +205,7 @@ def _read_stack(system, folder, manifest):
     return reference, stack
 
 
-def read_v9(system, folder: Path, manifest: dict) -> None:
+def read_v9(system, folder: Path, manifest: dict, light: bool = False) -> None:
     """Read the artefacts of the document.
 
     Parameters
@@ -204,6 +216,8 @@ def read_v9(system, folder: Path, manifest: dict) -> None:
         folder that `write_v9` wrote, with right sums
     manifest : dict
         its manifest
+    light : bool, default False
+        as in `load_part`
 
     Raises
     ------
@@ -224,7 +238,7 @@ def read_v9(system, folder: Path, manifest: dict) -> None:
     check_numbers(*(e[name] for name in ("vol_factor", "size_factor", "coverage", "width")), *read_line(own))
     files = {**NETWORKS, "volatility": "volatility_model_v9.json"}
     shape = system.window, len(names)
-    system.models_ = {name: load_part(folder / file, shape) for name, file in files.items()}
+    system.models_ = {name: load_part(folder / file, shape, light) for name, file in files.items()}
     system.reference_, system.stack_ = _read_stack(system, folder, manifest)
     for name in NETWORKS:
         if not system.models_[name].name.startswith((name, "functional")):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['V9', 'train_part', 'v9_fit_key', 'raw_forecast', 'raw_forecasts', 'both_forecasts', 'stacked_reference',
-           'fit_stacked', 'fit_ensemble', 'v9_results']
+           'fit_stacked', 'fit_ensemble', 'v9_results', 'NewestV9']
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #6d3fb669
 from datetime import UTC, datetime
@@ -75,7 +75,7 @@ class V9(System):
         always an error that names the closest parameter
     """
 
-    name = "v9"
+    name, light = "v9", False
     profiles, size_notes = PROFILES, SIZE_NOTES
     choices = {
         "pooling": ("last", "average"), "weights": ("fitted", "equal", "published"),
@@ -171,13 +171,15 @@ class V9(System):
         self.results_ = v9_results(self, candles, rows)
         return self
 
-    def forecast(self, candles: pd.DataFrame) -> Forecast:
+    def forecast(self, candles: pd.DataFrame, newest: int | None = None) -> Forecast:
         """Forecast table (design rule 4) for every candle that ends a whole window.
 
         Parameters
         ----------
         candles : pd.DataFrame
             candle table of the fitted timeframe; brings its own warm-up
+        newest : int | None, default None
+            only so many newest rows; None: all
 
         Returns
         -------
@@ -191,13 +193,14 @@ class V9(System):
         """
         timeframe = self.fitted_timeframe(candles)
         windows = _scaled_windows(self, candles, timeframe)
-        e = self.ensemble_
+        e, rows = self.ensemble_, np.arange(len(windows))[0 if newest is None else -newest :]
         parts = raw_forecasts(
-            self.models_, windows, np.arange(len(windows)), e["vol_factor"], both_forecasts(self, candles, windows),
+            self.models_, windows, rows, e["vol_factor"], both_forecasts(self, candles, windows),
         )
         terms = ensemble.return_terms(parts["p_up"], parts["price_return"], parts["sigma"], e["size_factor"])
         mu = ensemble.blend(terms, parts["sigma"], e["weights"])
-        close = candles["close"].loc[windows.index].to_numpy()
+        index = windows.index[rows]
+        close = candles["close"].loc[index].to_numpy()
         half = e["width"] * parts["sigma"]
         table = Forecast(
             {
@@ -205,7 +208,7 @@ class V9(System):
                 "lower": close * np.exp(mu - half), "upper": close * np.exp(mu + half), "natr": parts["natr"],
                 "price_return": parts["price_return"],
             },
-            index=windows.index,
+            index=index,
         )
         event = "next close is higher" if self.gap == 0 else f"close rises {self.gap} candles later"
         table.attrs = {
@@ -259,7 +262,7 @@ class V9(System):
         ModelError
             when a file is missing, impossible, or for other features
         """
-        read_v9(self, folder, manifest)
+        read_v9(self, folder, manifest, self.light)
 
     def ensemble_output(self, candles: pd.DataFrame) -> dict:
         """The dictionary of the document, one value per candle that ends a whole window.
@@ -595,3 +598,34 @@ def v9_results(system: V9, candles: pd.DataFrame, rows: Rows) -> dict:
         "volatility_metrics": plain(error_scores(test["volatility"][1], found["volatility"])),
         "price_metrics": plain(price_errors | {"r2": error_scores(r, mu)["r2"]}),
     }
+
+# %% ../../../nbs/70_systems/30_v9/90_system.ipynb #ccfa75b7
+class NewestV9(V9):
+    "V9 for the forecast of the newest candle and nothing else: it loads in a second, and its networks cannot learn."
+
+    light = True
+
+    def forecast(self, candles: pd.DataFrame, newest: int | None = 1) -> Forecast:
+        """Forecast table of the newest candle.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table of the fitted timeframe; brings its own warm-up
+        newest : int | None, default 1
+            only so many newest rows; None: all
+
+        Returns
+        -------
+        Forecast
+            as V9's
+
+        Raises
+        ------
+        ModelError
+            if not fitted
+        """
+        return super().forecast(candles, newest)
+
+
+V9.for_newest = NewestV9
