@@ -1,4 +1,4 @@
-"""The main things take five lines each: the lines of the page, and of the README, are those of the tutorials and run."""
+"""The main things take five lines each: those of the page and of the README stand in tutorials and run."""
 import json
 import re
 from pathlib import Path

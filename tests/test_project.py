@@ -1,4 +1,5 @@
 """The project itself: pins, environment, README, start-up time, and proof that the checks of `make test` can fail."""
+import json
 import ast
 import os
 import re

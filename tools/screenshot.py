@@ -98,7 +98,7 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             facts = drawn_again(page, Path(folder) / "page.html")
             shoot(Path(folder) / "page.html", picture, size)
-        picture.with_suffix(".json").write_text(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        picture.with_suffix(".json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     else:
         shoot(page, picture, size)
     print(picture)

@@ -11,7 +11,6 @@ import math
 import numpy as np
 import pandas as pd
 
-from ..backtest.equity import monthly_returns
 from ..config import DataError
 from .escape import escape_html
 from .plots import thinned_rows
@@ -171,6 +170,8 @@ def months_html(equity: pd.Series, most: int = 8) -> str:
     str
         HTML, percent
     """
+    from cryptolab.backtest.equity import monthly_returns
+
     table = monthly_returns(equity)
     shown = table.iloc[-most:]
     peak = float(np.nanmax(np.abs(shown.to_numpy()[:, :-1]), initial=1e-9))

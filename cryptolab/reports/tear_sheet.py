@@ -12,10 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..backtest.engine import Result
-from ..backtest.equity import drawdown, hold_equity, opening_times
-from ..backtest.outcomes import exit_reasons
-from ..backtest.stats import trading_facts
 from ..config import DataError, SettingsError
 from ..evaluation.proof import page_verdict, proofs_of
 from ..evaluation.significance import LEAST_TRADES
@@ -31,6 +27,9 @@ from .tables import label_text, number_text, tidy
 # %% ../../nbs/80_reports/38_tear_sheet.ipynb #a2835df1
 def _known(result, name, facts):
     "A result.json about the account; what the report says comes first."
+    from cryptolab.backtest.equity import opening_times
+    from cryptolab.backtest.stats import trading_facts
+
     symbols = [str(symbol) for symbol in result.candles]
     index = opening_times(result.equity.index)
     found = {
@@ -45,6 +44,8 @@ def _known(result, name, facts):
 
 def _asked(result, rivals, facts):
     "Refuse what is no backtest, no account, and no result."
+    from cryptolab.backtest.engine import Result
+
     if not isinstance(result, Result):
         raise DataError(
             "a tear sheet is about an account", "the result of `cl.backtest`", type(result).__name__,
@@ -150,6 +151,8 @@ def _facts_html(table):
 
 def _ends_html(result, few):
     "How trades ended, and what the costs were."
+    from cryptolab.backtest.outcomes import exit_reasons
+
     s, t, capital = result.settings, result.trades, result.capital
     ended = {
         label_text(name): (f"{row['n']:,.0f}", number_text(row["share"], "share"), number_text(row["ret"], "change"))
@@ -182,13 +185,13 @@ main{max-width:52rem;padding:1rem 1.2rem 2rem} main p{max-width:none}
 """
 
 
-def sheet_html(result: Result, rivals: dict | None = None, name: str = "", facts: dict | None = None) -> str:
+def sheet_html(result, rivals: dict | None = None, name: str = "", facts: dict | None = None) -> str:
     """Title, verdict, four numbers, equity, drawdown, months, facts, costs.
 
     Parameters
     ----------
-    result : Result
-        of `cl.backtest`
+    result
+        `Result` of `cl.backtest`
     rivals : dict | None, default None
         name -> `Result`, or Series of the worth of an account on the same candles
     name : str, default ""
@@ -206,6 +209,8 @@ def sheet_html(result: Result, rivals: dict | None = None, name: str = "", facts
     DataError
         for what is no account
     """
+    from cryptolab.backtest.equity import drawdown, hold_equity, opening_times
+
     curves = _asked(result, rivals, facts)
     if len(curves) > 2:
         raise SettingsError("too many lines to tell apart", "at most 2 rivals", len(curves), "choose two of them")
@@ -242,19 +247,13 @@ def sheet_html(result: Result, rivals: dict | None = None, name: str = "", facts
     )
 
 # %% ../../nbs/80_reports/38_tear_sheet.ipynb #5755c5e5
-def tearsheet(
-    result: Result,
-    path: str | Path,
-    rivals: dict | None = None,
-    name: str = "",
-    facts: dict | None = None,
-) -> Path:
+def tearsheet(result, path: str | Path, rivals: dict | None = None, name: str = "", facts: dict | None = None) -> Path:
     """Write one page about an account: verdict, equity, drawdown, months, trades, costs.
 
     Parameters
     ----------
-    result : Result
-        of `cl.backtest`
+    result
+        `Result` of `cl.backtest`
     path : str | Path
         the file to write: .html, or .pdf, which needs a browser
     rivals : dict | None, default None
