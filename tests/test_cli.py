@@ -12,6 +12,7 @@ import pytest
 
 import cryptolab
 from cryptolab.config import ModelError, SettingsError, load_settings
+from cryptolab.systems.registry import SYSTEMS
 
 PROGRAM = [sys.executable, "-c", "from cryptolab.cli.main import main; main()"]
 
@@ -565,7 +566,7 @@ def test_help_is_everywhere(cli, words):
 @pytest.mark.parametrize("line, words", [
     ("cryptolab ru", {"run", "runs"}), ("cryptolab runs ver", {"verify"}), ("cryptolab run --source l", {"local"}),
     ("cryptolab predict BTCUSDT 1", {"1m", "15m", "1h", "12h", "1d", "1w"}),
-    ("cryptolab run --system h", {"hybrid"}),
+    ("cryptolab run --system ", set(SYSTEMS)),
 ])
 def test_the_shell_completes_commands_options_and_names(cli, line, words):
     from typer.testing import CliRunner

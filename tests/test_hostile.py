@@ -816,7 +816,7 @@ def attack(home, name, written=None, n=0, seed=0, twins=False):
     home.mkdir(parents=True, exist_ok=True)
     system, _, newest = name.partition("-")
     cls, good = good_model(home, system)
-    cls = cls.for_newest if newest else cls
+    cls = cls.for_newest() if newest else cls
     marker, altered = home.absolute() / f"marker-{name}", home / f"altered-{name}"
     candles = sample_market(n=1_500).iloc[-500:]
     foreign = sorted(good_model(home, system, 1)[1].glob("*.*")) if twins else []

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from cryptolab.cli.main import app
 from cryptolab.cli.runs import runs_app
 from cryptolab.config import DataError, SettingsError, SourceError
+from cryptolab.data import sample_market
 from cryptolab.reports.forecasts import FORECASTS, judged_forecasts, read_forecasts, write_forecasts
 from cryptolab.runs.execute import ReportError
 from cryptolab.runs.compare import compare_runs, paired_differences, run_forecasts
@@ -296,11 +297,12 @@ def test_an_earlier_run_is_verified_with_the_ledger_as_it_was(tmp_path):
 def test_changed_candles_are_told(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
-    (data / "BTCUSDT_1h.csv").write_text("one")
+    candles = sample_market(n=300).reset_index()
+    candles.to_csv(data / "BTCUSDT_1h.csv", index=False)
     make(tmp_path / "out", 1, source="local", data_dir=data)
     run = kept_runs(tmp_path / "out")[0]
     assert verify_run(run).notes == []
-    (data / "BTCUSDT_1h.csv").write_text("another")
+    candles.iloc[1:].to_csv(data / "BTCUSDT_1h.csv", index=False)
     answer = verify_run(run)
     assert len(answer.notes) == 1 and "candles changed since" in answer.notes[0] and answer.same
     shutil.rmtree(data)

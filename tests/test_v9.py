@@ -262,7 +262,7 @@ def test_the_newest_forecast_needs_no_tensorflow_and_is_the_same(folder, fitted,
     assert loaded == "[]", done.stderr
     row = fitted.forecast(load_candles("BTCUSDT", "1h", source="sample", limit=400, warmup=200)).iloc[-1]
     np.testing.assert_allclose([float(up), float(mu)], row[["p_up", "mu"]].astype(float), rtol=1e-5, atol=1e-9)
-    light = V9.for_newest.load(folder)
+    light = V9.for_newest().load(folder)
     assert len(light.forecast(candles)) == 1
     whole, theirs = light.forecast(candles, newest=None), fitted.forecast(candles)
     np.testing.assert_allclose(whole[["p_up", "natr"]], theirs[["p_up", "natr"]], rtol=0, atol=3e-7)

@@ -36,7 +36,7 @@ from ..files import check_writable, write_json
 app = new_group(
     "cryptolab", "A laboratory for machine learning on crypto markets that cannot fool its user.", add_completion=True,
 )
-_systems = complete("v9", "v2", "hybrid", "v3", "ultimate")
+_systems = complete("v9", "reference", "v2", "hybrid", "v3", "ultimate")
 
 
 @app.callback(invoke_without_command=True)
@@ -53,7 +53,7 @@ def run_command(
     system: Annotated[
         str | None,
         typer.Option(
-            help="which system: v9 | v2 | hybrid | v3 | ultimate, or one of the folder `systems`",
+            help="v9 | reference | v2 | hybrid | v3 | ultimate, or one of the folder `systems`",
             autocompletion=_systems,
         ),
     ] = None,

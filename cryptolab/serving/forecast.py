@@ -171,7 +171,8 @@ def newest_forecast(
     if source == "local":
         find_finer_file(data_dir, symbol, timeframe)  # before the libraries of a network are loaded
     cls = _saved_class(folder)
-    system = getattr(cls, "for_newest", cls).load(folder)  # some systems load faster for one forecast
+    cls = cls.for_newest() if hasattr(cls, "for_newest") else cls  # some systems load faster for one forecast
+    system = cls.load(folder)
     limit = max(_HISTORY, 3 * getattr(system, "window", 0))
     candles = load_candles(
         symbol, timeframe, source=source, data_dir=data_dir, end=end, limit=limit, warmup=200, now=now,

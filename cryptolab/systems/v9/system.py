@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['V9', 'train_part', 'v9_fit_key', 'raw_forecast', 'raw_forecasts', 'both_forecasts', 'stacked_reference',
-           'fit_stacked', 'fit_ensemble', 'v9_results', 'NewestV9']
+           'fit_stacked', 'fit_ensemble', 'v9_results']
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #6d3fb669
 from datetime import UTC, datetime
@@ -112,6 +112,17 @@ class V9(System):
         **unknown,
     ):
         self.take_params(locals())
+
+    @classmethod
+    def for_newest(cls) -> type:
+        """The class that reads a model for the forecast of the newest candle alone.
+
+        Returns
+        -------
+        type
+            a V9 that loads fast, forecasts one row, and cannot learn
+        """
+        return _NewestV9
 
     def shown_params(self) -> dict:
         """The parameters as they are stored and shown.
@@ -600,7 +611,7 @@ def v9_results(system: V9, candles: pd.DataFrame, rows: Rows) -> dict:
     }
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #ccfa75b7
-class NewestV9(V9):
+class _NewestV9(V9):
     "V9 for the forecast of the newest candle and nothing else: it loads in a second, and its networks cannot learn."
 
     light = True
@@ -626,6 +637,3 @@ class NewestV9(V9):
             if not fitted
         """
         return super().forecast(candles, newest)
-
-
-V9.for_newest = NewestV9
