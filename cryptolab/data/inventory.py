@@ -30,11 +30,11 @@ def describe_file(path: str | Path) -> dict:
     Returns
     -------
     dict
-        COLUMNS; gaps and the candles missing in them; problem: why it cannot be read, or None
+        COLUMNS; gaps and the candles missing in them; problem: why it cannot be read, or empty text
     """
     path = Path(path)
     symbol, named = parse_candle_name(path)
-    facts = dict.fromkeys(COLUMNS) | {"file": path.name, "symbol": symbol, "timeframe": named}
+    facts = dict.fromkeys(COLUMNS) | {"file": path.name, "symbol": symbol, "timeframe": named, "problem": ""}
     try:
         times = read_candles(path, clean=False).index
         times = times[times.notna()].unique().sort_values()
