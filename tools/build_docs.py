@@ -336,6 +336,8 @@ class Links:
         return os.path.relpath(name, Path(page.name).parent)
 
     def _one(self, page, image, label, target):
+        if "](" in label:  # a picture that is a link
+            label = self._prose(page, label)
         if re.match(r"[a-z]+:|#", target):
             return f"{image}[{label}]({target})"
         bare, _, anchor = target.partition("#")
