@@ -140,6 +140,8 @@ def test_links_between_notebooks_become_links_between_pages(tmp_path):
     shown = "of [`cryptolab.labels.walk`](../labels/walk.ipynb), not `cryptolab.features.rolling`"
     assert links(rolling, "of `cryptolab.labels.walk`, not `cryptolab.features.rolling`") == shown
     assert links(rolling, "```\n`cryptolab.features.context`\n```") == "```\n`cryptolab.features.context`\n```"
+    drawn = "[![a page](images/report.png)](tutorials/05_reading_a_report.ipynb)"  # a picture that is a link
+    assert links(start, drawn) == drawn and (tmp_path / "stage" / "images" / "report.png").is_file()
     with pytest.raises(build_docs.SiteError, match="leads nowhere"):
         links(start, "[gone](studies/nowhere.ipynb)")
 
