@@ -1785,6 +1785,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cryptolab.cli.runs.open_command': ('95_cli/runs.html#open_command', 'cryptolab/cli/runs.py'),
                                     'cryptolab.cli.runs.prune_command': ('95_cli/runs.html#prune_command', 'cryptolab/cli/runs.py'),
                                     'cryptolab.cli.runs.runs_text': ('95_cli/runs.html#runs_text', 'cryptolab/cli/runs.py'),
+                                    'cryptolab.cli.runs.tearsheet_command': ('95_cli/runs.html#tearsheet_command', 'cryptolab/cli/runs.py'),
                                     'cryptolab.cli.runs.verify_command': ('95_cli/runs.html#verify_command', 'cryptolab/cli/runs.py')},
             'cryptolab.cli.study': { 'cryptolab.cli.study._top': ('95_cli/study.html#_top', 'cryptolab/cli/study.py'),
                                      'cryptolab.cli.study.ultimate_command': ( '95_cli/study.html#ultimate_command',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['runs_app', 'Which', 'runs_text', 'ls_command', 'compare_command', 'verify_command', 'has_display',
-           'open_command', 'prune_command', 'export_command']
+           'open_command', 'tearsheet_command', 'prune_command', 'export_command']
 
 # %% ../../nbs/95_cli/60_runs.ipynb #4758422b
 import json
@@ -21,7 +21,7 @@ from cryptolab.cli.common import (
 from ..config import load_settings
 
 # %% ../../nbs/95_cli/60_runs.ipynb #daf00467
-runs_app = new_group("runs", "Kept runs: ls | compare | verify | open | prune | export.")
+runs_app = new_group("runs", "Kept runs: ls | compare | verify | open | tearsheet | prune | export.")
 Which = Annotated[
     str, typer.Argument(metavar="RUN", help="an id or its beginning, a report's name (its newest run), or a folder"),
 ]
@@ -142,6 +142,29 @@ def open_command(
         typer.echo(shown_path(page))
         if browser and has_display():
             typer.launch(page.as_uri())
+
+# %% ../../nbs/95_cli/60_runs.ipynb #7e4a0002
+@runs_app.command("tearsheet")
+def tearsheet_command(
+    which: Which,
+    pdf: Annotated[str | None, typer.Option("--pdf", metavar="FILE", help="print it to this file")] = None,
+    out: Out = None,
+    debug: Debug = False,
+) -> None:
+    "Print the path of a run's tear sheet, or of the PDF made from it."
+    with readable_errors(debug):
+        from cryptolab.config import SettingsError
+        from cryptolab.reports.printing import print_pdf
+        from cryptolab.runs.kept import find_run
+
+        run = find_run(which, _home(out))
+        page = run.folder / "tearsheet.html"
+        if not page.is_file():
+            raise SettingsError(
+                f"{run.id} has no tear sheet", "tearsheet.html, of a system that trades", str(run.folder),
+                "run it again",
+            )
+        typer.echo(shown_path(page if pdf is None else print_pdf(page, pdf)))
 
 # %% ../../nbs/95_cli/60_runs.ipynb #291eaed0
 @runs_app.command("prune")
