@@ -6444,6 +6444,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'cryptolab/systems/v3/collect.py'),
                                               'cryptolab.systems.v3.collect._load': ( '70_systems/60_v3/collect.html#_load',
                                                                                       'cryptolab/systems/v3/collect.py'),
+                                              'cryptolab.systems.v3.collect._made': ( '70_systems/60_v3/collect.html#_made',
+                                                                                      'cryptolab/systems/v3/collect.py'),
                                               'cryptolab.systems.v3.collect._market_files': ( '70_systems/60_v3/collect.html#_market_files',
                                                                                               'cryptolab/systems/v3/collect.py'),
                                               'cryptolab.systems.v3.collect._origin': ( '70_systems/60_v3/collect.html#_origin',

@@ -15,7 +15,7 @@ import pandas as pd
 from ...config import CryptolabError, DataError, ModelError, SourceError
 from ...data import load_candles, resample_candles
 from ...data.candles import fingerprint
-from ...data.local import find_candle_file
+from ...data.local import find_candle_file, find_finer_file
 from ...data.timegrid import timeframe_delta
 from ...features import feature_names
 from ...features.certify.certificate import certify
@@ -139,11 +139,17 @@ def _origin(request, symbol, timeframe):
     return "none"
 
 
+def _made(request, symbol, timeframe):
+    "Where candles come from; a local folder may have made them from finer ones."
+    named = find_finer_file(request.data_dir or "data", symbol, timeframe)[1] if request.source == "local" else None
+    return f"from {request.source}" if named in (None, timeframe) else f"resampled from {named}"
+
+
 def _collect_one(request, symbol, timeframe, loaded, path):
     "One file, or the reason why there is none."
     try:
         candles, remark = _load(request, symbol, timeframe)
-        made = f"from {request.source}"
+        made = _made(request, symbol, timeframe)
     except (DataError, SourceError) as e:
         candles, made = _finer(request, symbol, timeframe, loaded)
         remark = ""
