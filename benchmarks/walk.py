@@ -9,6 +9,7 @@ with the range of the judged rows, and count in the ledger beside it; finished f
 
 import argparse
 import json
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +39,22 @@ def candle_names(folder, timeframes):
     return sorted((s, t) for s, t in found if s and t in timeframes)
 
 
+# Beside its name only what a system needs to learn from a folder: the trees of a stacked V9 read all coins and six years,
+# its networks the newest year of one.
+STACKED = {"stack": "reference", "pool_for": "stack", "newest": 8_760}
+
+
 def one_walk(name, candles, pool, args, work):
-    "A system walked through one coin."
-    cls = system_class(name)
+    "A system walked through one coin; `v9+reference` is V9 stacked on the reference system."
+    cls, stacked = system_class(name.removesuffix("+reference")), name.endswith("+reference")
     params = {"profile": args.profile} if "profile" in cls.parameters() else {}
     params |= {"threads": args.threads} if "threads" in cls.parameters() else {}
-    train = args.train
-    if name == "reference":
-        params["pool"], train = tuple(pool), "6y"
+    params |= STACKED if stacked else {}
+    pooled = stacked or name == "reference"
+    params |= {"pool": tuple(pool)} if pooled else {}
     return walk_forward(
-        cls(**params), candles, train, args.step, args.folds, since=args.since, work=work,
-        pool=pool if name == "reference" else None, log=lambda line: print(" ", name, line, flush=True),
+        cls(**params), candles, "6y" if pooled else args.train, args.step, args.folds, since=args.since, work=work,
+        pool=pool if pooled else None, log=lambda line: print(" ", name, line, flush=True),
     )
 
 
@@ -89,6 +95,9 @@ def coin(symbol, timeframe, tables, args):
     found = {}
     for name, walk in walks.items():
         others = {} if name == "reference" else {"Reference": walks["reference"]}
+        if "p_up_alone" in walk.table_:  # what the networks and V9's own trees add, and what they are without the rest
+            others["V9 alone"] = alone = copy(walk)
+            alone.table_ = walk.table_[["p_up_alone", "natr_alone"]].set_axis(["p_up", "natr"], axis=1)
         judged = compare(walk, candles, others=others, seed=0)
         effort = {"folds": len(walk.folds), "seconds": float(walk.folds["seconds"].sum())}
         found[name] = scores(judged, walk.labels(candles)) | effort
@@ -129,7 +138,7 @@ def main(arguments=None):
     cli.add_argument("--data-dir", default="../shared/data", help="folder of candles")
     cli.add_argument("--coins", help="symbols with commas; default: all of the folder")
     cli.add_argument("--timeframes", default="1h", help="with commas")
-    cli.add_argument("--systems", default="", help="beside the reference, with commas")
+    cli.add_argument("--systems", default="", help="beside the reference, with commas: v9, v9+reference, …")
     cli.add_argument("--since", help="first judged time; default: eight steps back from the newest candle")
     cli.add_argument("--until", help="candles up to here")
     cli.add_argument("--train", default="3y", help="training stretch of the systems (the reference: 6y)")

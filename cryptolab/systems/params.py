@@ -227,7 +227,9 @@ class Params:
             if (value := getattr(self, name)) not in allowed:
                 raise SettingsError(f"unknown {name}", " | ".join(allowed), repr(value), "choose one of them")
         for name, (low, high) in self.ranges.items():
-            value, whole = getattr(self, name), kinds[name].annotation in (int, "int")
+            value, whole = getattr(self, name), kinds[name].annotation in (int, "int", int | None, "int | None")
+            if value is None and kinds[name].default is None:  # None is an answer of its own
+                continue
             if not has_kind(value, ["int"] if whole else ["float"]) or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
                 raise SettingsError(

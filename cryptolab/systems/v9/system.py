@@ -67,6 +67,10 @@ class V9(System):
         model folder of another coin's V9 to start from; None: from scratch
     pool : tuple | str, default ()
         other coins to learn from too ("ETHUSDT,SOLUSDT"); `fit` gets their candles
+    pool_for : str, default "all"
+        who learns from the pool: all | stack (only the reference system that V9 is stacked on)
+    newest : int | None, default None
+        V9's own models learn from so many newest training rows; None: from all
     threads : int | None, default None
         threads of the trees; None = all cores
     sizes : dict | None, default None
@@ -80,10 +84,11 @@ class V9(System):
     choices = {
         "pooling": ("last", "average"), "weights": ("fitted", "equal", "published"),
         "variant": ("stationary", "published"), "vol_target": tuple(VOL_TARGETS), "stack": ("none", "reference"),
+        "pool_for": ("all", "stack"),
     }
     ranges = {
         "dropout": (0, 0.95), "coverage": (0.01, 0.999), "window": (2, 10_000), "wide": (0, 10_000), "gap": (0, 100),
-        "seed": (0, 2**32 - 1),
+        "seed": (0, 2**32 - 1), "newest": (100, 10**9),
     }
 
     def __init__(
@@ -107,6 +112,8 @@ class V9(System):
         stack: str = "none",
         init_from: str | None = None,
         pool: tuple | str = (),
+        pool_for: str = "all",
+        newest: int | None = None,
         threads: int | None = None,
         sizes: dict | None = None,
         **unknown,
@@ -160,13 +167,19 @@ class V9(System):
                 "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
                 ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
             )
+        if pool and self.pool_for == "stack" and self.stack == "none":
+            raise SettingsError(
+                "nobody would learn from the pool", 'stack="reference" with pool_for="stack"', 'stack="none"',
+                'set stack="reference", or pool_for="all"',
+            )
         timeframe = self.own_timeframe(candles)
         rows = prepare_rows(
             candles, self.variant, self.window, self.vol_target, self.gap, self.fractions, timeframe=timeframe,
             test_start=self.test_start,
         )
         source = _source(self, rows) if self.init_from else None
-        rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if pool else rows
+        joined = pool and self.pool_for == "all"
+        rows = with_pool(rows, pool, self.variant, self.vol_target, self.gap, timeframe) if joined else rows
         self.models_, self.histories_, self.seconds_ = _train_all(
             self, candles, rows, sizes, work, log, pool=pool, source=source,
         )
@@ -183,7 +196,7 @@ class V9(System):
         return self
 
     def forecast(self, candles: pd.DataFrame, newest: int | None = None) -> Forecast:
-        """Forecast table (design rule 4) for every candle that ends a whole window.
+        """Forecast table (design rule 4) for every candle that ends a whole window; raises ModelError if not fitted.
 
         Parameters
         ----------
@@ -195,12 +208,7 @@ class V9(System):
         Returns
         -------
         Forecast
-            p_up, mu, sigma, price, lower, upper, natr, price_return
-
-        Raises
-        ------
-        ModelError
-            if not fitted
+            p_up, mu, sigma, price, lower, upper, natr, price_return; stacked also p_up_alone, natr_alone (V9's own)
         """
         timeframe = self.fitted_timeframe(candles)
         windows = _scaled_windows(self, candles, timeframe)
@@ -217,7 +225,7 @@ class V9(System):
             {
                 "p_up": parts["p_up"], "mu": mu, "sigma": parts["sigma"], "price": close * np.exp(mu),
                 "lower": close * np.exp(mu - half), "upper": close * np.exp(mu + half), "natr": parts["natr"],
-                "price_return": parts["price_return"],
+                "price_return": parts["price_return"], **{name: parts[name] for name in parts if name.endswith("_alone")},
             },
             index=index,
         )
@@ -318,6 +326,8 @@ def train_part(system: V9, name: str, rows: Rows, sizes: dict, log=print, source
         (model, history: one row per epoch or tree)
     """
     (train, y_train), (val, y_val) = (rows.parts[name][p] for p in ("train", "val"))
+    if system.newest is not None:
+        train, y_train = train[-system.newest :], y_train[-system.newest :]
     if rows.pool:
         train, y_train = (np.concatenate(both) for both in zip((train, y_train), rows.pool[name]))
     if name == "volatility":
@@ -428,11 +438,12 @@ def raw_forecasts(models: dict, windows, numbers: np.ndarray, vol_factor: float 
     Returns
     -------
     dict
-        (n,) each: p_up, natr (fraction), price_return (log); and sigma where `vol_factor` is given
+        (n,) each: p_up, natr (fraction), price_return (log), p_up_alone and natr_alone where stacked, sigma
     """
     columns = {"p_up": "direction", "natr": "volatility", "price_return": "price"}
     out = {column: raw_forecast(models, windows, numbers, part) for column, part in columns.items()}
-    out = out if stacked is None else stacked(out, numbers)
+    if stacked is not None:
+        out |= {f"{name}_alone": out[name] for name in ("p_up", "natr")} | stacked(out, numbers)
     if vol_factor is not None:
         out["sigma"] = vol_factor * out["natr"]
     return out
