@@ -39,7 +39,7 @@ def candle_names(folder, timeframes):
     return sorted((s, t) for s, t in found if s and t in timeframes)
 
 
-# Beside its name only what a system needs to learn from a folder: the trees of a stacked V9 read all coins and six years,
+# How V9 learns from a folder: its trees read all coins and six years,
 # its networks the newest year of one.
 STACKED = {"stack": "reference", "pool_for": "stack", "newest": 8_760}
 

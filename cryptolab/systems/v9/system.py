@@ -68,7 +68,7 @@ class V9(System):
     pool : tuple | str, default ()
         other coins to learn from too ("ETHUSDT,SOLUSDT"); `fit` gets their candles
     pool_for : str, default "all"
-        who learns from the pool: all | stack (only the reference system that V9 is stacked on)
+        who learns from the pool: all | stack (only the reference system V9 is stacked on)
     newest : int | None, default None
         V9's own models learn from so many newest training rows; None: from all
     threads : int | None, default None
@@ -208,7 +208,7 @@ class V9(System):
         Returns
         -------
         Forecast
-            p_up, mu, sigma, price, lower, upper, natr, price_return; stacked also p_up_alone, natr_alone (V9's own)
+            p_up, mu, sigma, price, lower, upper, natr, price_return; stacked also V9's own p_up_alone, natr_alone
         """
         timeframe = self.fitted_timeframe(candles)
         windows = _scaled_windows(self, candles, timeframe)
@@ -225,7 +225,7 @@ class V9(System):
             {
                 "p_up": parts["p_up"], "mu": mu, "sigma": parts["sigma"], "price": close * np.exp(mu),
                 "lower": close * np.exp(mu - half), "upper": close * np.exp(mu + half), "natr": parts["natr"],
-                "price_return": parts["price_return"], **{name: parts[name] for name in parts if name.endswith("_alone")},
+                "price_return": parts["price_return"], **{k: v for k, v in parts.items() if k.endswith("_alone")},
             },
             index=index,
         )
