@@ -10,11 +10,13 @@ __all__ = ['PROFILES', 'SIZE_NOTES', 'profile_sizes', 'window_batches', 'without
 import logging
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from ..config import DataError, ModelError, SettingsError, load_keras, one_of
+from .programs import program_of
 
 # %% ../../nbs/50_models/10_training.ipynb #25065a1a
 PROFILES = {
@@ -143,16 +145,6 @@ def without_advice():
         logger.setLevel(level)
 
 
-def _forward(model):
-    "The network's program without dropout, for any number of windows; built once and kept with the model."
-    if not hasattr(model, "_forward_any"):
-        keras = load_keras()
-        import tensorflow as tf
-
-        windows = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, "float32"), model.inputs)
-        model._forward_any = tf.function(lambda x: model(x, training=False), input_signature=windows)
-    return model._forward_any
-
 
 def predict_network(model, view: np.ndarray, positions: np.ndarray, batch_size: int = 1024) -> np.ndarray:
     """Outputs of a network for chosen windows, batch by batch.
@@ -175,7 +167,10 @@ def predict_network(model, view: np.ndarray, positions: np.ndarray, batch_size: 
     """
     if len(positions) == 0:
         return np.empty(0)
-    forward = model if getattr(model, "in_numpy", False) else _forward(model)
+    if getattr(model, "in_numpy", False):
+        forward = model
+    else:
+        forward = partial(program_of(model).forecast, model=model)
     pieces = range(0, len(positions), batch_size)
     with without_advice():
         parts = [forward(np.ascontiguousarray(view[positions[at : at + batch_size]])) for at in pieces]
@@ -190,10 +185,9 @@ def _mean_loss(step, batches):
     return sums[0] / sums[1]
 
 
-def _judge(model, view, val, loss):
-    "Function: mean loss of the network as it is on validation rows, in batches of at most 1,024."
-    keras = load_keras()
-    forward, loss = _forward(model), keras.losses.get(loss)
+def _judge(forward, view, val, loss):
+    "Function: mean loss of the network in training on validation rows, in batches of at most 1,024."
+    loss = load_keras().losses.get(loss)
     size = -(-len(val[0]) // -(-len(val[0]) // 1024))  # all batches but filled
 
     def step(x, y, weight):
@@ -254,7 +248,7 @@ def train_network(
     Parameters
     ----------
     model
-        keras model; compiled here
+        keras model
     view : np.ndarray
         (rows, window, features) view
     train : tuple
@@ -293,22 +287,20 @@ def train_network(
                 f"{label}: unusable {name} rows", "at least one row, each with a finite target",
                 f"{len(positions)} rows", "use more candles",
             )
-    keras = load_keras()
-    model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1.0), loss=loss, jit_compile=False)
-    model.optimizer.build(model.trainable_variables)  # now, or TensorFlow would build the program of a step twice
-    judge = _judge(model, view, val, loss)
+    keras, program = load_keras(), program_of(model)
     halve = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=plateau, min_lr=floor, verbose=0)
-    with without_advice():
+    with without_advice(), program.lock:
+        network, judge = program.take(model, loss, rate), _judge(program.forecast, view, val, loss)
         best = _best_weights(judge(), label, epochs, patience, log)
-        callbacks = keras.callbacks.CallbackList([halve, best], model=model)
-        model.stop_training = False
+        callbacks = keras.callbacks.CallbackList([halve, best], model=network)
         callbacks.on_train_begin()
         for epoch in range(epochs):
-            learned = _mean_loss(model.train_on_batch, window_batches(view, *train, batch_size, seed, epoch))
+            learned = _mean_loss(network.train_on_batch, window_batches(view, *train, batch_size, seed, epoch))
             callbacks.on_epoch_end(epoch, {"loss": learned, "val_loss": judge()})
-            if model.stop_training:
+            if network.stop_training:
                 break
         callbacks.on_train_end()
+        program.give_back(model)
     history = pd.DataFrame(best.rows)
     history.attrs["best_epoch"] = best.best_epoch
     return history
