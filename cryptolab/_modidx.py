@@ -6756,6 +6756,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'cryptolab/systems/v9/system.py'),
                                              'cryptolab.systems.v9.system.both_forecasts': ( '70_systems/30_v9/system.html#both_forecasts',
                                                                                              'cryptolab/systems/v9/system.py'),
+                                             'cryptolab.systems.v9.system.choosing_rows': ( '70_systems/30_v9/system.html#choosing_rows',
+                                                                                            'cryptolab/systems/v9/system.py'),
                                              'cryptolab.systems.v9.system.fit_ensemble': ( '70_systems/30_v9/system.html#fit_ensemble',
                                                                                            'cryptolab/systems/v9/system.py'),
                                              'cryptolab.systems.v9.system.fit_stacked': ( '70_systems/30_v9/system.html#fit_stacked',
