@@ -2,14 +2,13 @@
 
 python -m benchmarks.skill walk [--data-dir FOLDER] [--since 2024-07-01] [--coins A,B] [--timeframes 1h] [--systems v9]
 
-Each system is refitted on a schedule (--train, --step) and judged on the months behind; the reference system, which is
-always walked, learns from all coins of the folder. Results lie in benchmarks/results/walk.json by coin and timeframe,
-with the range of the judged rows, and count in the ledger beside it; finished folds lie in the folder --work.
+Each system is refitted on a schedule (--train, --step) and judged on the months behind; V9 and the reference system,
+which is always walked, learn from all coins of the folder. Results lie in benchmarks/results/walk.json by coin and
+timeframe, with the range of the judged rows, and count in the ledger beside it; finished folds lie in --work.
 """
 
 import argparse
 import json
-from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -39,22 +38,17 @@ def candle_names(folder, timeframes):
     return sorted((s, t) for s, t in found if s and t in timeframes)
 
 
-# How V9 learns from a folder: its trees read all coins and six years,
-# its networks the newest year of one.
-STACKED = {"stack": "reference", "pool_for": "stack", "newest": 8_760}
-
-
 def one_walk(name, candles, pool, args, work):
-    "A system walked through one coin; `v9+reference` is V9 stacked on the reference system."
-    cls, stacked = system_class(name.removesuffix("+reference")), name.endswith("+reference")
+    "A system walked through one coin as `cryptolab run --walk-forward` does (`-alone`: with no other coin or system)."
+    cls, alone = system_class(name.removesuffix("-alone")), name.endswith("-alone")
     params = {"profile": args.profile} if "profile" in cls.parameters() else {}
     params |= {"threads": args.threads} if "threads" in cls.parameters() else {}
-    params |= STACKED if stacked else {}
-    pooled = stacked or name == "reference"
-    params |= {"pool": tuple(pool)} if pooled else {}
+    params |= {} if alone else cls.walk_params(list(pool))
+    pooled = "pool" in params
     return walk_forward(
-        cls(**params), candles, "6y" if pooled else args.train, args.step, args.folds, since=args.since, work=work,
-        pool=pool if pooled else None, log=lambda line: print(" ", name, line, flush=True),
+        cls(**params), candles, args.train or ("3y" if alone else cls.walk_train), args.step, args.folds,
+        since=args.since, work=work, pool=pool if pooled else None,
+        log=lambda line: print(" ", name, line, flush=True),
     )
 
 
@@ -91,16 +85,20 @@ def coin(symbol, timeframe, tables, args):
     "All systems on one coin."
     candles = tables[symbol]
     pool = {other: table for other, table in tables.items() if other != symbol}
-    walks = {name: one_walk(name, candles, pool, args, args.work) for name in ["reference", *args.systems]}
+    walks = {name: one_walk(name, candles, pool, args, args.work) for name in args.systems}
+    if "reference" not in walks:  # a stacked system walked with it
+        found = next((w for w in walks.values() if "p_up_reference" in w.table_), None)
+        rival = found and found.answers("reference", "Reference")
+        rival = rival or one_walk("reference", candles, pool, args, args.work)
+        walks = {"reference": rival} | walks
     found = {}
     for name, walk in walks.items():
         others = {} if name == "reference" else {"Reference": walks["reference"]}
-        if "p_up_alone" in walk.table_:  # what the networks and V9's own trees add, and what they are without the rest
-            others["V9 alone"] = alone = copy(walk)
-            alone.table_ = walk.table_[["p_up_alone", "natr_alone"]].set_axis(["p_up", "natr"], axis=1)
+        if "p_up_alone" in walk.table_:  # what it is without the reference
+            others[f"{walk.title} alone"] = walk.answers("alone")
         judged = compare(walk, candles, others=others, seed=0)
         effort = {"folds": len(walk.folds), "seconds": float(walk.folds["seconds"].sum())}
-        found[name] = scores(judged, walk.labels(candles)) | effort
+        found[name] = scores(judged, walk.labels(candles)) | effort | {"params": plain(walk.shown_params())}
     test = walks["reference"].rows("test")
     facts = {"first": str(test[0]), "last": str(test[-1]), "candles": len(candles), "pool": list(pool)}
     for name, result in found.items():
@@ -138,10 +136,10 @@ def main(arguments=None):
     cli.add_argument("--data-dir", default="../shared/data", help="folder of candles")
     cli.add_argument("--coins", help="symbols with commas; default: all of the folder")
     cli.add_argument("--timeframes", default="1h", help="with commas")
-    cli.add_argument("--systems", default="", help="beside the reference, with commas: v9, v9+reference, …")
+    cli.add_argument("--systems", default="v9", help="beside the reference, with commas: v9, v9-alone, hybrid, …")
     cli.add_argument("--since", help="first judged time; default: eight steps back from the newest candle")
     cli.add_argument("--until", help="candles up to here")
-    cli.add_argument("--train", default="3y", help="training stretch of the systems (the reference: 6y)")
+    cli.add_argument("--train", help="training stretch; default: the system's own (v9, reference: 6y)")
     cli.add_argument("--step", default="90d", help="judged stretch")
     cli.add_argument("--folds", type=int, help="how many stretches")
     cli.add_argument("--profile", default="quick")

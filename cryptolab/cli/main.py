@@ -67,7 +67,7 @@ def run_command(
         bool, typer.Option("--walk-forward", help="refit on a schedule and judge every stretch by the model before it"),
     ] = False,
     train: Annotated[
-        str | None, typer.Option(metavar="TIME", help="training stretch of a walk; default 1y (profile full: 3y)"),
+        str | None, typer.Option(metavar="TIME", help="training stretch of a walk; default 1y (v9, reference: 6y)"),
     ] = None,
     step: Annotated[str, typer.Option(metavar="TIME", help="judged stretch of a walk")] = "90d",
     folds: Annotated[int | None, typer.Option(help="stretches of a walk; default: at most 8")] = None,
@@ -103,8 +103,7 @@ def run_command(
         )
         symbol, timeframe = symbol or plan.symbols[0], timeframe or plan.timeframes[0]
         asked = [*(sets or []), *([] if variant is None else [f"variant={variant}"])]
-        stretch = train or ("3y" if plan.profile == "full" else "1y")
-        way = {"train": stretch, "step": step, "folds": folds, "since": since}
+        way = {"train": train, "step": step, "folds": folds, "since": since}
         asked_for = {"--train": train, "--folds": folds, "--since": since}
         if not walk and (given := [name for name, value in asked_for.items() if value is not None]):
             what = f"{given[0]} belongs to a walk"

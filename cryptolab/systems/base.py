@@ -25,6 +25,25 @@ class System(Params):
     "A prediction system: parameters, `fit`, `forecast`, `save`, `load`."
 
     name = "system"  # in tables, files and manifests
+    walk_train = "1y"  # training stretch of a walk, where none is asked for
+
+    @classmethod
+    def walk_params(cls, others: list, params: dict | None = None) -> dict:
+        """How the system is walked forward, where nothing else is asked for: as it is.
+
+        Parameters
+        ----------
+        others : list
+            symbols of the other coins at hand
+        params : dict | None, default None
+            parameters that were asked for; they count before these
+
+        Returns
+        -------
+        dict
+            parameters by name
+        """
+        return {}
 
     def fit(self, candles: pd.DataFrame, work: str | Path | None = None, log=print, pool: dict | None = None):
         """Learn from candles.

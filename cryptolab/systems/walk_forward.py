@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import time
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -167,12 +168,12 @@ def fold_candles(candles: pd.DataFrame, fold: Fold) -> pd.DataFrame:
     pd.DataFrame
         from the warm-up on to the end of the judged stretch; attrs["warmup_until"] set
     """
-    at = candles.index.searchsorted(fold.learn_from)
+    at = candles.index.searchsorted(fold.learn_from)  # behind the last candle of a coin that was over by then
     first, last = max(0, at - WARM_UP), candles.index.searchsorted(fold.judge_until)
     table = candles.iloc[first:last]
     table.attrs = {k: v for k, v in candles.attrs.items() if k not in ("warmup", "warmup_until")}
     until = candles.attrs.get("warmup_until")
-    if first < at or until is not None:
+    if at < len(candles) and (first < at or until is not None):
         begin = candles.index[at] if until is None else max(candles.index[at], pd.Timestamp(until))
         table.attrs["warmup_until"] = str(begin)
     return table
@@ -331,6 +332,35 @@ class Walk:
     def __repr__(self):
         first, last = self.folds["judge_from"].iloc[0][:10], self.folds["judge_until"].iloc[-1][:10]
         return f"Walk({self.title}, {len(self.folds)} folds, judged {first} to {last})"
+
+    def answers(self, part: str, title: str | None = None) -> "Walk":
+        """What a part of a stacked system would have said alone.
+
+        Parameters
+        ----------
+        part : str
+            ending of the columns of the forecast table, such as "reference" for p_up_reference
+        title : str | None, default None
+            its name in tables; None: that of the walk
+
+        Returns
+        -------
+        Walk
+            the same walk with these columns as its p_up and natr
+
+        Raises
+        ------
+        SettingsError
+            where there are none
+        """
+        ending = f"_{part}"
+        found = {name: name.removesuffix(ending) for name in self.table_.columns if name.endswith(ending)}
+        if not found:
+            raise SettingsError("no such part", "the ending of columns", part, "ask for a stacked system's parts")
+        own = copy(self)
+        own.table_ = self.table_[list(found)].rename(columns=found)
+        own.table_.attrs, own.title = dict(self.table_.attrs), title or self.title
+        return own
 
     def shown_params(self) -> dict:
         """The parameters for files and reports.

@@ -82,6 +82,7 @@ class Reference(System):
     profiles, size_notes = REFERENCE_PROFILES, REFERENCE_SIZE_NOTES
     choices = {"vol_target": tuple(VOL_TARGETS)}
     ranges = {"coverage": (0.01, 0.999), "seed": (0, 2**32 - 1)}
+    walk_train = "6y"
 
     def __init__(
         self,
@@ -99,6 +100,24 @@ class Reference(System):
         **unknown,
     ):
         self.take_params(locals())
+
+    @classmethod
+    def walk_params(cls, others: list, params: dict | None = None) -> dict:
+        """How the system is walked forward, where nothing else is asked for: with all coins.
+
+        Parameters
+        ----------
+        others : list
+            symbols of the other coins at hand
+        params : dict | None, default None
+            parameters that were asked for; they count before these
+
+        Returns
+        -------
+        dict
+            parameters by name
+        """
+        return {"pool": tuple(others)}
 
     def fit(
         self,

@@ -80,7 +80,7 @@ class Stack:
 PRIOR = 0.25  # standard deviation of both weights around "the reference alone", before any row has spoken
 
 
-def fit_stack(y: np.ndarray, p: np.ndarray, q: np.ndarray, ranges: tuple) -> Stack:
+def fit_stack(y: np.ndarray, p: np.ndarray, q: np.ndarray, ranges: tuple, level: tuple | None = None) -> Stack:
     """Weights from validation rows.
 
     Parameters
@@ -93,6 +93,8 @@ def fit_stack(y: np.ndarray, p: np.ndarray, q: np.ndarray, ranges: tuple) -> Sta
         (n,) the reference's, by models that have not seen these rows; NaN where it says nothing
     ranges : tuple
         (happened, V9's, the reference's) of the validation rows of volatility
+    level : tuple | None, default None
+        the same of all rows that the level may be taken from; None: of these
 
     Returns
     -------
@@ -127,7 +129,9 @@ def fit_stack(y: np.ndarray, p: np.ndarray, q: np.ndarray, ranges: tuple) -> Sta
     level = np.mean(a - c) - np.mean(apart)
     slope = np.cov(a - c, apart, bias=True)
     share = float(np.clip(slope[0, 1] / slope[1, 1], 0, 1)) if slope[1, 1] > 0 and np.isfinite(level) else 0.5
-    factor = level_factor(happened[seen], np.exp(share * b + (1 - share) * c))
+    happened, v, w = ranges if level is None else level
+    seen = ~np.isnan(w) & (happened > 0)
+    factor = level_factor(happened[seen], v[seen] ** share * w[seen] ** (1 - share))
     return Stack(*map(float, best), share, factor)
 
 # %% ../../../nbs/70_systems/30_v9/25_stack.ipynb #6a4b40d6
@@ -145,13 +149,14 @@ def stacking(stack: Stack, table: pd.DataFrame, index: pd.DatetimeIndex):
 
     Returns
     -------
-    function (forecasts by name, window numbers) -> the same with p_up and natr of both
+    function (forecasts by name, window numbers) -> the same with p_up and natr of both, and the reference's own
     """
     both = table[["p_up", "natr"]].reindex(index).to_numpy(dtype="float64")
 
     def stacked(out, numbers):
         q, w = both[numbers].T
-        return out | {"p_up": stack.p_up(out["p_up"], q), "natr": stack.natr(out["natr"], w)}
+        said = {"p_up": stack.p_up(out["p_up"], q), "natr": stack.natr(out["natr"], w)}
+        return out | said | {"p_up_reference": q, "natr_reference": w}
 
     return stacked
 
