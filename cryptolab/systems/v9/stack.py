@@ -126,9 +126,9 @@ def fit_stack(y: np.ndarray, p: np.ndarray, q: np.ndarray, ranges: tuple, level:
     best = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=[(None, None), (0, None), (0, None)]).x
     a, b, c = (np.log(z[seen]) for z in (happened, v, w))
     apart = b - c
-    level = np.mean(a - c) - np.mean(apart)
     slope = np.cov(a - c, apart, bias=True)
-    share = float(np.clip(slope[0, 1] / slope[1, 1], 0, 1)) if slope[1, 1] > 0 and np.isfinite(level) else 0.5
+    known_slope = slope[1, 1] > 0 and np.isfinite(slope).all()
+    share = float(np.clip(slope[0, 1] / slope[1, 1], 0, 1)) if known_slope else 0.5
     happened, v, w = ranges if level is None else level
     seen = ~np.isnan(w) & (happened > 0)
     factor = level_factor(happened[seen], v[seen] ** share * w[seen] ** (1 - share))
