@@ -564,7 +564,7 @@ def fit_stacked(system: V9, candles: pd.DataFrame, rows: Rows, pool: dict | None
 
     reference, windows, timeframe = stacked_reference(system), rows.windows, system.own_timeframe(candles)
     theirs = reference_rows(candles, reference.vol_target, reference.fractions, rows.borders, timeframe, pool)
-    table, ranges = early_table(reference, theirs)
+    table, early = early_table(reference, theirs)
     (at, y), late = (choosing_rows(system, rows, name)[1] for name in ("direction", "volatility"))
     p, q = raw_forecast(system.models_, windows, at, "direction"), table["p_up"].reindex(windows.index[at]).to_numpy()
     ranges, level = (  # the level from all validation rows: the number of trees hardly moves it, and twice the rows do
@@ -572,7 +572,7 @@ def fit_stacked(system: V9, candles: pd.DataFrame, rows: Rows, pool: dict | None
         for n, y in (late, rows.parts["volatility"]["val"])
     )
     weights = fit_stack(y, p, q, ranges, level)
-    return reference.fit_rows(candles, theirs, ranges, log=None), weights, stacking(weights, table, windows.index)
+    return reference.fit_rows(candles, theirs, early, log=None), weights, stacking(weights, table, windows.index)
 
 # %% ../../../nbs/70_systems/30_v9/90_system.ipynb #7076e77e
 def fit_ensemble(system: V9, models: dict, rows: Rows, stacked=None) -> dict:
