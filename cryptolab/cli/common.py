@@ -4,21 +4,23 @@
 
 # %% auto #0
 __all__ = ['Symbol', 'AnyTimeframe', 'Timeframe', 'Source', 'DataDir', 'Debug', 'Profile', 'Limit', 'Seed', 'Sets',
-           'Start', 'End', 'Template', 'Cost', 'Out', 'AsJson', 'Quiet', 'Open', 'readable_errors',
-           'PlainProgress', 'RichProgress', 'NoProgress', 'show_progress', 'complete', 'split_list',
-           'shown_path', 'new_group', 'print_json', 'asked_plan', 'table_text']
+           'Start', 'End', 'Template', 'Cost', 'Out', 'Walk', 'Train', 'Step', 'Folds', 'Since', 'AsJson',
+           'Quiet', 'Open', 'readable_errors', 'PlainProgress', 'RichProgress', 'NoProgress', 'show_progress',
+           'complete', 'split_list', 'shown_path', 'new_group', 'print_json', 'asked_plan', 'asked_walk',
+           'table_text']
 
 # %% ../../nbs/95_cli/10_common.ipynb #35d8b05b
 import json
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..config import CryptolabError, Settings, load_settings
+from ..config import CryptolabError, Settings, SettingsError, load_settings
 from ..files import full_disk, plain
 
 # %% ../../nbs/95_cli/10_common.ipynb #bb374410
@@ -195,6 +197,17 @@ End = Annotated[str | None, typer.Option(help="end of the time to use")]
 Template = Annotated[str | None, typer.Option(help="a report notebook of your own")]
 Cost = Annotated[float, typer.Option(help="fraction per side")]
 Out = Annotated[str | None, typer.Option(help="folder of the reports; default: settings.ini")]
+Walk = Annotated[
+    bool, typer.Option("--walk-forward", help="refit on a schedule and judge every stretch by the model before it"),
+]
+Train = Annotated[
+    str | None, typer.Option(metavar="TIME", help="training stretch of a walk; default 1y (v9, reference: 6y)"),
+]
+Step = Annotated[str | None, typer.Option(metavar="TIME", help="judged stretch of a walk; default 90d")]
+Folds = Annotated[int | None, typer.Option(help="stretches of a walk; default: at most 8")]
+Since = Annotated[
+    str | None, typer.Option(metavar="DATE", help="first judged time of a walk; default: from the end back"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the answer")]
 Open = Annotated[bool, typer.Option("--open", help="open it in the browser")]
@@ -292,6 +305,35 @@ def asked_plan(source: str | None = None, data_dir: str | None = None, **given) 
     if data_dir is not None and source is None and plan.source == "sample":
         return load_settings(source="local", data_dir=data_dir, **given)
     return plan
+
+
+def asked_walk(plan: Settings, walk: bool, limit: int | None, **way: str | int | None) -> tuple:
+    """How the systems of a plan are walked forward; raises SettingsError for an option of a walk without a walk.
+
+    Parameters
+    ----------
+    plan : Settings
+        of `asked_plan`
+    walk : bool
+        --walk-forward
+    limit : int | None
+        --limit
+    **way : str | int | None
+        train, step, folds, since: those that were given, None for the rest
+
+    Returns
+    -------
+    tuple
+        (the plan with all candles where no limit is given, arguments of `walk_forward` or None)
+    """
+    given = {name: value for name, value in way.items() if value is not None}
+    if walk:  # it needs years, not the newest candles
+        most = 45_000 if plan.source == "sample" else 1_000_000
+        return (plan if limit is not None else replace(plan, limit=most)), {"step": "90d"} | given
+    if given:
+        what = f"--{next(iter(given))} belongs to a walk"
+        raise SettingsError(what, "--walk-forward with it", "one fit", "add --walk-forward, or leave it out")
+    return plan, None
 
 
 def table_text(head: list, rows: list) -> str:

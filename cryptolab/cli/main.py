@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +20,9 @@ import typer
 import cryptolab
 from .box import box_lines, run_facts, show_box
 from cryptolab.cli.common import (
-    AnyTimeframe, AsJson, DataDir, Debug, End, Limit, Open, Out, Profile, Quiet, Seed, Sets, Source, Start, Symbol,
-    Template, Timeframe, asked_plan, complete, new_group, print_json, readable_errors, show_progress, shown_path,
-    split_list,
+    AnyTimeframe, AsJson, DataDir, Debug, End, Folds, Limit, Open, Out, Profile, Quiet, Seed, Sets, Since, Source,
+    Start, Step, Symbol, Template, Timeframe, Train, Walk, asked_plan, asked_walk, complete, new_group, print_json,
+    readable_errors, show_progress, shown_path, split_list,
 )
 from .data import data_app
 from .runs import runs_app
@@ -63,17 +62,11 @@ def run_command(
     profile: Profile = None,
     sets: Sets = None,
     template: Template = None,
-    walk: Annotated[
-        bool, typer.Option("--walk-forward", help="refit on a schedule and judge every stretch by the model before it"),
-    ] = False,
-    train: Annotated[
-        str | None, typer.Option(metavar="TIME", help="training stretch of a walk; default 1y (v9, reference: 6y)"),
-    ] = None,
-    step: Annotated[str, typer.Option(metavar="TIME", help="judged stretch of a walk")] = "90d",
-    folds: Annotated[int | None, typer.Option(help="stretches of a walk; default: at most 8")] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="DATE", help="first judged time of a walk; default: from the end back"),
-    ] = None,
+    walk: Walk = False,
+    train: Train = None,
+    step: Step = None,
+    folds: Folds = None,
+    since: Since = None,
     source: Source = None,
     data_dir: DataDir = None,
     start: Start = None,
@@ -103,20 +96,14 @@ def run_command(
         )
         symbol, timeframe = symbol or plan.symbols[0], timeframe or plan.timeframes[0]
         asked = [*(sets or []), *([] if variant is None else [f"variant={variant}"])]
-        way = {"train": train, "step": step, "folds": folds, "since": since}
-        asked_for = {"--train": train, "--folds": folds, "--since": since}
-        if not walk and (given := [name for name, value in asked_for.items() if value is not None]):
-            what = f"{given[0]} belongs to a walk"
-            raise SettingsError(what, "--walk-forward with it", "one fit", "add --walk-forward, or leave it out")
-        if walk and limit is None:  # a walk needs years, not the newest candles
-            plan = replace(plan, limit=45_000 if plan.source == "sample" else 1_000_000)
+        plan, way = asked_walk(plan, walk, limit, train=train, step=step, folds=folds, since=since)
         began = time.monotonic()
         with show_progress(quiet) as progress:
             folder = run_report(
                 symbol, timeframe, system=next(iter(split_list(plan.system)), ""), source=plan.source,
                 data_dir=plan.data_dir, profile=plan.profile, limit=plan.limit, seed=plan.seed, out=plan.out,
                 params=parse_params(asked), start=start, end=end, fee=plan.fee, slippage=plan.slippage,
-                template=template, progress=progress, walk=way if walk else None,
+                template=template, progress=progress, walk=way,
             )
         made = next((run for run in kept_runs(folder.parent, folder.name) if run.newest), None)
         facts = run_facts(folder, made.id if made else None, time.monotonic() - began)
@@ -161,6 +148,11 @@ def batch_command(
     profile: Profile = None,
     sets: Sets = None,
     template: Template = None,
+    walk: Walk = False,
+    train: Train = None,
+    step: Step = None,
+    folds: Folds = None,
+    since: Since = None,
     source: Source = None,
     data_dir: DataDir = None,
     start: Start = None,
@@ -183,12 +175,13 @@ def batch_command(
         plan = asked_plan(
             source=source, data_dir=data_dir, profile=profile, limit=limit, seed=seed, out=out, **given,
         )
+        plan, way = asked_walk(plan, walk, limit, train=train, step=step, folds=folds, since=since)
         check_writable(plan.out)  # the plan may ask a network for its candles, which takes time
         names = split_list(systems) or ((Path(template).stem,) if template else split_list(plan.system))
         work = make_plan(
             plan.symbols, plan.timeframes, names, source=plan.source, data_dir=plan.data_dir, profile=plan.profile,
             limit=plan.limit, seed=plan.seed, params=parse_params(sets or []), start=start, end=end, fee=plan.fee,
-            slippage=plan.slippage, template=template,
+            slippage=plan.slippage, template=template, walk=way,
         )
         with show_progress(quiet) as progress:
             states = run_batch(

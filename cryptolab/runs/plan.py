@@ -17,6 +17,7 @@ from ..config import CryptolabError, DataError, SettingsError
 from ..files import file_sum
 from .record import CODE, report_code, template_sum
 from .report import LEAST_CANDLES, check_inputs, check_stretch, find_candles, find_template, report_name
+from ..data.local import other_symbols
 from ..systems.registry import SYSTEMS
 from ..systems.own import own_sum
 
@@ -55,6 +56,8 @@ class Job:
         fraction per side
     template : str | None, default None
         another notebook instead of the system's own
+    walk : dict | None, default None
+        walk forward: train, step, folds, since …; None: one fit
     candles : str, default ""
         what the candles were when the plan was made, see `candle_identity`
     """
@@ -73,12 +76,13 @@ class Job:
     fee: float = 0.001
     slippage: float = 0.0005
     template: str | None = None
+    walk: dict | None = field(default=None, hash=False)
     candles: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
         "Name of the report's folder, such as BTCUSDT-1h-v9."
-        return report_name(self.symbol, self.timeframe, self.system)
+        return report_name(self.symbol, self.timeframe, self.system) + ("" if self.walk is None else "-walk")
 
     def arguments(self) -> dict:
         "The arguments of `run_report`."
@@ -180,6 +184,16 @@ def make_plan(symbols: list[str], timeframes: list[str], systems: list[str] = ("
     return plan
 
 # %% ../../nbs/85_runs/20_plan.ipynb #18182696
+def _others(job):
+    "The candles of the other coins of a folder, which a walk may learn from; as they are when it is asked."
+    pooled, found = job.walk is not None and job.source == "local", {}
+    names = other_symbols(job.data_dir, job.symbol, job.timeframe) if pooled else []
+    for name in names:
+        with suppress(CryptolabError):  # the walk leaves it out
+            found[name] = find_candles(job.arguments() | {"symbol": name})
+    return found
+
+
 def job_key(job: Job) -> str:
     """Hash of everything that a report depends on.
 
@@ -193,9 +207,9 @@ def job_key(job: Job) -> str:
     str
         64 hex digits
     """
-    template = Path(job.template or find_template(job.system))
+    template = Path(job.template or find_template(job.system if job.walk is None else "walk"))
     values = {k: v for k, v in asdict(job).items() if k not in ("data_dir", "template")}
-    inputs = [values, template_sum(template), report_code()]
+    inputs = [values, template_sum(template), report_code(), _others(job)]
     inputs += [own] if (own := own_sum(job.system)) else []
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
 
