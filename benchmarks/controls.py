@@ -1,6 +1,6 @@
 """Does a pipeline keep quiet where nothing is, and from which edge on does it speak?
 
-python -m benchmarks.controls [null] [v9] [trading] [v3] [ultimate] [planted] [blind]
+python -m benchmarks.controls [null] [v9] [trading] [v3] [ultimate] [walk] [planted] [blind]
                               [--jobs 2] [--data-dir FOLDER] [--only N]
 
 null     LightGBM, walk-forward, on 200 generated markets, and on 60 flipped and 60 shuffled ones made from BTCUSDT 1h
@@ -9,6 +9,7 @@ trading  V2 (equally distant barriers) on 60 generated and 40 flipped markets, t
          touched) on 40 generated ones; smoke
 v3       V3 (three boosters, next close) on 40 generated markets, smoke
 ultimate Ultimate (one coin, next close) on 40 generated markets, smoke
+walk     the reference system (quick) and V9 (smoke), walked forward in four folds, on 40 generated markets each
 planted  LightGBM on planted edges of 0.5 to 6 points, 40 markets each: the minimum-detectable-edge curve
 blind    the same learner with all 46 columns of the last four candles, edges of 4 and 6 points, 40 markets each
 
@@ -34,6 +35,7 @@ from cryptolab.audit.pipelines.hybrid import hybrid_control
 from cryptolab.audit.pipelines.ultimate import ultimate_control
 from cryptolab.audit.pipelines.v2 import v2_control
 from cryptolab.audit.pipelines.v3 import v3_control
+from cryptolab.audit.pipelines.walk import walk_control
 from cryptolab.features.sets.v9 import v9_feature_names
 from cryptolab.files import plain, write_json
 from cryptolab.systems.artefacts import package_versions
@@ -59,6 +61,10 @@ STUDIES = {  # study -> parts: name, system, markets, what
     ],
     "v3": [("V3 smoke, garch", v3_control, 40, "garch")],
     "ultimate": [("Ultimate smoke, garch", ultimate_control, 40, "garch")],
+    "walk": [
+        ("Reference walked, garch", functools.partial(walk_control, profile="quick"), 40, "garch"),
+        ("V9 walked, smoke, garch", functools.partial(walk_control, name="v9"), 40, "garch"),
+    ],
     "planted": [("LightGBM", lightgbm_walk_forward, 40, EDGES)],
     "blind": [("LightGBM, 46 columns", BLIND, 40, (0.04, 0.06))],
 }

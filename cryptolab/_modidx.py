@@ -642,6 +642,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'cryptolab/audit/pipelines/v9.py'),
                                               'cryptolab.audit.pipelines.v9.v9_pipeline': ( '75_audit/50_pipelines/v9.html#v9_pipeline',
                                                                                             'cryptolab/audit/pipelines/v9.py')},
+            'cryptolab.audit.pipelines.walk': { 'cryptolab.audit.pipelines.walk.walk_control': ( '75_audit/50_pipelines/walk.html#walk_control',
+                                                                                                 'cryptolab/audit/pipelines/walk.py')},
             'cryptolab.audit.steps': { 'cryptolab.audit.steps._answers': ('75_audit/steps.html#_answers', 'cryptolab/audit/steps.py'),
                                        'cryptolab.audit.steps._is_time': ('75_audit/steps.html#_is_time', 'cryptolab/audit/steps.py'),
                                        'cryptolab.audit.steps._positions': ('75_audit/steps.html#_positions', 'cryptolab/audit/steps.py'),
