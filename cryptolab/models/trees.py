@@ -15,7 +15,7 @@ from ..config import DataError, ModelError
 from .calibration import balanced_weights, calibrate
 from .stored import check_lightgbm, model_errors
 
-# %% ../../nbs/50_models/60_trees.ipynb #e36d2011
+# %% ../../nbs/50_models/60_trees.ipynb #9d6b7854
 @dataclass
 class Trees:
     """A fitted LightGBM classifier, its loss history and its calibration.
@@ -58,13 +58,18 @@ class Trees:
         ModelError
             when a column is missing
         """
-        missing = [n for n in self.names if n not in X.columns]
+        place = {name: i for i, name in enumerate(X.columns.tolist())}
+        missing = [n for n in self.names if n not in place]
         if missing:
             raise ModelError(
                 "columns of the model are missing", ", ".join(self.names), f"no {', '.join(missing[:3])}",
                 "compute the features it was trained on",
             )
-        x = np.ascontiguousarray(X[self.names].to_numpy(dtype="float64"))
+        if len(X) == 1 and all(kind.kind == "f" for kind in X.dtypes):  # choosing columns costs more than one forecast
+            x = X.to_numpy(dtype="float64")[:, [place[n] for n in self.names]]
+        else:
+            x = X[self.names].to_numpy(dtype="float64")
+        x = np.ascontiguousarray(x)
         return self.booster.predict(x, num_iteration=self.best) if len(x) else np.zeros(0)
 
     def calibrated(self, X: pd.DataFrame) -> np.ndarray:

@@ -260,7 +260,7 @@ class StandInExchange:
                 'pip install "cryptolab[exchange]"',
             ) from e
         started, failed = threading.Event(), []
-        self._thread = threading.Thread(target=_serve, args=(self, started, failed), daemon=True, name="stand-in exchange")
+        self._thread = threading.Thread(target=_serve, args=(self, started, failed), daemon=True)
         self._thread.start()
         started.wait()
         if failed:
@@ -308,7 +308,7 @@ def _market_facts(symbol):
         ],
     }
 
-# %% ../../nbs/90_serving/20_exchange.ipynb #57a9022a
+# %% ../../nbs/90_serving/20_exchange.ipynb #0a81da22
 async def _request(exchange, request):
     "One answer over HTTP, with the fault that is due."
     from aiohttp import web

@@ -15,11 +15,11 @@ from ...config import DataError
 from ...models.trees import Trees
 from .rows import RANGES, VOLATILITY
 
-# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #c19ff80d
+# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #df1c68b4
 def _season(columns, seasons):
     "0/1 columns: each hour and weekday but the first of each."
-    steps = [columns[name].to_numpy() == value for name, values in seasons.items() for value in values]
-    return np.column_stack(steps).astype("float64") if steps else np.empty((len(columns), 0))
+    steps = [columns[name].to_numpy()[:, None] == np.asarray(values) for name, values in seasons.items() if len(values)]
+    return np.hstack(steps).astype("float64") if steps else np.empty((len(columns), 0))
 
 
 @dataclass
@@ -50,7 +50,8 @@ class HarLine:
         np.ndarray
             log(y / level) per row
         """
-        return _design(columns, self.seasons) @ np.asarray(self.weights)
+        # not `@`: BLAS sums one row in another order than many, and a forecast must not depend on its neighbours
+        return np.einsum("ij,j->i", _design(columns, self.seasons), np.asarray(self.weights))
 
 
 def _design(columns, seasons):
