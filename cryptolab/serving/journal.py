@@ -26,8 +26,8 @@ from ..data.timegrid import timeframe_ns
 from ..files import full_disk, only_one, plain, whole_file
 from .clock import WallClock
 
-# %% ../../nbs/90_serving/30_journal.ipynb #65e06d6a
-KINDS = ("begin", "model", "candle", "forecast", "gap", "restated", "clock")
+# %% ../../nbs/90_serving/30_journal.ipynb #3d51fd84
+KINDS = ("begin", "model", "candle", "forecast", "gap", "restated", "clock", "altered")
 FIRST = "0" * 64  # what stands before the first row
 
 
