@@ -20,12 +20,12 @@ from ..files import file_sum
 from ..models.stored import read_stored
 from .forecast import report_verdict, saved_class
 
-# %% ../../nbs/90_serving/40_served.ipynb #879d973b
+# %% ../../nbs/90_serving/40_served.ipynb #2451bbf9
 _PROMISED = {  # question -> (table, value, low, high)
-    "right": (("direction", "methods"), "accuracy", "accuracy_low", "accuracy_high"),
-    "AUC": (("direction", "methods"), "roc_auc", "roc_auc_low", "roc_auc_high"),
-    "Brier skill": (("direction", "methods"), "brier_skill", None, None),
-    "calibration error": (("direction", "methods"), "ece", None, None),
+    "right": (("direction",), "accuracy", "accuracy_low", "accuracy_high"),
+    "AUC": (("direction",), "roc_auc", "roc_auc_low", "roc_auc_high"),
+    "Brier skill": (("direction",), "brier_skill", None, None),
+    "calibration error": (("direction",), "ece", None, None),
 }
 
 
@@ -47,7 +47,7 @@ def report_promise(folder: str | Path) -> dict | None:
     Returns
     -------
     dict | None
-        measure -> value, low, high, n; verdict; coverage; None without a readable report
+        measures (value, low, high, n), verdict, run; None without a readable report
     """
     try:
         result = json.loads((Path(folder).absolute().parent / "result.json").read_text(encoding="utf-8"))
@@ -60,15 +60,12 @@ def report_promise(folder: str | Path) -> dict | None:
         if _inner(own, value) is not None:
             ends = {"low": _inner(own, low or ""), "high": _inner(own, high or "")}
             found[name] = {"value": own[value], **ends, "n": _inner(own, "n")}
-    majority = _inner(result, "direction", "methods", "majority", "accuracy")
+    majority = _inner(result, "direction", "majority", "accuracy")
     if majority is not None and "right" in found:
         found["right"]["majority"] = majority
-    inside = _inner(result, "coverage", "value")
-    if inside is not None:
-        found["inside the interval"] = {"value": inside, "low": None, "high": None, "n": _inner(result, "coverage", "n")}
     return {"measures": found, "verdict": report_verdict(folder), "run": _inner(result, "run", "started")}
 
-# %% ../../nbs/90_serving/40_served.ipynb #755cd8cb
+# %% ../../nbs/90_serving/40_served.ipynb #7bbf7b1e
 _TAIL = 600  # candles for systems without `row_features`, at least
 
 
@@ -153,7 +150,8 @@ class ServedModel:
             JSON-able: name, system, sha256, fitted, params, row_features, promise
         """
         return {
-            "name": self.name, "system": self.system.name, "fitted": self.fitted, "promise": report_promise(self.folder),
+            "name": self.name, "system": self.system.name, "fitted": self.fitted,
+            "promise": report_promise(self.folder),
             "params": {k: v for k, v in self.manifest.get("params", {}).items() if v is not None},
             "row_features": self.system.row_features, "versions": self.manifest.get("versions"),
         }

@@ -200,9 +200,10 @@ class WatchedSeries:
                     entries += self.forecast(follower, opened, began)
         return entries
 
-# %% ../../nbs/90_serving/50_watch.ipynb #1f289bfb
+# %% ../../nbs/90_serving/50_watch.ipynb #d25e94f5
 _PAUSES = (0.3, 15.0)  # seconds: the first pause, the longest
 _CLOCKS_DIFFER = 5_000  # milliseconds between our clock and the exchange's that are worth a row
+_COMPARE = 600  # seconds from one comparison of the clocks to the next
 
 
 class Watch:
@@ -221,7 +222,7 @@ class Watch:
     history : int, default 1_000
         candles to begin with, where the journal has none
     everywhere : bool, default False
-        use a model for every symbol of its timeframe, not only for the one it was fitted on
+        use a model for every symbol of its timeframe, not only for its own
     log : Callable | None, default None
         receives lines about what happens; None: silence
     """
@@ -246,7 +247,7 @@ class Watch:
                 f"{idle[0].fitted.get('symbol')} {idle[0].fitted['timeframe']}",
                 "watch its symbol and timeframe too, or use --everywhere for another symbol",
             )
-        self.series, self.pending, self.retry, self.told = {}, [], {}, set()
+        self.series, self.pending, self.retry, self.told, self.compare = {}, [], {}, set(), 0.0
         self.written = {"candle": 0, "forecast": 0, "gap": 0, "restated": 0, "late": 0}
 
     def start(self) -> None:
@@ -384,27 +385,26 @@ class Watch:
         return rows + sum(self.look(pair) for pair in pairs if pair not in ready)
 
     def _inspect(self, now):
-        "Models whose files changed, and clocks that disagree; at most one row each, an hour for clocks."
+        "Models whose files changed, and clocks that disagree; at most one row each."
         entries = []
         for model in self.models:
             name = model.altered()
             if name and ("altered", model.sha256) not in self.told:
                 self.tell(("altered", model.sha256), f"{model.name}: {name} was changed; the model in memory goes on")
                 entries.append(Entry("altered", {"file": name, "name": model.name}, model.sha256))
-        hour = now // 3_600_000 * 3_600_000
-        if ("clock", hour) not in self.told:
-            self.told = {key for key in self.told if key[0] != "clock"} | {("clock", hour)}
+        if perf_counter() >= self.compare:
+            self.compare, hour = perf_counter() + _COMPARE, now // 3_600_000 * 3_600_000
             try:
                 offset = self.line.measure()
             except FeedProblem:
                 return
             if abs(offset) > _CLOCKS_DIFFER:
-                self.log(f"the exchange's clock is {offset / 1000:+,.0f} s from this machine's; neither is believed alone")
+                self.log(f"the exchange's clock is {offset / 1000:+,.0f} s from ours; neither is believed alone")
                 entries.append(Entry("clock", {"offset_ms": offset}, open_time=hour))
         self.write(entries)
 
     def run(self, until: int | None = None, after: Callable | None = None) -> dict:
-        """Watch; KeyboardInterrupt and SIGTERM end it between two transactions. Raises SourceError, ModelError,
+        """Watch until told to stop; what is being written is whole or absent. Raises SourceError, ModelError,
         JournalError.
 
         Parameters
