@@ -15,7 +15,7 @@ from ..config import DataError, ModelError
 from .calibration import balanced_weights, calibrate
 from .stored import check_lightgbm, model_errors
 
-# %% ../../nbs/50_models/60_trees.ipynb #a2f44286
+# %% ../../nbs/50_models/60_trees.ipynb #592c8f0b
 def chosen_columns(X: pd.DataFrame, names: list | tuple) -> np.ndarray:
     """What a model reads of a table.
 
@@ -43,8 +43,8 @@ def chosen_columns(X: pd.DataFrame, names: list | tuple) -> np.ndarray:
             "columns of the model are missing", ", ".join(names), f"no {', '.join(missing[:3])}",
             "compute the features it was trained on",
         )
-    if len(X) == 1 and all(kind.kind == "f" for kind in X.dtypes):  # pandas needs longer to choose than to forecast
-        return X.to_numpy(dtype="float64")[:, [place[n] for n in names]]
+    if len(X) == 1 and (row := X.to_numpy()).dtype.kind == "f":  # pandas needs longer to choose than to forecast
+        return row[:, [place[n] for n in names]].astype("float64")
     return X[list(names)].to_numpy(dtype="float64")
 
 # %% ../../nbs/50_models/60_trees.ipynb #aec5a0b1

@@ -180,7 +180,7 @@ def _drift_html(candles, begin, name):
     )
     return _table(("column", "index", "by chance", "shift", ""), rows) + f'<p class="note">{escape_html(note)}</p>'
 
-# %% ../../nbs/90_serving/62_forward_page.ipynb #15c84761
+# %% ../../nbs/90_serving/62_forward_page.ipynb #76aab4af
 def _latency_html(latency):
     "Seconds."
     def text(x):
@@ -195,21 +195,25 @@ def _when(milliseconds):
     return f"{pd.Timestamp(milliseconds, unit='ms'):%Y-%m-%d %H:%M}"
 
 
+def _incident(kind, body):
+    "What happened, in words."
+    if kind == "gap":
+        return f"{body['missing']} candle{'s' * (body['missing'] != 1)} missing"
+    if kind == "clock":
+        return f"the exchange's clock was {body['offset_ms'] / 1000:+,.0f} s from ours"
+    if kind == "altered":
+        return f"{body['file']} of {body['name']} was changed on disk"
+    changed = (f"{name} {body['old'][name]:g} to {v:g}" for name, v in body["new"].items() if v != body["old"][name])
+    return "changed by the exchange: " + ", ".join(changed)
+
+
 def _incidents_html(journal, symbol, timeframe, most=12):
     "Gaps, restated candles, clocks, altered models: newest first."
     rows = []
     for kind in ("gap", "restated", "clock", "altered"):
         own = {} if kind in ("clock", "altered") else {"symbol": symbol, "timeframe": timeframe}
         for row in journal_rows(journal, kind, **own, limit=200, newest=True):
-            body = row["body"]
-            what = {
-                "gap": lambda: f"{body['missing']} candle{'s' * (body['missing'] != 1)} missing",
-                "restated": lambda: "changed by the exchange: " + ", ".join(
-                    f"{name} {body['old'][name]:g} to {value:g}" for name, value in body["new"].items()
-                    if value != body["old"][name]),
-                "clock": lambda: f"the exchange's clock was {body['offset_ms'] / 1000:+,.0f} s from ours",
-                "altered": lambda: f"{body['file']} of {body['name']} was changed on disk",
-            }[kind]()
+            what = _incident(kind, row["body"])
             rows.append((_when(row["open_time"] or row["written_at"]), kind, what))
     rows.sort(reverse=True)
     left = f'<p class="note">{len(rows) - most} earlier ones left out.</p>' if len(rows) > most else ""

@@ -338,7 +338,7 @@ class Recent:
         table.attrs = {"symbol": self.symbol, "timeframe": self.timeframe}
         return table
 
-# %% ../../nbs/90_serving/40_served.ipynb #de7b331f
+# %% ../../nbs/90_serving/40_served.ipynb #9b93509c
 class Follower:
     """A model on its way through the candles of one series.
 
@@ -393,9 +393,7 @@ class Follower:
 
 def _values(table):
     "The newest row of a forecast table as JSON-able numbers, with what it is about."
-    found = {}
-    for name in table.columns:
-        value = table[name].to_numpy()[-1]
-        value = value.item() if hasattr(value, "item") else value
+    found = {"horizon": int(table.attrs.get("horizon", 1))}
+    for name, value in zip(table.columns.tolist(), table.iloc[-1:].to_numpy()[0].tolist()):
         found[name] = None if isinstance(value, float) and not math.isfinite(value) else value
-    return found | {"horizon": int(table.attrs.get("horizon", 1))}
+    return found
