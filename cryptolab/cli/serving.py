@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Where', 'Models', 'Page', 'journal_app', 'watch_command', 'verify_command', 'report_command',
-           'show_command', 'exchange_command']
+           'show_command', 'serve_command', 'exchange_command']
 
 # %% ../../nbs/95_cli/70_serving.ipynb #3b458465
 from pathlib import Path
@@ -192,6 +192,35 @@ def show_command(
         ]
         head = ("row", "kind", "symbol", "tf", "candle (UTC)", "written (UTC)", "", "p_up", "hash")
         typer.echo(table_text(head, lines))
+
+# %% ../../nbs/95_cli/70_serving.ipynb #466ea176
+def serve_command(
+    model: Models = None,
+    journal: Where = None,
+    host: Annotated[str, typer.Option(help="to listen on; another address needs CRYPTOLAB_API_KEY")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="to listen on")] = 8000,
+    rate: Annotated[float, typer.Option(min=0.1, help="requests a second from one address")] = 500.0,
+    out: Out = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    "Answer over HTTP: forecasts of the journal, forecasts of posted candles, a page at /. Ctrl-C stops."
+    with readable_errors(debug):
+        from cryptolab.serving.api import api_key, serve
+
+        api_key(host)
+        plan = load_settings(out=out, journal=journal, models=tuple(model) if model else None)
+        from cryptolab.serving.journal import journal_place
+        from cryptolab.serving.served import ServedModel, find_models
+        from cryptolab.serving.service import ForecastService
+
+        models = [ServedModel(f) for f in plan.models or find_models(plan.out, plan.symbols, plan.timeframes)]
+        file = journal_place(plan.journal)[1]
+        place = plan.journal if file is None or file.exists() else None
+        if not quiet:
+            told = f"journal {plan.journal}" if place else f"no journal yet ({plan.journal}): posted candles only"
+            typer.echo(f"http://{host}:{port}: {len(models)} models, {told}; Ctrl-C stops", err=True)
+        serve(ForecastService(models, place), host, port, rate)
 
 # %% ../../nbs/95_cli/70_serving.ipynb #237ad85d
 def exchange_command(

@@ -79,11 +79,16 @@ def calibration_picture(y: np.ndarray, p: np.ndarray, bins: int = 8) -> str:
         f'<div class="under">{below}</div></div></figure>'
     )
 
-# %% ../../nbs/90_serving/62_forward_page.ipynb #48d5ed0a
+# %% ../../nbs/90_serving/62_forward_page.ipynb #1a4145a5
 _WORDS = {
     "inside": "kept so far", "worse": "not kept", "better": "exceeded", "no interval": "no interval",
     "nothing promised": "–",
 }
+
+
+def _form(name):
+    "How the numbers of a measure are written."
+    return "fine" if name in ("AUC", "calibration error") else "share"
 
 
 def promise_words(promise: dict) -> tuple:
@@ -107,9 +112,8 @@ def promise_words(promise: dict) -> tuple:
     worse = [name for name, row in judged.items() if row["kept"] == "worse"]
 
     def told(name):
-        row = judged[name]
-        ends = f"{number_text(row['low'], 'share')} to {number_text(row['high'], 'share')}"
-        return f"{name}: promised {number_text(row['promised'], 'share')}, forward {ends}"
+        promised, low, high = (number_text(judged[name][key], _form(name)) for key in ("promised", "low", "high"))
+        return f"{name}: promised {promised}, forward {low} to {high}"
 
     if worse:
         return "bad", "not kept. " + "; ".join(map(told, worse))
@@ -132,15 +136,15 @@ def _verdict_html(result, proofs, check):
     text = "".join(f"<p><b>{name}:</b> {escape_html(value)}.</p>" for name, value in lines)
     return f'<div class="verdict {tone}">{text}</div>'
 
-# %% ../../nbs/90_serving/62_forward_page.ipynb #1308590f
+# %% ../../nbs/90_serving/62_forward_page.ipynb #2a468201
 def _promise_html(promise):
     "Forward values beside promised ones."
     rows = []
     for name, row in promise.items():
-        form = "fine" if name in ("AUC", "calibration error") else "share"
-        value, low, high, told = (number_text(row[key], form) for key in ("forward", "low", "high", "promised"))
+        value, low, high, told = (number_text(row[key], _form(name)) for key in ("forward", "low", "high", "promised"))
         between = f"{value} ({low.removesuffix(' %')} to {high.removesuffix(' %')})" if low != "–" else value
-        rows.append((name, between, told, _WORDS[row["kept"]]))
+        width = {"better": "wider than stated", "worse": "narrower than stated"} if name.startswith("inside") else {}
+        rows.append((name, between, told, width.get(row["kept"]) or _WORDS[row["kept"]]))
     return _table(("", "forward (95 %)", "promised", ""), rows) if rows else ""
 
 

@@ -24,7 +24,7 @@ from .journal import Journal
 from .records import journal_candles, journal_rows
 from .served import ServedModel
 
-# %% ../../nbs/90_serving/70_service.ipynb #972a81f1
+# %% ../../nbs/90_serving/70_service.ipynb #5e67c03a
 class ForecastService:
     """Models that answer, and the journal of what they said.
 
@@ -33,7 +33,7 @@ class ForecastService:
     models : list
         of ServedModel
     journal : str | Path | None, default None
-        place of a journal that a watch writes; None: forecasts of posted candles only
+        place of a journal that a watch writes; None: posted candles only
     clock : default None
         has `now()`; None: the machine's
     """
@@ -82,13 +82,13 @@ class ForecastService:
         Returns
         -------
         dict
-            id, name, system, symbol, timeframe, sha256, verdict, promise
+            id, name, system, symbol, timeframe, sha256, coverage, verdict, promise
         """
         facts, model = self.facts[sha], self.models[sha]
         promise = facts["promise"] or {}
         return {
             "id": sha[:12], "name": model.name, "system": facts["system"], "symbol": model.fitted.get("symbol"),
-            "timeframe": model.fitted["timeframe"], "sha256": sha, "verdict": promise.get("verdict"),
+            "timeframe": model.fitted["timeframe"], "sha256": sha, "coverage": facts["params"].get("coverage"), "verdict": promise.get("verdict"),
             "promise": promise.get("measures"),
         }
 
@@ -121,7 +121,8 @@ class ForecastService:
         if not fits:
             known = ", ".join(f"{m.name} ({s[:12]})" for s, m in self.models.items())
             asked = name or " ".join(filter(None, (symbol, timeframe)))
-            raise ModelError("there is no such model", known, str(asked)[:80], "choose one of them; GET /v1/models lists them")
+            raise ModelError("there is no such model", known, str(asked)[:80],
+                             "choose one of them; GET /v1/models lists them")
         if timeframe and fits[0].fitted["timeframe"] != timeframe:
             raise ModelError(f"{fits[0].name} was fitted on another timeframe", fits[0].fitted["timeframe"], timeframe,
                              "ask for that timeframe")
@@ -200,8 +201,8 @@ class ForecastService:
                               "start `cryptolab watch` for it, or POST its candles")
         row = rows[0]
         if row["model"] not in self.models:
-            raise ModelError("the newest forecast is of a model that is not loaded here", ", ".join(s[:12] for s in self.models),
-                             row["model"][:12], "start `cryptolab serve` with the models of the watch")
+            raise ModelError("the newest forecast is of a model that is not loaded here",
+                             ", ".join(s[:12] for s in self.models), row["model"][:12], "start `cryptolab serve` with the models of the watch")
         since = row["open_time"] - 1_000 * timeframe_delta(timeframe) // pd.Timedelta("1ms")
         closes = journal_candles(book, symbol, timeframe, since=int(since))["close"].to_numpy()
         opened = pd.Timestamp(row["open_time"], unit="ms", tz="UTC")
