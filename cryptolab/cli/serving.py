@@ -19,7 +19,7 @@ from cryptolab.cli.common import (
 from ..config import SettingsError, load_settings
 from ..files import check_writable, termination_raises
 
-# %% ../../nbs/95_cli/70_serving.ipynb #0c882781
+# %% ../../nbs/95_cli/70_serving.ipynb #e7d56f59
 Where = Annotated[
     str | None, typer.Option("--journal", metavar="PLACE", help="a file or a database address; default: settings.ini"),
 ]
@@ -96,7 +96,8 @@ def watch_command(
                 typer.echo(text, err=True)
 
         with termination_raises(), Journal(plan.journal) as book:
-            watch = Watch(book, ExchangeLine(exchange, url), series, models, history, everywhere, say)
+            watch = Watch(book, ExchangeLine(exchange, url), series, models, history=history,
+                          everywhere=everywhere, log=say)
             say(f"{len(models)} model{'s' * (len(models) != 1)} on {', '.join(f'{s} {t}' for s, t in series)}; "
                 f"journal {book.name}, row {book.seq:,}; Ctrl-C stops, the same command goes on")
             try:

@@ -206,7 +206,7 @@ def _counts(scored):
         "without outcome": unknown,
     }
 
-# %% ../../nbs/90_serving/60_forward.ipynb #0819ab6b
+# %% ../../nbs/90_serving/60_forward.ipynb #031bc99b
 def _kept(promised, low, high, better=1):
     "A word for a promise and a forward interval."
     if promised is None or not np.isfinite(low) or not np.isfinite(high):
@@ -231,33 +231,33 @@ def promise_table(scored: pd.DataFrame, promise: dict | None, stated: float | No
     Returns
     -------
     dict
-        measure -> forward, low, high, n, promised, kept (inside | worse | better | no interval | nothing promised)
+        measure -> forward, low, high, n, promised, kept: inside | worse | better | no interval | nothing promised
     """
     told, found = (promise or {}).get("measures", {}), {}
     rows = scored[scored["counts"]] if len(scored) else scored
 
-    def put(name, value, low, high, n, promised, better=1):
+    def put(name, value, low, high, promised, better=1):
         kept = "nothing promised" if promised is None else _kept(promised, low, high, better)
-        found[name] = {"forward": value, "low": low, "high": high, "n": n, "promised": promised, "kept": kept}
+        found[name] = {"forward": value, "low": low, "high": high, "n": len(rows), "promised": promised, "kept": kept}
 
     if "p_up" in rows and len(rows) >= LEAST_ROWS:
         y, p = (rows["following"] > 0).astype(float).to_numpy(), rows["p_up"].to_numpy(dtype="float64")
         if 0 < y.mean() < 1:
             m = metrics.direction_metrics(y, p)
             for name, key in (("right", "accuracy"), ("AUC", "roc_auc")):
-                put(name, m[key], m[f"{key}_low"], m[f"{key}_high"], len(rows), told.get(name, {}).get("value"))
+                put(name, m[key], m[f"{key}_low"], m[f"{key}_high"], told.get(name, {}).get("value"))
             e = ece(y, p)
-            put("calibration error", e["ece"], e["low"], e["high"], len(rows),
-                told.get("calibration error", {}).get("value"), -1)
-            rate = y.mean()
-            put("base rate of a rise", rate, *metrics.accuracy_interval(y), len(rows), None)
+            promised = told.get("calibration error", {}).get("value")
+            put("calibration error", e["ece"], e["low"], e["high"], promised, better=-1)
+            low, high = metrics.accuracy_interval(y)
+            put("base rate of a rise", y.mean(), low, high, None)
     if {"lower", "upper"} <= set(rows.columns) and len(rows) >= LEAST_ROWS:
         then = rows["close"] * np.exp(rows["following"])
         c = metrics.interval_coverage(then, rows["lower"].astype(float), rows["upper"].astype(float))
-        put("inside the interval", c["coverage"], c["coverage_low"], c["coverage_high"], len(rows), stated)
+        put("inside the interval", c["coverage"], c["coverage_low"], c["coverage_high"], stated)
     return found
 
-# %% ../../nbs/90_serving/60_forward.ipynb #f171a8ff
+# %% ../../nbs/90_serving/60_forward.ipynb #acbac161
 def latency_table(scored: pd.DataFrame, timeframe: str) -> dict:
     """From the close of a candle to the row in the journal, and what of it was computing.
 
@@ -306,7 +306,7 @@ def feature_drift(candles: pd.DataFrame, begin: pd.Timestamp, name: str = "refer
     Raises
     ------
     DataError
-        with fewer than 50 rows of either
+        with fewer than 50 of either
     """
     from cryptolab.features.registry import features
 

@@ -88,7 +88,8 @@ class ForecastService:
         promise = facts["promise"] or {}
         return {
             "id": sha[:12], "name": model.name, "system": facts["system"], "symbol": model.fitted.get("symbol"),
-            "timeframe": model.fitted["timeframe"], "sha256": sha, "coverage": facts["params"].get("coverage"), "verdict": promise.get("verdict"),
+            "timeframe": model.fitted["timeframe"], "sha256": sha,
+            "coverage": facts["params"].get("coverage"), "verdict": promise.get("verdict"),
             "promise": promise.get("measures"),
         }
 
@@ -162,8 +163,7 @@ class ForecastService:
                             f"{len(candles)} usable ones", "send more history, without gaps")
         values = {k: v.item() if hasattr(v, "item") else v for k, v in table.iloc[-1].items()}
         values["horizon"] = int(table.attrs.get("horizon", 1))
-        close = candles["close"].to_numpy()
-        answer = _answer(self, model, symbol, timeframe, table.index[-1], values, base_rate(close), float(close[-1]))
+        answer = _answer(self, model, (symbol, timeframe), table.index[-1], values, candles["close"].to_numpy())
         quality = quality_table(candles)
         return answer | {"quality": plain(quality[quality["count"] > 0].to_dict("records"))}
 
@@ -204,10 +204,9 @@ class ForecastService:
             raise ModelError("the newest forecast is of a model that is not loaded here",
                              ", ".join(s[:12] for s in self.models), row["model"][:12], "start `cryptolab serve` with the models of the watch")
         since = row["open_time"] - 1_000 * timeframe_delta(timeframe) // pd.Timedelta("1ms")
-        closes = journal_candles(book, symbol, timeframe, since=int(since))["close"].to_numpy()
         opened = pd.Timestamp(row["open_time"], unit="ms", tz="UTC")
-        answer = _answer(self, self.models[row["model"]], symbol, timeframe, opened, row["body"], base_rate(closes),
-                         row["body"].get("close"))
+        closes = journal_candles(book, symbol, timeframe, since=int(since))["close"].loc[:opened].to_numpy()
+        answer = _answer(self, self.models[row["model"]], (symbol, timeframe), opened, row["body"], closes)
         return answer | {"journal": {k: row[k] for k in ("seq", "hash", "late", "written_at")}}
 
     def signal(self, symbol: str, timeframe: str, name: str | None = None) -> dict:
@@ -261,9 +260,10 @@ class ForecastService:
             found.append(str(e).split("\n")[0])
         return found
 
-# %% ../../nbs/90_serving/70_service.ipynb #b36e1be1
-def _answer(service, model, symbol, timeframe, opened, values, rate, close):
-    "A forecast as a reader gets it."
+# %% ../../nbs/90_serving/70_service.ipynb #b951840d
+def _answer(service, model, series, opened, values, closes):
+    "A forecast as a reader gets it; `series` is (symbol, timeframe), `closes` end with the decision candle's."
+    symbol, timeframe = series
     delta = timeframe_delta(timeframe)
     known = opened + delta
     now = pd.Timestamp(service.clock.now(), unit="ms", tz="UTC")
@@ -271,7 +271,8 @@ def _answer(service, model, symbol, timeframe, opened, values, rate, close):
     numbers = {k: v for k, v in values.items() if k not in ("features", "ms", "horizon", "close")}
     answer = {
         "symbol": symbol, "timeframe": timeframe, "open_time": opened, "known_at": known,
-        "forecast_until": known + delta * int(values.get("horizon", 1)), "close": close, **numbers, "base_rate": rate,
+        "forecast_until": known + delta * int(values.get("horizon", 1)), "close": float(closes[-1]), **numbers,
+        "base_rate": base_rate(closes),
         "staleness": staleness(known, delta, now), "verdict": about["verdict"], "model": about,
     }
     return plain(answer, text=lambda t: t.isoformat())
@@ -295,7 +296,7 @@ def base_rate(close: np.ndarray, most: int = 1_000) -> dict:
     moves = np.diff(np.asarray(close, dtype="float64")[-most - 1 :])
     return {"p_up": float((moves > 0).mean()) if len(moves) else None, "n": len(moves)}
 
-# %% ../../nbs/90_serving/70_service.ipynb #9f17b3d6
+# %% ../../nbs/90_serving/70_service.ipynb #ea90bb9c
 _MOST_CANDLES = 5_000
 
 
