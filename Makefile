@@ -27,11 +27,11 @@ help:  ## show this list
 setup: .venv/.stamp  ## make .venv with what a report needs (PYTHON=python3.12 chooses another Python)
 
 .venv/.stamp: pyproject.toml constraints.txt tools/make_venv.py
-	@$(PYTHON) tools/make_venv.py .venv constraints.txt hub,exchange,lab,excel
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt hub,exchange,serve,lab,excel
 
 # What tests, benchmarks and the site need beside it goes into the same environment; the stamp of a report's packages is older.
 .venv/.dev-stamp: .venv/.stamp
-	@$(PYTHON) tools/make_venv.py .venv constraints.txt hub,exchange,lab,excel,dev,peers,docs
+	@$(PYTHON) tools/make_venv.py .venv constraints.txt hub,exchange,serve,lab,excel,dev,peers,docs
 	@touch $@
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt tools/make_venv.py

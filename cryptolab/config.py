@@ -64,7 +64,7 @@ class SettingsError(CryptolabError):
 class ModelError(CryptolabError):
     "A model folder that is incomplete, altered, or made for other features."
 
-# %% ../nbs/00_config.ipynb #731b80e7
+# %% ../nbs/00_config.ipynb #a377de59
 @dataclass(frozen=True)
 class Settings:
     """The research plan of `settings.ini`, one attribute per key.
@@ -95,6 +95,10 @@ class Settings:
         processes of a batch, up to 1024
     out : str, default "reports"
         folder for results
+    models : tuple, default ()
+        model folders to watch and serve; none: those of the reports in `out`
+    journal : str, default "journal.db"
+        of forecasts: a path, or an address of SQLAlchemy
     """
 
     source: str = "sample"
@@ -109,6 +113,8 @@ class Settings:
     slippage: float = 0.0005
     workers: int = 2
     out: str = "reports"
+    models: tuple = ()
+    journal: str = "journal.db"
 
 # %% ../nbs/00_config.ipynb #4b80c009
 _CHOICES = {"source": ("sample", "local", "hub", "exchange"), "profile": ("full", "quick", "smoke")}

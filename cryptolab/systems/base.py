@@ -20,12 +20,13 @@ from ..models.stored import model_errors, read_stored
 from . import artefacts
 from .params import Params, split_names
 
-# %% ../../nbs/70_systems/20_base.ipynb #d3efbe2c
+# %% ../../nbs/70_systems/20_base.ipynb #0fc3e359
 class System(Params):
     "A prediction system: parameters, `fit`, `forecast`, `save`, `load`."
 
     name = "system"  # in tables, files and manifests
     walk_train = "1y"  # training stretch of a walk, where none is asked for
+    row_features = None  # the feature set of which one row makes a forecast (`forecast_rows`); None: it needs more
 
     @classmethod
     def walk_params(cls, others: list, params: dict | None = None) -> dict:
@@ -96,6 +97,23 @@ class System(Params):
         from cryptolab.labels import next_direction
 
         return {"direction": next_direction(candles, self.own_timeframe(candles))}
+
+    def forecast_rows(self, columns: pd.DataFrame, close) -> pd.DataFrame:
+        """Forecast from features that are computed already; only systems with `row_features` can.
+
+        Parameters
+        ----------
+        columns : pd.DataFrame
+            rows of the set `row_features`, every column known
+        close
+            their closes
+
+        Returns
+        -------
+        pd.DataFrame
+            forecast table, a row per row
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no forecast_rows")
 
     def event_forecasts(self, candles: pd.DataFrame) -> dict:
         """Probabilities of events other than a higher close.

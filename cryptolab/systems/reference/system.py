@@ -48,7 +48,7 @@ REFERENCE_SIZE_NOTES = {
     "range_sample": "their fraction of the columns",
 }
 
-# %% ../../../nbs/70_systems/29_reference/90_system.ipynb #e5e7c385
+# %% ../../../nbs/70_systems/29_reference/90_system.ipynb #ca16afa3
 class Reference(System):
     """LightGBM pooled over coins for direction, log-HAR and LightGBM for volatility, persistence for price.
 
@@ -79,6 +79,7 @@ class Reference(System):
     """
 
     name = "reference"
+    row_features = "reference"
     profiles, size_notes = REFERENCE_PROFILES, REFERENCE_SIZE_NOTES
     choices = {"vol_target": tuple(VOL_TARGETS)}
     ranges = {"coverage": (0.01, 0.999), "seed": (0, 2**32 - 1)}
@@ -202,10 +203,28 @@ class Reference(System):
         Forecast
             p_up, mu (0), sigma, price, lower, upper, natr
         """
-        timeframe = self.fitted_timeframe(candles)
-        columns, e = known_columns(candles), self.scale_
+        self.fitted_timeframe(candles)
+        columns = known_columns(candles)
+        return self.forecast_rows(columns, candles["close"].loc[columns.index].to_numpy())
+
+    def forecast_rows(self, columns: pd.DataFrame, close: np.ndarray) -> Forecast:
+        """Forecast table from columns that are computed already, as a stream of features does.
+
+        Parameters
+        ----------
+        columns : pd.DataFrame
+            rows of the set `reference`, every column known
+        close : np.ndarray
+            their closes
+
+        Returns
+        -------
+        Forecast
+            as `forecast`, a row per row
+        """
+        e = self.scale_
         natr = self.models_["volatility"].predict(columns)
-        close, sigma = candles["close"].loc[columns.index].to_numpy(), e["vol_factor"] * natr
+        sigma = e["vol_factor"] * natr
         half = e["width"] * sigma
         table = Forecast(
             {
@@ -215,8 +234,9 @@ class Reference(System):
             index=columns.index,
         )
         table.attrs = {
-            "system": self.name, "event": "next close is higher", "horizon": 1, "timeframe": timeframe,
-            "coverage": e["coverage"], "vol_target": self.vol_target, "known_at": "close of the row's candle",
+            "system": self.name, "event": "next close is higher", "horizon": 1,
+            "timeframe": self.fitted_["timeframe"], "coverage": e["coverage"], "vol_target": self.vol_target,
+            "known_at": "close of the row's candle",
         }
         return table
 

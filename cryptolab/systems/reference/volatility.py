@@ -5,21 +5,22 @@
 # %% auto #0
 __all__ = ['HarLine', 'fit_har_line', 'RangeModel', 'tree_settings', 'fit_trees', 'fit_ranges', 'level_factor']
 
-# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #cf9d022a
+# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #c99c444b
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from ...config import DataError
-from ...models.trees import Trees
+from ...models.trees import Trees, chosen_columns
 from .rows import RANGES, VOLATILITY
 
-# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #c19ff80d
+# %% ../../../nbs/70_systems/29_reference/20_volatility.ipynb #5dc52ab3
 def _season(columns, seasons):
     "0/1 columns: each hour and weekday but the first of each."
-    steps = [columns[name].to_numpy() == value for name, values in seasons.items() for value in values]
-    return np.column_stack(steps).astype("float64") if steps else np.empty((len(columns), 0))
+    known = dict(zip(seasons, chosen_columns(columns, tuple(seasons)).T))
+    steps = [known[name][:, None] == np.asarray(values) for name, values in seasons.items() if len(values)]
+    return np.hstack(steps).astype("float64") if steps else np.empty((len(columns), 0))
 
 
 @dataclass
@@ -50,12 +51,13 @@ class HarLine:
         np.ndarray
             log(y / level) per row
         """
-        return _design(columns, self.seasons) @ np.asarray(self.weights)
+        # not `@`: BLAS sums one row in another order than many, and a forecast must not depend on its neighbours
+        return np.einsum("ij,j->i", _design(columns, self.seasons), np.asarray(self.weights))
 
 
 def _design(columns, seasons):
     "Intercept, log level, HAR columns and steps."
-    x = np.array(columns[list(RANGES)], dtype="float64")
+    x = np.array(chosen_columns(columns, RANGES))
     x[:, 0] = np.log(np.maximum(x[:, 0], 1e-12))
     return np.column_stack([np.ones(len(x)), x, _season(columns, seasons)])
 
