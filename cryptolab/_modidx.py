@@ -5586,6 +5586,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'cryptolab/serving/forecast.py'),
                                             'cryptolab.serving.forecast.forecast_text': ( '90_serving/forecast.html#forecast_text',
                                                                                           'cryptolab/serving/forecast.py'),
+                                            'cryptolab.serving.forecast.learned_age': ( '90_serving/forecast.html#learned_age',
+                                                                                        'cryptolab/serving/forecast.py'),
                                             'cryptolab.serving.forecast.newest_forecast': ( '90_serving/forecast.html#newest_forecast',
                                                                                             'cryptolab/serving/forecast.py'),
                                             'cryptolab.serving.forecast.quiet_stderr': ( '90_serving/forecast.html#quiet_stderr',

@@ -235,6 +235,9 @@ def predict_command(
     source: Source = None,
     data_dir: DataDir = None,
     now: Annotated[str | None, typer.Option(help="take this time for the present, such as 2024-01-31T12:00")] = None,
+    max_age: Annotated[
+        str, typer.Option(metavar="TIME", help="a model that learned nothing newer is called old"),
+    ] = "180d",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -245,7 +248,7 @@ def predict_command(
 
         plan = asked_plan(source=source, data_dir=data_dir)
         with quiet_stderr(not debug):
-            answer = newest_forecast(symbol, timeframe, model, plan.source, plan.data_dir, now)
+            answer = newest_forecast(symbol, timeframe, model, plan.source, plan.data_dir, now, max_age=max_age)
         print_json(answer) if as_json else typer.echo(forecast_text(answer))
 
 # %% ../../nbs/95_cli/90_main.ipynb #39d83af4
