@@ -158,7 +158,9 @@ PARTS = {
 
 
 SPECIMENS = {  # leaky pipelines and their clean doubles: nobody who searches for a function should find these
-    f"audit/zoo/{name}" for name in ("leaky_tables", "clean_tables", "leaky_fits", "clean_fits")
+    f"audit/zoo/{name}" for name in (
+        "leaky_tables", "clean_tables", "filters", "other_tables", "leaky_fits", "clean_fits", "learning",
+    )
 }
 
 
