@@ -8,8 +8,9 @@ Every pipeline of `cryptolab.audit.zoo.zoo` (written by people who had not seen 
 folder is there. Printed and stored in benchmarks/results/zoo.json: sensitivity (share of the leaky pipelines with a
 finding on every market), false-alarm rate (share of the clean ones with one on any), both with Wilson intervals over
 pipelines, each counted once, by kind of leak, and the same for `backtest-audit` (reads source text) and `nullius`
-(compares truncated histories), which judge a part of the steps only. `--names` looks at some pipelines only, with all evidence, and stores nothing. `--part` takes those that
-were there when the detectors were written, or those added later; `--store` names another file.
+(compares truncated histories), which judge a part of the steps only. `--names` looks at some pipelines only, with all
+evidence, and stores nothing. `--part` takes those that were there when the detectors were written, or those added
+later; `--store` names another file.
 """
 
 import argparse
