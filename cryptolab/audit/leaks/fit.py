@@ -130,7 +130,7 @@ def _answers_differ(base, run):
     text = f"the model, fitted on the same training rows, answers {values} to the same row"
     return text, int((difference > base.limit).sum())
 
-# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #ede7f904
+# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #56b092ea
 def _test_positions(base):
     "Rows of the feature table to change: the test rows of the final split where they can be found in it."
     run, test = base.run, base.rows[1]
@@ -167,7 +167,8 @@ def _own_label(case, base, run, part, kind):
     if not len(noticed):
         return None
     at = case.view.at
-    for last in (int(np.sort(at[part])[len(part) // 2]), int(at[noticed].min())):
+    first = int(at[noticed].min())
+    for last in (int(np.sort(at[part])[len(part) // 2]), first, first + max(1, case.reach) // 2):
         changed = _unsettled(case, part, last)
         run = base.again(change=other_test_rows(kind, base.rows[0], changed, case.seed))
         if len(run.X) != len(run.features):
