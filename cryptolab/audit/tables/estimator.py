@@ -118,7 +118,7 @@ def _inner(case):
                 "though the outer test rows are not touched"
             )
 
-# %% ../../../nbs/75_audit/35_tables/40_estimator.ipynb #6224a9d2
+# %% ../../../nbs/75_audit/35_tables/40_estimator.ipynb #bae1e62f
 def _judge_fit(case):
     "Do test rows reach the fit, or later rows a forecast? First, middle and last fold."
     chosen = dict.fromkeys([len(case.folds) - 1, 0, len(case.folds) // 2])
@@ -139,9 +139,8 @@ def _judge_fit(case):
         _later_rows(case, number, model, test)
     names = scaled_together(case.X.select_dtypes("number"), case.folds[-1][0])
     if names:
-        text = f"{', '.join(f'`{n}`' for n in names[:3])} and {len(names)} columns in all have mean 0 and deviation "
-        text += "1 over "
-        text += "all rows together, not over the training rows"
+        text = f"{len(names)} column{'s' * (len(names) > 1)} ({', '.join(f'`{n}`' for n in names[:3])}): mean 0 and "
+        text += "deviation 1 over all rows together, not over the training rows"
         case.note("fit on test rows", "features", text, len(case.X), "columns standardised with test rows")
 
 

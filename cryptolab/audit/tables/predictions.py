@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['TABLE_KINDS', 'overlapping_times', 'shared_rows', 'column_auc', 'out_of_reach', 'scaled_together',
-           'lag_profile', 'audit_predictions']
+           'lag_profile', 'audit_predictions', 'read_predictions']
 
-# %% ../../../nbs/75_audit/35_tables/20_predictions.ipynb #1fb40c52
+# %% ../../../nbs/75_audit/35_tables/20_predictions.ipynb #e48888cf
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -245,7 +247,7 @@ class _Table:
         "A row in words."
         return f"row {row:,}" + ("" if self.time is None else f" ({pd.Timestamp(self.time[row]):%Y-%m-%d %H:%M})")
 
-# %% ../../../nbs/75_audit/35_tables/20_predictions.ipynb #436cf5a4
+# %% ../../../nbs/75_audit/35_tables/20_predictions.ipynb #14fdd9c1
 def _judge_rows(t):
     "Overlap, repeated rows, and whether there is a test at all."
     kinds = ("label overlap", "duplicate rows", "no test set", "contemporaneous coin")
@@ -262,9 +264,8 @@ def _judge_rows(t):
         text += f"{t.when(t.test[np.argmax(same)])}"
         t.note("duplicate rows", "features", text, same.sum(), "the same rows in training and test")
     if names := scaled_together(t.features, t.train):
-        text = f"{', '.join(f'`{n}`' for n in names[:3])} and {len(names)} columns in all have mean 0 and deviation "
-        text += "1 over "
-        text += "training and test rows together, not over the training rows"
+        text = f"{len(names)} column{'s' * (len(names) > 1)} ({', '.join(f'`{n}`' for n in names[:3])}): mean 0 and "
+        text += "deviation 1 over training and test rows together, not over the training rows"
         t.note("fit on test rows", "features", text, t.n, "columns standardised with test rows")
     if t.time is None:
         return t.blocked.update(dict.fromkeys(kinds[::3], "the rows have no times"))
@@ -396,3 +397,37 @@ def audit_predictions(
     t.blocked |= {k: "needs the code that made the table" for k in kinds if k not in t.trials and k not in t.blocked}
     lines = verdict_lines(kinds, found, t.trials, blocked=t.blocked)
     return findings_table(t.found, lines, name, t.n, t.notes, unit="rows", accuracy=t.accuracy, seed=seed)
+
+# %% ../../../nbs/75_audit/35_tables/20_predictions.ipynb #75ff9709
+def read_predictions(path: str) -> pd.DataFrame:
+    """Read a table of predictions; raises DataError for a missing, unreadable or empty file.
+
+    Parameters
+    ----------
+    path : str
+        a .csv, .csv.gz or .parquet file
+
+    Returns
+    -------
+    pd.DataFrame
+        its table; a first column of times becomes the index
+    """
+    file = Path(path)
+    kinds = (".csv", ".gz", ".parquet", ".pq")
+    if not file.is_file() or file.suffix not in kinds:
+        found = "nothing there" if not file.exists() else f"a {file.suffix or 'folder'}"
+        raise DataError("not a table of predictions", ", ".join(kinds), f"{path}: {found}", "name a file")
+    try:
+        table = pd.read_parquet(file) if file.suffix in (".parquet", ".pq") else pd.read_csv(file)
+    except Exception as error:
+        raise DataError(
+            "a table of predictions cannot be read", "rows and columns", f"{path}: {error}", "check the file",
+        ) from error
+    if not len(table):
+        raise DataError("a table of predictions is empty", "rows", path, "check the file")
+    first = table.columns[0]
+    if str(first).startswith("Unnamed") or str(first) in ("open_time", "time", "date"):
+        times = pd.to_datetime(table[first], utc=True, errors="coerce")
+        if times.notna().all() and not pd.api.types.is_numeric_dtype(table[first]):
+            return table.drop(columns=[first]).set_index(pd.DatetimeIndex(times, name="time"))
+    return table
