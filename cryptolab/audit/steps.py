@@ -322,7 +322,7 @@ def run_steps(
     entropy : int, default 0
         seed of what generators without a seed get from the operating system
     before : tuple, default ()
-        folds that the same object is fitted on first, as a loop over the folds does
+        (train, test) of folds that the same object is fitted on first, as a loop over folds does
 
     Returns
     -------
@@ -338,7 +338,7 @@ def run_steps(
     run.folds = folds_of(call(run.pipeline.split, run.features.copy(), run.labels.copy()), len(run.features))
     if prepare:
         for earlier in before:
-            _fitted(run, call, run.folds[earlier], complete, True)
+            _fitted(run, call, earlier, complete, True)
         _fitted(run, call, run.folds[fold] if rows is None else rows, complete, learn)
     else:
         run.train, run.test = run.folds[fold] if rows is None else rows

@@ -242,7 +242,8 @@ def _heard(event, arguments):
     if event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
         path, mode = os.fspath(arguments[0]), arguments[1]
         path = path.decode(errors="replace") if isinstance(path, bytes) else path
-        if not _is_own(os.path.abspath(path)) and not (isinstance(mode, str) and "w" in mode):
+        written = isinstance(mode, str) and "w" in mode
+        if not written and not _is_own(os.path.abspath(path)) and not os.path.isdir(path):
             around.note(f"file {Path(path).name}", step)
     elif event in ("socket.connect", "sqlite3.connect"):
         around.note("a network address" if event == "socket.connect" else "a database", step)

@@ -367,14 +367,14 @@ def _try_shared_folds(case):
     "Is a fold's model the same when rows of its test part, which earlier folds learn from, have other labels?"
     last = len(case.folds) - 1
     test = case.folds[last][1]
-    before = tuple(i for i in range(last) if np.isin(test, case.folds[i][0]).any())[-3:]
+    before = tuple(fold for fold in case.folds[:last] if np.isin(test, fold[0]).any())[-3:]
     only = np.setdiff1d(test, case.folds[last][0])
     if not before or not len(only):
         return
     try:
         runs = [
             run_steps(
-                case.pipeline, case.candles, case.context, seed=case.seed, fold=last, before=before,
+                case.pipeline, case.candles, case.context, seed=case.seed, rows=case.folds[last], before=before,
                 complete=case.complete, change=change,
             )
             for change in (None, None, other_test_rows("turned round", case.folds[last][0], only, case.seed))
