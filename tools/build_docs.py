@@ -118,6 +118,10 @@ INNER = {  # rooms inside rooms
         "Detectors of leaks",
         "One detector for each way in which the future gets into a result: features, labels, split, rows, fit.",
     ),
+    "audit/tables": (
+        "Audits without five functions",
+        "A table of predictions, an estimator with its splitter, a trading strategy: each audited as it is.",
+    ),
     "audit/zoo": (
         "The zoo of leaks",
         "Pipelines with one known leak each, and clean ones that look alike, to measure how often the detectors are "
@@ -158,7 +162,9 @@ PARTS = {
 
 
 SPECIMENS = {  # leaky pipelines and their clean doubles: nobody who searches for a function should find these
-    f"audit/zoo/{name}" for name in ("leaky_tables", "clean_tables", "leaky_fits", "clean_fits")
+    f"audit/zoo/{name}" for name in (
+        "leaky_tables", "clean_tables", "filters", "other_tables", "leaky_fits", "clean_fits", "learning",
+    )
 }
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from cryptolab.audit.check import check_system
     from cryptolab.audit.pipeline import Pipeline, run_pipeline
     from cryptolab.audit.leaks.audit import DETECTORS, TAXONOMY, Findings, audit_pipeline, audit_text
+    from cryptolab.audit.tables.predictions import audit_predictions, read_predictions
+    from cryptolab.audit.tables.estimator import audit_estimator
+    from cryptolab.audit.tables.strategy import audit_strategy
     from cryptolab.audit.pipelines.v9 import v9_pipeline
     from cryptolab.audit.pipelines.v2 import v2_control, v2_pipeline
     from cryptolab.audit.pipelines.hybrid import hybrid_control, hybrid_pipeline
@@ -35,6 +38,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "check": ["check_system"],
     "pipeline": ["Pipeline", "run_pipeline"],
     "leaks.audit": ["DETECTORS", "TAXONOMY", "Findings", "audit_pipeline", "audit_text"],
+    "tables.predictions": ["audit_predictions", "read_predictions"],
+    "tables.estimator": ["audit_estimator"],
+    "tables.strategy": ["audit_strategy"],
     "pipelines.v9": ["v9_pipeline"],
     "pipelines.v2": ["v2_control", "v2_pipeline"],
     "pipelines.hybrid": ["hybrid_control", "hybrid_pipeline"],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fresh_copy', 'seeded', 'row_times', 'outcome', 'as_frame', 'folds_of', 'run_steps', 'hits']
 
-# %% ../../nbs/75_audit/10_steps.ipynb #f0c90c0c
+# %% ../../nbs/75_audit/10_steps.ipynb #cea6b438
 import copy
 import functools
 import random
@@ -15,12 +15,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from .surroundings import begin_run, fixed_entropy, inside_step
 from ..config import DataError
 from ..data.timegrid import index_ns, utc_index
 
-# %% ../../nbs/75_audit/10_steps.ipynb #6f0af2a4
+# %% ../../nbs/75_audit/10_steps.ipynb #6c46c474
 def fresh_copy(pipeline, context: dict | None = None):
-    """A copy of a pipeline that shares nothing with it but its tables.
+    """A copy of a pipeline that shares nothing with it but its tables; in an audit, what is kept outside is put back.
 
     Parameters
     ----------
@@ -33,6 +34,7 @@ def fresh_copy(pipeline, context: dict | None = None):
     -------
     the copy; what an earlier run left in the original stays there
     """
+    begin_run()
     own = getattr(pipeline, "context", None)
     try:
         new = copy.deepcopy(pipeline, {id(own): own} if own else {})
@@ -43,7 +45,7 @@ def fresh_copy(pipeline, context: dict | None = None):
     return new
 
 
-def seeded(function, *arguments, seed: int = 0):
+def seeded(function, *arguments, seed: int = 0, entropy: int = 0):
     """Call a function with fixed global seeds.
 
     Parameters
@@ -54,16 +56,21 @@ def seeded(function, *arguments, seed: int = 0):
         with which arguments
     seed : int, default 0
         of Python's and NumPy's global generators; both are put back afterwards
+    entropy : int, default 0
+        seed of what generators without a seed get from the operating system
 
     Returns
     -------
     what the function returns; its warnings are not shown
     """
-    before = random.getstate(), np.random.get_state()
+    before, name = (random.getstate(), np.random.get_state()), getattr(function, "__name__", "step")
     try:
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
+        with (
+            warnings.catch_warnings(), np.errstate(all="ignore"), fixed_entropy(seed + 7_919 * entropy),
+            inside_step(name),
+        ):
             warnings.simplefilter("ignore")
             return function(*arguments)
     finally:
@@ -272,7 +279,7 @@ def _answers(values, rows):
         values, sort=True,
     )[0].astype("float64")
 
-# %% ../../nbs/75_audit/10_steps.ipynb #60b27a1d
+# %% ../../nbs/75_audit/10_steps.ipynb #79d655be
 def run_steps(
     pipeline,
     candles: pd.DataFrame,
@@ -285,6 +292,8 @@ def run_steps(
     learn: bool = True,
     prepare: bool = True,
     complete: bool = False,
+    entropy: int = 0,
+    before: tuple = (),
 ) -> SimpleNamespace:
     """Run a copy of a pipeline from candles to the forecasts of one fold.
 
@@ -310,22 +319,35 @@ def run_steps(
         False stops after `split`
     complete : bool, default False
         leave out rows with missing features, for learners that refuse them
+    entropy : int, default 0
+        seed of what generators without a seed get from the operating system
+    before : tuple, default ()
+        (train, test) of folds that the same object is fitted on first, as a loop over folds does
 
     Returns
     -------
     SimpleNamespace
         pipeline (copy), features, labels, folds, train, test, X, y, forecast (X -> p), p (test)
     """
-    call = functools.partial(seeded, seed=seed)
+    call = functools.partial(seeded, seed=seed, entropy=entropy)
     run = SimpleNamespace(pipeline=fresh_copy(pipeline, context))
     made = call(run.pipeline.features, candles.copy()), call(run.pipeline.labels, candles.copy())
     run.features, run.labels = _same_rows(*made, candles)
     if change is not None:
         run.features, run.labels = change(run.features, run.labels)
     run.folds = folds_of(call(run.pipeline.split, run.features.copy(), run.labels.copy()), len(run.features))
-    run.train, run.test = run.folds[fold] if rows is None else rows
-    if not prepare:
-        return run
+    if prepare:
+        for earlier in before:
+            _fitted(run, call, earlier, complete, True)
+        _fitted(run, call, run.folds[fold] if rows is None else rows, complete, learn)
+    else:
+        run.train, run.test = run.folds[fold] if rows is None else rows
+    return run
+
+
+def _fitted(run, call, rows, complete, learn):
+    "Prepare one fold, and fit and forecast it where asked."
+    run.train, run.test = rows
     run.X, labels, run.train, run.test = _prepared(run, call)
     run.y = outcome(labels).to_numpy()
     if complete:
@@ -334,9 +356,13 @@ def run_steps(
     if learn:
         learned = run.train[~np.isnan(run.y[run.train])]
         call(run.pipeline.fit, run.X.iloc[learned].copy(), pd.Series(run.y[learned], run.X.index[learned], name="y"))
-        run.forecast = lambda X: _answers(call(run.pipeline.predict, X.copy()), len(X))
+
+        def forecast(X, entropy=None):
+            more = {} if entropy is None else {"entropy": entropy}
+            return _answers(call(run.pipeline.predict, X.copy(), **more), len(X))
+
+        run.forecast = forecast
         run.p = run.forecast(run.X.iloc[run.test]) if len(run.test) else np.empty(0)
-    return run
 
 # %% ../../nbs/75_audit/10_steps.ipynb #85f3c2ad
 def hits(y: np.ndarray, p: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'new_app', 'run_command', 'batch_command', 'leaderboard_command', 'predict_command',
-           'certify_command', 'audit_command', 'certificates_command', 'doctor_command', 'settings_command',
-           'new_system_command', 'publish_command', 'hybrid_command', 'main']
+           'certify_command', 'audit_command', 'audit_predictions_command', 'certificates_command',
+           'doctor_command', 'settings_command', 'new_system_command', 'publish_command', 'hybrid_command',
+           'main']
 
 # %% ../../nbs/95_cli/90_main.ipynb #327ccf76
 import json
@@ -356,6 +357,40 @@ def audit_command(
         )
     typer.echo(audit_text(result) + "\n")
     typer.echo(shown_path(folder))
+
+# %% ../../nbs/95_cli/90_main.ipynb #predaud2
+@app.command("audit-predictions")
+def audit_predictions_command(
+    table: Annotated[str, typer.Argument(help="csv or parquet: one row per decision")],
+    y: Annotated[str | None, typer.Option("--y", metavar="COLUMN", help="outcome; default: y, label, target …")] = None,
+    forecast: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="forecast; default: forecast, p, p_up, prediction …"),
+    ] = None,
+    when: Annotated[
+        str | None, typer.Option("--time", metavar="COLUMN", help="decision time; default: time, t0 …, or the first"),
+    ] = None,
+    part: Annotated[str, typer.Option(metavar="COLUMN", help="says train or test")] = "part",
+    t1: Annotated[str, typer.Option("--t1", metavar="COLUMN", help="when the outcome is known")] = "t1",
+    reach: Annotated[float, typer.Option(help="accuracy and AUC that honest work does not exceed")] = 0.6,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    "Audit a table of predictions without code: a verdict per kind of leak. Exit code 1 if there is a finding."
+    with readable_errors(debug):
+        from cryptolab.audit.leaks.audit import audit_text
+        from cryptolab.audit.tables.predictions import audit_predictions, read_predictions
+
+        rows = read_predictions(table)
+        found = audit_predictions(rows, y, forecast, time=when, part=part, t1=t1, reach=reach, name=Path(table).name)
+        if as_json:
+            records = found[["kind", "step", "happened", "evidence", "rows"]].to_dict("records")
+            print_json({"findings": records, "verdicts": found.attrs["verdicts"], "notes": found.attrs["notes"]})
+        else:
+            typer.echo(found.verdicts()[["verdict"]].to_string() + "\n")
+            typer.echo("\n".join(line for line in audit_text(found).split("\n") if ": not judged: " not in line))
+    if len(found):
+        raise typer.Exit(1)
+
 
 # %% ../../nbs/95_cli/90_main.ipynb #bed54064
 @app.command("certificates")

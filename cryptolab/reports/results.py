@@ -31,10 +31,11 @@ def _certificate_facts(certificate):
 
 
 def _leak_facts(leaks):
-    "Summary of the search for leaks, without its run time."
+    "Summary of the search for leaks, without its run time and how many trials fitted into it."
     return {
         "candles": leaks.attrs["candles"], "detectors": len(DETECTORS),
         "found": leaks[["kind", "step", "evidence"]].to_dict("records"),
+        "verdicts": {x["kind"]: x["verdict"].split(" in ")[0] for x in leaks.attrs.get("verdicts", [])},
     }
 
 # %% ../../nbs/80_reports/30_results.ipynb #6a619f29

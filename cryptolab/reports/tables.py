@@ -65,7 +65,7 @@ COLUMNS = {
     "roc_auc": ("AUC", "fine"), "brier_skill": ("Brier skill", "change"), "ece": ("calibration error", "fine"),
     "edge": ("points ahead", "points"), "only_model": ("only the system right", "count"),
     "only_rival": ("only the rival right", "count"), "p_mcnemar": ("p (McNemar)", "p"),
-    "p_holm": ("p, corrected", "p"), "p_dm": ("p, Brier loss", "p"), "loss": ("loss", "finest"),
+    "p_holm": ("p, corrected", "p"), "p_dm": ("p, Brier score beside this rival", "p"), "loss": ("loss", "finest"),
     "p_set": ("p, among the best", "p"), "in_set": ("could be the best", "plain"),
     "gross_bp": ("before costs, bp a candle", "bp"), "turnover": ("units traded a candle", "ratio"),
     "break_even_bp": ("break-even cost, bp per side", "limit"), "net_bp": ("after costs, bp a candle", "bp"),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cryptolab.audit.leaks.split import judge_duplicates, judge_overlap, judge_test_rows
     from cryptolab.audit.leaks.rows import CHANGES, other_test_rows
     from cryptolab.audit.leaks.fit import judge_fit
+    from cryptolab.audit.leaks.other_tables import context_after, context_tables, known_times
+    from cryptolab.audit.leaks.verdicts import verdict_lines, verdict_table
 
 # %% ../../../nbs/75_audit/30_leaks/99_leaks.ipynb #525f633f
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
@@ -28,4 +30,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "split": ["judge_duplicates", "judge_overlap", "judge_test_rows"],
     "rows": ["CHANGES", "other_test_rows"],
     "fit": ["judge_fit"],
+    "other_tables": ["context_after", "context_tables", "known_times"],
+    "verdicts": ["verdict_lines", "verdict_table"],
 })

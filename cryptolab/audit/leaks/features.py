@@ -5,21 +5,22 @@
 # %% auto #0
 __all__ = ['try_futures', 'judge_features', 'lost_rows', 'judge_beginning', 'try_context']
 
-# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #db9889d6
+# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #64c5e717
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
 from cryptolab.audit.leaks.case import (
-    rerun_step, differences, note_finding, other_future, some, table_view, time_left, when,
+    count_trial, differences, leave_out, note_finding, other_future, rerun_step, some, table_view, time_left, traces,
+    when,
 )
+from .other_tables import OTHER_ROWS, context_tables, known_times, later_changed, table_name
+from .other_tables import with_table
 from ...features.certify.lookahead import informative_rows
 from ...features.certify.subject import in_words
 
-from ...data.timegrid import index_ns, utc_index
-
-# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #1be7f774
+# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #dc96b994
 def _collect(case, found, cut, kind, table):
     "Compare one changed run with the base and keep what rows up to the cut have noticed."
     diff = differences(case.view, table_view(table, case.candles))
@@ -29,11 +30,13 @@ def _collect(case, found, cut, kind, table):
         found.lost.append((cut, kind, lost[lost <= cut]))
     if diff.columns:
         found.columns.append((cut, kind, diff.columns))
-    if diff.wrong is None:
+    if not diff.names:
         return
-    after = diff.at[diff.wrong.any(axis=0)]
+    before = diff.at <= cut
+    wrong = np.zeros(diff.old.shape, dtype=bool) if diff.wrong is None else diff.wrong
+    after = diff.at[wrong.any(axis=0)]
     found.lag = min([found.lag, *(after[after > cut] - cut - 1)])
-    early = diff.wrong & (diff.at <= cut)
+    early = wrong & before | traces(diff.old, diff.values, before)
     for i in np.flatnonzero(early.any(axis=1)):
         rows = np.flatnonzero(early[i])
         row, known = rows[-1], max(1, int((~np.isnan(diff.old[i][diff.at <= cut])).sum()))
@@ -47,6 +50,9 @@ def _collect(case, found, cut, kind, table):
         item["rows"] = max(item["rows"], len(rows))
         item["first"][cut] = int(diff.at[rows].min())
         item["share"].append(len(rows) / known)
+
+
+_OF_FEATURES = ("feature look-ahead", "higher timeframe on open", "survivorship")  # tried by the same runs
 
 
 def try_futures(case: SimpleNamespace, share: float = 0.3) -> SimpleNamespace:
@@ -74,16 +80,24 @@ def try_futures(case: SimpleNamespace, share: float = 0.3) -> SimpleNamespace:
     informative = informative_rows(SimpleNamespace(x=x, step=case.step, rows=case.n, candles=case.candles))
     rest = case.rng.permutation(np.setdiff1d(np.arange(case.n), informative))
     single = [int(row) for row in np.concatenate([informative, rest]) if case.zone <= row <= last]
+    tried = 0
     for number, (cut, kind) in enumerate([*plan, *((row, "random") for row in single)]):
         enough = number >= len(plan) + (30 if found.evidence else 0)
         if enough and (found.evidence or found.lost or not time_left(case, share)):
             break
         table = rerun_step(case, "features", other_future(case.candles, cut + 1, kind, case.seed + number))
+        count_trial(case, *_OF_FEATURES, failed=table is None)
+        tried += 1
         if table is not None:
             _collect(case, found, cut, kind, table)
+    if tried < len(plan) + len(single) and not found.evidence and not found.lost:
+        left = len(plan) + len(single) - tried
+        leave_out(case, f"{left} of {len(single)} single rows not tried: time was up", *_OF_FEATURES[:2])
     case.lag = max(0, found.lag)
     if found.lag == case.n and not found.evidence:
-        case.notes.append("the features do not react to the candles: only calendar columns may do that")
+        why = "the features do not react to the candles: only calendar columns may do that"
+        case.notes.append(why)
+        leave_out(case, why, *_OF_FEATURES[:2], whole=True)
     return found
 
 # %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #72f4311a
@@ -109,7 +123,7 @@ def _period_of(case, item, cuts):
             return pd.Timedelta(period)
     return None
 
-# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #4dfef738
+# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #a4a08095
 def judge_features(case: SimpleNamespace, found: SimpleNamespace) -> None:
     """Name what was found in the features.
 
@@ -133,7 +147,7 @@ def judge_features(case: SimpleNamespace, found: SimpleNamespace) -> None:
         groups.setdefault(kind, []).append((name, item, period))
     for kind, items in groups.items():
         name, item, period = max(items, key=lambda entry: entry[1]["rows"])
-        text = f"`{name}` at {when(case, item['at'])} is {in_words(item['old'])}, and {in_words(item['new'])} "
+        text = f"`{name}` at {when(case, item['at'])} is {_both(item['old'], item['new'])} "
         text += f"when only candles after {when(case, item['cut'])} are changed ({item['kind']})"
         ahead, changed = max(cut - first + 1 for cut, first in item["first"].items()), np.median(item["share"])
         text += "; " + {
@@ -144,13 +158,24 @@ def judge_features(case: SimpleNamespace, found: SimpleNamespace) -> None:
             "feature look-ahead": f"it looks at least {ahead} candle{'s' * (ahead > 1)} ahead",
         }[kind]
         others = f"; the same in {some([n for n, *_ in items if n != name])}" if len(items) > 1 else ""
-        note_finding(case, kind, "features", text + others, max(i["rows"] for _, i, _ in items))
+        what = {
+            "fit on test rows": "columns computed from the whole table",
+            "higher timeframe on open": "a longer candle read before it is complete",
+            "feature look-ahead": f"columns that read {ahead} candle{'s' * (ahead > 1)} ahead",
+        }[kind]
+        note_finding(case, kind, "features", text + others, max(i["rows"] for _, i, _ in items), what)
     if found.columns:
         cut, kind, names = found.columns[0]
         text = f"{some(names)} come or go when only candles after {when(case, cut)} are changed ({kind}): "
         text += "the columns are chosen on the whole table"
-        note_finding(case, "fit on test rows", "features", text, case.n)
+        note_finding(case, "fit on test rows", "features", text, case.n, "columns chosen on the whole table")
     lost_rows(case, found.lost, "features")
+
+
+def _both(old, new):
+    "Two values in words, with what parts them where the words are the same."
+    one, two = in_words(old), in_words(new)
+    return f"{one}, and {two}" if one != two else f"{one}, and differs by {abs(new - old):.2g}"
 
 
 def _words(period):
@@ -162,8 +187,8 @@ def _words(period):
         return f"{minutes // 1440} days"
     return f"{minutes // 60} hours" if minutes % 60 == 0 else f"{minutes} minutes"
 
-# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #81243da1
-def lost_rows(case: SimpleNamespace, lost: list, step: str) -> None:
+# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #a89eda9a
+def lost_rows(case: SimpleNamespace, lost: list, step: str, by: str = "later candles") -> None:
     """Note rows that are in the table only because of later candles.
 
     Parameters
@@ -174,6 +199,8 @@ def lost_rows(case: SimpleNamespace, lost: list, step: str) -> None:
         (cut, kind of future, candle positions of rows that come or go) per changed run
     step : str
         features | labels | split: where the rows are chosen
+    by : str, default "later candles"
+        what was changed
 
     Returns
     -------
@@ -185,9 +212,10 @@ def lost_rows(case: SimpleNamespace, lost: list, step: str) -> None:
         cut, kind, rows = max(lost, key=lambda entry: len(entry[2]))
         text = f"{len(rows)} rows up to {when(case, cut)}, such as {when(case, rows[-1])}, come or go "
         text += f"when only candles after it are changed ({kind}): rows are chosen by what happened later"
-        note_finding(case, "survivorship", step, text, len(rows))
+        what = {"features": "rows", "labels": "labelled rows"}.get(step, "test rows") + f" chosen by {by}"
+        note_finding(case, "survivorship", step, text, len(rows), what)
 
-# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #8d283f96
+# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #31efea6c
 def judge_beginning(case: SimpleNamespace, found: SimpleNamespace) -> None:
     """Do early rows look into a stretch of candles that leaves no trace in far later rows?
 
@@ -212,6 +240,7 @@ def judge_beginning(case: SimpleNamespace, found: SimpleNamespace) -> None:
         table = rerun_step(
             case, "features", pd.concat([case.candles.iloc[: cut + 1], stretch, case.candles.iloc[end:]]),
         )
+        count_trial(case, "feature look-ahead", failed=table is None)
         diff = None if table is None else differences(case.view, table_view(table, case.candles))
         if diff is None or diff.wrong is None:
             continue
@@ -226,53 +255,11 @@ def judge_beginning(case: SimpleNamespace, found: SimpleNamespace) -> None:
             others = f"; the same in {some(names[1:])}" if len(names) > 1 else ""
             return note_finding(
                 case, "feature look-ahead", "features", text + others, int((diff.wrong[i] & (diff.at <= cut)).sum()),
+                "first rows filled from behind",
             )
 
-# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #66ffe779
-def _flat(context, path=()):
-    "All tables of a nested dict with their paths."
-    for name, value in (context or {}).items():
-        if isinstance(value, dict):
-            yield from _flat(value, (*path, name))
-        elif isinstance(value, (pd.DataFrame, pd.Series)) and len(value):
-            yield (*path, name), value
-
-
-def _replaced(context, path, table):
-    "The same nested dict with another table at one path."
-    return {**context, path[0]: table if len(path) == 1 else _replaced(context[path[0]], path[1:], table)}
-
-
-def _known_times(path, table, base):
-    "ns at which each row of a table was known, and the length of its own rows (0: it has none)."
-    column = next(
-        (n for n in ("timestamp", "open_time") if isinstance(table, pd.DataFrame) and n in table.columns), None,
-    )
-    index = table.index if column is None else pd.DatetimeIndex(pd.to_datetime(table[column], utc=True))
-    if not isinstance(index, pd.DatetimeIndex):
-        return None, 0
-    times = index_ns(utc_index(index))
-    if path[0] == "onchain":
-        return (times // (24 * _HOUR) + 1) * 24 * _HOUR, 0
-    gaps = np.diff(np.unique(times))
-    step = int(np.median(gaps)) if len(gaps) else 0
-    candles = isinstance(table, pd.DataFrame) and any(str(n).lower() == "close" for n in table.columns)
-    step = step if candles or step == base and np.mean(gaps == step) > 0.9 else 0
-    return times + step, step
-
-
-def _later_changed(table, later, rng):
-    "The table with other numbers in the rows that are known later."
-    factor = np.exp(0.5 * rng.standard_normal(len(table)))
-
-    def change(column):
-        values = column.to_numpy(dtype="float64")
-        return np.where(later, (values + 1e-6) * factor, values)
-
-    if isinstance(table, pd.Series):
-        return pd.Series(change(table), table.index, name=table.name)
-    numbers = [n for n in table.columns if pd.api.types.is_float_dtype(table[n])]
-    return table.assign(**{n: change(table[n]) for n in numbers})
+# %% ../../../nbs/75_audit/30_leaks/20_features.ipynb #0b9bfd15
+_OF_TABLES = ("feature look-ahead", "higher timeframe on open", "contemporaneous coin")
 
 
 def try_context(case: SimpleNamespace, cuts: int = 10) -> None:
@@ -283,7 +270,7 @@ def try_context(case: SimpleNamespace, cuts: int = 10) -> None:
     case : SimpleNamespace
         result of `open_case`, after labels were measured (case.reach)
     cuts : int, default 10
-        places per table
+        places per table; at four of them level and scale are changed too
 
     Returns
     -------
@@ -291,22 +278,26 @@ def try_context(case: SimpleNamespace, cuts: int = 10) -> None:
         nothing; findings are noted
     """
     trail = max(0, 1 - case.reach)  # the row decided at a cut
-    for path, table in _flat(case.context):
-        known, step = _known_times(path, table, case.step)
+    for path, table in context_tables(case.context):
+        name = table_name(path)
+        known, step = known_times(path, table, case.time, case.step)
         if known is None:
-            case.notes.append(f"the table `{'.'.join(map(str, path))}` has no times: it cannot be judged")
+            case.notes.append(f"the table `{name}` has no times: it cannot be judged")
+            leave_out(case, f"the table `{name}` has no times", "contemporaneous coin")
             continue
         found = SimpleNamespace(cuts=[], evidence={}, lost=[], columns=[], lag=0)
-        for cut in np.unique(np.linspace(case.zone, case.n - 12, cuts).astype(int) + case.rng.integers(0, 9, cuts)):
+        places = np.linspace(case.zone, case.n - 12, cuts).astype(int) + case.rng.integers(0, 9, cuts)
+        plan = [(cut, OTHER_ROWS[0]) for cut in np.unique(places)]
+        plan += [(int(cut), kind) for cut in places[[cuts // 3, -2]] for kind in OTHER_ROWS[1:]]
+        for cut, kind in plan:
             later = known > case.time[cut] + case.step
             if later.any():
-                changed = rerun_step(
-                    case, "features", case.candles,
-                    _replaced(case.context, path, _later_changed(table, later, case.rng)),
-                )
+                other = with_table(case.context, path, later_changed(table, later, case.rng, kind))
+                changed = rerun_step(case, "features", case.candles, other)
+                count_trial(case, *_OF_TABLES, failed=changed is None)
                 if changed is not None:
-                    _collect(case, found, int(cut) + trail, "other numbers", changed)
-        _judge_context(case, found, ".".join(map(str, path)), step, trail)
+                    _collect(case, found, int(cut) + trail, kind, changed)
+        _judge_context(case, found, name, step, trail)
 
 
 def _judge_context(case, found, name, step, trail):
@@ -315,11 +306,13 @@ def _judge_context(case, found, name, step, trail):
         column, item = max(found.evidence.items(), key=lambda entry: entry[1]["rows"])
         kind = "contemporaneous coin" if step else "feature look-ahead"
         kind = "higher timeframe on open" if step > case.step else kind
-        text = f"`{column}` at {when(case, item['at'])} is {in_words(item['old'])}, and {in_words(item['new'])} "
+        text = f"`{column}` at {when(case, item['at'])} is {_both(item['old'], item['new'])} "
         text += f"when only rows of `{name}` are changed that became known after the close of "
         text += when(case, item["cut"] - trail)
-        note_finding(case, kind, "features", text, item["rows"])
+        whole = np.median(item["share"]) > 0.5
+        what = f"a column computed from all rows of `{name}`" if whole else f"`{name}` read before it was known"
+        note_finding(case, kind, "features", text, item["rows"], what)
     elif found.columns:
         text = f"{some(found.columns[0][2])} come or go when only later rows of `{name}` are changed"
-        note_finding(case, "feature look-ahead", "features", text, case.n)
-    lost_rows(case, found.lost, "features")
+        note_finding(case, "feature look-ahead", "features", text, case.n, f"columns chosen by later rows of `{name}`")
+    lost_rows(case, found.lost, "features", f"later rows of `{name}`")

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['judge_fit']
 
-# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #328a2022
+# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #59636de2
 import numpy as np
 import pandas as pd
 
 from ...config import DataError
-from .case import note_finding, other_future, some, table_view, time_left, when
+from .case import count_trial, leave_out, note_finding, other_future, some, table_view
+from .case import time_left, traces, when
+from .other_tables import context_after
 from .rows import CHANGES, LABELS, other_test_rows
 from ..steps import outcome, run_steps
 from ...features.certify.subject import in_words, unequal
@@ -37,7 +39,7 @@ def _spread(values):
     "Standard deviation per column, over what is finite; never 0."
     return np.nanstd(np.where(np.isfinite(values), values, np.nan), axis=1) + 1e-300
 
-# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #e4eadffe
+# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #fa022257
 class _Base:
     "The honest run of one fold, its own noise, and the questions put to every model."
 
@@ -51,19 +53,31 @@ class _Base:
         if case.complete:
             self.questions = self.questions.dropna()
         self.answers = self.run.forecast(self.questions)
+        self.noise, self.steady, self.limit = 0.0, True, 1e-6 * float(np.std(self.answers)) + 1e-9
+        self.fixed = True  # nothing is drawn without a seed
         self.names, self.table, self.index = _train_table(self.run)
         self.border = None  # candle up to which training rows are compared; None: all of them
 
     def again(self, **changes):
         "The run, perhaps with a change."
         candles = changes.pop("candles", self.case.candles)
+        context = changes.pop("context", self.case.context)
         return run_steps(
-            self.case.pipeline, candles, self.case.context, seed=self.case.seed, fold=self.fold, rows=self.rows,
+            self.case.pipeline, candles, context, seed=self.case.seed, fold=self.fold, rows=self.rows,
             complete=self.case.complete, **changes,
         )
 
     def measure_noise(self):
-        "How much two identical runs differ."
+        "How much two identical runs differ, and whether a learner draws its own seed."
+        other = self.again(entropy=1)
+        names, table, _ = _train_table(other)
+        same = names == self.names and table.shape == self.table.shape and unequal(
+            table, self.table, _spread(self.table),
+        ) is None
+        free = float(np.abs(other.forecast(self.questions, 1) - self.answers).max(initial=0.0))
+        if same and free == 0.0:
+            return
+        self.fixed = False
         second = self.again()
         noise = np.abs(second.forecast(self.questions) - self.answers)
         names, table, _ = _train_table(second)
@@ -74,6 +88,9 @@ class _Base:
         if not self.steady or self.noise > 1e-6:
             what = "the prepared table differs" if not self.steady else f"forecasts differ by up to {self.noise:.2g}"
             self.case.notes.append(f"not deterministic: {what} between two runs with the same seeds")
+        elif not same or free > 1e-6:
+            what = f"forecasts differ by up to {free:.2g}" if same else "the prepared table differs"
+            self.case.notes.append(f"not deterministic: {what} when the operating system's random numbers are others")
 
 # %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #4fac1097
 def _table_differs(base, run):
@@ -113,7 +130,7 @@ def _answers_differ(base, run):
     text = f"the model, fitted on the same training rows, answers {values} to the same row"
     return text, int((difference > base.limit).sum())
 
-# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #70857284
+# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #56b092ea
 def _test_positions(base):
     "Rows of the feature table to change: the test rows of the final split where they can be found in it."
     run, test = base.run, base.rows[1]
@@ -137,31 +154,41 @@ def _rows_differ(base, run, rows):
     return prepared | forecast.reindex(rows, fill_value=False).to_numpy()
 
 
+def _unsettled(case, part, last):
+    "Rows of a part whose outcome is not known at the close of a candle."
+    label = pd.Index(case.labels.keys).get_indexer(case.view.keys[part])
+    ahead = np.where(label >= 0, case.ahead[np.maximum(label, 0)], max(1, case.reach))
+    return part[case.view.at[part] + np.maximum(ahead, 1) > last]
+
+
 def _own_label(case, base, run, part, kind):
-    "Do prepared test rows or their forecasts depend on their own labels, or on later ones?"
-    if not _rows_differ(base, run, base.run.test).any():
+    "Do prepared test rows or their forecasts depend on their own labels, on later ones, or on unsettled ones?"
+    noticed = base.run.test[_rows_differ(base, run, base.run.test)]
+    if not len(noticed):
         return None
     at = case.view.at
-    middle = np.sort(at[part])[len(part) // 2]
-    run = base.again(change=other_test_rows(kind, base.rows[0], part[at[part] >= middle], case.seed))
-    if len(run.X) != len(run.features):
-        return None
-    rows = base.run.test[at[base.run.test] <= middle]
-    hit = np.flatnonzero(_rows_differ(base, run, rows))
-    if not len(hit):
-        return None
-    row = f"the prepared features or the forecast of the test row at {when(case, at[rows[hit[-1]]])}"
-    return f"{row} change, although only its own label and later ones did", len(hit)
+    first = int(at[noticed].min())
+    for last in (int(np.sort(at[part])[len(part) // 2]), first, first + max(1, case.reach) // 2):
+        changed = _unsettled(case, part, last)
+        run = base.again(change=other_test_rows(kind, base.rows[0], changed, case.seed))
+        if len(run.X) != len(run.features):
+            return None
+        rows = base.run.test[at[base.run.test] <= last]
+        hit = np.flatnonzero(_rows_differ(base, run, rows))
+        if len(hit):
+            row = f"the prepared features or the forecast of the test row at {when(case, at[rows[hit[-1]]])}"
+            return f"{row} change, although only labels that were not settled then did", len(hit)
+    return None
 
-# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #952565c5
+# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #1597a717
 _ORDER = (
     "other numbers", "turned round", "training rows", "planted", "nearly all high", "nearly all low",
     "training rows turned round",
 )
 
 
-def _try_tables(case, base):
-    "Change the test rows of both tables."
+def _try_tables(case, base, few=False):
+    "Change the test rows of both tables; few: the two most telling changes only."
     train, part = base.rows[0], _test_positions(base)
     at = case.view.at
     if not case.forward and len(base.run.X) == len(base.run.features):
@@ -169,9 +196,11 @@ def _try_tables(case, base):
         base.border = int(np.quantile(at[part], 0.4))
         part = part[at[part] > base.border]
     for number, kind in enumerate(_ORDER):
-        if number > 3 and not time_left(case):
-            case.notes.append(f"time was up before {len(_ORDER) - number} changes of the test rows were tried")
-            return
+        if number > (1 if few else 3) and not time_left(case):
+            why = f"time was up before {len(_ORDER) - number} changes of the test rows were tried"
+            if not few:
+                case.notes.append(why)
+            return leave_out(case, f"fold {base.fold}: {why}", "fit on test rows")
         try:
             run = base.again(change=other_test_rows(kind, np.setdiff1d(train, part), part, case.seed))
             difference = _table_differs(base, run) if base.steady else None
@@ -181,13 +210,17 @@ def _try_tables(case, base):
                 step, difference = "predict", _own_label(case, base, run, part, kind)
         except Exception:
             case.failed += 1
+            count_trial(case, "fit on test rows", failed=True)
             continue
+        count_trial(case, "fit on test rows")
         if difference is not None:
             evidence = f"when only {CHANGES[kind]} are changed ({kind}), {difference[0]}"
-            note_finding(case, "fit on test rows", step, evidence, difference[1])
+            what = {"prepare": "tables prepared with test rows", "fit": "a model that depends on test rows"}
+            what = what.get(step, "forecasts that use unsettled outcomes")
+            note_finding(case, "fit on test rows", step, evidence, difference[1], what)
             return
 
-# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #d122c85d
+# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #b11f6674
 def _same_training(base, run, train):
     "Are the features and labels of the training rows, as first made, the same?"
     one, two = (_values(r.features.iloc[train]) for r in (base.run, run))
@@ -198,8 +231,11 @@ def _same_training(base, run, train):
 def _try_candles(case, base):
     "Change the candles after the training part; True: the trial ended without a finding."
     train = base.rows[0]
-    last = int(case.view.at[train].max()) + max(0, case.reach)
+    first = int(case.view.at[base.rows[1]].min())  # what lies between training and test may be used
+    last = max(int(case.view.at[train].max()) + max(0, case.reach), first - 1)
     if case.whole or case.n - last < 20:
+        why = "the labels use all candles" if case.whole else "fewer than 20 candles follow the training rows"
+        leave_out(case, f"fold {base.fold}: {why}, so other candles were not tried", "fit on test rows")
         return False
     for number, kind in enumerate(("random", "repeated", "rising", "random")):
         if number > 1 and not time_left(case):
@@ -214,14 +250,17 @@ def _try_candles(case, base):
                 step, difference = "fit", _answers_differ(base, base.again(candles=market))
         except Exception:
             case.failed += 1
+            count_trial(case, "fit on test rows", failed=True)
             continue
+        count_trial(case, "fit on test rows")
         if difference is not None:
             evidence = f"when only candles after {when(case, last)} are changed ({kind}), {difference[0]}"
-            note_finding(case, "fit on test rows", step, evidence, difference[1])
+            what = {"prepare": "tables prepared with later candles", "fit": "a model that depends on later candles"}
+            note_finding(case, "fit on test rows", step, evidence, difference[1], what[step])
             return False
     return True
 
-# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #b746a045
+# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #39c0d09a
 def _try_later(case, base):
     "Do prepared rows look ahead within the test part?"
     early = any(f["step"] in ("features", "prepare") for f in case.findings)
@@ -236,41 +275,127 @@ def _try_later(case, base):
                 continue
             values = _values(run.X)
             wrong = unequal(values, whole, _spread(whole))
+            hidden = traces(whole, values, np.isin(np.arange(whole.shape[1]), test) & (at <= cut))
+            wrong = hidden if wrong is None else wrong | hidden
         except Exception:
             case.failed += 1
+            count_trial(case, "feature look-ahead", failed=True)
             continue
+        count_trial(case, "feature look-ahead")
         rows = test[at[test] <= cut]
-        hit = np.flatnonzero(wrong[:, rows].any(axis=0)) if wrong is not None else []
+        hit = np.flatnonzero(wrong[:, rows].any(axis=0))
         if len(hit):
             row, i = rows[hit[-1]], int(np.argmax(wrong[:, rows[hit[-1]]]))
             change = f"turns from {in_words(whole[i, row])} to {in_words(values[i, row])}"
             text = f"`{base.names[i]}` of the prepared row at {when(case, at[row])} {change} "
             text += f"when only candles after {when(case, cut)} are changed ({kind})"
-            note_finding(case, "feature look-ahead", "prepare", text, len(hit))
+            note_finding(case, "feature look-ahead", "prepare", text, len(hit), "prepared rows that read later candles")
             return
+
+
+def _later_values(rows, first):
+    "Rows to forecast with other numbers from one of them on."
+    other = rows.copy()
+    for name in rows.columns[[pd.api.types.is_float_dtype(kind) for kind in rows.dtypes]]:
+        column = rows[name].to_numpy(copy=True)
+        column[first:] = 3 * column[first:] + 0.01
+        other[name] = column
+    return other
 
 
 def _try_forecasts(case, base):
-    "Do forecasts depend on the rows that come after them?"
+    "Do forecasts depend on the rows that come after them? Many rows together, and single ones."
     rows = base.run.X.iloc[base.run.test]
     together = base.run.forecast(rows)
-    limit = 1e-3 * float(np.std(together)) + 1e-7 + 5 * float(np.abs(base.run.forecast(rows) - together).max())
-    for fraction in (0.5, 0.25, 0.9):
-        half = int(fraction * len(rows))
+    draws = [base.run.forecast(rows, entropy) for entropy in (None, 1, 2)]
+    spread = max(float(np.abs(draw - together).max(initial=0.0)) for draw in draws)
+    limit = 1e-3 * float(np.std(together)) + 1e-7 + 5 * spread
+    for part in dict.fromkeys((len(rows) // 2, 1, len(rows) // 4, 2, int(0.9 * len(rows)))):
+        if not 0 < part < len(rows):
+            continue
         try:
-            alone = base.run.forecast(rows.iloc[:half]) if half else np.empty(0)
+            alone = base.run.forecast(rows.iloc[:part])
+            other = base.run.forecast(_later_values(rows, part))[:part] if rows.columns.is_unique else together[:part]
         except Exception:
             case.failed += 1
+            count_trial(case, "fit on test rows", failed=True)
             continue
-        wrong = np.abs(alone - together[:half]) > limit
-        if wrong.any():
-            row, left = int(np.argmax(wrong)), len(rows) - half
-            text = f"the forecast of test row {row} is {together[row]:.4g} together with all {len(rows)} test rows, "
-            text += f"and {alone[row]:.4g} when the last {left} are left out: forecasts depend on later rows"
-            note_finding(case, "fit on test rows", "predict", text, int(wrong.sum()))
-            return
+        count_trial(case, "fit on test rows")
+        for change, answers in (("have other numbers", other), ("are left out", alone)):
+            wrong = np.abs(answers - together[:part]) > limit
+            if wrong.any():
+                row, left = int(np.argmax(wrong)), len(rows) - part
+                text = f"the forecast of test row {row} is {together[row]:.4g} together with all {len(rows)} test rows,"
+                text += f" and {answers[row]:.4g} when the last {left} {change}: forecasts depend on later rows"
+                what = "forecasts that wait for later rows"
+                return note_finding(case, "fit on test rows", "predict", text, int(wrong.sum()), what)
 
-# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #f05f86f2
+
+def _try_end_to_end(case, base):
+    "Do forecasts before a candle move when candles and other tables after it do?"
+    if case.findings or len(base.run.X) != len(base.run.features) or not len(base.run.test):
+        return
+    at, test = case.view.at, base.run.test
+    noise = float(np.abs(base.again(entropy=1).p - base.run.p).max(initial=0.0)) if not base.fixed else 0.0
+    limit = 1e-6 + 5 * max(noise, base.noise) + 1e-3 * float(np.std(base.run.p))
+    for number, (fraction, kind) in enumerate(((0.3, "random"), (0.6, "times seven"), (0.85, "repeated"))):
+        if number and not time_left(case):
+            return leave_out(case, f"{3 - number} of 3 futures of the whole run: time was up", "feature look-ahead")
+        cut = int(np.sort(at[test])[int(fraction * len(test))])
+        try:
+            run = base.again(
+                candles=other_future(case.candles, cut + 1, kind, case.seed + number),
+                context=context_after(case.context, int(case.time[cut]) + case.step, case.time, case.step, number),
+            )
+            if not run.features.index.equals(base.run.features.index) or not np.array_equal(run.test, test):
+                continue
+            wrong = (np.abs(run.p - base.run.p) > limit) & (at[test] <= cut - max(0, 1 - case.reach))
+        except Exception:
+            case.failed += 1
+            count_trial(case, "feature look-ahead", failed=True)
+            continue
+        count_trial(case, "feature look-ahead")
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[-1])
+            text = f"the forecast at {when(case, at[test[row]])} is {base.run.p[row]:.4g}, and {run.p[row]:.4g} when "
+            text += f"only candles and other tables after {when(case, cut)} are changed ({kind})"
+            what = "forecasts that move with later candles"
+            return note_finding(case, "feature look-ahead", "predict", text, int(wrong.sum()), what)
+
+
+def _try_shared_folds(case):
+    "Is a fold's model the same when rows of its test part, which earlier folds learn from, have other labels?"
+    last = len(case.folds) - 1
+    test = case.folds[last][1]
+    before = tuple(fold for fold in case.folds[:last] if np.isin(test, fold[0]).any())[-3:]
+    only = np.setdiff1d(test, case.folds[last][0])
+    if not before or not len(only):
+        return
+    try:
+        runs = [
+            run_steps(
+                case.pipeline, case.candles, case.context, seed=case.seed, rows=case.folds[last], before=before,
+                complete=case.complete, change=change,
+            )
+            for change in (None, None, other_test_rows("turned round", case.folds[last][0], only, case.seed))
+        ]
+        questions = runs[0].X.iloc[runs[0].train[:300]]
+        one, again, other = (run.forecast(questions) for run in runs)
+    except Exception:
+        case.failed += 1
+        return count_trial(case, "fit on test rows", failed=True)
+    count_trial(case, "fit on test rows")
+    limit = 5 * np.abs(again - one).max(initial=0.0) + 1e-6 * float(np.std(one)) + 1e-9
+    wrong = np.abs(other - one) > limit
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        text = f"fitted after the folds before it, the model of fold {last} answers {other[row]:.4g} instead of "
+        text += f"{one[row]:.4g} to the same row when only labels of its test rows are changed: what an earlier fold "
+        text += "learned of them is still in the model"
+        what = "a model that goes on from fold to fold"
+        note_finding(case, "fit on test rows", "fit", text, int(wrong.sum()), what)
+
+# %% ../../../nbs/75_audit/30_leaks/51_fit.ipynb #fd6f1b9a
 def _by_time(case):
     "A split by time of the rows that the pipeline uses."
     used = np.unique(np.concatenate([part for fold in case.folds for part in fold]))
@@ -294,23 +419,41 @@ def judge_fit(case) -> None:
     None
         nothing; findings are noted
     """
-    # fold, its rows (None: the pipeline's own), whether the tables are changed, whether later candles are
-    if case.forward:
-        plans = [(case.forward[-1], None, True, True)]
-    else:
-        plans = [(0, None, True, False), (0, _by_time(case), False, True)]
-    for fold, rows, tables, later in plans:
+    noise = 0.0  # between identical runs of the folds before
+    for number, (fold, rows, tables, later) in enumerate(_plans(case)):
+        if number >= (1 if case.forward else 2) and any(f["kind"] == "fit on test rows" for f in case.findings):
+            return
         if not all(len(part) for part in (case.folds[fold] if rows is None else rows)):
+            leave_out(case, f"fold {fold} has no training or no test rows", "fit on test rows")
             continue
+        few = number > 0 and rows is None
         try:
             base = _Base(case, fold, rows)
             if tables:
                 _try_forecasts(case, base)
-            base.measure_noise()
+            if not few:
+                base.measure_noise()
+                noise = base.noise
+            base.noise, base.limit = max(base.noise, noise), max(base.limit, 5 * noise)
         except Exception as error:
             case.notes.append(f"fold {fold} cannot be run again: {type(error).__name__}: {error}")
+            leave_out(case, f"fold {fold} cannot be run again: {type(error).__name__}", "fit on test rows")
             continue
         if tables:
-            _try_tables(case, base)
-        if later and _try_candles(case, base):
+            _try_tables(case, base, few)
+        if later and (not few or time_left(case)) and _try_candles(case, base) and not few:
             _try_later(case, base)
+        if case.forward and not few:
+            _try_end_to_end(case, base)
+    if len(case.folds) > 1:
+        _try_shared_folds(case)
+
+
+def _plans(case):
+    "Which folds are judged: number, rows (None: the pipeline's own), whether tables and later candles are changed."
+    folds = case.forward or list(range(len(case.folds)))
+    chosen = list(dict.fromkeys([folds[-1], folds[0], folds[len(folds) // 2]]))
+    if case.forward:
+        return [(fold, None, True, True) for fold in chosen]
+    own = [(fold, None, True, False) for fold in dict.fromkeys([0, *chosen])]
+    return [own[0], (0, _by_time(case), False, True), *own[1:]]

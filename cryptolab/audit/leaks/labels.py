@@ -6,7 +6,7 @@
 __all__ = ['FUTURES', 'label_view', 'changed_labels', 'measure_labels', 'judge_same_bar', 'coin_market',
            'judge_smoothed']
 
-# %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #d7de2cb8
+# %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #43e7f4d7
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +14,8 @@ import pandas as pd
 
 from ...config import CryptolabError
 from ...data.timegrid import index_ns, utc_index
-from .case import keys_and_rows, rerun_step, note_finding, other_future, when
+from .case import count_trial, keys_and_rows, leave_out, note_finding, other_future
+from .case import rerun_step, when
 from .features import lost_rows
 from ..steps import outcome, row_times
 from ...features.certify.subject import in_words
@@ -87,7 +88,7 @@ def changed_labels(case: SimpleNamespace, cut: int, kind: str, seed: int = 0) ->
     at = base.at[one]
     return at[wrong | turned], np.concatenate([at[turned], gone]), (old[wrong | turned], new[wrong | turned])
 
-# %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #85a2701f
+# %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #d8293095
 def measure_labels(case: SimpleNamespace, cuts: int = 8) -> None:
     """Measure the reach of the labels; findings are noted.
 
@@ -110,6 +111,7 @@ def measure_labels(case: SimpleNamespace, cuts: int = 8) -> None:
     for cut in np.unique(np.linspace(case.n * 0.15, case.n - 80, cuts).astype(int)):
         for number, kind in enumerate(FUTURES):
             changed = changed_labels(case, int(cut), kind, case.seed + number)
+            count_trial(case, "same-bar label", "survivorship", failed=changed is None)
             if changed is None:
                 continue
             at, turned, _ = changed
@@ -127,7 +129,9 @@ def measure_labels(case: SimpleNamespace, cuts: int = 8) -> None:
     case.broken = early  # labels changed by candles after their declared end
     case.ahead = _ahead(case)
     if not reach:
-        case.notes.append("the labels do not react to the candles: their interval cannot be measured")
+        why = "the labels do not react to the candles: their interval cannot be measured"
+        case.notes.append(why)
+        leave_out(case, why, "same-bar label", "smoothed label", "label overlap", whole=True)
         case.reach = 1
     # at the end it is honest to know only the short trades
     lost_rows(case, [entry for entry in lost if entry[0] <= case.n - case.reach - 5], "labels")
@@ -142,7 +146,7 @@ def _ahead(case):
     declared = np.searchsorted(case.time + case.step, case.labels.t1) - np.searchsorted(case.time + case.step, close)
     return np.where(case.labels.t1 >= 0, np.clip(declared, 1, most), most)
 
-# %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #34746062
+# %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #bfcc195f
 def judge_same_bar(case: SimpleNamespace) -> None:
     """Is the label known at the decision?
 
@@ -162,7 +166,8 @@ def judge_same_bar(case: SimpleNamespace) -> None:
     at = case.labels.at[row]
     text = f"the label of {when(case, at)} is {in_words(case.labels.y[row])} whatever happens after that candle, "
     text += "and the features of the row use the candle too: the outcome is settled before the forecast is made"
-    note_finding(case, "same-bar label", "labels", text, int((~np.isnan(case.labels.y)).sum()))
+    what = "a label settled before the forecast"
+    note_finding(case, "same-bar label", "labels", text, int((~np.isnan(case.labels.y)).sum()), what)
 
 # %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #6481a276
 def coin_market(candles: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -219,7 +224,7 @@ def _learned(x, y, groups):
     forecast = x[~half] @ weights
     return float(np.corrcoef(forecast, y[~half])[0, 1]) if forecast.std() > 0 and y[~half].std() > 0 else 0.0
 
-# %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #97a6789b
+# %% ../../../nbs/75_audit/30_leaks/30_labels.ipynb #347ff1d2
 def _uses_past(case):
     "Does a label change when candles before the decision candle change, or that candle's own open, high and low?"
     names = [n for n in ("open", "high", "low") if n in case.candles]
@@ -232,6 +237,7 @@ def _uses_past(case):
             for name, factor in zip(names, (case.rng.choice([1 - spread / 2, 1 + spread / 2]), 1 + spread, 1 - spread)):
                 changed.iloc[at, changed.columns.get_loc(name)] = changed["close"].iloc[at] * factor
             labels = rerun_step(case, "labels", changed)
+            count_trial(case, "smoothed label", failed=labels is None)
             view = None if labels is None else label_view(labels, case.candles)
             if view is None or len(view.keys) != len(case.labels.keys) or (view.keys != case.labels.keys).any():
                 continue
@@ -256,21 +262,25 @@ def judge_smoothed(case: SimpleNamespace, markets: int = 4) -> None:
     None
         nothing; a finding is noted
     """
-    if case.reach < 1 - case.lag or case.whole or not _uses_past(case):
+    if case.reach < 1 - case.lag or case.whole:
+        why = "all candles are part of the label" if case.whole else "the label is settled before the decision"
+        return leave_out(case, why, "smoothed label", whole=True)
+    if not _uses_past(case):
         return
     parts = []
     for number in range(markets):
         market = coin_market(case.candles, np.random.default_rng([case.seed, number]))
         labels = rerun_step(case, "labels", market)
+        count_trial(case, "smoothed label", failed=labels is None)
         if labels is None:
-            return
+            return leave_out(case, "the labels fail in a market of coin flips", "smoothed label")
         view = label_view(labels, market)
         both = [known[view.at] for known in _known_before(market, case.lag)]
         good = ~np.isnan(view.y) & ~np.isnan(both[0]).any(axis=1) & ~np.isnan(both[1]).any(axis=1)
         parts.append((both[0][good], both[1][good], view.y[good], np.full(good.sum(), number)))
     signed, size, y, group = (np.concatenate(part) for part in zip(*parts))
     if len(y) < 400 or np.std(y) == 0:
-        return
+        return leave_out(case, f"only {len(y)} rows in the markets of coin flips", "smoothed label")
     y = pd.Series(y).rank().to_numpy() if len(np.unique(y)) > 10 else y
     effective = len(y) / 2 / max(1, case.reach)
     for x, least, what in ((signed, 0.3, "returns"), (size, 0.8, "sizes of moves")):
@@ -279,5 +289,6 @@ def judge_smoothed(case: SimpleNamespace, markets: int = 4) -> None:
             text = f"in a market whose returns are drawn one by one, past {what} forecast this label with a "
             text += f"correlation of {strength:.2f}: candles before the decision are part of the outcome, such as in "
             text += "the next value of a moving average"
-            note_finding(case, "smoothed label", "labels", text, int((~np.isnan(case.labels.y)).sum()))
+            what = "a label half decided by the past"
+            note_finding(case, "smoothed label", "labels", text, int((~np.isnan(case.labels.y)).sum()), what)
             return

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['overlapping', 'judge_overlap', 'judge_duplicates', 'judge_test_rows']
 
-# %% ../../../nbs/75_audit/30_leaks/40_split.ipynb #32fd0879
+# %% ../../../nbs/75_audit/30_leaks/40_split.ipynb #795afa35
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
-from .case import note_finding, other_future, when
+from .case import count_trial, leave_out, note_finding, other_future, when
 from .features import lost_rows
 from .labels import FUTURES, changed_labels
 from ..steps import run_steps
@@ -79,7 +79,7 @@ def _proof(case, train, train_ahead, test, test_ahead):
                 return int(changed[0][hit[0]]), later, changed[2][0][hit[0]], changed[2][1][hit[0]], is_train
     return None
 
-# %% ../../../nbs/75_audit/30_leaks/40_split.ipynb #7448e140
+# %% ../../../nbs/75_audit/30_leaks/40_split.ipynb #39a4b65b
 def judge_overlap(case: SimpleNamespace) -> None:
     """Do outcomes of training rows and test rows share candles?
 
@@ -97,7 +97,9 @@ def judge_overlap(case: SimpleNamespace) -> None:
     for train, test in case.folds:
         (_, a, ahead_a), (_, b, ahead_b) = _rows_of(case, train), _rows_of(case, test)
         if not len(a) or not len(b):
+            leave_out(case, "a fold without labelled rows", "label overlap")
             continue
+        count_trial(case, "label overlap")
         shuffled |= bool(a.max() > b.min())
         mask = overlapping(a, ahead_a, b, ahead_b, case.n)
         same = np.isin(a, b)
@@ -113,7 +115,7 @@ def judge_overlap(case: SimpleNamespace) -> None:
         text += f"at {when(case, first)} turns from {in_words(old)} to {in_words(new)} "
         text += f"when only candles after the {sides[1]} row at {when(case, later)} are changed"
         text += _declared(case)
-        note_finding(case, "label overlap", "split", text, total)
+        note_finding(case, "label overlap", "split", text, total, "outcomes of training and test rows overlap")
     elif shuffled and not case.chronological:
         case.notes.append(
             "training rows come after test rows; the labels do not overlap, so this alone cannot lift the accuracy"
@@ -127,7 +129,7 @@ def _declared(case):
         return "; the labels use all candles of the table"
     return f"; the declared end is too early: the label needs up to {case.reach} candles" if case.broken else ""
 
-# %% ../../../nbs/75_audit/30_leaks/40_split.ipynb #83851d0a
+# %% ../../../nbs/75_audit/30_leaks/40_split.ipynb #5105ea8c
 def judge_duplicates(case: SimpleNamespace) -> None:
     """Are rows on both sides of the split?
 
@@ -142,6 +144,7 @@ def judge_duplicates(case: SimpleNamespace) -> None:
         nothing; findings are noted
     """
     for train, test in case.folds:
+        count_trial(case, "duplicate rows", "no test set", "contemporaneous coin")
         both = np.intersect1d(train, test)
         if not len(test) or len(both) == len(np.unique(test)):
             text = f"all {len(test)} test rows are training rows too: nothing is left to judge by"
@@ -158,7 +161,8 @@ def judge_duplicates(case: SimpleNamespace) -> None:
             first = when(case, case.view.at[test][shared][0])
             text = f"{int(shared.sum())} test rows have training rows of the same time, such as {first}: "
             text += "another coin's outcome at the same moment, or a copy of the row"
-            note_finding(case, "contemporaneous coin", "split", text, int(shared.sum()))
+            what = "training rows at the times of test rows"
+            note_finding(case, "contemporaneous coin", "split", text, int(shared.sum()), what)
     X = case.run.X.select_dtypes("number").to_numpy(dtype="float64").T
     if not case.findings and len(case.run.X) != len(case.view.keys):
         _equal_rows(case, X[:, case.run.train], X[:, case.run.test], None, "prepare")
@@ -198,8 +202,10 @@ def judge_test_rows(case: SimpleNamespace) -> None:
     None
         nothing; a finding is noted
     """
-    if not case.chronological or any(f["kind"] == "survivorship" for f in case.findings):
+    if any(f["kind"] == "survivorship" for f in case.findings):
         return
+    if not case.chronological:
+        return leave_out(case, "training rows come after test rows: the split was not tried", "survivorship")
     base = np.sort(np.unique(np.concatenate([case.view.at[test] for _, test in case.folds])))
     lost = []
     for number, cut in enumerate(
@@ -213,7 +219,9 @@ def judge_test_rows(case: SimpleNamespace) -> None:
                 )
             except Exception:
                 case.failed += 1
+                count_trial(case, "survivorship", failed=True)
                 continue
+            count_trial(case, "survivorship")
             if not changed.features.index.equals(case.run.features.index):
                 continue
             other = np.unique(np.concatenate([case.view.at[test] for _, test in changed.folds]))

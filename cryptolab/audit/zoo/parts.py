@@ -607,6 +607,8 @@ class Entry:
         pipeline = self.build()
         if hasattr(self.build, "lead"):
             pipeline.context = companions(self.candles() if candles is None else candles, self.build.lead)
+        if hasattr(self.build, "tables"):
+            pipeline.context = self.build.tables(self.candles() if candles is None else candles)
         return pipeline
 
     def candles(self, n: int = 2_000, seed: int = 0) -> pd.DataFrame:
