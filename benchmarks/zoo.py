@@ -1,6 +1,7 @@
 """Do the leak detectors find every leak of the zoo, and leave every clean pipeline in peace?
 
 python -m benchmarks.zoo [--jobs 2] [--seeds 0 1] [--names NAME …] [--data-dir FOLDER] [--rows 2000]
+python -m benchmarks.zoo notebooks [-h]      whole notebooks of strangers, see `benchmarks.zoo_notebooks`
 
 Every pipeline of `cryptolab.audit.zoo.zoo` (written by people who had not seen the detectors) goes through
 `audit_pipeline` on its own generated market, once per seed, and on real candles (BTCUSDT 1h of --data-dir) where that
@@ -248,4 +249,8 @@ def main():
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["notebooks"]:
+        from benchmarks.zoo_notebooks import main as notebooks
+
+        sys.exit(notebooks(sys.argv[2:]))
     sys.exit(main())

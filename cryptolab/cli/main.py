@@ -26,6 +26,7 @@ from cryptolab.cli.common import (
     split_list,
 )
 from .data import data_app
+from .foreign import notebook_command
 from .runs import runs_app
 from .study import study_app
 from .v3 import v3_app
@@ -466,6 +467,7 @@ def publish_command(
 # %% ../../nbs/95_cli/90_main.ipynb #a724df7f
 for group in (data_app, runs_app, v3_app, study_app):
     app.add_typer(group)
+app.command("audit-notebook")(notebook_command)
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
