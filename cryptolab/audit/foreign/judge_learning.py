@@ -6,13 +6,13 @@
 __all__ = ['judge_fitted', 'label_reach', 'judge_overlap', 'judge_stopping', 'judge_choice', 'judge_scored',
            'judge_forecasts']
 
-# %% ../../../nbs/75_audit/80_foreign/72_judge_learning.ipynb #a4d45e27
+# %% ../../../nbs/75_audit/80_foreign/72_judge_learning.ipynb #c5e6f0f3
 import numpy as np
 
-from .judge import Case, _thin, _upstream, candles_of
+from .judge import Case, candles_of, thin, upstream
 from .trials import row_marks
 
-# %% ../../../nbs/75_audit/80_foreign/72_judge_learning.ipynb #5ca1fc85
+# %% ../../../nbs/75_audit/80_foreign/72_judge_learning.ipynb #222d4ff2
 def judge_fitted(case: Case) -> None:
     """Was a scaler, selector, imputer, decomposition or cluster model fitted on rows that are judged later?
 
@@ -32,35 +32,44 @@ def judge_fitted(case: Case) -> None:
         case.not_judged("fitted on test rows", "nothing was fitted by a known library")
     tested = [(fit, e, new) for fit, e, new in case.tested if new.sum() >= 20 and new.mean() > 0.5]
     for fit, event, new in tested[:20]:
-        marks = row_marks(case.base.array(event["X"]))[new]
+        asked = case.base.array(event["X"])[new]
         for transform in transforms:
-            if transform["id"] > event["id"]:
+            sources = [case.by_id[f] for f in transform["fits"] if f in case.by_id and case.by_id[f]["X"]]
+            if transform["id"] > event["id"] or not sources:
                 continue
             given, out = case.base.array(transform["X"]), case.base.array(transform["out"])
-            if out.shape[1] != case.base.array(event["X"]).shape[1] or len(given) != len(out):
+            rows = _same_rows(asked, out)
+            if rows is None or rows.max() >= len(given):
                 continue
-            among = np.isin(row_marks(out), marks)
-            sources = [case.by_id[f] for f in transform["fits"] if f in case.by_id]
-            if among.sum() < 0.5 * len(marks) or not sources:
-                continue
-            learned = np.concatenate(
-                [row_marks(case.base.array(s["X"])) for s in sources if s["X"]] or [np.empty(0, "uint64")]
-            )
-            both = np.isin(row_marks(given)[among], learned)
+            learned = np.concatenate([row_marks(case.base.array(s["X"])) for s in sources])
+            both = np.isin(row_marks(given)[rows], learned)
             if both.mean() > 0.5:
                 text = (
-                    f"{transform['name']} was fitted on {len(learned)} rows, {int(both.sum())} of them are test rows "
-                    f"of {fit['name']} "
+                    f"{transform['name']} was fitted on {len(learned):,} rows, and {int(both.sum()):,} of them are "
+                    "test "
+                    f"rows of {fit['name']} in cell {event['cell']}, line {event['line']}"
                 )
-                text += f"in cell {event['cell']}, line {event['line']}"
-                case.find(
-                    "fitted on test rows",
-                    sources[-1],
-                    text,
-                    marks=_thin(np.isin(row_marks(given), marks)),
-                    label="test rows among the rows it was fitted on",
-                )
+                mask = np.zeros(len(given), dtype=bool)
+                mask[rows] = True
+                label = "test rows among the rows it was fitted on"
+                case.find("fitted on test rows", sources[-1], text, marks=thin(mask), label=label)
     _state_that_moved(case, transforms)
+
+
+def _same_rows(asked, out):
+    "The rows of a transformed table that test rows hold, as they are, in some columns or at the end of a window."
+    one, two = asked.astype("float32"), out.astype("float32")
+    for column in np.argsort([-len(np.unique(two[:, j])) for j in range(two.shape[1])])[:2]:
+        values = two[:, column]
+        kinds, place = np.unique(values, return_index=True)
+        if len(kinds) < 0.8 * len(values) or len(kinds) < 50:
+            return None
+        for j in range(one.shape[1] - 1, -1, -1):
+            at = np.clip(np.searchsorted(kinds, one[:, j]), 0, len(kinds) - 1)
+            hit = kinds[at] == one[:, j]
+            if hit.mean() > 0.9:
+                return place[at[hit]]
+    return None
 
 
 def _state_that_moved(case, transforms):
@@ -87,7 +96,7 @@ def _state_that_moved(case, transforms):
             )
             text += "it was fitted on later rows"
             case.find(
-                "fitted on test rows", source, text, marks=_thin(out.any(axis=1)), label="rows whose values changed"
+                "fitted on test rows", source, text, marks=thin(out.any(axis=1)), label="rows whose values changed"
             )
             case.findings = [
                 f for f in case.findings if f["kind"] != "features see the future" or f["evidence"].get("exact")
@@ -102,7 +111,7 @@ def _state_that_moved(case, transforms):
                 f"{event['name']} was fitted on rows after the training part; the training rows of {first['name']} "
                 "change with them"
             )
-            case.find("fitted on test rows", event, text, marks=_thin(wrong.any(axis=1)), label="rows that changed")
+            case.find("fitted on test rows", event, text, marks=thin(wrong.any(axis=1)), label="rows that changed")
             case.findings = [f for f in case.findings if f["kind"] != "features see the future"]
             return
 
@@ -111,14 +120,14 @@ def _supervised(event):
     "Was it fitted with outcomes?"
     return bool(event["y"])
 
-# %% ../../../nbs/75_audit/80_foreign/72_judge_learning.ipynb #199043a8
+# %% ../../../nbs/75_audit/80_foreign/72_judge_learning.ipynb #ea7f0282
 def _positions(case, fit, event):
     "Candle, or place in the table that both come from, of training and test rows; and whether these are candles."
     a, b = candles_of(case, fit["X"]), candles_of(case, event["X"])
     if a is not None and b is not None:
         return a, b, True
-    for one in _upstream(case, fit["X"]):
-        for two in _upstream(case, event["X"]):
+    for one in upstream(case, fit["X"]):
+        for two in upstream(case, event["X"]):
             x, z = case.base.array(one), case.base.array(two)
             if x is None or z is None or x.shape[1] != z.shape[1]:
                 continue
@@ -237,23 +246,21 @@ def judge_overlap(case: Case) -> None:
             )
             text += "with training outcomes"
             where = next((e for e in case.events if e["kind"] == "split" and mixed), fit)
-            return case.find(
-                "label overlap", where, text, marks=_thin(shared), label="test rows whose outcome overlaps"
-            )
-        if mixed and (link := _neighbours(case, fit, a, places[0], test_y, b, places[1])) > 0.3:
+            return case.find("label overlap", where, text, marks=thin(shared), label="test rows whose outcome overlaps")
+        if mixed and (link := _neighbours(case, fit, places[0], test_y, places[1])) > 0.3:
             text = (
                 f"rows are shuffled, and outcomes of neighbours agree (correlation {link:.2f}): the training rows "
                 "beside a test row give it away"
             )
             where = next((e for e in case.events if e["kind"] == "split"), fit)
             return case.find(
-                "label overlap", where, text, marks=_thin(gap == 1), label="test rows with a training row beside them"
+                "label overlap", where, text, marks=thin(gap == 1), label="test rows with a training row beside them"
             )
     if not seen:
         case.not_judged("label overlap", "training and test rows could not be placed on one line of time")
 
 
-def _neighbours(case, fit, a, raw_a, test_y, b, raw_b):
+def _neighbours(case, fit, raw_a, test_y, raw_b):
     "Correlation of test outcomes with those of the training rows beside them."
     y, z = case.base.array(fit["y"]), case.base.array(test_y["y"]) if test_y is not None else None
     if z is None or len(y) != len(raw_a) or len(z) != len(raw_b):
@@ -265,7 +272,7 @@ def _neighbours(case, fit, a, raw_a, test_y, b, raw_b):
     one, two = np.array(pairs).T
     return float(np.corrcoef(one, two)[0, 1]) if one.std() and two.std() else 0.0
 
-# %% ../../../nbs/75_audit/80_foreign/72_judge_learning.ipynb #a98e199d
+# %% ../../../nbs/75_audit/80_foreign/72_judge_learning.ipynb #ded9c2cd
 def judge_stopping(case: Case) -> None:
     """Was the length of a training set by the rows that its forecasts are judged by?
 
@@ -326,7 +333,8 @@ def _groups(case):
     places = {}
     for fit in case.fits:
         places.setdefault((fit["cell"], fit["line"], fit["inside"]), []).append(fit)
-    for (_, _, inside), fits in places.items():
+        places.setdefault((fit["cell"], fit["line"], fit["inside"], fit["X"], fit["y"]), []).append(fit)
+    for (_, _, inside, *_), fits in sorted(places.items(), key=lambda item: len(item[0])):
         if len(fits) < 3 or inside in ("cross_val_score", "cross_validate", "cross_val_predict"):
             continue
         ends = [*(f["id"] for f in fits[1:]), None]
@@ -358,16 +366,12 @@ def judge_choice(case: Case) -> None:
     if not case.tested and not any(e["kind"] == "metric" for e in case.events):
         return case.not_judged("chosen on test rows", "nothing was forecast or scored by a known library")
     for fits, rows, outcomes, scored in _groups(case):
-        loop = {
-            e["line"]
-            for _, e, _ in case.tested
-            if fits[0]["id"] <= e["id"] <= fits[-1]["id"] and e["cell"] == fits[0]["cell"]
-        }
-        numbers = {f["id"] for f in fits}
+        inside = [e for _, e, _ in case.tested if fits[0]["id"] <= e["id"] <= fits[-1]["id"]]
+        loop = {(e["cell"], e["line"]) for e in inside}
         after = [
             (f, e, new)
             for f, e, new in case.tested
-            if e["id"] > fits[-1]["id"] and e["line"] not in loop and new.sum() >= 10
+            if e["id"] > fits[-1]["id"] and (e["cell"], e["line"]) not in loop and new.sum() >= 10
         ]
         later = {
             e["y"] for e in case.events if e["id"] > fits[-1]["id"] and e["kind"] in ("metric", "score") and e.get("y")
@@ -377,31 +381,78 @@ def judge_choice(case: Case) -> None:
         if any(s < 0.5 for s in share) or (later - outcomes - {f["y"] for f in fits} and not rows):
             continue  # other rows are left for the report: the choice was made on a validation part
         values = [v for _, _, found in scored for _, _, v in found]
-        kept = [
-            n
-            for n, v in case.base.facts["left"]["values"].items()
-            if isinstance(v, float) and len(values) >= 3 and v in (max(values), min(values)) and len(set(values)) > 1
-        ]
-        again = [f for f, _, _ in after if f["id"] in numbers or _like_one(f, fits)]
+        kept = _kept(case, {(c, line) for _, _, found in scored for c, line, _ in found})
+        again = any(_flips(case, fits, event) for _, event, _ in after)
         searched = fits[0]["inside"] == "optuna"
-        if again or kept or searched and (after or not later):
-            how = (
-                "one of them is used on the same rows"
-                if again
-                else f"the best score is kept as `{kept[0]}`"
-                if kept
-                else "the best is kept"
-            )
+        if again or kept or (searched and (after or not later)):
+            how = "the best of them is taken: it is another one when only the test rows are others"
+            how = f"the best score is kept as `{kept}`" if kept and not again else how if again else "the best is kept"
             text = (
-                f"{len(fits)} trainings at this line are scored on the same {len(marks) or 'test'} rows, and {how}: "
-                "the reported score is the "
+                f"{len(fits)} trainings at this line are scored on the same "
+                f"{f'{len(marks):,} ' if len(marks) else ''}test "
+                f"rows, and {how}: the reported score is the best of many on these rows"
             )
-            text += "best of many on these rows"
-            where = fits[0] if not searched else next((e for e in case.events if e["kind"] == "search"), fits[0])
-            case.find(
-                "chosen on test rows", where, text, series=values[:40], label="score of each attempt on the test rows"
-            )
+            where = next((e for e in case.events if e["kind"] == "search"), fits[0]) if searched else fits[0]
+            label = "score of each attempt on the test rows"
+            case.find("chosen on test rows", where, text, series=values[:40], label=label)
     _thresholds(case)
+
+
+def _kept(case, places):
+    "The name of a number that is the best of the scores at some lines in every run, and not merely the last one."
+    names, moved = None, set()
+    for run in (
+        case.base,
+        case.trials.again,
+        case.trials.walk,
+        *case.trials.late,
+        *case.trials.early,
+        *case.trials.test,
+    ):
+        if run is None or not run.facts:
+            continue
+        values = [
+            e["value"]
+            for e in run.events
+            if e["kind"] in ("metric", "score") and (e["cell"], e["line"]) in places and e.get("value") is not None
+        ]
+        if len(values) < 3:
+            return None
+        best = {
+            (name, which)
+            for name, value in run.facts["left"]["values"].items()
+            for which, top in (("most", max(values)), ("least", min(values)))
+            if isinstance(value, float) and value == top
+        }
+        moved |= {(name, which) for name, which in best if run.facts["left"]["values"][name] not in values[-1:]}
+        names = best if names is None else names & best
+    found = sorted(name for name, which in (names or set()) if (name, which) in moved)
+    return found[0] if found else None
+
+
+def _flips(case, fits, event):
+    "Is what forecasts after a loop another one of the loop when only test rows are others?"
+    numbers = {f["id"]: i for i, f in enumerate(fits)}
+
+    def chosen(run, last):
+        known = {e["id"]: e for e in run.events}
+        fit = known.get(last["fits"][-1]) if last and last.get("fits") else None
+        if fit is None:
+            return None
+        if (fit["cell"], fit["line"]) == (fits[0]["cell"], fits[0]["line"]):
+            return fit["nth"]
+        return str(fit["params"])
+
+    base = chosen(case.base, event)
+    fit = case.by_id[event["fits"][-1]]
+    if fit["id"] not in numbers and not _like_one(fit, fits):
+        return False
+    for run in (*case.trials.late, *case.trials.test):
+        twin = case.index[id(run)].get((event["kind"], event["name"], event["cell"], event["line"], event["nth"]))
+        other = chosen(run, twin)
+        if other is not None and other != base:
+            return True
+    return False
 
 
 def _like_one(fit, group):
@@ -421,7 +472,7 @@ def _thresholds(case):
         if event["kind"] == "metric" and event["y"] and event["value"] is not None:
             places.setdefault((event["cell"], event["line"], event["y"]), []).append(event)
     learned = {f["y"] for f in case.fits}
-    for (cell, line, y), events in places.items():
+    for (cell, _, y), events in places.items():
         if len(events) < 5 or y in learned or len({e["out"] for e in events}) < 4:
             continue
         values = [e["value"] for e in events]
@@ -432,7 +483,7 @@ def _thresholds(case):
         if any(e["y"] != y and e["y"] not in learned for e in others):
             continue
         best = (max(values), min(values))
-        kept = [n for n, v in case.base.facts["left"]["values"].items() if isinstance(v, float) and v in best]
+        kept = _kept(case, {(cell, events[0]["line"])})
         again = [e for e in others if e["y"] == y and e.get("value") in best]
         if kept or again:
             text = f"{len(events)} variants are scored on the same {len(case.base.array(y))} rows and the best is kept"
@@ -444,7 +495,7 @@ def _thresholds(case):
                 label="score of each attempt on the test rows",
             )
 
-# %% ../../../nbs/75_audit/80_foreign/72_judge_learning.ipynb #54e564e2
+# %% ../../../nbs/75_audit/80_foreign/72_judge_learning.ipynb #545e4bf1
 def judge_scored(case: Case) -> None:
     """Is there any forecast of rows that were not learned?
 
@@ -464,13 +515,30 @@ def judge_scored(case: Case) -> None:
     unique = [len(np.unique(row_marks(case.base.array(f["X"])))) / len(case.base.array(f["X"])) for f, _, _ in judged]
     if min(unique) < 0.8:
         return case.not_judged(kind, "rows repeat, so that learned and new rows look alike")
+    _copies(case)
     if all(new.mean() < 0.02 for _, _, new in judged):
         fit, event, new = judged[-1]
         text = (
             f"all {len(new)} rows that {fit['name']} is scored on were learned before; no forecast is made on other "
             "rows"
         )
-        case.find(kind, event, text, marks=_thin(~new), label="scored rows that were learned")
+        case.find(kind, event, text, marks=thin(~new), label="scored rows that were learned")
+
+
+def _copies(case):
+    "Scored rows of which some, here and there, are copies of rows that were learned."
+    for fit, event, new in case.tested:
+        scored = event["kind"] == "score" or any(
+            e["kind"] == "metric" and e["y"] and len(case.base.array(e["y"])) == len(new)
+            for e in case.events[event["id"] : event["id"] + 6]
+        )
+        share, turns = 1 - new.mean(), int(np.abs(np.diff(new.astype(int))).sum())
+        if scored and len(new) >= 50 and 0.05 < share < 0.98 and turns > 10 and not fit.get("part"):
+            text = (
+                f"{int((~new).sum()):,} of {len(new):,} scored rows are copies of rows that {fit['name']} has learned"
+            )
+            case.find("scored on training rows", event, text, marks=thin(~new), label="scored rows that were learned")
+            return
 
 
 def judge_forecasts(case: Case) -> None:
@@ -517,11 +585,11 @@ def judge_forecasts(case: Case) -> None:
                 "early stopping on test rows",
                 fit,
                 text + ": the rows that watch the training changed",
-                marks=_thin(wrong),
+                marks=thin(wrong),
                 label="forecasts that changed",
             )
         else:
-            case.find(kind, event, text, marks=_thin(wrong), label="forecasts that changed")
+            case.find(kind, event, text, marks=thin(wrong), label="forecasts that changed")
         return
     if not judged:
         case.not_judged(kind, "no forecast by a learner whose training rows all lie before the cut")

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['LEAST', 'strategy_returns', 'judge_trading']
 
-# %% ../../../nbs/75_audit/80_foreign/74_judge_trading.ipynb #c77f0152
+# %% ../../../nbs/75_audit/80_foreign/74_judge_trading.ipynb #421e4b97
 import numpy as np
 
-from .judge import Case, _thin
+from .judge import Case, thin
 
-# %% ../../../nbs/75_audit/80_foreign/74_judge_trading.ipynb #f4d57cf3
+# %% ../../../nbs/75_audit/80_foreign/74_judge_trading.ipynb #af2dd2f4
 LEAST = 5.0  # standard errors from zero that no honest strategy reaches
 
 
@@ -29,7 +29,7 @@ def strategy_returns(series: np.ndarray, close: np.ndarray) -> tuple | None:
     tuple | None
         (gross return of each bar of the strategy, return of the market); None for what is no strategy
     """
-    market = {"simple": np.diff(close) / close[:-1], "log": np.diff(np.log(close))}
+    market = {"simple": np.diff(close) / close[:-1], "log": np.diff(np.log(close)), "price": np.diff(close)}
     series = np.asarray(series, dtype="float64")
     with np.errstate(all="ignore"):
         step = np.diff(series)
@@ -67,7 +67,7 @@ def _aligned(form, moves):
 
 
 def _candidates(case, run):
-    "Series of a run that may be returns or equity: what was cumulated, and what is left. "
+    "Series of a run that may be returns or equity: what was cumulated, and what is left."
     "{name: (array, event or None)}."
     found = {}
     for event in run.events:
@@ -102,7 +102,8 @@ def judge_trading(case: Case, lines: dict) -> None:
     closes = run.array(run.facts.get("market"))
     if closes is None:
         return case.not_judged(kind, "no candles were read")
-    judged, best = 0, None
+    judged, best, learns = 0, None, bool(case.fits)
+    counted = 0
     for label, (series, event, cumulated) in _candidates(case, run).items():
         found = strategy_returns(series, closes[:, 3])
         if found is None:
@@ -115,7 +116,13 @@ def judge_trading(case: Case, lines: dict) -> None:
             not cumulated and (position[active] == np.sign(market[active])).mean() > 0.999
         ):  # the size of a move, no strategy
             continue
-        judged += 1
+        if not cumulated and counted:
+            continue  # what is cumulated is what is reported
+        judged, counted = judged + 1, counted + cumulated
+        if learns and len(gross) > 0.8 * len(closes):  # rows that a model has learned say nothing of new ones
+            gross = gross[-len(closes) // 5 :]
+        if np.count_nonzero(gross) < 40:
+            continue
         z = float(gross.sum() / np.sqrt((gross**2).sum()))
         if abs(z) > LEAST and (best is None or abs(z) > abs(best[0])):
             best = z, label, gross, event
@@ -132,7 +139,7 @@ def judge_trading(case: Case, lines: dict) -> None:
         )
         where = event or _line_of(label, lines)
         case.find(
-            kind, where, text, series=_thin(np.cumsum(gross)), label="sum of the strategy's returns on a random walk"
+            kind, where, text, series=thin(np.cumsum(gross)), label="sum of the strategy's returns on a random walk"
         )
     elif not judged:
         case.not_judged(kind, "no returns or equity of a strategy were recognised")

@@ -223,7 +223,7 @@ class _StubFinder:
     def exec_module(self, module):
         module.__path__ = []
 
-# %% ../../../nbs/75_audit/80_foreign/50_process.ipynb #a8a6ecd1
+# %% ../../../nbs/75_audit/80_foreign/50_process.ipynb #cf7a84c8
 class TimeIsUp(BaseException):
     "A run has taken all its time."
 
@@ -419,6 +419,9 @@ def _child(folder):
         seen=readers.seen,
         reads=market.reads,
         market=closes.get(market.first),
+        times=tape.put(market.times.values.astype("datetime64[s]").astype("int64"))
+        if market.times is not None
+        else None,
         missing=sorted(missing),
         asked=asked[:5],
         walls=walls,

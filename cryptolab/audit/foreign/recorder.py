@@ -267,7 +267,7 @@ def _cap(tape, options, key, name, default=None):
         options[key] = CAPS[key]
         tape.shortened[f"{name} {key}"] = [int(value), CAPS[key]]
 
-# %% ../../../nbs/75_audit/80_foreign/40_recorder.ipynb #7b767f97
+# %% ../../../nbs/75_audit/80_foreign/40_recorder.ipynb #2b78e4d4
 def _stops_early(thing, options):
     "Does a training choose its length by the rows of its `eval_set`?"
     params = dict(getattr(thing, "_init_params", None) or (vars(thing) if hasattr(thing, "__dict__") else {}))
@@ -285,7 +285,7 @@ def _stops_early(thing, options):
         for c in params.get("callbacks") or []
         if type(c).__name__ == "ModelCheckpoint" and getattr(c, "save_best_only", False)
     ]
-    return bool(best) or any("EarlyStop" in kind for kind in kinds)
+    return bool(best) or any("EarlyStop" in kind or kind == "ReduceLROnPlateau" for kind in kinds)
 
 
 def _pairs(value, alone=None):

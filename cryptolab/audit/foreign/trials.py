@@ -50,7 +50,7 @@ def _mended(hints, change):
         return {**hints, "extra": [*hints.get("extra", []), *more]} if more else None
     return None if all(hints.get(k) == v for k, v in change.items()) else {**hints, **change}
 
-# %% ../../../nbs/75_audit/80_foreign/60_trials.ipynb #708bcc62
+# %% ../../../nbs/75_audit/80_foreign/60_trials.ipynb #a14467c3
 @dataclass
 class Trials:
     """The runs of one audit.
@@ -65,6 +65,8 @@ class Trials:
         [rising, falling] after a cut in the test rows
     early : list, default list()
         the same after a cut in the training rows
+    test : list, default list()
+        the same with all test rows changed, where something may be chosen by them
     walk : Run | None, default None
         on a random walk
     late_cut : int, default 0
@@ -87,6 +89,9 @@ class Trials:
     again: Run | None = None
     late: list = field(default_factory=list)
     early: list = field(default_factory=list)
+    test: list = field(
+        default_factory=list
+    )
     walk: Run | None = None
     late_cut: int = 0
     early_cut: int = 0
@@ -98,7 +103,7 @@ class Trials:
 
     def runs(self) -> int:
         "How many runs there were."
-        return sum(r is not None for r in (self.base, self.again, self.walk, *self.late, *self.early))
+        return sum(r is not None for r in (self.base, self.again, self.walk, *self.late, *self.early, *self.test))
 
 
 def tested_rows(run: Run) -> list:
@@ -143,6 +148,21 @@ def row_marks(table: np.ndarray) -> np.ndarray:
     return pd.util.hash_pandas_object(pd.DataFrame(np.ascontiguousarray(table)), index=False).to_numpy()
 
 
+def _early_cut(run, count):
+    "A candle before the middle of those that the notebook was given, in the middle of a day and of a week."
+    given = (
+        max((r.get("rows", 0) for r in run.facts["reads"] if r["step"] == run.facts["reads"][0]["step"]), default=0)
+        or count
+    )
+    return count - min(given, count) + int(0.45 * min(given, count)) + 5
+
+
+def _chooses(run):
+    "Is something fitted three times at one line, so that one of it may be chosen?"
+    lines = [(e["cell"], e["line"], e["X"]) for e in run.events if e["kind"] == "fit" and e["y"]]
+    return any(e["kind"] == "search" for e in run.events) or len(lines) >= 3 and len(lines) - len(set(lines)) >= 2
+
+
 def _late_cut(run, count):
     "The candle in the middle of the newest test rows."
     tests = [(fit, new) for fit, event, new in tested_rows(run) if new.mean() > 0.5 and new.sum() >= 20]
@@ -153,7 +173,7 @@ def _late_cut(run, count):
     per_candle = max(1, round((learned + len(new)) / count))
     return int(np.clip(count - round(0.5 * len(new) / per_candle), 0.55 * count, count - 25))
 
-# %% ../../../nbs/75_audit/80_foreign/60_trials.ipynb #34b3e58e
+# %% ../../../nbs/75_audit/80_foreign/60_trials.ipynb #a4d3ef9e
 def run_trials(
     cells: list,
     words,
@@ -210,11 +230,14 @@ def run_trials(
             trials.seconds = time.monotonic() - began
             return _loaded(trials)
         trials.closes = base.array(base.facts["market"])
-        trials.late_cut, trials.early_cut = _late_cut(base, len(candles)), int(0.45 * len(candles)) + 5
+        trials.late_cut, trials.early_cut = _late_cut(base, len(candles)), _early_cut(base, len(candles))
         limit = min(seconds, 3 * base.seconds + 15)
         plan = [("late", other_future(candles, trials.late_cut, way)) for way in ("rising", "falling")]
         if any(e["kind"] in ("fit", "predict") for e in base.events):
             plan += [("early", other_future(candles, trials.early_cut, way)) for way in ("rising", "falling")]
+        if _chooses(base):
+            first = max(2 * trials.late_cut - len(candles) + 5, trials.early_cut)
+            plan += [("test", other_future(candles, first, way, seed=1)) for way in ("rising", "falling")]
         plan += [("walk", random_walk(candles)), ("again", candles)]
         if base.seconds > 40:
             trials.skipped.append("one run takes long: noise was not measured")
@@ -223,7 +246,7 @@ def run_trials(
         for (name, _), run in zip(plan, runs):
             if run.crash or run.killed or run.ended.startswith("finer"):
                 trials.skipped.append(f"a run on changed candles ended: {run.ended}")
-            elif name in ("late", "early"):
+            elif name in ("late", "early", "test"):
                 getattr(trials, name).append(run)
             else:
                 setattr(trials, name, run)
@@ -233,7 +256,7 @@ def run_trials(
 
 def _loaded(trials):
     "Everything in memory before the folder goes."
-    for run in (trials.base, trials.again, trials.walk, *trials.late, *trials.early):
+    for run in (trials.base, trials.again, trials.walk, *trials.late, *trials.early, *trials.test):
         if run is not None and run._files is not None:
             run._arrays = {key: run._files[key] for key in run._files}
             run._files = run._arrays
