@@ -193,7 +193,7 @@ def test_cells_of_files(tmp_path):
             read_cells(tmp_path / name)
     assert (
         runnable_code("if x:\n    !ls \\\n      -l\nelse:\n    y = %who")[0]
-        == "if x:\n    pass\npass\nelse:\n    y = None"
+        == "if x:\n    pass\n\nelse:\n    y = None"
     )
 
 

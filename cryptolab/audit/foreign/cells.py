@@ -39,7 +39,7 @@ class Cell:
     code: str = ""
     left_out: list = field(default_factory=list)
 
-# %% ../../../nbs/75_audit/80_foreign/10_cells.ipynb #a8417186
+# %% ../../../nbs/75_audit/80_foreign/10_cells.ipynb #41210746
 _MEASURE = ("time", "timeit", "capture", "prun", "memit", "mprun")
 _ASSIGNED = re.compile(r"^(\s*[\w., \[\]'\"]+=\s*)([!%])(.*)$")
 
@@ -81,7 +81,7 @@ def runnable_code(source: str) -> tuple:
     except (SyntaxError, ValueError):
         lines, left_out, shell = [], [], False
         for line in source.split("\n"):
-            made, left = (re.match(r"\s*", line)[0] + "pass", line.strip()) if shell else _magic_line(line)
+            made, left = ("", line.strip()) if shell else _magic_line(line)
             shell = left is not None and line.rstrip().endswith("\\")
             lines.append(made)
             left_out += [left] if left else []

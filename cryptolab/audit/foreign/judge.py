@@ -79,7 +79,7 @@ def differing(base, other, keys: tuple, tolerance: float = 1e-8) -> np.ndarray |
     full[one] = wrong
     return full
 
-# %% ../../../nbs/75_audit/80_foreign/70_judge.ipynb #3b2e730d
+# %% ../../../nbs/75_audit/80_foreign/70_judge.ipynb #4befe4dd
 def _candle_of_rows(table, closes):
     "The candle of each row of a table, by the columns that hold its candle's numbers, and how many of them agree."
     votes, places = {}, {}
@@ -150,6 +150,8 @@ class Case:
         self.findings, self.reasons, self._moved, self._owners = [], {}, {}, {}
         self.tested = tested_rows(self.base)
         self.fits = [e for e in self.events if e["kind"] == "fit" and e["y"] and self.base.array(e["X"]) is not None]
+        states = [e["id"] for e in self.events if e["kind"] in ("fit", "transform")]
+        self.first_state = min(states, default=0)  # before it, no part of a table can have been fitted
         self.frames = _frames(self.base, trials.closes)
 
     def _others(self):
@@ -355,7 +357,7 @@ def _pace(labels):
     "The usual distance of labels in order."
     return float(np.median(np.diff(np.sort(labels)))) if len(labels) > 1 else 0.0
 
-# %% ../../../nbs/75_audit/80_foreign/70_judge.ipynb #e916efcd
+# %% ../../../nbs/75_audit/80_foreign/70_judge.ipynb #5deb0a10
 def _pairs_of(case):
     "Arrays with outcomes row by row: (event of X, event of y, learner or None)."
     found = [(e, e, e) for e in case.fits]
@@ -389,9 +391,7 @@ def _judge_rows(case, x, y, fit, when):
     moved, cut = case.moved(x, "X", when), getattr(case.trials, f"{when}_cut")
     if moved is None or not moved.any():
         return False
-    state_free = when == "late" and (
-        case.past(fit) if fit is not None else x["id"] < min((e["id"] for e in case.fits), default=0)
-    )
+    state_free = when == "late" and (case.past(fit) if fit is not None else x["id"] < case.first_state)
     n = len(moved)
     own = candles_of(case, x["X"])
     y_moved = case.moved(y, "y", when) if y is not None else None
@@ -418,7 +418,7 @@ def _judge_rows(case, x, y, fit, when):
             return True
         if y_rows is not None and len(y_rows) == n and y_rows.any() and case.same_length(x, "X", when):
             first = own[y_rows & (own >= 0)].min(initial=10**9)
-            if first > cut and first < 10**9 and _sharp(case, y_rows, own, cut):
+            if cut < first < 10**9 and (own == cut).any() and _sharp(case, y_rows, own, cut):
                 text = (
                     "the outcome of a row is known when its candle closes: it changes only with candles of the row "
                     "itself or before"
