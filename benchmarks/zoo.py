@@ -2,6 +2,7 @@
 
 python -m benchmarks.zoo [--jobs 2] [--seeds 0]
     [--names NAME …] [--part first|later] [--rows 2000] [--data-dir FOLDER]
+python -m benchmarks.zoo notebooks [-h]      whole notebooks of strangers, see `benchmarks.zoo_notebooks`
 
 Every pipeline of `cryptolab.audit.zoo.zoo` (written by people who had not seen the detectors) goes through
 `audit_pipeline` on its own generated market, once per seed, and on real candles (BTCUSDT 1h of --data-dir) where that
@@ -265,4 +266,8 @@ def main():
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["notebooks"]:
+        from benchmarks.zoo_notebooks import main as notebooks
+
+        sys.exit(notebooks(sys.argv[2:]))
     sys.exit(main())

@@ -69,4 +69,9 @@ assert read_back(exchanged) is None and read_back(two) is None
 assert ai.get_trading_signal("BTC/USDT", min_confidence=0.999) is None
 assert report["num_predictions"] == ai.get_performance_report()["num_predictions"]
 """,
+    "11_foreign_notebook": """
+assert [(f["kind"], f["cell"]) for f in audit.findings] == [("fitted on test rows", 4), ("label overlap", 5)]
+assert mended.leaks() == [] and page.exists()
+assert {verdict for verdict, _ in audit.verdicts.values()} == {"leak", "nothing", "not judged"}
+""",
 }

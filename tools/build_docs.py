@@ -127,6 +127,10 @@ INNER = {  # rooms inside rooms
         "Pipelines with one known leak each, and clean ones that look alike, to measure how often the detectors are "
         "right.",
     ),
+    "audit/foreign": (
+        "Foreign notebooks",
+        "A stranger's notebook, run on changed candles: readers, recorder, process, trials, judges, page.",
+    ),
     "audit/pipelines": ("Pipelines of the systems", "Each system as the steps that the detectors of leaks take apart."),
     "audit/claims": (
         "Claims",

@@ -26,6 +26,7 @@ from cryptolab.cli.common import (
     readable_errors, show_progress, shown_path, split_list,
 )
 from .data import data_app
+from .foreign import notebook_command
 from .runs import runs_app
 from .serving import exchange_command, journal_app, serve_command, watch_command
 from .study import study_app
@@ -497,6 +498,7 @@ def publish_command(
 # %% ../../nbs/95_cli/90_main.ipynb #08bda3ac
 for group in (data_app, runs_app, v3_app, study_app, journal_app):
     app.add_typer(group)
+app.command("audit-notebook")(notebook_command)
 app.command("watch")(watch_command)
 app.command("serve")(serve_command)
 app.command("exchange")(exchange_command)
