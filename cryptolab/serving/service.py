@@ -202,7 +202,8 @@ class ForecastService:
         row = rows[0]
         if row["model"] not in self.models:
             raise ModelError("the newest forecast is of a model that is not loaded here",
-                             ", ".join(s[:12] for s in self.models), row["model"][:12], "start `cryptolab serve` with the models of the watch")
+                             ", ".join(s[:12] for s in self.models), row["model"][:12],
+                             "start `cryptolab serve` with the models of the watch")
         since = row["open_time"] - 1_000 * timeframe_delta(timeframe) // pd.Timedelta("1ms")
         opened = pd.Timestamp(row["open_time"], unit="ms", tz="UTC")
         closes = journal_candles(book, symbol, timeframe, since=int(since))["close"].loc[:opened].to_numpy()
