@@ -262,7 +262,7 @@ def body(candles, **more):
 def test_posted_candles_give_the_forecast_of_the_system_beside_the_base_rate(client, served, market):
     answer = client.post("/v1/forecast", json=body(served[1])).json()
     assert answer["p_up"] == market[1].forecast(served[1])["p_up"].iloc[-1]
-    assert 0.3 < answer["base_rate"]["p_up"] < 0.7 and answer["base_rate"]["n"] == 909
+    assert 0.3 < answer["base_rate"]["p_up"] < 0.7 and answer["base_rate"]["n"] == 809
     newest = client.get("/v1/forecast/BTCUSDT/1h").json()
     assert newest["p_up"] == answer["p_up"] and newest["journal"]["late"] == 0
 
