@@ -6555,6 +6555,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'cryptolab/serving/journal.py'),
                                            'cryptolab.serving.journal.Journal._new': ( '90_serving/journal.html#journal._new',
                                                                                        'cryptolab/serving/journal.py'),
+                                           'cryptolab.serving.journal.Journal._open': ( '90_serving/journal.html#journal._open',
+                                                                                        'cryptolab/serving/journal.py'),
                                            'cryptolab.serving.journal.Journal._reconnect': ( '90_serving/journal.html#journal._reconnect',
                                                                                              'cryptolab/serving/journal.py'),
                                            'cryptolab.serving.journal.Journal.backup': ( '90_serving/journal.html#journal.backup',

@@ -6,7 +6,9 @@ import subprocess
 
 import pytest
 
-from cryptolab.serving import Entry, Journal, JournalError, JournalUnavailable, ReplayClock, journal_rows, verify_journal
+from cryptolab.serving import (
+    Entry, Journal, JournalError, JournalUnavailable, ReplayClock, journal_rows, verify_journal,
+)
 from cryptolab.serving.journal import MIGRATIONS, backup_path, journal_tables, migrate, row_hash
 
 HOUR, FIRST = 3_600_000, 1_704_067_200_000

@@ -350,7 +350,7 @@ def check_file(path: Path, seconds: float = 2.0) -> None:
     if found != "ok":
         raise JournalError(f"{path} is damaged", "a whole SQLite file", f"{str(found)[:150]}; {told}", remedy)
 
-# %% ../../nbs/90_serving/30_journal.ipynb #075b92bb
+# %% ../../nbs/90_serving/30_journal.ipynb #77a083dc
 _BACKUP_EVERY = 20_000  # rows, and at the end
 
 
@@ -386,24 +386,29 @@ class Journal:
 
     def __enter__(self):
         "Open it; raises JournalError."
-        try:
-            return self.open()
-        except BaseException:
-            self.close()
-            raise
+        return self.open()
 
     def __exit__(self, *error):
         "Close it; a file is backed up."
         self.close()
 
     def open(self) -> "Journal":
-        """Check, lock, bring up to date, find the newest row; raises JournalError.
+        """Check, lock, bring up to date, find the newest row; raises JournalError, and then nothing is held.
 
         Returns
         -------
         Journal
             itself, ready
         """
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _open(self):
+        "The steps of `open`."
         if self.path:
             if self.read_only and not self.path.exists():
                 raise JournalError(f"{self.path} does not exist", "a journal", "nothing",
@@ -418,7 +423,6 @@ class Journal:
             if not self.seq:
                 self.write([Entry("begin", {"format": 1, "grace": GRACE, "library": _version()})])
             self.backup()
-        return self
 
     def _connect(self):
         "A connection with its lock, tables up to date, and the newest row."
@@ -521,7 +525,8 @@ class Journal:
                 mine = sa.update(head).where(head.c.seq == self.seq, head.c.hash == self.hash)
                 moved = self._line.execute(mine, {"seq": seq, "hash": previous}).rowcount
             else:
-                moved = self._line.execute(sa.insert(head), {"id": 1, "seq": seq, "hash": previous}).rowcount
+                moved = 1
+                self._line.execute(sa.insert(head), {"id": 1, "seq": seq, "hash": previous})
             if moved != 1:
                 raise JournalError(f"{self.name} was written by another process", f"row {self.seq} as the newest one",
                                    "another one", "end the other process; one process writes a journal")
@@ -600,7 +605,7 @@ class Journal:
             self._backed_up = self.seq
         return target
 
-# %% ../../nbs/90_serving/30_journal.ipynb #04629bdb
+# %% ../../nbs/90_serving/30_journal.ipynb #b627d1d3
 def _engine(url, read_only):
     "SQLAlchemy's engine; SQLite writes ahead and waits for the disk."
     import sqlalchemy as sa

@@ -24,7 +24,7 @@ from .journal import Journal
 from .records import journal_candles, journal_rows
 from .served import ServedModel
 
-# %% ../../nbs/90_serving/70_service.ipynb #5e67c03a
+# %% ../../nbs/90_serving/70_service.ipynb #05fa71ef
 class ForecastService:
     """Models that answer, and the journal of what they said.
 
@@ -42,7 +42,7 @@ class ForecastService:
         self.models, self.place, self.clock = {m.sha256: m for m in models}, journal, clock or WallClock()
         self.facts = {sha: m.facts() for sha, m in self.models.items()}
         self.began, self._journal, self._locks = time.time(), None, {sha: threading.Lock() for sha in self.models}
-        self._opening = threading.Lock()
+        self._opening, self._closes = threading.Lock(), {}
 
     @property
     def journal(self) -> Journal | None:
@@ -202,10 +202,15 @@ class ForecastService:
         row = rows[0]
         if row["model"] not in self.models:
             raise ModelError("the newest forecast is of a model that is not loaded here",
-                             ", ".join(s[:12] for s in self.models), row["model"][:12], "start `cryptolab serve` with the models of the watch")
+                             ", ".join(s[:12] for s in self.models), row["model"][:12],
+                             "start `cryptolab serve` with the models of the watch")
         since = row["open_time"] - 1_000 * timeframe_delta(timeframe) // pd.Timedelta("1ms")
         opened = pd.Timestamp(row["open_time"], unit="ms", tz="UTC")
-        closes = journal_candles(book, symbol, timeframe, since=int(since))["close"].loc[:opened].to_numpy()
+        kept = self._closes.get((symbol, timeframe))
+        if kept is None or kept[0] != row["open_time"]:
+            table = journal_candles(book, symbol, timeframe, since=int(since))
+            kept = self._closes[symbol, timeframe] = row["open_time"], table["close"].loc[:opened].to_numpy()
+        closes = kept[1]
         answer = _answer(self, self.models[row["model"]], (symbol, timeframe), opened, row["body"], closes)
         return answer | {"journal": {k: row[k] for k in ("seq", "hash", "late", "written_at")}}
 
