@@ -620,8 +620,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'cryptolab/audit/foreign/process.py'),
                                                  'cryptolab.audit.foreign.process.Swallow.__getitem__': ( '75_audit/80_foreign/process.html#swallow.__getitem__',
                                                                                                           'cryptolab/audit/foreign/process.py'),
-                                                 'cryptolab.audit.foreign.process.Swallow.__init__': ( '75_audit/80_foreign/process.html#swallow.__init__',
-                                                                                                       'cryptolab/audit/foreign/process.py'),
                                                  'cryptolab.audit.foreign.process.Swallow.__iter__': ( '75_audit/80_foreign/process.html#swallow.__iter__',
                                                                                                        'cryptolab/audit/foreign/process.py'),
                                                  'cryptolab.audit.foreign.process.TimeIsUp': ( '75_audit/80_foreign/process.html#timeisup',

@@ -143,7 +143,7 @@ def fix_chance(seed: int = 0) -> None:
 
         joblib.Parallel.__init__ = alone
 
-# %% ../../../nbs/75_audit/80_foreign/50_process.ipynb #6b07f78b
+# %% ../../../nbs/75_audit/80_foreign/50_process.ipynb #6d67b595
 _PLOTS = (
     "seaborn mplfinance plotly bokeh altair wordcloud missingno pyfolio quantstats cufflinks folium tqdm termcolor "
     "colorama"
@@ -156,9 +156,6 @@ class MissingLibrary(ImportError):
 
 class Swallow:
     "Takes every call and attribute, and answers with itself."
-
-    def __init__(self, *_, **__):
-        pass
 
     def __call__(self, *_, **__):
         return self
