@@ -708,6 +708,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                              'cryptolab/audit/surroundings.py'),
                                               'cryptolab.audit.surroundings.Surroundings.facts': ( '75_audit/surroundings.html#surroundings.facts',
                                                                                                    'cryptolab/audit/surroundings.py'),
+                                              'cryptolab.audit.surroundings.Surroundings.kept_facts': ( '75_audit/surroundings.html#surroundings.kept_facts',
+                                                                                                        'cryptolab/audit/surroundings.py'),
                                               'cryptolab.audit.surroundings.Surroundings.look_at': ( '75_audit/surroundings.html#surroundings.look_at',
                                                                                                      'cryptolab/audit/surroundings.py'),
                                               'cryptolab.audit.surroundings.Surroundings.note': ( '75_audit/surroundings.html#surroundings.note',
