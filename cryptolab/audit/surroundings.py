@@ -124,6 +124,7 @@ class Surroundings:
 
     def __init__(self, pipeline):
         self.read = {}  # what is read -> steps that read it
+        self.kept = []  # what steps keep outside the pipeline; it is put back, so that it hides nothing
         self.names, self.cached, self.classes = {}, [], {}
         steps = getattr(pipeline, "steps", None)
         steps = list(steps.values()) if isinstance(steps, dict) else []
@@ -196,18 +197,29 @@ class Surroundings:
         """
         for room, name, value, kept in self.names.values():
             if room.get(name) is not value:
-                self.note(f"`{name}`, kept outside the pipeline", "a step")
+                self.kept.append(f"`{name}`")
                 room[name] = value
             if kept is not None and not _same(value, kept):
-                self.note(f"`{name}`, kept outside the pipeline", "a step")
+                self.kept.append(f"`{name}`")
                 _put_back(value, kept)
         for (part, name), (value, kept) in self.classes.items():
             if not _same(value, kept):
-                self.note(f"`{part.__name__}.{name}`, kept by the class", "a step")
+                self.kept.append(f"`{part.__name__}.{name}`")
                 _put_back(value, kept)
         for function in self.cached:
             if function.cache_info().currsize:
                 function.cache_clear()
+
+    def kept_facts(self) -> list:
+        """What steps keep between runs, in words.
+
+        Returns
+        -------
+        list
+            at most one sentence
+        """
+        names = ", ".join(dict.fromkeys(self.kept))
+        return [f"steps keep {names} outside the pipeline; it was put back before each run"] if names else []
 
     def facts(self) -> list:
         """What was read, by which steps.

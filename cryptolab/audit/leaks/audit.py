@@ -183,7 +183,7 @@ def audit_pipeline(
     name, seconds = getattr(pipeline, "name", type(pipeline).__name__), round(time.perf_counter() - began, 2)
     reach = case.n if case.whole else case.reach
     return case_findings(
-        case, name, around.facts(), seconds, accuracy=case.accuracy, folds=len(case.folds), reach=reach,
+        case, name, around, seconds, accuracy=case.accuracy, folds=len(case.folds), reach=reach,
     )
 
 
@@ -233,7 +233,7 @@ def findings_table(findings: list, verdicts: list, name: str, candles: int, note
     return table
 
 
-def case_findings(case, name: str, reads: list, seconds: float, **facts) -> Findings:
+def case_findings(case, name: str, around, seconds: float, **facts) -> Findings:
     """Findings and verdicts of a case.
 
     Parameters
@@ -242,8 +242,8 @@ def case_findings(case, name: str, reads: list, seconds: float, **facts) -> Find
         result of `open_case`, judged
     name : str
         what was audited
-    reads : list
-        what its steps read beside the candles, in words
+    around
+        its `Surroundings`
     seconds : float
         how long it took
     **facts
@@ -257,8 +257,9 @@ def case_findings(case, name: str, reads: list, seconds: float, **facts) -> Find
     found = [f["kind"] for f in case.findings]
     lines = verdict_lines(DETECTORS.index, found, case.trials, case.left_out, case.blocked)
     runs = max(line["trials"] for line in lines)
+    reads, left = around.facts(), {READS: around.kept_facts()}
     blocked = {READS: "; ".join(reads)} if reads else {}  # what it reads is not changed, so nobody can say
-    lines += verdict_lines([READS], [], {READS: (runs, 0)}, blocked=blocked)
+    lines += verdict_lines([READS], [], {READS: (runs, 0)}, left, blocked)
     return findings_table(
         case.findings, lines, name, case.n, case.notes, reads=reads, lag=case.lag, failed=case.failed, seed=case.seed,
         seconds=seconds, **facts,

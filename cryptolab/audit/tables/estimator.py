@@ -135,7 +135,7 @@ def _judge_fit(case):
             case.left_out.setdefault("fit on test rows", []).append(f"fold {number}: {type(error).__name__}: {error}")
             case.tried("fit on test rows", True)
             continue
-        _other_rows(case, number, train, test, questions, answers, noise)
+        _other_rows(case, number, train, test, questions, answers=answers, noise=noise)
         _later_rows(case, number, model, test)
     names = scaled_together(case.X.select_dtypes("number"), case.folds[-1][0])
     if names:
@@ -144,7 +144,7 @@ def _judge_fit(case):
         case.note("fit on test rows", "features", text, len(case.X), "columns standardised with test rows")
 
 
-def _other_rows(case, number, train, test, questions, answers, noise):
+def _other_rows(case, number, train, test, questions, *, answers, noise):
     "Is the fit the same when the test rows are others?"
     only = np.setdiff1d(test, train)
     X, y = case.X.copy(), case.y.copy()

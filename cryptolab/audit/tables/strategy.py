@@ -181,4 +181,4 @@ def audit_strategy(
         case.blocked["contemporaneous coin"] = "there are no other tables"
     owner = getattr(functions[0], "__self__", None)
     name = type(owner).__name__ if owner is not None else getattr(functions[0], "__name__", "strategy")
-    return case_findings(case, name, around.facts(), round(time.perf_counter() - began, 2))
+    return case_findings(case, name, around, round(time.perf_counter() - began, 2))

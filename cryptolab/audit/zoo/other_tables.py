@@ -100,7 +100,21 @@ def sentiment_list(candles: pd.DataFrame) -> dict:
 class FundingBeforeSettlement(Notebook):
     "The next settlement's rate is carried backwards over the hours in which it forms."
 
-    tables = staticmethod(funding_table)
+    @staticmethod
+    def tables(candles: pd.DataFrame) -> dict:
+        """What lies beside the candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            tables by name, as the pipeline sees them
+        """
+        return funding_table(candles)
 
     def features(self, candles):
         rate = self.context["funding"]["rate"].reindex(candles.index, method="bfill").ffill()
@@ -111,7 +125,21 @@ class FundingBeforeSettlement(Notebook):
 class FundingAfterSettlement(Notebook):
     "The rate of the last settlement."
 
-    tables = staticmethod(funding_table)
+    @staticmethod
+    def tables(candles: pd.DataFrame) -> dict:
+        """What lies beside the candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            tables by name, as the pipeline sees them
+        """
+        return funding_table(candles)
 
     def features(self, candles):
         rate = self.context["funding"]["rate"].reindex(candles.index, method="ffill")
@@ -122,7 +150,21 @@ class FundingAfterSettlement(Notebook):
 class ChainOfTheDay(Notebook):
     "The day's active addresses are joined on the day, from midnight on."
 
-    tables = staticmethod(chain_table)
+    @staticmethod
+    def tables(candles: pd.DataFrame) -> dict:
+        """What lies beside the candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            tables by name, as the pipeline sees them
+        """
+        return chain_table(candles)
 
     def features(self, candles):
         addresses = self.context["onchain"]["btc"]["addresses"].reindex(candles.index, method="ffill")
@@ -133,7 +175,21 @@ class ChainOfTheDay(Notebook):
 class ChainOfTheDayBefore(Notebook):
     "Yesterday's active addresses."
 
-    tables = staticmethod(chain_table)
+    @staticmethod
+    def tables(candles: pd.DataFrame) -> dict:
+        """What lies beside the candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            tables by name, as the pipeline sees them
+        """
+        return chain_table(candles)
 
     def features(self, candles):
         table = self.context["onchain"]["btc"]
@@ -145,7 +201,21 @@ class ChainOfTheDayBefore(Notebook):
 class ExchangeTime(Notebook):
     "The other exchange's local stamps are taken for UTC: its hours arrive five hours early."
 
-    tables = staticmethod(local_table)
+    @staticmethod
+    def tables(candles: pd.DataFrame) -> dict:
+        """What lies beside the candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            tables by name, as the pipeline sees them
+        """
+        return local_table(candles)
 
     def features(self, candles):
         return basic(candles).assign(premium=self.context["tape"]["premium"].reindex(candles.index).fillna(0.0))
@@ -155,7 +225,21 @@ class ExchangeTime(Notebook):
 class ExchangeTimeConverted(Notebook):
     "The stamps are converted before the tables are joined."
 
-    tables = staticmethod(local_table)
+    @staticmethod
+    def tables(candles: pd.DataFrame) -> dict:
+        """What lies beside the candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            tables by name, as the pipeline sees them
+        """
+        return local_table(candles)
 
     def features(self, candles):
         tape = self.context["tape"]
@@ -167,7 +251,21 @@ class ExchangeTimeConverted(Notebook):
 class SentimentOfTheNextHour(Notebook):
     "A list of arrays without stamps: one of them is read one row ahead."
 
-    tables = staticmethod(sentiment_list)
+    @staticmethod
+    def tables(candles: pd.DataFrame) -> dict:
+        """What lies beside the candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            tables by name, as the pipeline sees them
+        """
+        return sentiment_list(candles)
 
     def features(self, candles):
         news, posts = (np.resize(x, len(candles)) for x in self.context["sentiment"])
@@ -178,7 +276,21 @@ class SentimentOfTheNextHour(Notebook):
 class SentimentSoFar(Notebook):
     "The same arrays, each read at its own row."
 
-    tables = staticmethod(sentiment_list)
+    @staticmethod
+    def tables(candles: pd.DataFrame) -> dict:
+        """What lies beside the candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            tables by name, as the pipeline sees them
+        """
+        return sentiment_list(candles)
 
     def features(self, candles):
         news, posts = (np.resize(x, len(candles)) for x in self.context["sentiment"])
@@ -189,7 +301,21 @@ class SentimentSoFar(Notebook):
 class UnitOfEverything(Notebook):
     "Rates are given in the unit, a power of ten, that fits the largest of all of them."
 
-    tables = staticmethod(funding_table)
+    @staticmethod
+    def tables(candles: pd.DataFrame) -> dict:
+        """What lies beside the candles.
+
+        Parameters
+        ----------
+        candles : pd.DataFrame
+            candle table
+
+        Returns
+        -------
+        dict
+            tables by name, as the pipeline sees them
+        """
+        return funding_table(candles)
 
     def features(self, candles):
         rate = self.context["funding"]["rate"]
