@@ -80,8 +80,8 @@ def test_lower_bounds_leave_a_hosted_notebook_alone():
     }
     # not in that list, so installing adds them
     added = {
-        "arch", "catboost", "distributed", "flaml", "obstore", "onnx", "onnxruntime", "optuna",
-        "papermill", "skops", "ta",
+        "alembic", "arch", "catboost", "distributed", "flaml", "obstore", "onnx", "onnxruntime", "optuna",
+        "papermill", "skops", "sqlalchemy", "ta",
     }
     allowed = requirements(*PROJECT["dependencies"])
     assert set(shipped) | added == set(allowed)
