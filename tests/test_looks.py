@@ -312,9 +312,12 @@ def test_findings_say_what_was_found():
     found = Findings([{"kind": "no test set", "step": "split", "evidence": "<i>", "rows": 3}])
     facts = {"name": "mine", "notes": ["slow"], "accuracy": 0.7, "candles": 2000, "folds": 1}
     found.attrs, nothing = facts, Findings(columns=["kind", "step", "evidence", "rows"])
-    nothing.attrs = {**facts, "notes": []}
+    lines = [{"kind": "no test set", "verdict": "nothing in 3 trials", "trials": 3}]
+    lines += [{"kind": "survivorship", "verdict": "not judged: no candles", "trials": 0}]
+    nothing.attrs = {**facts, "notes": [], "verdicts": lines}
     assert found.headline() == "mine: 1 finding on 2,000 candles, 1 fold, accuracy 0.700: no test set (split); 1 note"
-    assert repr(nothing) == "mine: 0 findings on 2,000 candles, 1 fold, accuracy 0.700; 10 detectors looked"
+    counts = "mine: 0 findings on 2,000 candles, 1 fold, accuracy 0.700"
+    assert repr(nothing) == f"{counts}; 1 kind judged, 1 not judged"
     assert "<i>" not in found._repr_html_() and "0 findings" in nothing._repr_html_()
 
 
@@ -366,7 +369,8 @@ def test_keras_is_imported_in_one_place():
     root = Path(__file__).parents[1] / "cryptolab"
     own = re.compile(r"^\s*(import (keras|tensorflow)|from (keras|tensorflow))\b", re.M)
     found = {p.relative_to(root).as_posix(): len(own.findall(p.read_text())) for p in root.rglob("*.py")}
-    known = {"config.py", "models/training.py", "models/gradients.py"}  # the last asks load_keras which backend it is
+    # the last asks load_keras which backend it is; programs are made of models that are there
+    known = {"config.py", "models/programs.py", "models/gradients.py"}
     assert {name for name, n in found.items() if n} == known
 
 

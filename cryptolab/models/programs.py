@@ -54,12 +54,9 @@ def architecture(model) -> str | None:
     str | None
         equal for networks that differ in weights and constants only; None for a network of its own kind
     """
-    keras = load_keras()
-    from keras.src.models import Functional
-
-    if not isinstance(model, (Functional, keras.Sequential)) or not all(
-        type(layer).__module__.startswith("keras.") for layer in model._flatten_layers(include_self=False)
-    ):
+    keras, kinds = load_keras(), ("Functional", "Sequential")
+    layers = [model, *model._flatten_layers(include_self=False)]
+    if type(model).__name__ not in kinds or not all(type(each).__module__.startswith("keras.") for each in layers):
         return None
     config = keras.saving.serialize_keras_object(model)
     shapes = [[list(tensor.shape) for tensor in tensors] for tensors in (model.inputs, model.outputs)]
