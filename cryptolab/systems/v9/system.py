@@ -137,7 +137,8 @@ class V9(System):
         dict
             parameters by name
         """
-        if (params or {}).get("variant") == "published" or (params or {}).get("stack") == "none":
+        asked = params or {}
+        if asked.get("variant") == "published" or asked.get("stack") == "none" or asked.get("gap"):
             return {}
         return {"stack": "reference", "pool": tuple(others), "pool_for": "stack", "newest": 8_760}
 
@@ -187,6 +188,11 @@ class V9(System):
             raise SettingsError(
                 "the pool does not fit the parameter `pool`", ", ".join(self.pool_symbols()) or "no other coin",
                 ", ".join(pool) or "none", "give fit(pool=…) the candles of these coins",
+            )
+        if self.gap and self.stack == "reference":
+            raise SettingsError(
+                "V9 and the reference would speak of different candles", 'gap=0 with stack="reference"',
+                f"gap={self.gap}", 'set gap=0, or stack="none"',
             )
         if pool and self.pool_for == "stack" and self.stack == "none":
             raise SettingsError(
@@ -343,7 +349,7 @@ def choosing_rows(system: V9, rows: Rows, name: str) -> tuple:
     numbers, y = rows.parts[name]["val"]
     if system.stack == "none":
         return (numbers, y), (numbers, y)
-    half, free = (len(numbers) + 1) // 2, 14  # outcomes of the earlier half reach at most so far
+    half, free = (len(numbers) + 1) // 2, 14  # outcomes of the earlier half reach at most so far: `natr_future`
     return (numbers[:half], y[:half]), (numbers[half + free :], y[half + free :])
 
 
