@@ -41,28 +41,6 @@ def _alike(config, names):
     return names.get(config, config) if isinstance(config, str) else config
 
 
-def architecture(model) -> str | None:
-    """What kind of network this is.
-
-    Parameters
-    ----------
-    model
-        keras model
-
-    Returns
-    -------
-    str | None
-        equal for networks that differ in weights and constants only; None for a network of its own kind
-    """
-    keras, kinds = load_keras(), ("Functional", "Sequential")
-    layers = [model, *model._flatten_layers(include_self=False)]
-    if type(model).__name__ not in kinds or not all(type(each).__module__.startswith("keras.") for each in layers):
-        return None
-    config = keras.saving.serialize_keras_object(model)
-    shapes = [[list(tensor.shape) for tensor in tensors] for tensors in (model.inputs, model.outputs)]
-    return json.dumps([_alike(config, _names(config, {})), shapes, keras.config.floatx()], sort_keys=True, default=str)
-
-# %% ../../nbs/50_models/08_programs.ipynb #6f8ddcc0
 def _constant_layers(model):
     "Layers whose constants go with the weights."
     kinds = ("Normalization", "Rescaling")
@@ -81,6 +59,30 @@ def _constants(model):
     return found
 
 
+def architecture(model) -> str | None:
+    """What kind of network this is.
+
+    Parameters
+    ----------
+    model
+        keras model
+
+    Returns
+    -------
+    str | None
+        equal for networks that differ in weights and constants only; None for a network of its own kind
+    """
+    keras, kinds = load_keras(), ("Functional", "Sequential")
+    layers = [model, *model._flatten_layers(include_self=False)]
+    if type(model).__name__ not in kinds or not all(type(each).__module__.startswith("keras.") for each in layers):
+        return None
+    if any(each.compute_dtype != "float32" or getattr(each, "invert", False) for each in layers):
+        return None  # its constants would enter otherwise
+    config = keras.saving.serialize_keras_object(model)
+    shapes = [[list(each.shape) for each in group] for group in (model.inputs, model.outputs, _constants(model))]
+    return json.dumps([_alike(config, _names(config, {})), shapes], sort_keys=True, default=str)
+
+# %% ../../nbs/50_models/08_programs.ipynb #6f8ddcc0
 def _open_constants(copy, holder):
     "Let the layers of a copy read their constants from a list that may change."
     for number, layer in enumerate(_constant_layers(copy)):
@@ -233,6 +235,8 @@ def program_of(model) -> Program:
         if not hasattr(model, "_own_program"):
             model._own_program = Program(model, own=True)
         return model._own_program
+    # what is frozen may change after a network was made, and with it the order of its variables
+    kind = kind, tuple(layer.trainable for layer in model._flatten_layers(include_self=False))
     with _GUARD:
         if kind not in _KEPT:
             _KEPT[kind] = Program(model)
