@@ -341,6 +341,13 @@ def test_a_fold_that_cannot_be_learned_is_left_out_with_its_reason(market):
         walk_forward(Refuses(), with_prices(market, market.index, 1e3), "60d", "15d", 3, log=None)
 
 
+def test_a_coin_that_was_over_before_a_fold_brings_no_rows_of_it():
+    candles = sample_market(n=3_000)
+    fold = plan_folds(candles.index, pd.Timedelta("1h"), "30d", "10d", 1)[0]
+    over = candles[candles.index < fold.learn_from - pd.Timedelta("1D")]
+    assert (fold_candles(over, fold).index < fold.learn_from).all() and len(fold_candles(over, fold)) <= 600
+
+
 # ---- V9 stacked on the reference
 
 @pytest.fixture(scope="module")
@@ -366,6 +373,87 @@ def test_a_stacked_v9_comes_back_whole_and_sees_no_future(tmp_path, stacked):
     (folder / "stack_v9.json").write_text((folder / "stack_v9.json").read_text().replace("share", "shore"))
     with pytest.raises(ModelError, match="stack_v9.json"):
         V9.load(folder)
+
+
+def test_a_stacked_v9_is_weighed_on_rows_that_have_chosen_nothing(stacked):
+    from cryptolab.systems.v9.rows import prepare_rows
+    from cryptolab.systems.v9.system import V9, choosing_rows, train_part
+
+    rows, numbers = prepare_rows(stacked[1]), {}
+    for stack in ("none", "reference"):
+        system = V9(profile="smoke", threads=1, stack=stack)
+        numbers[stack] = {name: choosing_rows(system, rows, name) for name in rows.parts}
+        model, _ = train_part(system, "volatility", rows, system.chosen_sizes(), log=None)
+        numbers[stack]["model"] = model
+    for name, parts in rows.parts.items():
+        (chosen, _), (weighed, y) = numbers["reference"][name]
+        assert weighed.min() - chosen.max() > 14 and set(chosen) | set(weighed) <= set(parts["val"][0])
+        np.testing.assert_array_equal(y, parts["val"][1][-len(y):])
+        np.testing.assert_array_equal(numbers["none"][name][1][0], parts["val"][0])
+    (chosen, y), _ = numbers["reference"]["volatility"]
+    cut = {**rows.parts["volatility"], "val": (chosen, y)}
+    rows.parts["volatility"] = cut
+    expected, _ = train_part(V9(profile="smoke", threads=1), "volatility", rows, system.chosen_sizes(), log=None)
+    x = rows.windows.flat(rows.parts["volatility"]["test"][0])
+    np.testing.assert_array_equal(numbers["reference"]["model"].predict(x), expected.predict(x))
+
+
+def test_the_weights_come_from_the_later_half(stacked):
+    from cryptolab.systems.reference.rows import reference_rows
+    from cryptolab.systems.v9.rows import prepare_rows
+    from cryptolab.systems.v9.stack import early_table, fit_stack
+    from cryptolab.systems.v9.system import choosing_rows, raw_forecast, stacked_reference
+
+    system, candles = stacked
+    rows, reference = prepare_rows(candles), stacked_reference(system)
+    table, _ = early_table(reference, reference_rows(candles, test_start=rows.borders))
+
+    def said(pairs, name, column):
+        numbers, y = pairs
+        theirs = table[column].reindex(rows.windows.index[numbers]).to_numpy()
+        return y, raw_forecast(system.models_, rows.windows, numbers, name), theirs
+
+    late = {name: choosing_rows(system, rows, name)[1] for name in ("direction", "volatility")}
+    found = fit_stack(
+        *said(late["direction"], "direction", "p_up"), said(late["volatility"], "volatility", "natr"),
+        said(rows.parts["volatility"]["val"], "volatility", "natr"),
+    )
+    assert found == system.stack_
+
+
+def test_only_the_newest_rows_teach_where_that_is_asked(stacked):
+    from cryptolab.systems.v9.rows import prepare_rows
+    from cryptolab.systems.v9.system import V9, train_part
+
+    rows = prepare_rows(stacked[1])
+    x = rows.windows.flat(rows.parts["volatility"]["test"][0])
+
+    def learned(**params):
+        system = V9(profile="smoke", threads=1, **params)
+        return train_part(system, "volatility", rows, system.chosen_sizes(), log=None)[0].predict(x)
+
+    newest, everything = learned(newest=300), learned()
+    rows.parts["volatility"]["train"] = tuple(part[-300:] for part in rows.parts["volatility"]["train"])
+    np.testing.assert_array_equal(newest, learned())
+    assert not np.array_equal(newest, everything)
+    for wrong in (99, 1.5, "all"):
+        with pytest.raises(SettingsError, match="newest"):
+            V9(newest=wrong).check_params()
+
+
+def test_parts_of_a_stacked_walk_become_rivals(stacked):
+    from copy import copy
+
+    from cryptolab.systems.walk_forward import Walk
+
+    system, candles = stacked
+    walk = copy(object.__new__(Walk))
+    walk.table_, walk.title = system.forecast(candles), "V9"
+    theirs = walk.answers("reference", "Reference")
+    assert list(theirs.table_) == ["p_up", "natr"] and (theirs.title, walk.title) == ("Reference", "V9")
+    pd.testing.assert_series_equal(theirs.table_["p_up"], walk.table_["p_up_reference"], check_names=False)
+    with pytest.raises(SettingsError, match="no such part"):
+        walk.answers("nobody")
 
 
 def test_what_it_says_is_the_weighed_answer_of_both(stacked):
