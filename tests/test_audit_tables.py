@@ -115,6 +115,15 @@ def test_a_file_is_audited_by_one_command(table, tmp_path):
 
 # ---- estimators
 
+def test_folds_are_judged_by_when_outcomes_are_known(candles):
+    move = np.log(candles["close"]).diff()
+    X = pd.DataFrame({f"lag_{k}": move.shift(k) for k in range(3)}).iloc[3:-6]
+    y, t1 = (candles["close"].shift(-6) > candles["close"]).astype(int).loc[X.index], X.index + 6 * HOUR
+    touching = audit_estimator(LogisticRegression(), TimeSeriesSplit(2), X, y, t1)
+    assert set(touching.kind) == {"label overlap"} and set(touching["rows"]) == {5}
+    assert not len(audit_estimator(LogisticRegression(), TimeSeriesSplit(2, gap=5), X, y, t1))
+
+
 def test_an_estimator_that_remembers_other_rows_is_found(candles):
     move = np.log(candles["close"]).diff()
     X = pd.DataFrame({f"lag_{k}": move.shift(k) for k in range(3)}).iloc[3:-1]

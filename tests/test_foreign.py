@@ -136,6 +136,28 @@ print(LogisticRegression().fit(a, c).score(b, e))"""
     assert audited(tmp_path, body.format(1)).leaks() == []
 
 
+def test_a_cut_in_time_order_needs_a_gap_as_long_as_the_label(tmp_path):
+    body = """df['y'] = (df['Close'].shift(-12) > df['Close']).astype(int)
+d = df.iloc[24:-12]
+X, y = d[['ret', 'vol']] * 100, d['y']
+print(LogisticRegression().fit(X[:{0}], y[:{0}]).score(X[700:], y[700:]))"""
+    found = audited(tmp_path, body.format(700))
+    assert found.leaks() == ["label overlap"]
+    assert "11 of 264 test outcomes share candles" in found.findings[0]["text"]
+    assert audited(tmp_path, body.format(688)).leaks() == []
+
+
+def test_a_position_must_be_taken_before_the_move_that_pays_it(tmp_path):
+    body = """df = df.iloc[24:]
+signal = np.sign(df['ret'])
+df['strategy'] = signal{0} * df['ret']
+print((1 + df['strategy']).cumprod().iloc[-1])"""
+    assert audited(tmp_path, body.format("")).leaks() == ["trades at a price it has seen"]
+    honest = audited(tmp_path, body.format(".shift(1)"))
+    assert honest.leaks() == []
+    assert honest.verdicts["trades at a price it has seen"][0].startswith("nothing in")
+
+
 def test_unseeded_chance_is_measured_and_not_accused(tmp_path):
     audit = audited(
         tmp_path,

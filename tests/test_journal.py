@@ -4,6 +4,8 @@ import shutil
 import sqlite3
 import subprocess
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from cryptolab.serving import (
@@ -87,6 +89,17 @@ def test_a_rewritten_row_with_a_right_hash_breaks_the_row_behind_it(copied):
     new = row_hash(row | {"body": '{"p_up":0.99}'})
     found = problems(f"""UPDATE journal SET body = '{{"p_up":0.99}}', hash = '{new}' WHERE seq = 9""")
     assert [p["row"] for p in found] == [10] and "does not follow" in found[0]["problem"]
+
+
+def test_only_forecasts_in_time_whose_outcome_is_known_count():
+    from cryptolab.serving.forward import outcomes
+
+    times = pd.date_range("2025-01-01", periods=5, freq="h", tz="UTC")
+    candles = pd.DataFrame({"close": [100.0, 110.0, 99.0, 99.0]}, times[[0, 1, 2, 4]])  # one candle is missing
+    forecasts = pd.DataFrame({"p_up": 0.5, "late": [0, 1, 0, 0]}, times[[0, 1, 2, 4]])
+    found = outcomes(candles, forecasts, "1h")
+    np.testing.assert_allclose(found["following"], [np.log(1.1), np.log(0.9), np.nan, np.nan])
+    assert found["counts"].tolist() == [True, False, False, False]
 
 
 def test_a_forecast_put_in_after_its_outcome_is_found(tmp_path):

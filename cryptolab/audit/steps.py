@@ -222,9 +222,9 @@ def folds_of(result, rows: int) -> list:
         of (train, test) int64 positions
     """
     result = list(result)
+    # the first entry tells: two folds whose parts differ in length are no array
     pair = len(result) == 2 and all(
-        np.ndim(part) == 1 and (not len(part) or np.ndim(part[0] if not hasattr(part, "iloc") else part.iloc[0]) == 0)
-        for part in result
+        not len(part) or np.ndim(part[0] if not hasattr(part, "iloc") else part.iloc[0]) == 0 for part in result
     )
     folds = [tuple(result)] if pair else result
     if not folds or any(len(fold) != 2 for fold in folds):
